@@ -1,0 +1,32 @@
+//! What can go wrong when a device is named or opened.
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `--device` names nothing this program knows.
+    #[error("unknown device `{found}`: expected auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an optional index such as cuda:1")]
+    UnknownDevice {
+        /// What was asked for.
+        found: String,
+    },
+    /// The device exists, but this program was built without it.
+    #[error("device `{device}` was not built in: build with `--features {feature}`")]
+    NotBuiltIn {
+        /// The device asked for.
+        device: String,
+        /// The cargo feature that adds it.
+        feature: &'static str,
+    },
+    /// The device was built in, but the machine has none (or no driver for it).
+    #[error("device `{device}` could not be opened: {reason}")]
+    Unavailable {
+        /// The device asked for.
+        device: String,
+        /// What the driver said.
+        reason: String,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
