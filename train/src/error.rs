@@ -1,0 +1,155 @@
+//! What can go wrong around training: files, weights that do not fit, run folders and numbers that explode.
+
+use crate::weights::Mismatch;
+use std::path::{Path, PathBuf};
+
+/// The error of code that lives above this crate (a picture decoder, a model's loss).
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file.
+    #[error("{what} {}", file.display())]
+    Io {
+        /// What was being done, such as `cannot read`.
+        what: &'static str,
+        /// The file or folder.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what its name promises.
+    #[error("{}: {what} is {found}, expected {expected}", file.display())]
+    Format {
+        /// The file.
+        file: PathBuf,
+        /// The part that is wrong.
+        what: &'static str,
+        /// What a good file has there.
+        expected: String,
+        /// What this one has.
+        found: String,
+    },
+    /// A safetensors header does not parse, or its offsets do not tile the file.
+    #[error("{} is not a whole safetensors file", file.display())]
+    Safetensors {
+        /// The file.
+        file: PathBuf,
+        /// What the format's parser said.
+        source: safetensors::SafeTensorError,
+    },
+    /// A file that should hold JSON does not.
+    #[error("{}, line {line}, is not the JSON expected there", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the JSON parser said.
+        source: serde_json::Error,
+    },
+    /// Weights and model do not have the same names and shapes.
+    #[error("{0}")]
+    Mismatch(Box<Mismatch>),
+    /// The run folder holds something already.
+    #[error("{} is not empty: resume the run that is there, or overwrite it", folder.display())]
+    FolderNotEmpty {
+        /// The run folder.
+        folder: PathBuf,
+    },
+    /// There is nothing to resume.
+    #[error("nothing to resume in {}: it has no {missing}", folder.display())]
+    NothingToResume {
+        /// The run folder.
+        folder: PathBuf,
+        /// What a resumable run has and this folder lacks.
+        missing: &'static str,
+    },
+    /// The run was started with another configuration.
+    #[error("{} differs from the configuration given: {}", file.display(), differences.join("; "))]
+    ConfigChanged {
+        /// The `config.json` of the run.
+        file: PathBuf,
+        /// One per differing value (at most five): `path: ran with A, now B`.
+        differences: Vec<String>,
+    },
+    /// A value of the training configuration has no meaning.
+    #[error("{field} = {found}: {expected}")]
+    Config {
+        /// The field of [`TrainConfig`](crate::TrainConfig).
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A loss or a gradient is NaN or infinite.
+    #[error("{what} is not finite at step {step}; the last checkpoint is from before it")]
+    NonFinite {
+        /// The step that produced it, from 1.
+        step: u64,
+        /// The loss or the gradient, by name.
+        what: String,
+    },
+    /// The model's own step failed.
+    #[error("step {step} failed")]
+    Objective {
+        /// The step, from 1.
+        step: u64,
+        /// What the model said.
+        source: BoxError,
+    },
+    /// Whoever watches the run failed, for example when writing samples.
+    #[error("the end of epoch {epoch} could not be handled")]
+    Observer {
+        /// The epoch, from 1.
+        epoch: u64,
+        /// What the observer said.
+        source: BoxError,
+    },
+    /// A folder has no data of the kind wanted.
+    #[error("no {expected} in {}", folder.display())]
+    NoData {
+        /// The folder.
+        folder: PathBuf,
+        /// What was looked for.
+        expected: String,
+    },
+    /// A picture could not be used, and the caller asked for strictness.
+    #[error("bad picture {}", file.display())]
+    BadPicture {
+        /// The picture.
+        file: PathBuf,
+        /// Why it could not be used.
+        source: BoxError,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(what: &'static str, file: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io {
+            what,
+            file: file.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn format(
+        file: &Path,
+        what: &'static str,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        Self::Format {
+            file: file.into(),
+            what,
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Walks over a module's parameters by name.
+
+use super::mismatch::{Misshapen, Mismatch, with_nearest};
+use super::{Weight, Weights};
+use crate::error::{Error, Result};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use std::collections::BTreeMap;
+
+/// Where in the module tree a walk is.
+#[derive(Default)]
+pub(crate) struct NamePath {
+    fields: Vec<String>,
+    transposed: Vec<bool>,
+}
+
+impl NamePath {
+    pub(crate) fn enter(&mut self, field: &str, container: &str) {
+        self.fields.push(field.into());
+        self.transposed
+            .push(container == "Struct:Linear" && field == "weight");
+    }
+
+    pub(crate) fn exit(&mut self) {
+        self.fields.pop();
+        self.transposed.pop();
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.fields.join(".")
+    }
+
+    /// Burn keeps a linear map as `[in, out]`, checkpoints as `[out, in]`.
+    fn is_linear_weight(&self) -> bool {
+        self.transposed.last() == Some(&true)
+    }
+
+    fn file_shape(&self, mut shape: Vec<usize>) -> Vec<usize> {
+        if self.is_linear_weight() {
+            shape.reverse();
+        }
+        shape
+    }
+}
+
+/// The trait methods by which a walk keeps its [`NamePath`] up to date.
+macro_rules! track_names {
+    () => {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+    };
+}
+pub(crate) use track_names;
+
+impl Weights {
+    /// The parameters of a module, read from its device. Parameters that were not used yet are initialised.
+    pub fn of<M: Module>(module: &M) -> Self {
+        #[derive(Default)]
+        struct Read {
+            path: NamePath,
+            tensors: BTreeMap<String, Weight>,
+        }
+        impl ModuleVisitor for Read {
+            track_names!();
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let tensor = param.transform_for_save().val();
+                let shape = tensor.dims().to_vec();
+                let data = host_values(tensor);
+                let weight = match self.path.is_linear_weight() {
+                    true => Weight::new([shape[1], shape[0]], transposed(&data, shape[1])),
+                    false => Weight::new(shape, data),
+                };
+                self.tensors.insert(self.path.name(), weight);
+            }
+        }
+        let mut read = Read::default();
+        module.visit(&mut read);
+        Self {
+            tensors: read.tensors,
+            ..Self::default()
+        }
+    }
+
+    /// Puts the weights into a module: all of them, into all of its parameters. Every parameter keeps its device,
+    /// its identity and whether it is trained; one that was not used yet is not initialised first.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] names what is missing, unexpected or misshapen.
+    pub fn apply<M: Module>(&self, module: M) -> Result<M> {
+        struct Write<'a> {
+            path: NamePath,
+            weights: &'a Weights,
+        }
+        impl ModuleMapper for Write<'_> {
+            track_names!();
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                let weight = &self.weights.tensors[&self.path.name()];
+                let data = match self.path.is_linear_weight() {
+                    true => transposed(&weight.data, weight.shape[1]),
+                    false => weight.data.clone(),
+                };
+                let shape = self.path.file_shape(weight.shape.clone());
+                let value = Tensor::from_data(TensorData::new(data, shape), &param.lazy_device());
+                let id = param.id;
+                param.transform_for_load(value, id)
+            }
+        }
+        self.check(&shapes(&module))?;
+        Ok(module.map(&mut Write {
+            path: NamePath::default(),
+            weights: self,
+        }))
+    }
+
+    fn check(&self, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
+        let missing = expected.keys().filter(|name| !self.tensors.contains_key(*name));
+        let missing: Vec<&str> = missing.map(|name| &**name).collect();
+        let unexpected = self.tensors.keys().filter(|name| !expected.contains_key(*name));
+        let unexpected: Vec<&str> = unexpected.map(|name| &**name).collect();
+        let misshapen: Vec<Misshapen> = self
+            .tensors
+            .iter()
+            .filter_map(|(name, weight)| {
+                let expected = expected.get(name).filter(|shape| **shape != weight.shape)?;
+                Some(Misshapen {
+                    name: name.clone(),
+                    found: weight.shape.clone(),
+                    expected: expected.clone(),
+                })
+            })
+            .collect();
+        if missing.is_empty() && unexpected.is_empty() && misshapen.is_empty() {
+            return Ok(());
+        }
+        // A name that fits nowhere is most likely the renamed form of one that is wanted in vain.
+        let there: Vec<&str> = match unexpected.is_empty() {
+            true => self.tensors.keys().map(|name| &**name).collect(),
+            false => unexpected.clone(),
+        };
+        let wanted: Vec<&str> = match missing.is_empty() {
+            true => expected.keys().map(|name| &**name).collect(),
+            false => missing.clone(),
+        };
+        Err(Error::Mismatch(Box::new(Mismatch {
+            file: self.file.clone(),
+            missing: with_nearest(missing, &there),
+            unexpected: with_nearest(unexpected, &wanted),
+            misshapen,
+        })))
+    }
+}
+
+/// Every parameter's shape in the layout of files; initialises nothing.
+fn shapes<M: Module>(module: &M) -> BTreeMap<String, Vec<usize>> {
+    #[derive(Default)]
+    struct Shapes {
+        path: NamePath,
+        shapes: BTreeMap<String, Vec<usize>>,
+    }
+    impl ModuleVisitor for Shapes {
+        track_names!();
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let shape = param.lazy_shape().as_slice().to_vec();
+            self.shapes
+                .insert(self.path.name(), self.path.file_shape(shape));
+        }
+    }
+    let mut walk = Shapes::default();
+    module.visit(&mut walk);
+    walk.shapes
+}
+
+/// Every parameter as a flat tensor outside autodiff, in the module's own layout.
+pub(crate) fn flat_tensors<M: Module>(module: &M) -> BTreeMap<String, Tensor<1>> {
+    #[derive(Default)]
+    struct Flat {
+        path: NamePath,
+        tensors: BTreeMap<String, Tensor<1>>,
+    }
+    impl ModuleVisitor for Flat {
+        track_names!();
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let flat = param.val().inner().reshape([-1]);
+            self.tensors.insert(self.path.name(), flat);
+        }
+    }
+    let mut walk = Flat::default();
+    module.visit(&mut walk);
+    walk.tensors
+}
+
+/// A module outside autodiff with the values that [`flat_tensors`] gives.
+pub(crate) fn with_flat_tensors<M: Module>(module: M, tensors: &BTreeMap<String, Tensor<1>>) -> M {
+    struct Unflatten<'a> {
+        path: NamePath,
+        tensors: &'a BTreeMap<String, Tensor<1>>,
+    }
+    impl ModuleMapper for Unflatten<'_> {
+        track_names!();
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let flat = self.tensors[&self.path.name()].clone();
+            param.map(|old| flat.reshape(old.dims()))
+        }
+    }
+    module.map(&mut Unflatten {
+        path: NamePath::default(),
+        tensors,
+    })
+}
+
+pub(crate) fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor
+        .into_data()
+        .try_into_vec_as::<f32>()
+        .expect("every float type converts to f32")
+}
+
+/// The transpose of row-major values with rows of `columns`.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    const TILE: usize = 32; // rows and columns of a tile stay in the nearest cache
+    let rows = values.len().checked_div(columns).unwrap_or(0);
+    let mut result = vec![0.0; values.len()];
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for row in top..rows.min(top + TILE) {
+                for column in left..columns.min(left + TILE) {
+                    result[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    result
+}
