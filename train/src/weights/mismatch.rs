@@ -66,7 +66,11 @@ impl fmt::Display for Mismatch {
         kind("missing", strays(&self.missing))?;
         kind("unexpected", strays(&self.unexpected))?;
         let shapes = self.misshapen.iter().map(|row| {
-            let Misshapen { name, found, expected } = row;
+            let Misshapen {
+                name,
+                found,
+                expected,
+            } = row;
             format!("`{name}` has shape {found:?}, expected {expected:?}")
         });
         kind("misshapen", shapes.collect())

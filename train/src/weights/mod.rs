@@ -7,8 +7,8 @@
 mod mismatch;
 mod walk;
 
-pub use mismatch::{Misshapen, Mismatch, Stray};
-pub(crate) use walk::{NamePath, flat_tensors, with_flat_tensors};
+pub use mismatch::{Mismatch, Misshapen, Stray};
+pub(crate) use walk::{NamePath, flat_tensors, host_values, track_names, with_flat_tensors};
 
 use crate::error::{Error, Result};
 use crate::safetensors_file::{self, Entry};
@@ -201,7 +201,7 @@ impl Weights {
     }
 }
 
-fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+pub(crate) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Option<Vec<f32>> {
         let (values, _) = bytes.as_chunks::<N>();
         Some(values.iter().map(|&bytes| value(bytes)).collect())

@@ -1,6 +1,6 @@
 //! Walks over a module's parameters by name.
 
-use super::mismatch::{Misshapen, Mismatch, with_nearest};
+use super::mismatch::{Mismatch, Misshapen, with_nearest};
 use super::{Weight, Weights};
 use crate::error::{Error, Result};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -117,9 +117,14 @@ impl Weights {
     }
 
     fn check(&self, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
-        let missing = expected.keys().filter(|name| !self.tensors.contains_key(*name));
+        let missing = expected
+            .keys()
+            .filter(|name| !self.tensors.contains_key(*name));
         let missing: Vec<&str> = missing.map(|name| &**name).collect();
-        let unexpected = self.tensors.keys().filter(|name| !expected.contains_key(*name));
+        let unexpected = self
+            .tensors
+            .keys()
+            .filter(|name| !expected.contains_key(*name));
         let unexpected: Vec<&str> = unexpected.map(|name| &**name).collect();
         let misshapen: Vec<Misshapen> = self
             .tensors

@@ -1,0 +1,422 @@
+//! The loop: batches, steps, metrics and checkpoints, so that a run can stop anywhere and go on as if it had not.
+
+use crate::checkpoint::TrainState;
+use crate::config::{Plan, TrainConfig};
+use crate::error::{BoxError, Error, Result};
+use crate::optim::Grads;
+use crate::run_folder::RunFolder;
+use crate::weights::host_values;
+use burn::module::Module;
+use burn::tensor::Tensor;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+use tessera_backend::Rng;
+
+/// What a model is trained on and for. All that is random derives from the [`Rng`] given, never from elsewhere.
+pub trait Objective<M: Module>: Sync {
+    /// A batch as it leaves the host; prepared on another thread while the step before it runs.
+    type Batch: Send;
+
+    /// How many examples there are.
+    fn examples(&self) -> usize;
+
+    /// The batch of these examples.
+    ///
+    /// # Errors
+    /// Whatever reading the examples may give; it ends the run.
+    fn batch(&self, indices: &[usize], rng: Rng) -> Result<Self::Batch, BoxError>;
+
+    /// The losses of a model on a batch.
+    ///
+    /// # Errors
+    /// Whatever the model may give; it ends the run.
+    fn losses(&self, model: &M, batch: Self::Batch, rng: Rng) -> Result<Losses, BoxError>;
+}
+
+/// The losses of one batch.
+///
+/// # Shapes
+/// - every tensor: `[1]`
+#[derive(Debug, Clone)]
+pub struct Losses {
+    /// What is minimised.
+    pub total: Tensor<1>,
+    /// What is only reported, by the name it has in `metrics.jsonl`.
+    pub parts: Vec<(&'static str, Tensor<1>)>,
+}
+
+/// One step, as told to an [`Observer`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// The epoch of this step, from 1.
+    pub epoch: u64,
+    /// What was minimised, before the step.
+    pub loss: f32,
+    /// The other losses, by name.
+    pub parts: Vec<(&'static str, f32)>,
+    /// The learning rate of the step.
+    pub lr: f64,
+    /// The L2 norm of all gradients together, before clipping.
+    pub grad_norm: f64,
+    /// Examples per second over the last few steps.
+    pub images_per_second: f64,
+    /// Time until the last step at this rate.
+    pub eta: Duration,
+}
+
+/// Whoever watches a run: progress bars, sample grids, Ctrl-C.
+pub trait Observer<M> {
+    /// After every step. `Break` saves a checkpoint and ends the run.
+    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        let _ = report;
+        ControlFlow::Continue(())
+    }
+
+    /// After every epoch (counted from 1) and at the end of the run, with the model and its average outside
+    /// autodiff. It comes before the checkpoint of that step, so a killed run does not miss it.
+    ///
+    /// # Errors
+    /// Whatever went wrong; it ends the run.
+    fn on_epoch(&mut self, epoch: u64, model: &M, ema: &M) -> Result<(), BoxError> {
+        let _ = (epoch, model, ema);
+        Ok(())
+    }
+}
+
+/// Watches nothing.
+impl<M> Observer<M> for () {}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// The observer asked to stop; the run can be resumed.
+    Stopped,
+}
+
+/// What a run leaves, outside autodiff. The same is in the run's last checkpoint.
+#[derive(Debug, Clone)]
+pub struct Trained<M> {
+    /// The model.
+    pub model: M,
+    /// Its average, for sampling.
+    pub ema: M,
+    /// Steps done.
+    pub step: u64,
+    /// How the run ended.
+    pub outcome: Outcome,
+}
+
+/// Streams of the seed below this belong to the model crates (initialisation, sampling).
+pub const FIRST_TRAINING_STREAM: u64 = 1 << 56;
+
+/// What a stream of the seed is for; the epoch or the batch's number is added.
+#[derive(Clone, Copy)]
+enum Stream {
+    Order = 1,
+    Batch = 2,
+    Loss = 3,
+}
+
+impl Stream {
+    fn rng(self, seed: u64, number: u64) -> Rng {
+        Rng::new(seed, (self as u64) * FIRST_TRAINING_STREAM + number)
+    }
+}
+
+/// Trains `model`, which is on an autodiff device, from where `run` stands: from its latest checkpoint if it has
+/// one, from the weights given if not. Checkpoint 0 is written before the first step, so that every run that began
+/// can be resumed.
+///
+/// A resumed run gives the weights of an uninterrupted one bit for bit on the same device with the same number of
+/// threads.
+///
+/// # Errors
+/// A configuration without meaning, a file that cannot be written, a loss or gradient that is not finite, or what
+/// `objective` and `observer` give. The last checkpoint stays.
+pub fn train<M: Module, O: Objective<M>>(
+    model: M,
+    objective: &O,
+    config: &TrainConfig,
+    run: RunFolder,
+    observer: &mut dyn Observer<M>,
+) -> Result<Trained<M>> {
+    let plan = config.plan(objective.examples())?;
+    let state = match run.latest()? {
+        Some((step, file)) => TrainState::load(model, config, &run, step, &file)?,
+        None => {
+            let state = TrainState::new(model, config);
+            state.save(&run, config, &plan)?;
+            state
+        }
+    };
+    let (sender, batches) = sync_channel(1);
+    let first = state.step;
+    std::thread::scope(|scope| {
+        scope.spawn(move || prepare(objective, config, &plan, first, &sender));
+        let clock = Clock::new(config.batch_size);
+        let mut training = Training {
+            objective,
+            config,
+            plan,
+            run,
+            batches,
+            clock,
+        };
+        training.steps(state, observer)
+    })
+}
+
+/// Sends every batch from step `first` on, until the last one or until nobody wants more.
+fn prepare<M: Module, O: Objective<M>>(
+    objective: &O,
+    config: &TrainConfig,
+    plan: &Plan,
+    first: u64,
+    sender: &SyncSender<Result<O::Batch, BoxError>>,
+) {
+    let mut epoch_order = (u64::MAX, Vec::new());
+    let parts = config.grad_accum as u64;
+    for step in first..plan.total_steps {
+        let epoch = step / plan.steps_per_epoch;
+        if epoch_order.0 != epoch {
+            let mut rng = Stream::Order.rng(config.seed, epoch);
+            epoch_order = (epoch, rng.permutation(objective.examples()));
+        }
+        let start = (step % plan.steps_per_epoch) as usize * config.batch_size;
+        let indices = &epoch_order.1[start..start + config.batch_size];
+        let indices = indices.chunks(config.batch_size / config.grad_accum);
+        for (number, indices) in (step * parts..).zip(indices) {
+            let batch = objective.batch(indices, Stream::Batch.rng(config.seed, number));
+            if sender.send(batch).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+struct Training<'a, O, B> {
+    objective: &'a O,
+    config: &'a TrainConfig,
+    plan: Plan,
+    run: RunFolder,
+    batches: Receiver<Result<B, BoxError>>,
+    clock: Clock,
+}
+
+impl<O, B> Training<'_, O, B> {
+    fn steps<M>(
+        &mut self,
+        mut state: TrainState<M>,
+        observer: &mut dyn Observer<M>,
+    ) -> Result<Trained<M>>
+    where
+        M: Module,
+        O: Objective<M, Batch = B>,
+    {
+        let (config, plan) = (self.config, self.plan);
+        let mut outcome = Outcome::Finished;
+        while state.step < plan.total_steps {
+            let report;
+            (state, report) = self.step(state)?;
+            let step = state.step;
+            let last = step == plan.total_steps;
+            if last || step.is_multiple_of(config.log_every) {
+                self.run.log(&MetricsLine::of(&report))?;
+            }
+            let stopped = observer.on_step(&report).is_break() && !last;
+            let epoch_ends = step.is_multiple_of(plan.steps_per_epoch);
+            if epoch_ends || last {
+                let handled =
+                    observer.on_epoch(report.epoch, &state.model.valid(), &state.ema.module);
+                handled.map_err(|source| Error::Observer {
+                    epoch: report.epoch,
+                    source,
+                })?;
+            }
+            let due = match config.save_every {
+                0 => epoch_ends,
+                every => step.is_multiple_of(every),
+            };
+            if due || last || stopped {
+                state.save(&self.run, config, &plan)?;
+            }
+            if stopped {
+                outcome = Outcome::Stopped;
+                break;
+            }
+        }
+        Ok(Trained {
+            model: state.model.valid(),
+            ema: state.ema.module,
+            step: state.step,
+            outcome,
+        })
+    }
+
+    /// One optimizer step: losses and gradients of every part of the batch, then AdamW, then the average.
+    fn step<M>(&mut self, state: TrainState<M>) -> Result<(TrainState<M>, StepReport)>
+    where
+        M: Module,
+        O: Objective<M, Batch = B>,
+    {
+        let TrainState {
+            model,
+            ema,
+            mut optimizer,
+            step,
+        } = state;
+        let done = step + 1;
+        let failed = |source| Error::Objective { step: done, source };
+        let parts = self.config.grad_accum as u64;
+        let mut grads = Grads::default();
+        let mut values: Option<Values> = None;
+        for number in step * parts..done * parts {
+            let batch = self.batches.recv();
+            let batch = batch.expect("every step has its batch, unless preparing one panicked");
+            let rng = Stream::Loss.rng(self.config.seed, number);
+            let batch = batch.map_err(failed)?;
+            let losses = self.objective.losses(&model, batch, rng).map_err(failed)?;
+            let read = Values::read(&losses, done)?;
+            values = Some(match values {
+                Some(values) => values.plus(&read),
+                None => read,
+            });
+            let mut gradients = (losses.total / parts as f64).backward();
+            grads = grads.plus(Grads::of(&model, &mut gradients));
+        }
+        let values = values
+            .expect("a batch has at least one part")
+            .divided(parts as f32);
+        let lr = self.config.schedule(&self.plan).at(step);
+        let (model, info) = optimizer.step(model, grads, lr)?;
+        let ema = ema.update(&model, step);
+        let images_per_second = self.clock.tick();
+        let remaining = (self.plan.total_steps - done) as f64 * self.config.batch_size as f64;
+        let report = StepReport {
+            step: done,
+            total_steps: self.plan.total_steps,
+            epoch: step / self.plan.steps_per_epoch + 1,
+            loss: values.total,
+            parts: values.parts,
+            lr,
+            grad_norm: info.grad_norm,
+            images_per_second,
+            eta: Duration::try_from_secs_f64(remaining / images_per_second)
+                .unwrap_or(Duration::MAX),
+        };
+        Ok((
+            TrainState {
+                model,
+                ema,
+                optimizer,
+                step: done,
+            },
+            report,
+        ))
+    }
+}
+
+/// The losses on the host.
+struct Values {
+    total: f32,
+    parts: Vec<(&'static str, f32)>,
+}
+
+impl Values {
+    /// Reads the device once; `step` is for the error.
+    fn read(losses: &Losses, step: u64) -> Result<Self> {
+        let names = std::iter::once("total").chain(losses.parts.iter().map(|(name, _)| *name));
+        let total = std::iter::once(&losses.total);
+        let tensors = total.chain(losses.parts.iter().map(|(_, tensor)| tensor));
+        let values = Tensor::cat(tensors.map(|t| t.clone().inner()).collect(), 0);
+        let values: Vec<_> = names.zip(host_values(values)).collect();
+        if let Some((name, _)) = values.iter().find(|(_, value)| !value.is_finite()) {
+            let what = format!("the loss `{name}`");
+            return Err(Error::NonFinite { step, what });
+        }
+        Ok(Self {
+            total: values[0].1,
+            parts: values[1..].to_vec(),
+        })
+    }
+
+    fn plus(mut self, other: &Self) -> Self {
+        self.total += other.total;
+        for ((_, sum), (_, value)) in self.parts.iter_mut().zip(&other.parts) {
+            *sum += value;
+        }
+        self
+    }
+
+    fn divided(mut self, by: f32) -> Self {
+        self.total /= by;
+        self.parts.iter_mut().for_each(|(_, value)| *value /= by);
+        self
+    }
+}
+
+/// The rate of a run, smoothed over about ten steps.
+struct Clock {
+    batch_size: usize,
+    last: Instant,
+    seconds_per_step: Option<f64>,
+}
+
+impl Clock {
+    fn new(batch_size: usize) -> Self {
+        Self {
+            batch_size,
+            last: Instant::now(),
+            seconds_per_step: None,
+        }
+    }
+
+    /// Images per second, after a step.
+    fn tick(&mut self) -> f64 {
+        let seconds = self.last.elapsed().as_secs_f64().max(1e-9);
+        self.last = Instant::now();
+        let smooth = self
+            .seconds_per_step
+            .map_or(seconds, |before| 0.9 * before + 0.1 * seconds);
+        self.seconds_per_step = Some(smooth);
+        self.batch_size as f64 / smooth
+    }
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Serialize)]
+struct MetricsLine<'a> {
+    step: u64,
+    epoch: u64,
+    split: &'static str,
+    loss: f32,
+    lr: f64,
+    grad_norm: f64,
+    img_s: f32,
+    #[serde(flatten)]
+    parts: BTreeMap<&'a str, f32>,
+}
+
+impl<'a> MetricsLine<'a> {
+    fn of(report: &StepReport) -> MetricsLine<'_> {
+        MetricsLine {
+            step: report.step,
+            epoch: report.epoch,
+            split: "train",
+            loss: report.loss,
+            lr: report.lr,
+            grad_norm: report.grad_norm,
+            img_s: report.images_per_second as f32,
+            parts: report.parts.iter().copied().collect(),
+        }
+    }
+}
