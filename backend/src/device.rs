@@ -79,7 +79,10 @@ impl DeviceSpec {
     pub fn open(self) -> Result<Device> {
         let (name, built) = self.kind.row();
         if !built {
-            return Err(Error::NotBuiltIn { device: self.to_string(), feature: name });
+            return Err(Error::NotBuiltIn {
+                device: self.to_string(),
+                feature: name,
+            });
         }
         Ok(match self.kind {
             Kind::Auto => Device::flex(),

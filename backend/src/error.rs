@@ -5,7 +5,9 @@
 #[non_exhaustive]
 pub enum Error {
     /// `--device` names nothing this program knows.
-    #[error("unknown device `{found}`: expected auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an optional index such as cuda:1")]
+    #[error(
+        "unknown device `{found}`: expected auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an optional index such as cuda:1"
+    )]
     UnknownDevice {
         /// What was asked for.
         found: String,

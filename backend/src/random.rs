@@ -88,14 +88,24 @@ impl Rng {
     }
 
     /// A tensor of standard normal values.
-    pub fn normal_tensor<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
+    pub fn normal_tensor<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        device: &Device,
+    ) -> Tensor<D> {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.normal()).collect();
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 
     /// A tensor of values uniform in `[0, 1)`.
-    pub fn uniform_tensor<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.uniform()).collect();
+    pub fn uniform_tensor<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        device: &Device,
+    ) -> Tensor<D> {
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|_| self.uniform())
+            .collect();
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 }

@@ -1,0 +1,592 @@
+//! Backward passes: an operation with a fused one becomes a node of the graph; on any other backend the portable
+//! body is differentiated operation by operation.
+
+use crate::extension::Backend;
+use crate::flex::{self, norm::Affine};
+use crate::ops::Activation;
+use crate::portable;
+use burn::backend::autodiff::{
+    NodeId,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Flex, TensorMetadata};
+use burn::tensor::DType;
+
+type Float<B> = FloatTensor<B>;
+
+/// Backward passes in one kernel each. Where [`Fused::FUSED`] is false none of the methods is called.
+pub trait Fused: Backend {
+    /// Whether this backend has them.
+    const FUSED: bool = false;
+
+    /// Gradient of [`Backend::activation`].
+    fn activation_backward(x: Float<Self>, g: Float<Self>, act: Activation) -> Float<Self> {
+        let _ = (x, g, act);
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// [`Backend::linear_act`] with what goes into the activation, if there is one.
+    fn linear_keep(
+        x: Float<Self>,
+        w: Float<Self>,
+        b: Float<Self>,
+        act: Activation,
+    ) -> (Float<Self>, Option<Float<Self>>) {
+        let _ = (x, w, b, act);
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// Gradients of x, w, b.
+    fn linear_backward(
+        x: Float<Self>,
+        w: Float<Self>,
+        z: Option<Float<Self>>,
+        g: Float<Self>,
+        act: Activation,
+        wanted: [bool; 3],
+    ) -> [Option<Float<Self>>; 3] {
+        let _ = (x, w, z, g, act, wanted);
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// Gradients of x, weight, bias and scale (`scale` being absent for a plain layer normalisation).
+    fn layer_norm_backward(
+        x: Float<Self>,
+        affine: [Float<Self>; 2],
+        scale: Option<Float<Self>>,
+        eps: f64,
+        g: Float<Self>,
+    ) -> ([Float<Self>; 3], Option<Float<Self>>) {
+        let _ = (x, affine, scale, eps, g);
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// Gradients of q, k, v; `saved` is `[q, k, v, out, lse]`.
+    fn attention_backward(
+        saved: [Float<Self>; 5],
+        g: Float<Self>,
+        causal: bool,
+    ) -> [Float<Self>; 3] {
+        let _ = (saved, g, causal);
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// Gradients of x, weight, bias.
+    fn group_norm_backward(
+        x: Float<Self>,
+        affine: [Float<Self>; 2],
+        groups: usize,
+        eps: f64,
+        act: Activation,
+        g: Float<Self>,
+    ) -> [Float<Self>; 3] {
+        let _ = (x, affine, groups, eps, act, g);
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// Gradients of x, w, b.
+    fn conv2d_backward(
+        x: Float<Self>,
+        w: Float<Self>,
+        g: Float<Self>,
+        stride: [usize; 2],
+        padding: [usize; 4],
+        wanted: [bool; 3],
+    ) -> [Option<Float<Self>>; 3] {
+        let _ = (x, w, g, stride, padding, wanted);
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// Gradient of [`Backend::upsample_nearest`].
+    fn upsample_nearest_backward(g: Float<Self>) -> Float<Self> {
+        let _ = g;
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// Gradient of the logits.
+    fn cross_entropy_backward(
+        logits: Float<Self>,
+        targets: IntTensor<Self>,
+        g: Float<Self>,
+    ) -> Float<Self> {
+        let _ = (logits, targets, g);
+        unreachable!("{NOT_FUSED}")
+    }
+}
+
+const NOT_FUSED: &str = "a backend without fused backward passes differentiates the portable body";
+
+impl Fused for Flex {
+    const FUSED: bool = true;
+
+    fn activation_backward(x: FlexTensor, g: FlexTensor, act: Activation) -> FlexTensor {
+        flex::linear::activation_backward(&x, &g, act)
+    }
+
+    fn linear_keep(
+        x: FlexTensor,
+        w: FlexTensor,
+        b: FlexTensor,
+        act: Activation,
+    ) -> (FlexTensor, Option<FlexTensor>) {
+        flex::linear::linear(&x, &w, &b, act, true)
+    }
+
+    fn linear_backward(
+        x: FlexTensor,
+        w: FlexTensor,
+        z: Option<FlexTensor>,
+        g: FlexTensor,
+        act: Activation,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        flex::linear::linear_backward(&x, &w, z.as_ref(), g, act, wanted)
+    }
+
+    fn layer_norm_backward(
+        x: FlexTensor,
+        [weight, bias]: [FlexTensor; 2],
+        scale: Option<FlexTensor>,
+        eps: f64,
+        g: FlexTensor,
+    ) -> ([FlexTensor; 3], Option<FlexTensor>) {
+        flex::norm::layer_norm_backward(
+            &x,
+            Affine {
+                weight: &weight,
+                bias: &bias,
+                eps,
+            },
+            scale.as_ref(),
+            &g,
+        )
+    }
+
+    fn attention_backward(
+        [q, k, v, out, lse]: [FlexTensor; 5],
+        g: FlexTensor,
+        causal: bool,
+    ) -> [FlexTensor; 3] {
+        flex::attention::attention_backward(&q, &k, &v, &out, &lse, &g, causal)
+    }
+
+    fn group_norm_backward(
+        x: FlexTensor,
+        [weight, bias]: [FlexTensor; 2],
+        groups: usize,
+        eps: f64,
+        act: Activation,
+        g: FlexTensor,
+    ) -> [FlexTensor; 3] {
+        flex::norm::group_norm_backward(
+            &x,
+            Affine {
+                weight: &weight,
+                bias: &bias,
+                eps,
+            },
+            groups,
+            act,
+            &g,
+        )
+    }
+
+    fn conv2d_backward(
+        x: FlexTensor,
+        w: FlexTensor,
+        g: FlexTensor,
+        stride: [usize; 2],
+        padding: [usize; 4],
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        flex::conv::conv2d_backward(&x, &w, &g, stride, padding, wanted)
+    }
+
+    fn upsample_nearest_backward(g: FlexTensor) -> FlexTensor {
+        flex::conv::upsample_nearest_backward(&g)
+    }
+
+    fn cross_entropy_backward(
+        logits: FlexTensor,
+        targets: FlexTensor,
+        g: FlexTensor,
+    ) -> FlexTensor {
+        flex::loss::cross_entropy_backward(&logits, &targets, &g)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)]
+impl Fused for burn::backend::NdArray {}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl Fused for burn::backend::CubeBackend {}
+
+/// Whether the fused node applies: the kernels are written for f32.
+fn fused<B: Fused, C: CheckpointStrategy>(x: &Float<Autodiff<B, C>>) -> bool {
+    B::FUSED && x.dtype() == DType::F32
+}
+
+fn register<B: burn::backend::Backend, const N: usize>(
+    parents: [Option<NodeId>; N],
+    grads: &mut Gradients,
+    values: [Option<Float<B>>; N],
+) {
+    for (parent, value) in parents.into_iter().zip(values) {
+        if let (Some(parent), Some(value)) = (parent, value) {
+            grads.register::<B>(parent, value);
+        }
+    }
+}
+
+/// The identities of the parents that want a gradient.
+macro_rules! ids {
+    ($ops:expr) => {
+        $ops.parents.map(|parent| parent.map(|node| node.id))
+    };
+}
+
+/// Runs a node: `$tracked` computes the output and what the backward pass keeps, `$plain` the output alone.
+macro_rules! node {
+    ($op:expr, [$($x:ident),+], $strategy:ty, $plain:expr, $tracked:expr) => {
+        match $op.prepare::<$strategy>([$($x.node()),+]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                $(let $x = $x.primitive().clone();)+
+                let (state, out) = $tracked;
+                prep.finish(state, out)
+            }
+            OpsKind::UnTracked(prep) => {
+                $(let $x = $x.into_primitive();)+
+                prep.finish($plain)
+            }
+        }
+    };
+}
+
+#[derive(Debug)]
+struct ActivationOp(Activation);
+impl<B: Fused> Backward<B, 1> for ActivationOp {
+    type State = Float<B>;
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        register::<B, 1>(
+            parents,
+            grads,
+            [Some(B::activation_backward(ops.state, g, self.0))],
+        );
+    }
+}
+
+#[derive(Debug)]
+struct LinearOp(Activation);
+impl<B: Fused> Backward<B, 3> for LinearOp {
+    type State = (Float<B>, Float<B>, Option<Float<B>>);
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let (x, w, z) = ops.state;
+        let wanted = std::array::from_fn(|i| parents[i].is_some());
+        register::<B, 3>(
+            parents,
+            grads,
+            B::linear_backward(x, w, z, g, self.0, wanted),
+        );
+    }
+}
+
+#[derive(Debug)]
+struct LayerNormOp(f64);
+impl<B: Fused> Backward<B, 3> for LayerNormOp {
+    type State = (Float<B>, [Float<B>; 2]);
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let (x, affine) = ops.state;
+        let ([dx, dw, db], _) = B::layer_norm_backward(x, affine, None, self.0, g);
+        register::<B, 3>(parents, grads, [Some(dx), Some(dw), Some(db)]);
+    }
+}
+
+#[derive(Debug)]
+struct ModulateOp(f64);
+impl<B: Fused> Backward<B, 5> for ModulateOp {
+    type State = (Float<B>, [Float<B>; 2], Float<B>);
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let (x, affine, scale) = ops.state;
+        let ([dx, dw, db], d_scale) =
+            B::layer_norm_backward(x, affine, Some(scale), self.0, g.clone());
+        register::<B, 5>(
+            parents,
+            grads,
+            [Some(dx), Some(dw), Some(db), Some(g), d_scale],
+        );
+    }
+}
+
+#[derive(Debug)]
+struct AttentionOp(bool);
+impl<B: Fused> Backward<B, 3> for AttentionOp {
+    type State = [Float<B>; 5];
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        register::<B, 3>(
+            parents,
+            grads,
+            B::attention_backward(ops.state, g, self.0).map(Some),
+        );
+    }
+}
+
+#[derive(Debug)]
+struct GroupNormOp(usize, f64, Activation);
+impl<B: Fused> Backward<B, 3> for GroupNormOp {
+    type State = (Float<B>, [Float<B>; 2]);
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let (x, affine) = ops.state;
+        let values = B::group_norm_backward(x, affine, self.0, self.1, self.2, g);
+        register::<B, 3>(parents, grads, values.map(Some));
+    }
+}
+
+#[derive(Debug)]
+struct Conv2dOp([usize; 2], [usize; 4]);
+impl<B: Fused> Backward<B, 3> for Conv2dOp {
+    type State = (Float<B>, Float<B>);
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let (x, w) = ops.state;
+        let wanted = std::array::from_fn(|i| parents[i].is_some());
+        register::<B, 3>(
+            parents,
+            grads,
+            B::conv2d_backward(x, w, g, self.0, self.1, wanted),
+        );
+    }
+}
+
+#[derive(Debug)]
+struct UpsampleOp;
+impl<B: Fused> Backward<B, 1> for UpsampleOp {
+    type State = ();
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        register::<B, 1>(parents, grads, [Some(B::upsample_nearest_backward(g))]);
+    }
+}
+
+#[derive(Debug)]
+struct CrossEntropyOp;
+impl<B: Fused> Backward<B, 1> for CrossEntropyOp {
+    type State = (Float<B>, IntTensor<B>);
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let (logits, targets) = ops.state;
+        register::<B, 1>(
+            parents,
+            grads,
+            [Some(B::cross_entropy_backward(logits, targets, g))],
+        );
+    }
+}
+
+impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
+    fn activation(x: Float<Self>, act: Activation) -> Float<Self> {
+        if !fused::<B, C>(&x) {
+            return portable::activation::<Self>(x, act);
+        }
+        node!(
+            ActivationOp(act),
+            [x],
+            C,
+            B::activation(x, act),
+            (x.clone(), B::activation(x, act))
+        )
+    }
+
+    fn linear_act(x: Float<Self>, w: Float<Self>, b: Float<Self>, act: Activation) -> Float<Self> {
+        if !fused::<B, C>(&x) {
+            return portable::linear::<Self>(x, w, b, act);
+        }
+        node!(LinearOp(act), [x, w, b], C, B::linear_act(x, w, b, act), {
+            let (y, z) = B::linear_keep(x.clone(), w.clone(), b, act);
+            ((x, w, z), y)
+        })
+    }
+
+    fn layer_norm_affine(
+        x: Float<Self>,
+        weight: Float<Self>,
+        bias: Float<Self>,
+        eps: f64,
+    ) -> Float<Self> {
+        if !fused::<B, C>(&x) {
+            return portable::layer_norm::<Self>(x, weight, bias, eps);
+        }
+        node!(
+            LayerNormOp(eps),
+            [x, weight, bias],
+            C,
+            B::layer_norm_affine(x, weight, bias, eps),
+            {
+                let y = B::layer_norm_affine(x.clone(), weight.clone(), bias.clone(), eps);
+                ((x, [weight, bias]), y)
+            }
+        )
+    }
+
+    fn modulate(
+        x: Float<Self>,
+        weight: Float<Self>,
+        bias: Float<Self>,
+        shift: Float<Self>,
+        scale: Float<Self>,
+        eps: f64,
+    ) -> Float<Self> {
+        if !fused::<B, C>(&x) {
+            return portable::modulate::<Self>(x, weight, bias, shift, scale, eps);
+        }
+        node!(
+            ModulateOp(eps),
+            [x, weight, bias, shift, scale],
+            C,
+            B::modulate(x, weight, bias, shift, scale, eps),
+            {
+                let y = B::modulate(
+                    x.clone(),
+                    weight.clone(),
+                    bias.clone(),
+                    shift,
+                    scale.clone(),
+                    eps,
+                );
+                ((x, [weight, bias], scale), y)
+            }
+        )
+    }
+
+    fn attention_lse(
+        q: Float<Self>,
+        k: Float<Self>,
+        v: Float<Self>,
+        causal: bool,
+    ) -> (Float<Self>, Float<Self>) {
+        if !fused::<B, C>(&q) {
+            return portable::attention::<Self>(q, k, v, causal);
+        }
+        let kept;
+        let out = node!(
+            AttentionOp(causal),
+            [q, k, v],
+            C,
+            {
+                let (out, lse) = B::attention_lse(q, k, v, causal);
+                kept = lse;
+                out
+            },
+            {
+                let (out, lse) = B::attention_lse(q.clone(), k.clone(), v.clone(), causal);
+                kept = lse.clone();
+                ([q, k, v, out.clone(), lse], out)
+            }
+        );
+        (
+            out,
+            <Self as burn::backend::AutodiffBackend>::from_inner(kept),
+        )
+    }
+
+    fn group_norm(
+        x: Float<Self>,
+        weight: Float<Self>,
+        bias: Float<Self>,
+        groups: usize,
+        eps: f64,
+        act: Activation,
+    ) -> Float<Self> {
+        if !fused::<B, C>(&x) {
+            return portable::group_norm::<Self>(x, weight, bias, groups, eps, act);
+        }
+        node!(
+            GroupNormOp(groups, eps, act),
+            [x, weight, bias],
+            C,
+            B::group_norm(x, weight, bias, groups, eps, act),
+            {
+                let y = B::group_norm(x.clone(), weight.clone(), bias.clone(), groups, eps, act);
+                ((x, [weight, bias]), y)
+            }
+        )
+    }
+
+    fn conv2d_padded(
+        x: Float<Self>,
+        w: Float<Self>,
+        b: Float<Self>,
+        stride: [usize; 2],
+        padding: [usize; 4],
+    ) -> Float<Self> {
+        if !fused::<B, C>(&x) {
+            return portable::conv2d::<Self>(x, w, b, stride, padding);
+        }
+        node!(
+            Conv2dOp(stride, padding),
+            [x, w, b],
+            C,
+            B::conv2d_padded(x, w, b, stride, padding),
+            {
+                let y = B::conv2d_padded(x.clone(), w.clone(), b, stride, padding);
+                ((x, w), y)
+            }
+        )
+    }
+
+    fn upsample_nearest(x: Float<Self>) -> Float<Self> {
+        if !fused::<B, C>(&x) {
+            return portable::upsample_nearest::<Self>(x);
+        }
+        node!(
+            UpsampleOp,
+            [x],
+            C,
+            B::upsample_nearest(x),
+            ((), B::upsample_nearest(x))
+        )
+    }
+
+    fn cross_entropy(logits: Float<Self>, targets: IntTensor<Self>) -> Float<Self> {
+        if !fused::<B, C>(&logits) {
+            return portable::cross_entropy::<Self>(logits, targets);
+        }
+        node!(
+            CrossEntropyOp,
+            [logits],
+            C,
+            B::cross_entropy(logits, targets),
+            {
+                let loss = B::cross_entropy(logits.clone(), targets.clone());
+                ((logits, targets), loss)
+            }
+        )
+    }
+
+    fn categorical(
+        logits: Float<Self>,
+        uniforms: Float<Self>,
+        sampling: crate::ops::Sampling,
+    ) -> IntTensor<Self> {
+        B::categorical(logits.into_primitive(), uniforms.into_primitive(), sampling)
+    }
+}

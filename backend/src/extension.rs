@@ -1,0 +1,270 @@
+//! The backend-generic trait: Burn's `Backend` plus the fused operations the models need.
+
+use crate::ops::{Activation, AdamWStep, Sampling};
+use crate::{flex, portable};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Flex, backend_extension};
+
+/// Burn's backend with Tessera's fused operations.
+///
+/// Every operation has a portable body made of Burn's own operations: the reference, and what a new backend
+/// gets by an empty `impl`. Models call the wrappers of [`crate::ops`] and never know which body ran.
+/// To add an operation: a method here, its portable body, and, where it pays, a kernel and a backward pass.
+#[backend_extension(
+    Flex,
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
+    Autodiff
+)]
+pub trait Backend: burn::backend::Backend {
+    /// `act(x)`, any shape.
+    fn activation(x: FloatTensor<Self>, act: Activation) -> FloatTensor<Self> {
+        portable::activation::<Self>(x, act)
+    }
+
+    /// `act(x w + b)`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.
+    fn linear_act(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        act: Activation,
+    ) -> FloatTensor<Self> {
+        portable::linear::<Self>(x, w, b, act)
+    }
+
+    /// Layer normalisation: `[rows, d]`, `[d]`, `[d]` to `[rows, d]`.
+    fn layer_norm_affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        portable::layer_norm::<Self>(x, weight, bias, eps)
+    }
+
+    /// adaLN, `layer_norm(x) · (1 + scale) + shift`; `shift` and `scale` are `[rows, d]`.
+    fn modulate(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        portable::modulate::<Self>(x, weight, bias, shift, scale, eps)
+    }
+
+    /// Attention of `[batch, heads, seq, head_dim]` tensors, with the log-sum-exp `[batch, heads, seq]` of the scaled
+    /// scores (not differentiated).
+    fn attention_lse(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention::<Self>(q, k, v, causal)
+    }
+
+    /// `act(GroupNorm(x))`: `[batch, channels, height, width]`, `[channels]`, `[channels]`.
+    fn group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        groups: usize,
+        eps: f64,
+        act: Activation,
+    ) -> FloatTensor<Self> {
+        portable::group_norm::<Self>(x, weight, bias, groups, eps, act)
+    }
+
+    /// Convolution: `[batch, in, h, w]`, `[out, in, kh, kw]`, `[out]`; zero padding `[top, left, bottom, right]`.
+    fn conv2d_padded(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        stride: [usize; 2],
+        padding: [usize; 4],
+    ) -> FloatTensor<Self> {
+        portable::conv2d::<Self>(x, w, b, stride, padding)
+    }
+
+    /// Nearest-neighbour upsampling by 2: `[batch, channels, h, w]` to `[batch, channels, 2h, 2w]`.
+    fn upsample_nearest(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::upsample_nearest::<Self>(x)
+    }
+
+    /// Negative log-likelihood per row: `[rows, classes]` and `[rows]` to `[rows]`.
+    fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        portable::cross_entropy::<Self>(logits, targets)
+    }
+
+    /// One class per row, by inversion at `uniforms`: `[rows, classes]` and `[rows]` to `[rows]`. Not differentiated.
+    fn categorical(
+        logits: FloatTensor<Self>,
+        uniforms: FloatTensor<Self>,
+        sampling: Sampling,
+    ) -> IntTensor<Self> {
+        portable::categorical::<Self>(logits, uniforms, sampling)
+    }
+
+    /// One AdamW step: parameter and both moments after it. Not differentiated.
+    fn adamw(
+        p: FloatTensor<Self>,
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::adamw::<Self>(p, m, v, g, step)
+    }
+}
+
+impl Backend for Flex {
+    fn activation(x: FlexTensor, act: Activation) -> FlexTensor {
+        match flex::all_f32(&[&x]) {
+            true => flex::linear::activation(x, act),
+            false => portable::activation::<Self>(x, act),
+        }
+    }
+
+    fn linear_act(x: FlexTensor, w: FlexTensor, b: FlexTensor, act: Activation) -> FlexTensor {
+        match flex::all_f32(&[&x, &w, &b]) {
+            true => flex::linear::linear(&x, &w, &b, act, false).0,
+            false => portable::linear::<Self>(x, w, b, act),
+        }
+    }
+
+    fn layer_norm_affine(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        eps: f64,
+    ) -> FlexTensor {
+        match flex::all_f32(&[&x, &weight, &bias]) {
+            true => flex::norm::layer_norm(
+                &x,
+                flex::norm::Affine {
+                    weight: &weight,
+                    bias: &bias,
+                    eps,
+                },
+                None,
+            ),
+            false => portable::layer_norm::<Self>(x, weight, bias, eps),
+        }
+    }
+
+    fn modulate(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        shift: FlexTensor,
+        scale: FlexTensor,
+        eps: f64,
+    ) -> FlexTensor {
+        match flex::all_f32(&[&x, &weight, &bias, &shift, &scale]) {
+            true => {
+                let norm = flex::norm::Affine {
+                    weight: &weight,
+                    bias: &bias,
+                    eps,
+                };
+                flex::norm::layer_norm(&x, norm, Some((&shift, &scale)))
+            }
+            false => portable::modulate::<Self>(x, weight, bias, shift, scale, eps),
+        }
+    }
+
+    fn attention_lse(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        causal: bool,
+    ) -> (FlexTensor, FlexTensor) {
+        match flex::all_f32(&[&q, &k, &v]) {
+            true => flex::attention::attention(&q, &k, &v, causal),
+            false => portable::attention::<Self>(q, k, v, causal),
+        }
+    }
+
+    fn group_norm(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        groups: usize,
+        eps: f64,
+        act: Activation,
+    ) -> FlexTensor {
+        match flex::all_f32(&[&x, &weight, &bias]) {
+            true => flex::norm::group_norm(
+                &x,
+                flex::norm::Affine {
+                    weight: &weight,
+                    bias: &bias,
+                    eps,
+                },
+                groups,
+                act,
+            ),
+            false => portable::group_norm::<Self>(x, weight, bias, groups, eps, act),
+        }
+    }
+
+    fn conv2d_padded(
+        x: FlexTensor,
+        w: FlexTensor,
+        b: FlexTensor,
+        stride: [usize; 2],
+        padding: [usize; 4],
+    ) -> FlexTensor {
+        match flex::all_f32(&[&x, &w, &b]) {
+            true => flex::conv::conv2d(&x, &w, &b, stride, padding),
+            false => portable::conv2d::<Self>(x, w, b, stride, padding),
+        }
+    }
+
+    fn upsample_nearest(x: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&x]) {
+            true => flex::conv::upsample_nearest(&x),
+            false => portable::upsample_nearest::<Self>(x),
+        }
+    }
+
+    fn cross_entropy(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&logits]) {
+            true => flex::loss::cross_entropy(&logits, &targets),
+            false => portable::cross_entropy::<Self>(logits, targets),
+        }
+    }
+
+    fn categorical(logits: FlexTensor, uniforms: FlexTensor, sampling: Sampling) -> FlexTensor {
+        match flex::all_f32(&[&logits, &uniforms]) {
+            true => flex::loss::categorical(&logits, &uniforms, sampling),
+            false => portable::categorical::<Self>(logits, uniforms, sampling),
+        }
+    }
+
+    fn adamw(
+        p: FlexTensor,
+        m: FlexTensor,
+        v: FlexTensor,
+        g: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        match flex::all_f32(&[&p, &m, &v, &g]) {
+            true => {
+                let [p, m, v] = flex::optim::adamw(&p, &m, &v, &g, step);
+                (p, m, v)
+            }
+            false => portable::adamw::<Self>(p, m, v, g, step),
+        }
+    }
+}
+
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)]
+impl Backend for burn::backend::NdArray {}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl Backend for burn::backend::CubeBackend {}

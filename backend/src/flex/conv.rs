@@ -1,0 +1,356 @@
+//! 2-D convolution as a matrix product over gathered patches (im2col), block by block of output rows so that a block
+//! stays in cache; and nearest-neighbour upsampling.
+
+use super::matmul::{Matrix, matmul};
+use super::simd::{self, simd};
+use super::{Shared, contiguous, dims, filled, tensor, values};
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+/// Sizes of one convolution.
+#[derive(Clone, Copy)]
+struct Geometry {
+    input: [usize; 3],
+    output: [usize; 3],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    /// Zeros above and to the left.
+    pad: [usize; 2],
+}
+
+impl Geometry {
+    fn new(
+        x: [usize; 4],
+        w: [usize; 4],
+        stride: [usize; 2],
+        [top, left, bottom, right]: [usize; 4],
+    ) -> Self {
+        let [_, channels, height, width] = x;
+        let [out_channels, _, kh, kw] = w;
+        Self {
+            input: [channels, height, width],
+            output: [
+                out_channels,
+                (height + top + bottom - kh) / stride[0] + 1,
+                (width + left + right - kw) / stride[1] + 1,
+            ],
+            kernel: [kh, kw],
+            stride,
+            pad: [top, left],
+        }
+    }
+
+    /// Length of a patch.
+    fn depth(&self) -> usize {
+        self.input[0] * self.kernel[0] * self.kernel[1]
+    }
+
+    fn input_len(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    fn output_len(&self) -> usize {
+        self.output.iter().product()
+    }
+
+    /// Output rows per block: about 512 columns, whatever the batch.
+    fn block_rows(&self) -> usize {
+        (512 / self.output[2]).clamp(1, self.output[1])
+    }
+
+    /// Whether the patches are the input itself.
+    fn pointwise(&self) -> bool {
+        self.kernel == [1, 1]
+            && self.stride == [1, 1]
+            && self.pad == [0, 0]
+            && self.input[1..] == self.output[1..]
+    }
+
+    /// Calls `visit(patch row, output row within the block, input row, first output column, first input column, columns)` for every run
+    /// of patch values that lies inside the picture.
+    fn runs(
+        &self,
+        rows: std::ops::Range<usize>,
+        mut visit: impl FnMut(usize, usize, usize, usize, usize, usize),
+    ) {
+        let ([channels, height, width], [_, _, out_width]) = (self.input, self.output);
+        let ([kh, kw], [sy, sx], [top, left]) = (self.kernel, self.stride, self.pad);
+        for channel in 0..channels {
+            for ky in 0..kh {
+                for kx in 0..kw {
+                    let patch = (channel * kh + ky) * kw + kx;
+                    // Columns x with 0 ≤ x·sx + kx − left < width.
+                    let from = left.saturating_sub(kx).div_ceil(sx);
+                    let to = if width + left > kx {
+                        ((width + left - kx - 1) / sx + 1).min(out_width)
+                    } else {
+                        0
+                    };
+                    if from >= to {
+                        continue;
+                    }
+                    for (local, oy) in rows.clone().enumerate() {
+                        let iy = oy * sy + ky;
+                        if iy < top || iy - top >= height {
+                            continue;
+                        }
+                        visit(
+                            patch,
+                            local,
+                            channel * height + iy - top,
+                            from,
+                            from * sx + kx - left,
+                            to - from,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Patches of the output rows `rows` as a `[depth, rows · out_width]` matrix.
+    fn gather(&self, x: &[f32], rows: std::ops::Range<usize>, patches: &mut [f32]) {
+        let ([_, _, width], [_, _, out_width], sx) = (self.input, self.output, self.stride[1]);
+        let columns = rows.len() * out_width;
+        patches[..self.depth() * columns].fill(0.0);
+        self.runs(rows, |patch, local, row, to, from, len| {
+            let out = &mut patches[patch * columns + local * out_width + to..][..len];
+            let x = &x[row * width + from..(row + 1) * width];
+            if sx == 1 {
+                out.copy_from_slice(&x[..len]);
+            } else {
+                for (out, x) in out.iter_mut().zip(x.iter().step_by(sx)) {
+                    *out = *x;
+                }
+            }
+        });
+    }
+
+    /// The transpose of [`gather`](Self::gather): adds every patch value to where it came from.
+    fn scatter(&self, patches: &[f32], rows: std::ops::Range<usize>, x: &mut [f32]) {
+        let ([_, _, width], [_, _, out_width], sx) = (self.input, self.output, self.stride[1]);
+        let columns = rows.len() * out_width;
+        self.runs(rows, |patch, local, row, to, from, len| {
+            let patch = &patches[patch * columns + local * out_width + to..][..len];
+            let x = &mut x[row * width + from..(row + 1) * width];
+            if sx == 1 {
+                simd::add_assign(&mut x[..len], patch);
+            } else {
+                for (x, patch) in x.iter_mut().step_by(sx).zip(patch) {
+                    *x += *patch;
+                }
+            }
+        });
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let (step, height) = (self.block_rows(), self.output[1]);
+        (0..height)
+            .step_by(step)
+            .map(move |first| first..height.min(first + step))
+    }
+}
+
+/// `[batch, in, h, w]`, `[out, in, kh, kw]`, `[out]`; zero padding `[top, left, bottom, right]`.
+pub(crate) fn conv2d(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    b: &FlexTensor,
+    stride: [usize; 2],
+    pad: [usize; 4],
+) -> FlexTensor {
+    let geometry = Geometry::new(dims(x), dims(w), stride, pad);
+    let (batch, [out_channels, out_height, out_width]) = (dims::<4>(x)[0], geometry.output);
+    let (x, w, b) = (contiguous(x), contiguous(w), contiguous(b));
+    let (x, w, b) = (values(&x), values(&w), values(&b));
+    let (plane, depth) = (out_height * out_width, geometry.depth());
+    let blocks: Vec<_> = geometry.blocks().collect();
+    let y = filled(batch * geometry.output_len(), |y| {
+        let y = Shared(y.as_mut_ptr());
+        (0..batch * blocks.len())
+            .into_par_iter()
+            .for_each_init(Vec::new, |patches, job| {
+                let (image, rows) = (job / blocks.len(), blocks[job % blocks.len()].clone());
+                let columns = rows.len() * out_width;
+                let x = &x[image * geometry.input_len()..][..geometry.input_len()];
+                let first = image * geometry.output_len() + rows.start * out_width;
+                for (channel, &bias) in b.iter().enumerate() {
+                    // SAFETY: each job has its own rows of every channel.
+                    unsafe { { y }.part(first + channel * plane, columns) }.fill(bias);
+                }
+                let input = if geometry.pointwise() {
+                    Matrix::rows(x, plane).at(0, rows.start * out_width)
+                } else {
+                    patches.resize(depth * columns, 0.0);
+                    geometry.gather(x, rows, patches);
+                    Matrix::rows(patches, columns)
+                };
+                // SAFETY: as above; the rows were just filled with the bias.
+                unsafe {
+                    matmul(
+                        [out_channels, columns, depth],
+                        { y }.0.add(first),
+                        plane,
+                        true,
+                        Matrix::rows(w, depth),
+                        input,
+                        false,
+                    )
+                };
+            });
+    });
+    tensor(y, [batch, out_channels, out_height, out_width])
+}
+
+/// Gradients of x, w and b, each only where `wanted`.
+pub(crate) fn conv2d_backward(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    g: &FlexTensor,
+    stride: [usize; 2],
+    pad: [usize; 4],
+    wanted: [bool; 3],
+) -> [Option<FlexTensor>; 3] {
+    /// Images are summed in this many groups, in order, however many threads there are.
+    const GROUPS: usize = 8;
+    let (x_dims, w_dims) = (dims::<4>(x), dims::<4>(w));
+    let geometry = Geometry::new(x_dims, w_dims, stride, pad);
+    let (batch, [out_channels, out_height, out_width]) = (x_dims[0], geometry.output);
+    let (x, w, g) = (contiguous(x), contiguous(w), contiguous(g));
+    let (x, w, g) = (values(&x), values(&w), values(&g));
+    let (plane, depth) = (out_height * out_width, geometry.depth());
+    let groups = GROUPS.min(batch).max(1);
+    let mut d_input = vec![0.0_f32; if wanted[0] { x.len() } else { 0 }];
+    let mut d_weight = vec![0.0_f32; groups * out_channels * depth];
+    let mut d_bias = vec![0.0_f32; groups * out_channels];
+    let (dx, dw, db) = (
+        Shared(d_input.as_mut_ptr()),
+        Shared(d_weight.as_mut_ptr()),
+        Shared(d_bias.as_mut_ptr()),
+    );
+    (0..groups).into_par_iter().for_each_init(
+        || (Vec::new(), Vec::new()),
+        |(patches, d_patches), group| {
+            // SAFETY: each group has its own partial sums and its own images.
+            let (dw, db) = unsafe {
+                (
+                    { dw }.part(group * out_channels * depth, out_channels * depth),
+                    { db }.part(group * out_channels, out_channels),
+                )
+            };
+            for image in batch * group / groups..batch * (group + 1) / groups {
+                let input = &x[image * geometry.input_len()..][..geometry.input_len()];
+                let grad = &g[image * geometry.output_len()..][..geometry.output_len()];
+                for (db, plane) in db.iter_mut().zip(grad.chunks_exact(plane)) {
+                    *db += simd::sum_and_squares(plane).0;
+                }
+                for rows in geometry.blocks() {
+                    let columns = rows.len() * out_width;
+                    let grad = Matrix::rows(grad, plane).at(0, rows.start * out_width);
+                    if wanted[1] {
+                        patches.resize(depth * columns, 0.0);
+                        geometry.gather(input, rows.clone(), patches);
+                        let patches = Matrix::rows(patches, columns).t();
+                        // SAFETY: `dw` is this group's own and starts at zero.
+                        unsafe {
+                            matmul(
+                                [out_channels, depth, columns],
+                                dw.as_mut_ptr(),
+                                depth,
+                                true,
+                                grad,
+                                patches,
+                                false,
+                            )
+                        };
+                    }
+                    if wanted[0] {
+                        d_patches.resize(depth * columns, 0.0);
+                        let w = Matrix::rows(w, depth).t();
+                        // SAFETY: scratch memory of just this size.
+                        unsafe {
+                            matmul(
+                                [depth, columns, out_channels],
+                                d_patches.as_mut_ptr(),
+                                columns,
+                                false,
+                                w,
+                                grad,
+                                false,
+                            )
+                        };
+                        // SAFETY: the image is this group's own.
+                        let dx = unsafe {
+                            { dx }.part(image * geometry.input_len(), geometry.input_len())
+                        };
+                        geometry.scatter(d_patches, rows, dx);
+                    }
+                }
+            }
+        },
+    );
+    let sum_groups = |mut parts: Vec<f32>, len: usize| {
+        let (first, rest) = parts.split_at_mut(len);
+        rest.chunks_exact(len)
+            .for_each(|part| simd::add_assign(first, part));
+        parts.truncate(len);
+        parts
+    };
+    [
+        wanted[0].then(|| tensor(d_input, x_dims)),
+        wanted[1].then(|| tensor(sum_groups(d_weight, out_channels * depth), w_dims)),
+        wanted[2].then(|| tensor(sum_groups(d_bias, out_channels), [out_channels])),
+    ]
+}
+
+/// Every pixel becomes a 2×2 square.
+pub(crate) fn upsample_nearest(x: &FlexTensor) -> FlexTensor {
+    let [batch, channels, height, width] = dims(x);
+    let x = contiguous(x);
+    let y = filled(4 * batch * channels * height * width, |y| {
+        y.as_mut_slice()
+            .par_chunks_mut(4 * height * width)
+            .zip(values(&x).par_chunks(height * width))
+            .for_each(|(y, x)| {
+                for (y, x) in y.chunks_exact_mut(4 * width).zip(x.chunks_exact(width)) {
+                    let (upper, lower) = y.split_at_mut(2 * width);
+                    for (pair, &x) in upper.chunks_exact_mut(2).zip(x) {
+                        pair.fill(x);
+                    }
+                    lower.copy_from_slice(upper);
+                }
+            });
+    });
+    tensor(y, [batch, channels, 2 * height, 2 * width])
+}
+
+#[inline(always)]
+fn pair_sums_body(out: &mut [f32], upper: &[f32], lower: &[f32]) {
+    for ((out, u), l) in out
+        .iter_mut()
+        .zip(upper.chunks_exact(2))
+        .zip(lower.chunks_exact(2))
+    {
+        *out = (u[0] + u[1]) + (l[0] + l[1]);
+    }
+}
+simd!(pair_sums = pair_sums_body(out: &mut [f32], upper: &[f32], lower: &[f32]));
+
+/// Gradient of [`upsample_nearest`]: the sum over each square.
+pub(crate) fn upsample_nearest_backward(g: &FlexTensor) -> FlexTensor {
+    let [batch, channels, height, width] = dims(g);
+    let g = contiguous(g);
+    let (height, width) = (height / 2, width / 2);
+    let dx = filled(batch * channels * height * width, |dx| {
+        dx.as_mut_slice()
+            .par_chunks_mut(height * width)
+            .zip(values(&g).par_chunks(4 * height * width))
+            .for_each(|(dx, g)| {
+                for (dx, g) in dx.chunks_exact_mut(width).zip(g.chunks_exact(4 * width)) {
+                    let (upper, lower) = g.split_at(2 * width);
+                    pair_sums(dx, upper, lower);
+                }
+            });
+    });
+    tensor(dx, [batch, channels, height, width])
+}

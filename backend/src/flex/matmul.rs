@@ -1,0 +1,101 @@
+//! Matrix products through the crate `gemm`, with a fixed order of summation.
+
+/// A matrix in memory: element (i, j) lies at `ptr + i·row_stride + j·col_stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix {
+    pub(crate) ptr: *const f32,
+    pub(crate) row_stride: isize,
+    pub(crate) col_stride: isize,
+}
+
+// SAFETY: a Matrix is only read, and lives no longer than the tensor it looks into.
+unsafe impl Send for Matrix {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix {}
+
+impl Matrix {
+    /// Row-major, `cols` per row.
+    pub(crate) fn rows(values: &[f32], cols: usize) -> Self {
+        Self {
+            ptr: values.as_ptr(),
+            row_stride: cols as isize,
+            col_stride: 1,
+        }
+    }
+
+    /// The transpose, without moving anything.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// The matrix that begins at element (row, col).
+    pub(crate) fn at(self, row: usize, col: usize) -> Self {
+        let offset = row as isize * self.row_stride + col as isize * self.col_stride;
+        Self {
+            ptr: self.ptr.wrapping_offset(offset),
+            ..self
+        }
+    }
+}
+
+/// Longest sum that `gemm` never splits, whatever the other sizes: beyond it, we split ourselves,
+/// so that an element's order of summation depends on its own row and column alone.
+const DEPTH: usize = 512;
+
+/// `dst[m, n] (+)= a[m, k] · b[k, n]`, `dst` row-major with `ld` values from row to row.
+///
+/// # Safety
+/// `a` and `b` can be read and `dst` written at all their elements; `dst` is initialised if `accumulate`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn matmul(
+    [m, n, k]: [usize; 3],
+    dst: *mut f32,
+    ld: usize,
+    accumulate: bool,
+    a: Matrix,
+    b: Matrix,
+    parallel: bool,
+) {
+    let parallelism = if parallel {
+        gemm::Parallelism::Rayon(0)
+    } else {
+        gemm::Parallelism::None
+    };
+    let mut start = 0;
+    loop {
+        let depth = DEPTH.min(k - start);
+        let (a, b) = (a.at(0, start), b.at(start, 0));
+        // SAFETY: the caller's contract; the parts of the sum stay inside `a` and `b`.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                depth,
+                dst,
+                1,
+                ld as isize,
+                accumulate || start > 0,
+                a.ptr,
+                a.col_stride,
+                a.row_stride,
+                b.ptr,
+                b.col_stride,
+                b.row_stride,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
+        start += depth;
+        if start >= k {
+            return;
+        }
+    }
+}

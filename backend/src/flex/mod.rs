@@ -1,0 +1,96 @@
+//! The fused operations on the CPU (`Flex`): raw slices, SIMD and rayon.
+//!
+//! Two rules hold in every kernel. A row's result never depends on how many rows there are, nor on how many threads work:
+//! work is cut by shape alone and partial sums are added in a fixed order. And nothing is read before it is written:
+//! outputs are allocated without being cleared.
+
+pub(crate) mod attention;
+pub(crate) mod conv;
+pub(crate) mod linear;
+pub(crate) mod loss;
+pub(crate) mod matmul;
+pub(crate) mod norm;
+pub(crate) mod optim;
+pub(crate) mod simd;
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{DType, Shape, TensorData};
+
+/// The tensor's values in row-major order, copied only when they are not already so.
+pub(crate) fn contiguous(tensor: &FlexTensor) -> FlexTensor {
+    if tensor.as_slice::<f32>().is_some() {
+        tensor.clone()
+    } else {
+        tensor.to_contiguous()
+    }
+}
+
+/// The values of a [`contiguous`] tensor.
+pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor
+        .as_slice::<f32>()
+        .expect("a contiguous f32 tensor is a slice")
+}
+
+/// A tensor that takes over `data`.
+pub(crate) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(data, shape.into()))
+}
+
+/// Whether the kernels here apply: they are written for f32.
+pub(crate) fn all_f32(tensors: &[&FlexTensor]) -> bool {
+    tensors.iter().all(|t| t.dtype() == DType::F32)
+}
+
+/// The sizes of a tensor whose rank is known.
+pub(crate) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
+    tensor.shape().dims()
+}
+
+/// A buffer of `len` values that `fill` writes completely.
+pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut Uninit<'_>)) -> Vec<f32> {
+    let mut data = Vec::<f32>::with_capacity(len);
+    fill(&mut Uninit(&mut data.spare_capacity_mut()[..len]));
+    // SAFETY: `fill`'s contract is to write every value; f32 has no invalid bit pattern that a kernel's own
+    // tests would not show, and the capacity is `len`.
+    unsafe { data.set_len(len) };
+    data
+}
+
+/// Memory that is to be written before it is read.
+pub(crate) struct Uninit<'a>(&'a mut [std::mem::MaybeUninit<f32>]);
+
+impl Uninit<'_> {
+    /// Start of the memory.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+
+    /// The memory as a slice that is written, never read, first.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: same length and layout; every bit pattern is an f32, and kernels write before they read.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len()) }
+    }
+}
+
+/// A raw pointer that threads may share: the kernels hand out disjoint parts of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(pub(crate) *mut T);
+
+// SAFETY: every use writes a part that no other thread touches, within the lifetime of the buffer.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// The part `[start, start + len)`.
+    ///
+    /// # Safety
+    /// The part lies in the buffer, and no other thread uses it at the same time.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn part<'a>(self, start: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: the caller's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}

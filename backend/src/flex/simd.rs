@@ -1,0 +1,255 @@
+//! Vectorised scalar functions and row kernels: each body is compiled for AVX-512, AVX2 and the baseline (which on
+//! aarch64 has NEON), and the widest one the processor has is chosen at run time.
+
+/// Compiles `$body` for several instruction sets and dispatches at run time.
+macro_rules! simd {
+    ($(#[$doc:meta])* $name:ident = $body:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {
+        $(#[$doc])*
+        #[inline]
+        pub(crate) fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma")]
+                fn v4($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn v3($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                if std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                    && std::arch::is_x86_feature_detected!("avx512dq")
+                    && std::arch::is_x86_feature_detected!("avx512bw")
+                {
+                    // SAFETY: the features were just detected.
+                    return unsafe { v4($($arg),*) };
+                }
+                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                    // SAFETY: the features were just detected.
+                    return unsafe { v3($($arg),*) };
+                }
+            }
+            $body($($arg),*)
+        }
+    };
+}
+pub(crate) use simd;
+
+/// Independent partial sums: a reduction over f32 only vectorises when the order of additions is ours.
+pub(crate) const LANES: usize = 16;
+
+/// e^x with a relative error below 2e-7 on [-87.3, 88.7]; clamped outside (Cephes' polynomial).
+/// The integer part is read from the bits of a shifted float: a saturating cast would keep the loop scalar.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23
+    let x = x.clamp(-87.3, 88.7);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-0.693_359_4, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let p = 1.987_569_1e-4_f32;
+    let p = p.mul_add(r, 1.398_199_9e-3);
+    let p = p.mul_add(r, 8.333_452e-3);
+    let p = p.mul_add(r, 4.166_579_6e-2);
+    let p = p.mul_add(r, 1.666_666_5e-1);
+    let p = p.mul_add(r, 0.5);
+    let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    ((p * r).mul_add(r, r) + 1.0) * scale
+}
+
+/// Logistic function.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// (Φ(x), φ(x)·√(2π)): the normal distribution function with an absolute error below 1e-7
+/// (Abramowitz & Stegun 7.1.26 for erf) and the exponential its derivative needs.
+#[inline(always)]
+pub(crate) fn normal_cdf(x: f32) -> (f32, f32) {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / 0.327_591_1_f32.mul_add(z, 1.0);
+    let e = exp(-z * z);
+    let p = 1.061_405_4_f32;
+    let p = p.mul_add(t, -1.453_152);
+    let p = p.mul_add(t, 1.421_413_7);
+    let p = p.mul_add(t, -0.284_496_74);
+    let p = p.mul_add(t, 0.254_829_6);
+    (0.5 * (1.0 + (1.0 - p * t * e).copysign(x)), e)
+}
+
+/// GELU with erf.
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> f32 {
+    x * normal_cdf(x).0
+}
+
+/// Derivative of [`gelu`].
+#[inline(always)]
+pub(crate) fn gelu_slope(x: f32) -> f32 {
+    const INV_SQRT_TAU: f32 = 0.398_942_3;
+    let (cdf, e) = normal_cdf(x);
+    (x * INV_SQRT_TAU).mul_add(e, cdf)
+}
+
+/// Derivative of SiLU.
+#[inline(always)]
+pub(crate) fn silu_slope(x: f32) -> f32 {
+    let s = sigmoid(x);
+    s * (1.0 - s).mul_add(x, 1.0)
+}
+
+#[inline(always)]
+fn sum_and_squares_body(x: &[f32]) -> (f32, f32) {
+    let (mut sum, mut squares) = ([0.0; LANES], [0.0; LANES]);
+    let chunks = x.chunks_exact(LANES);
+    for (i, &x) in chunks.remainder().iter().enumerate() {
+        sum[i] += x;
+        squares[i] = x.mul_add(x, squares[i]);
+    }
+    for c in chunks {
+        for i in 0..LANES {
+            sum[i] += c[i];
+            squares[i] = c[i].mul_add(c[i], squares[i]);
+        }
+    }
+    (sum.iter().sum(), squares.iter().sum())
+}
+simd!(
+    /// Sum and sum of squares.
+    sum_and_squares = sum_and_squares_body(x: &[f32]) -> (f32, f32)
+);
+
+#[inline(always)]
+fn squared_distance_body(x: &[f32], mean: f32) -> f32 {
+    let mut sum = [0.0_f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    for (i, &x) in chunks.remainder().iter().enumerate() {
+        let d = x - mean;
+        sum[i] = d.mul_add(d, sum[i]);
+    }
+    for c in chunks {
+        for i in 0..LANES {
+            let d = c[i] - mean;
+            sum[i] = d.mul_add(d, sum[i]);
+        }
+    }
+    sum.iter().sum()
+}
+simd!(
+    /// Σ (x − mean)².
+    squared_distance = squared_distance_body(x: &[f32], mean: f32) -> f32
+);
+
+#[inline(always)]
+fn max_body(x: &[f32]) -> f32 {
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    for (i, &x) in chunks.remainder().iter().enumerate() {
+        max[i] = if x > max[i] { x } else { max[i] };
+    }
+    for c in chunks {
+        for i in 0..LANES {
+            max[i] = if c[i] > max[i] { c[i] } else { max[i] };
+        }
+    }
+    max.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b))
+}
+simd!(
+    /// The largest value (−∞ of nothing; NaN is passed over).
+    max = max_body(x: &[f32]) -> f32
+);
+
+#[inline(always)]
+fn exp_scaled_body(x: &mut [f32], scale: f32, offset: f32) -> f32 {
+    let mut sum = [0.0_f32; LANES];
+    let mut chunks = x.chunks_exact_mut(LANES);
+    for c in &mut chunks {
+        for i in 0..LANES {
+            c[i] = exp(c[i].mul_add(scale, -offset));
+            sum[i] += c[i];
+        }
+    }
+    for (i, x) in chunks.into_remainder().iter_mut().enumerate() {
+        *x = exp(x.mul_add(scale, -offset));
+        sum[i] += *x;
+    }
+    sum.iter().sum()
+}
+simd!(
+    /// x ← e^(scale·x − offset); returns the sum.
+    exp_scaled = exp_scaled_body(x: &mut [f32], scale: f32, offset: f32) -> f32
+);
+
+#[inline(always)]
+fn dot_body(a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = [0.0_f32; LANES];
+    let (ca, cb) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    for (i, (&a, &b)) in ca.remainder().iter().zip(cb.remainder()).enumerate() {
+        sum[i] = a.mul_add(b, sum[i]);
+    }
+    for (a, b) in ca.zip(cb) {
+        for i in 0..LANES {
+            sum[i] = a[i].mul_add(b[i], sum[i]);
+        }
+    }
+    sum.iter().sum()
+}
+simd!(
+    /// Inner product.
+    dot = dot_body(a: &[f32], b: &[f32]) -> f32
+);
+
+#[inline(always)]
+fn add_assign_body(out: &mut [f32], x: &[f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out += x;
+    }
+}
+simd!(
+    /// out ← out + x.
+    add_assign = add_assign_body(out: &mut [f32], x: &[f32])
+);
+
+#[inline(always)]
+fn scale_body(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+simd!(
+    /// x ← factor·x.
+    scale = scale_body(x: &mut [f32], factor: f32)
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relative_error(f: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64, lo: f32, hi: f32) -> f64 {
+        (0..=20_000)
+            .map(|i| lo + (hi - lo) * i as f32 / 20_000.0)
+            .map(|x| {
+                let want = exact(f64::from(x));
+                ((f64::from(f(x)) - want) / want.abs().max(1e-30)).abs()
+            })
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn exp_is_within_its_stated_error() {
+        let error = relative_error(exp, f64::exp, -87.0, 88.0);
+        assert!(error < 2e-7, "{error:e}");
+    }
+
+    #[test]
+    fn gelu_and_its_slope_are_within_1e_6_of_f64() {
+        let cdf = |x: f64| 0.5 * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+        let density = |x: f64| (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+        for i in -8000..=8000 {
+            let x = i as f32 / 1000.0;
+            let wide = f64::from(x);
+            assert!((f64::from(gelu(x)) - wide * cdf(wide)).abs() < 1e-6, "{x}");
+            let slope = cdf(wide) + wide * density(wide);
+            assert!((f64::from(gelu_slope(x)) - slope).abs() < 1e-6, "{x}");
+        }
+    }
+}

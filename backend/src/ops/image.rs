@@ -1,0 +1,59 @@
+//! Operations over feature maps.
+
+use super::Activation;
+use crate::Backend;
+use crate::nn::GroupNorm;
+use burn::backend::Dispatch;
+use burn::nn::conv::Conv2d;
+use burn::tensor::Tensor;
+
+/// Group normalisation, then `act`.
+///
+/// # Shapes
+/// - `x`: `[batch, channels, height, width]`; the output has the same.
+pub fn group_norm(x: Tensor<4>, norm: &GroupNorm, act: Activation) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Backend>::group_norm(
+        x.into_dispatch(),
+        norm.weight.val().into_dispatch(),
+        norm.bias.val().into_dispatch(),
+        norm.groups,
+        norm.eps,
+        act,
+    ))
+}
+
+/// 2-D convolution with zero padding `[top, left, bottom, right]` in pixels, whatever the layer's own padding says.
+///
+/// # Panics
+/// If the layer is grouped or dilated: no model here is.
+///
+/// # Shapes
+/// - `x`: `[batch, in, height, width]`
+/// - output: `[batch, out, (height + top + bottom - kernel) / stride + 1, …]`
+pub fn conv2d(x: Tensor<4>, conv: &Conv2d, padding: [usize; 4]) -> Tensor<4> {
+    assert!(
+        conv.groups == 1 && conv.dilation == [1, 1],
+        "grouped and dilated convolutions are not implemented"
+    );
+    let weight = conv.weight.val();
+    let bias = match &conv.bias {
+        Some(bias) => bias.val(),
+        None => Tensor::zeros([weight.dims()[0]], &weight.device()),
+    };
+    Tensor::from_dispatch(<Dispatch as Backend>::conv2d_padded(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        conv.stride,
+        padding,
+    ))
+}
+
+/// Nearest-neighbour upsampling by 2.
+///
+/// # Shapes
+/// - `x`: `[batch, channels, height, width]`
+/// - output: `[batch, channels, 2 height, 2 width]`
+pub fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Backend>::upsample_nearest(x.into_dispatch()))
+}

@@ -1,0 +1,164 @@
+//! Operations over rows of features: linear maps, layer normalisation, attention, cross-entropy, sampling.
+
+use super::Activation;
+use crate::Backend;
+use crate::nn::LayerNorm;
+use burn::backend::Dispatch;
+use burn::nn::Linear;
+use burn::tensor::{Int, Tensor};
+
+/// All leading axes as one: `[rows, last]`.
+fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
+    let shape = x.dims();
+    let last = shape[D - 1];
+    let rows = shape[..D - 1].iter().product();
+    x.reshape([rows, last])
+}
+
+/// `act(x W + b)` over the last axis.
+///
+/// # Shapes
+/// - `x`: `[..., in]`
+/// - output: `[..., out]`
+pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear, act: Activation) -> Tensor<D> {
+    let mut shape = x.dims();
+    let weight = layer.weight.val();
+    let [_, outputs] = weight.dims();
+    shape[D - 1] = outputs;
+    let bias = match &layer.bias {
+        Some(bias) => bias.val(),
+        None => Tensor::zeros([outputs], &weight.device()),
+    };
+    let y = <Dispatch as Backend>::linear_act(
+        rows(x).into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        act,
+    );
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// Layer normalisation over the last axis.
+///
+/// # Shapes
+/// - `x`: `[..., d_model]`; the output has the same.
+pub fn layer_norm<const D: usize>(x: Tensor<D>, norm: &LayerNorm) -> Tensor<D> {
+    let shape = x.dims();
+    let y = <Dispatch as Backend>::layer_norm_affine(
+        rows(x).into_dispatch(),
+        norm.weight.val().into_dispatch(),
+        norm.bias.val().into_dispatch(),
+        norm.eps,
+    );
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// adaLN (Peebles & Xie, DiT): `LayerNorm(x) · (1 + scale) + shift`. `norm: None` is a normalisation without parameters
+/// and with eps 1e-6.
+///
+/// # Shapes
+/// - `x`, `shift`, `scale`: `[..., d_model]`, all alike; the output has the same.
+pub fn modulate<const D: usize>(
+    x: Tensor<D>,
+    norm: Option<&LayerNorm>,
+    shift: Tensor<D>,
+    scale: Tensor<D>,
+) -> Tensor<D> {
+    let (shape, device) = (x.dims(), x.device());
+    let (weight, bias, eps) = match norm {
+        Some(norm) => (norm.weight.val(), norm.bias.val(), norm.eps),
+        None => (
+            Tensor::ones([shape[D - 1]], &device),
+            Tensor::zeros([shape[D - 1]], &device),
+            1e-6,
+        ),
+    };
+    let y = <Dispatch as Backend>::modulate(
+        rows(x).into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        rows(shift).into_dispatch(),
+        rows(scale).into_dispatch(),
+        eps,
+    );
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// Softmax attention, scale `head_dim^-½`. `causal`: a query sees the keys up to its own position, the last query being
+/// aligned with the last key; a query that sees no key gives zero.
+///
+/// # Shapes
+/// - `q`: `[batch, heads, queries, head_dim]`
+/// - `k`, `v`: `[batch, heads, keys, head_dim]`
+/// - output: `[batch, heads, queries, head_dim]`
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool) -> Tensor<4> {
+    attention_with_lse(q, k, v, causal).0
+}
+
+/// [`attention`] and the log-sum-exp of every query's scaled scores, which carries no gradient.
+///
+/// # Shapes
+/// - as [`attention`]; log-sum-exp: `[batch, heads, queries]`
+pub fn attention_with_lse(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    causal: bool,
+) -> (Tensor<4>, Tensor<3>) {
+    let (out, lse) = <Dispatch as Backend>::attention_lse(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        causal,
+    );
+    (Tensor::from_dispatch(out), Tensor::from_dispatch(lse))
+}
+
+/// Negative log-likelihood of each row's target, in nats.
+///
+/// # Shapes
+/// - `logits`: `[rows, classes]`
+/// - `targets`: `[rows]`, in `0..classes`
+/// - output: `[rows]`
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Backend>::cross_entropy(
+        logits.into_dispatch(),
+        targets.into_dispatch(),
+    ))
+}
+
+/// How [`categorical`] turns logits into a distribution.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 is greedy (the first of the largest).
+    pub temperature: f32,
+    /// Keep the `top_k` likeliest; 0 keeps all.
+    pub top_k: usize,
+    /// Of those, keep the fewest likeliest whose share reaches `top_p`; 1 keeps all.
+    pub top_p: f32,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+        }
+    }
+}
+
+/// Draws one class per row by inverting the distribution function at `uniforms`, so that the caller's own
+/// random stream decides, on every device alike.
+///
+/// # Shapes
+/// - `logits`: `[rows, classes]`
+/// - `uniforms`: `[rows]`, each in `[0, 1)`
+/// - output: `[rows]`
+pub fn categorical(logits: Tensor<2>, uniforms: Tensor<1>, sampling: Sampling) -> Tensor<1, Int> {
+    Tensor::from_dispatch(<Dispatch as Backend>::categorical(
+        logits.into_dispatch(),
+        uniforms.into_dispatch(),
+        sampling,
+    ))
+}

@@ -1,0 +1,268 @@
+//! The portable bodies: every fused operation written in Burn's own tensor operations. They are the reference of the fast
+//! kernels, what a new backend gets for free, and differentiable, so a backend without fused backward passes trains too.
+
+use crate::ops::{Activation, AdamWStep, Sampling};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{BoolDType, IntDType, Shape, TensorData, ops::ConvOptions};
+
+fn dims<B: Backend, const D: usize>(x: &FloatTensor<B>) -> [usize; D] {
+    x.shape().dims()
+}
+
+fn reshape<B: Backend, const D: usize>(x: FloatTensor<B>, shape: [usize; D]) -> FloatTensor<B> {
+    B::float_reshape(x, Shape::from(shape))
+}
+
+/// GELU with erf, SiLU or nothing.
+pub(crate) fn activation<B: Backend>(x: FloatTensor<B>, act: Activation) -> FloatTensor<B> {
+    match act {
+        Activation::None => x,
+        Activation::Gelu => {
+            let cdf = B::float_erf(B::float_mul_scalar(
+                x.clone(),
+                std::f32::consts::FRAC_1_SQRT_2.into(),
+            ));
+            B::float_mul_scalar(
+                B::float_mul(x, B::float_add_scalar(cdf, 1.0.into())),
+                0.5.into(),
+            )
+        }
+        Activation::Silu => B::float_mul(B::sigmoid(x.clone()), x),
+    }
+}
+
+/// See [`crate::Backend::linear_act`].
+pub(crate) fn linear<B: Backend>(
+    x: FloatTensor<B>,
+    w: FloatTensor<B>,
+    b: FloatTensor<B>,
+    act: Activation,
+) -> FloatTensor<B> {
+    let [outputs] = dims::<B, 1>(&b);
+    let z = B::float_add(B::float_matmul(x, w), reshape::<B, 2>(b, [1, outputs]));
+    activation::<B>(z, act)
+}
+
+/// `(x − mean) / √(variance + eps)` over the last axis of a matrix.
+fn normalise<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
+    let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 1));
+    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
+    B::float_div(
+        centred,
+        B::float_sqrt(B::float_add_scalar(variance, eps.into())),
+    )
+}
+
+/// See [`crate::Backend::layer_norm_affine`].
+pub(crate) fn layer_norm<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    eps: f64,
+) -> FloatTensor<B> {
+    let [d] = dims::<B, 1>(&weight);
+    let y = B::float_mul(normalise::<B>(x, eps), reshape::<B, 2>(weight, [1, d]));
+    B::float_add(y, reshape::<B, 2>(bias, [1, d]))
+}
+
+/// See [`crate::Backend::modulate`].
+pub(crate) fn modulate<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    shift: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    eps: f64,
+) -> FloatTensor<B> {
+    let y = layer_norm::<B>(x, weight, bias, eps);
+    B::float_add(
+        B::float_mul(y, B::float_add_scalar(scale, 1.0.into())),
+        shift,
+    )
+}
+
+/// See [`crate::Backend::attention_lse`].
+pub(crate) fn attention<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    causal: bool,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let ([batch, heads, queries, head_dim], keys) = (dims::<B, 4>(&q), dims::<B, 4>(&k)[2]);
+    let scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+    let mut scores = B::float_mul_scalar(scores, (head_dim as f32).powf(-0.5).into());
+    if causal {
+        let mask: Vec<f32> = (0..queries * keys)
+            .map(|i| {
+                if i % keys + queries <= i / keys + keys {
+                    0.0
+                } else {
+                    f32::NEG_INFINITY
+                }
+            })
+            .collect();
+        let mask = TensorData::new(mask, [1, 1, queries, keys]).convert_dtype(scores.dtype());
+        let mask = B::float_from_data(mask, &scores.device());
+        scores = B::float_add(scores, mask);
+    }
+    // A query that sees no key: its maximum is −∞; clamp it so that every weight is 0 and not NaN.
+    let max = B::float_clamp_min(
+        B::float_max_dim(B::float_detach(scores.clone()), 3),
+        f32::MIN.into(),
+    );
+    let weights = B::float_exp(B::float_sub(scores, max.clone()));
+    let sum = B::float_sum_dim(weights.clone(), 3);
+    let out = B::float_div(
+        B::float_matmul(weights, v),
+        B::float_clamp_min(sum.clone(), f32::MIN_POSITIVE.into()),
+    );
+    let lse = B::float_add(B::float_log(sum), max);
+    (out, reshape::<B, 3>(lse, [batch, heads, queries]))
+}
+
+/// See [`crate::Backend::group_norm`].
+pub(crate) fn group_norm<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    groups: usize,
+    eps: f64,
+    act: Activation,
+) -> FloatTensor<B> {
+    let [batch, channels, height, width] = dims::<B, 4>(&x);
+    let rows = reshape::<B, 2>(x, [batch * groups, channels / groups * height * width]);
+    let y = reshape::<B, 4>(normalise::<B>(rows, eps), [batch, channels, height, width]);
+    let y = B::float_mul(y, reshape::<B, 4>(weight, [1, channels, 1, 1]));
+    activation::<B>(
+        B::float_add(y, reshape::<B, 4>(bias, [1, channels, 1, 1])),
+        act,
+    )
+}
+
+/// See [`crate::Backend::conv2d_padded`].
+pub(crate) fn conv2d<B: Backend>(
+    x: FloatTensor<B>,
+    w: FloatTensor<B>,
+    b: FloatTensor<B>,
+    stride: [usize; 2],
+    [top, left, bottom, right]: [usize; 4],
+) -> FloatTensor<B> {
+    let mut options = ConvOptions::new(stride, [0, 0], [1, 1], 1);
+    options.padding = [(top, bottom), (left, right)];
+    B::conv2d(x, w, Some(b), options)
+}
+
+/// See [`crate::Backend::upsample_nearest`].
+pub(crate) fn upsample_nearest<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [batch, channels, height, width] = dims::<B, 4>(&x);
+    let x = reshape::<B, 6>(x, [batch, channels, height, 1, width, 1]);
+    let x = B::float_expand(x, Shape::from([batch, channels, height, 2, width, 2]));
+    reshape::<B, 4>(x, [batch, channels, 2 * height, 2 * width])
+}
+
+/// See [`crate::Backend::cross_entropy`].
+pub(crate) fn cross_entropy<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+) -> FloatTensor<B> {
+    let [rows, _] = dims::<B, 2>(&logits);
+    let targets = B::int_reshape(targets, Shape::from([rows, 1]));
+    let picked = B::float_gather(1, B::log_softmax(logits, 1), targets);
+    reshape::<B, 1>(B::float_neg(picked), [rows])
+}
+
+/// See [`crate::Backend::categorical`]. Classes whose weight equals that of the last one kept are kept too.
+pub(crate) fn categorical<B: Backend>(
+    logits: FloatTensor<B>,
+    uniforms: FloatTensor<B>,
+    sampling: Sampling,
+) -> IntTensor<B> {
+    let [rows, classes] = dims::<B, 2>(&logits);
+    let flat = |drawn| B::int_reshape(drawn, Shape::from([rows]));
+    if sampling.temperature == 0.0 {
+        return flat(B::float_argmax(logits, 1, IntDType::I32));
+    }
+    let mut weights = B::softmax(
+        B::float_mul_scalar(logits, (1.0 / sampling.temperature).into()),
+        1,
+    );
+    if let Some(threshold) = threshold::<B>(weights.clone(), sampling) {
+        let dropped = B::float_lower(weights.clone(), threshold, BoolDType::Native);
+        weights = B::float_mask_fill(weights, dropped, 0.0.into());
+    }
+    let below = B::float_cumsum(weights.clone(), 1);
+    let target = B::float_mul(
+        B::float_sum_dim(weights, 1),
+        reshape::<B, 2>(uniforms, [rows, 1]),
+    );
+    let target = B::float_expand(target, Shape::from([rows, classes]));
+    let passed = B::bool_into_int(
+        B::float_lower_equal(below, target, BoolDType::Native),
+        IntDType::I32,
+    );
+    flat(B::int_clamp(
+        B::int_sum_dim(passed, 1),
+        0.into(),
+        (classes as i64 - 1).into(),
+    ))
+}
+
+/// The smallest weight kept by `top_k` and `top_p`, `[rows, 1]`.
+fn threshold<B: Backend>(weights: FloatTensor<B>, sampling: Sampling) -> Option<FloatTensor<B>> {
+    let [rows, classes] = dims::<B, 2>(&weights);
+    let top_k = if sampling.top_k == 0 {
+        classes
+    } else {
+        sampling.top_k.min(classes)
+    };
+    if top_k == classes && sampling.top_p >= 1.0 {
+        return None;
+    }
+    let likeliest = B::float_topk(weights, 1, top_k);
+    let mass_before = B::float_sub(B::float_cumsum(likeliest.clone(), 1), likeliest.clone());
+    let limit = B::float_mul_scalar(
+        B::float_sum_dim(likeliest.clone(), 1),
+        sampling.top_p.into(),
+    );
+    let limit = B::float_expand(limit, Shape::from([rows, top_k]));
+    let mut dropped = B::float_greater_equal(mass_before, limit, BoolDType::Native);
+    if sampling.top_p >= 1.0 {
+        // Rounding in the running sum must not drop a class that top_k keeps.
+        dropped = B::float_lower_elem(likeliest.clone(), 0.0.into(), BoolDType::Native);
+    }
+    Some(B::float_min_dim(
+        B::float_mask_fill(likeliest, dropped, 1.0.into()),
+        1,
+    ))
+}
+
+/// See [`crate::Backend::adamw`].
+pub(crate) fn adamw<B: Backend>(
+    p: FloatTensor<B>,
+    m: FloatTensor<B>,
+    v: FloatTensor<B>,
+    g: FloatTensor<B>,
+    step: AdamWStep,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let g = B::float_mul_scalar(g, step.grad_scale.into());
+    let blend = |old, new, beta: f64| {
+        B::float_add(
+            B::float_mul_scalar(old, beta.into()),
+            B::float_mul_scalar(new, (1.0 - beta).into()),
+        )
+    };
+    let m = blend(m, g.clone(), step.beta1);
+    let v = blend(v, B::float_mul(g.clone(), g), step.beta2);
+    let root = B::float_mul_scalar(
+        B::float_sqrt(v.clone()),
+        (1.0 / step.correction2().sqrt()).into(),
+    );
+    let update = B::float_div(m.clone(), B::float_add_scalar(root, step.eps.into()));
+    let p = B::float_mul_scalar(p, (1.0 - step.lr * step.weight_decay).into());
+    let p = B::float_sub(
+        p,
+        B::float_mul_scalar(update, (step.lr / step.correction1()).into()),
+    );
+    (p, m, v)
+}

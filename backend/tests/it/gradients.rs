@@ -1,0 +1,296 @@
+//! Every fused operation in f32 equals its portable body in f64 (the kernels are f32 only, so f64 takes the
+//! portable body): outputs within 1e-5 and gradients within 1e-4 of the largest value.
+
+use burn::module::Param;
+use burn::nn::{
+    Linear, LinearConfig,
+    conv::{Conv2d, Conv2dConfig},
+};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use tessera_backend::Rng;
+use tessera_backend::nn::{GroupNorm, LayerNorm};
+use tessera_backend::ops::{self, Activation};
+
+/// Draws leaves of one precision and collects what a run computed.
+struct Run {
+    rng: Rng,
+    dtype: FloatDType,
+    device: Device,
+}
+
+impl Run {
+    fn leaf<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<D> {
+        self.rng
+            .normal_tensor(shape, &self.device)
+            .cast(self.dtype)
+            .detach()
+            .require_grad()
+    }
+
+    fn linear(&mut self, inputs: usize, outputs: usize) -> Linear {
+        let mut layer = LinearConfig::new(inputs, outputs).init(&self.device);
+        layer.weight = Param::from_tensor(self.leaf([inputs, outputs]));
+        layer.bias = Some(Param::from_tensor(self.leaf([outputs])));
+        layer
+    }
+
+    fn conv(&mut self, [out, input, kh, kw]: [usize; 4], stride: usize) -> Conv2d {
+        let mut conv = Conv2dConfig::new([input, out], [kh, kw])
+            .with_stride([stride; 2])
+            .init(&self.device);
+        conv.weight = Param::from_tensor(self.leaf([out, input, kh, kw]));
+        conv.bias = Some(Param::from_tensor(self.leaf([out])));
+        conv
+    }
+
+    fn layer_norm(&mut self, d: usize) -> LayerNorm {
+        let mut norm = LayerNorm::new(d, 1e-6, &self.device);
+        norm.weight = Param::from_tensor(self.leaf([d]));
+        norm.bias = Param::from_tensor(self.leaf([d]));
+        norm
+    }
+
+    fn group_norm(&mut self, groups: usize, channels: usize) -> GroupNorm {
+        let mut norm = GroupNorm::new(groups, channels, 1e-6, &self.device);
+        norm.weight = Param::from_tensor(self.leaf([channels]));
+        norm.bias = Param::from_tensor(self.leaf([channels]));
+        norm
+    }
+
+    /// The output and a scalar whose gradient reaches every element differently.
+    fn weigh<const D: usize>(&mut self, out: Tensor<D>) -> (Vec<f64>, Tensor<1>) {
+        let weights = self
+            .rng
+            .normal_tensor(out.dims(), &self.device)
+            .cast(self.dtype);
+        (host(out.clone()), (out * weights).sum())
+    }
+}
+
+fn host<const D: usize>(x: Tensor<D>) -> Vec<f64> {
+    x.into_data()
+        .convert::<f64>()
+        .try_to_vec()
+        .expect("converted to f64")
+}
+
+macro_rules! grads {
+    ($loss:expr, $($leaf:expr),+) => {{
+        let grads = $loss.backward();
+        vec![$(host($leaf.grad(&grads).expect(concat!(stringify!($leaf), " has a gradient")))),+]
+    }};
+}
+
+/// Runs `f` fused and portable and compares everything it returns.
+fn agree(name: &str, f: impl Fn(&mut Run) -> (Vec<f64>, Vec<Vec<f64>>)) {
+    let run = |dtype| {
+        f(&mut Run {
+            rng: Rng::new(5, 0),
+            dtype,
+            device: Device::flex().autodiff(),
+        })
+    };
+    let (fused, portable) = (run(FloatDType::F32), run(FloatDType::F64));
+    close(&format!("{name}: output"), &fused.0, &portable.0, 1e-5);
+    for (i, (a, b)) in fused.1.iter().zip(&portable.1).enumerate() {
+        close(&format!("{name}: gradient {i}"), a, b, 1e-4);
+    }
+}
+
+fn close(name: &str, a: &[f64], b: &[f64], tolerance: f64) {
+    assert_eq!(a.len(), b.len(), "{name}");
+    let largest = b.iter().fold(1e-6_f64, |m, x| m.max(x.abs()));
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        assert!(
+            (x - y).abs() <= tolerance * largest,
+            "{name}: [{i}] is {x}, expected {y} (largest {largest})"
+        );
+    }
+}
+
+#[test]
+fn linear_agrees_with_its_portable_body() {
+    for act in [Activation::None, Activation::Gelu, Activation::Silu] {
+        for [rows, inputs, outputs] in [[1, 5, 7], [3, 16, 64], [70, 600, 33], [300, 96, 96]] {
+            agree(
+                &format!("linear {act:?} {rows}x{inputs}x{outputs}"),
+                |run| {
+                    let (x, layer) = (run.leaf([rows, inputs]), run.linear(inputs, outputs));
+                    let (out, loss) = run.weigh(ops::linear(x.clone(), &layer, act));
+                    let bias = layer.bias.as_ref().expect("set above").val();
+                    (out, grads!(loss, x, layer.weight.val(), bias))
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn activation_agrees_with_its_portable_body() {
+    for act in [Activation::Gelu, Activation::Silu] {
+        agree("activation", |run| {
+            let x = run.leaf([4, 17, 9]);
+            let (out, loss) = run.weigh(ops::activation(x.clone(), act));
+            (out, grads!(loss, x))
+        });
+    }
+}
+
+#[test]
+fn layer_norm_agrees_with_its_portable_body() {
+    for (rows, d) in [(1, 8), (130, 33), (65, 128)] {
+        agree(&format!("layer_norm {rows}x{d}"), |run| {
+            let (x, norm) = (run.leaf([rows, d]), run.layer_norm(d));
+            let (out, loss) = run.weigh(ops::layer_norm(x.clone(), &norm));
+            (out, grads!(loss, x, norm.weight.val(), norm.bias.val()))
+        });
+    }
+}
+
+#[test]
+fn modulate_agrees_with_its_portable_body() {
+    for (rows, d) in [(2, 8), (130, 33)] {
+        agree(&format!("modulate {rows}x{d}"), |run| {
+            let (x, norm) = (run.leaf([2, rows, d]), run.layer_norm(d));
+            let (shift, scale) = (run.leaf([2, rows, d]), run.leaf([2, rows, d]));
+            let (out, loss) = run.weigh(ops::modulate(
+                x.clone(),
+                Some(&norm),
+                shift.clone(),
+                scale.clone(),
+            ));
+            (
+                out,
+                grads!(loss, x, norm.weight.val(), norm.bias.val(), shift, scale),
+            )
+        });
+    }
+}
+
+#[test]
+fn attention_agrees_with_its_portable_body() {
+    for ([batch, heads, queries, keys, head_dim], causal) in [
+        ([2, 3, 5, 5, 8], false),
+        ([2, 3, 5, 5, 8], true),
+        ([1, 2, 70, 300, 16], false),
+        ([1, 2, 130, 130, 24], true),
+        ([1, 1, 1, 9, 4], true),
+        ([1, 1, 3, 9, 4], true),
+    ] {
+        agree(
+            &format!("attention {batch}x{heads}x{queries}x{keys}x{head_dim} causal {causal}"),
+            |run| {
+                let q = run.leaf([batch, heads, queries, head_dim]);
+                let (k, v) = (
+                    run.leaf([batch, keys, heads, head_dim]),
+                    run.leaf([batch, heads, keys, head_dim]),
+                );
+                let (out, lse) = ops::attention_with_lse(
+                    q.clone(),
+                    k.clone().swap_dims(1, 2),
+                    v.clone(),
+                    causal,
+                );
+                let (mut out, loss) = run.weigh(out);
+                out.extend(host(lse));
+                (out, grads!(loss, q, k, v))
+            },
+        );
+    }
+}
+
+#[test]
+fn a_query_that_sees_no_key_gives_zero() {
+    let device = Device::flex();
+    let mut rng = Rng::new(1, 1);
+    let mut draw = |seq| rng.normal_tensor([1, 1, seq, 4], &device);
+    let (q, k, v) = (draw(3), draw(2), draw(2));
+    for dtype in [FloatDType::F32, FloatDType::F64] {
+        let out = ops::attention(
+            q.clone().cast(dtype),
+            k.clone().cast(dtype),
+            v.clone().cast(dtype),
+            true,
+        );
+        let out = host(out);
+        assert_eq!(out[..4], [0.0; 4], "{dtype:?}");
+        assert!(
+            out[4..].iter().all(|x| x.is_finite() && *x != 0.0),
+            "{dtype:?}"
+        );
+    }
+}
+
+#[test]
+fn group_norm_agrees_with_its_portable_body() {
+    for act in [Activation::None, Activation::Gelu, Activation::Silu] {
+        agree(&format!("group_norm {act:?}"), |run| {
+            let (x, norm) = (run.leaf([3, 12, 5, 7]), run.group_norm(4, 12));
+            let (out, loss) = run.weigh(ops::group_norm(x.clone(), &norm, act));
+            (out, grads!(loss, x, norm.weight.val(), norm.bias.val()))
+        });
+    }
+}
+
+#[test]
+fn conv2d_agrees_with_its_portable_body() {
+    for (kernel, stride, padding, size) in [
+        ([3, 3], 1, [1, 1, 1, 1], [9, 6]),
+        ([3, 3], 2, [0, 0, 1, 1], [8, 10]),
+        ([1, 1], 1, [0; 4], [4, 5]),
+        ([4, 2], 2, [2, 1, 0, 3], [7, 9]),
+        ([3, 3], 1, [1, 1, 1, 1], [40, 40]),
+    ] {
+        agree(
+            &format!("conv2d {kernel:?} stride {stride} padding {padding:?} on {size:?}"),
+            |run| {
+                let x = run.leaf([5, 3, size[0], size[1]]);
+                let conv = run.conv([4, 3, kernel[0], kernel[1]], stride);
+                let (out, loss) = run.weigh(ops::conv2d(x.clone(), &conv, padding));
+                let bias = conv.bias.as_ref().expect("set above").val();
+                (out, grads!(loss, x, conv.weight.val(), bias))
+            },
+        );
+    }
+}
+
+#[test]
+fn upsample_nearest_agrees_with_its_portable_body() {
+    agree("upsample_nearest", |run| {
+        let x = run.leaf([2, 3, 4, 5]);
+        let (out, loss) = run.weigh(ops::upsample_nearest(x.clone()));
+        (out, grads!(loss, x))
+    });
+}
+
+#[test]
+fn cross_entropy_agrees_with_its_portable_body() {
+    agree("cross_entropy", |run| {
+        let x = run.leaf([300, 13]);
+        let targets: Vec<i32> = (0..300).map(|i| i * 7 % 13).collect();
+        let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [300]), &run.device);
+        let (out, loss) = run.weigh(ops::cross_entropy(x.clone(), targets));
+        (out, grads!(loss, x))
+    });
+}
+
+#[test]
+fn adamw_agrees_with_its_portable_body() {
+    let step = ops::AdamWStep {
+        lr: 0.1,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.02,
+        step: 3,
+        grad_scale: 0.5,
+    };
+    let device = Device::flex();
+    let run = |dtype| {
+        let mut rng = Rng::new(3, 3);
+        let [p, m, v, g] = std::array::from_fn(|_| rng.normal_tensor([7, 11], &device).cast(dtype));
+        let (p, m, v) = ops::adamw_step(p, m, v.abs(), g, &step);
+        [host(p), host(m), host(v)].concat()
+    };
+    close("adamw", &run(FloatDType::F32), &run(FloatDType::F64), 1e-5);
+}

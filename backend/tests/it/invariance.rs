@@ -1,0 +1,90 @@
+//! A row's result does not depend on the rows beside it: bit for bit.
+
+use burn::nn::{LinearConfig, conv::Conv2dConfig};
+use burn::tensor::{Device, Tensor};
+use tessera_backend::Rng;
+use tessera_backend::nn::GroupNorm;
+use tessera_backend::ops::{self, Activation};
+
+fn bits<const D: usize>(x: Tensor<D>) -> Vec<u32> {
+    let values: Vec<f32> = x.into_data().try_to_vec().expect("f32");
+    values.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn linear_rows_are_independent_of_the_batch() {
+    let device = Device::flex();
+    let mut rng = Rng::new(1, 0);
+    for [inputs, outputs] in [
+        [16, 64],
+        [192, 3],
+        [192, 576],
+        [768, 64],
+        [1000, 40],
+        [1536, 128],
+    ] {
+        let mut layer = LinearConfig::new(inputs, outputs).init(&device);
+        layer.weight = layer.weight.map(|w| rng.normal_tensor(w.dims(), &device));
+        let x = rng.normal_tensor([200, inputs], &device);
+        let whole = ops::linear(x.clone(), &layer, Activation::Gelu);
+        for (start, len) in [
+            (0, 1),
+            (199, 1),
+            (7, 2),
+            (5, 3),
+            (16, 20),
+            (64, 65),
+            (1, 130),
+        ] {
+            let part = ops::linear(x.clone().narrow(0, start, len), &layer, Activation::Gelu);
+            assert_eq!(
+                bits(part),
+                bits(whole.clone().narrow(0, start, len)),
+                "{inputs}->{outputs}: {len} rows from {start}"
+            );
+        }
+    }
+}
+
+#[test]
+fn images_are_independent_of_the_batch() {
+    let device = Device::flex();
+    let mut rng = Rng::new(2, 0);
+    for (channels, size) in [(8, 4), (64, 8), (24, 33)] {
+        let conv = Conv2dConfig::new([channels, 16], [3, 3]).init(&device);
+        let norm = GroupNorm::new(4, 16, 1e-6, &device);
+        let x = rng.normal_tensor([5, channels, size, size], &device);
+        let run = |x| {
+            ops::upsample_nearest(ops::group_norm(
+                ops::conv2d(x, &conv, [1; 4]),
+                &norm,
+                Activation::Silu,
+            ))
+        };
+        let whole = run(x.clone());
+        for image in 0..5 {
+            assert_eq!(
+                bits(run(x.clone().narrow(0, image, 1))),
+                bits(whole.clone().narrow(0, image, 1))
+            );
+        }
+    }
+}
+
+#[test]
+fn heads_are_independent_of_the_batch() {
+    let device = Device::flex();
+    let mut rng = Rng::new(3, 0);
+    for (queries, keys) in [(1, 5), (20, 20), (90, 300)] {
+        let mut draw = |seq| rng.normal_tensor([6, 3, seq, 16], &device);
+        let (q, k, v) = (draw(queries), draw(keys), draw(keys));
+        let whole = ops::attention(q.clone(), k.clone(), v.clone(), false);
+        for image in 0..6 {
+            let one = |t: &Tensor<4>| t.clone().narrow(0, image, 1);
+            assert_eq!(
+                bits(ops::attention(one(&q), one(&k), one(&v), false)),
+                bits(one(&whole))
+            );
+        }
+    }
+}
