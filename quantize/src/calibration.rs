@@ -1,0 +1,241 @@
+//! What a set of latents says about its quantiser: the second pass over the data, and the file that keeps the result.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Error, QuantizerConfig, Result};
+
+/// Statistics of one dimension (channel) of the latents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dimension {
+    /// Mean of the latents.
+    pub mean: f32,
+    /// Their standard deviation.
+    pub std: f32,
+    /// Share of the normalised latents outside ± range, 0 to 1.
+    pub clip_rate: f32,
+    /// Entropy of the indices in bits: what a generator that knows only the marginal pays for this dimension.
+    pub entropy_bits: f32,
+    /// Share of the levels that occur at all, 0 to 1.
+    pub code_usage: f32,
+    /// Mean squared error of the quantiser in normalised units, clipping included.
+    pub mse: f32,
+    /// Share of the spectral energy at low frequencies, 0 to 1; see [`Calibration::order`].
+    pub low_frequency: f32,
+}
+
+/// Statistics of latents and of their quantisation, measured on data by a [`MomentsBuilder`](crate::MomentsBuilder) and
+/// then a [`CalibrationBuilder`](crate::CalibrationBuilder), and kept as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Version of the file, [`Calibration::SCHEMA`].
+    pub schema: u32,
+    /// How many images the moments were measured on.
+    pub images: u64,
+    /// Dimensions of a latent.
+    pub channels: usize,
+    /// Rows of the latent map.
+    pub height: usize,
+    /// Columns of the latent map.
+    pub width: usize,
+    /// Mean over all latents of all channels.
+    pub latent_mean: f32,
+    /// Standard deviation over all latents of all channels.
+    pub latent_std: f32,
+    /// One over `latent_std`: the paper's 0.2325, applied without subtracting the mean.
+    pub latent_scale: f32,
+    /// The quantiser that the statistics below are of.
+    pub quantizer: QuantizerConfig,
+    /// Share of the normalised latents outside ± range, over all dimensions.
+    pub clip_rate: f32,
+    /// Entropy of the indices in bits per dimension, the mean over all dimensions.
+    pub entropy_bits: f32,
+    /// Mean squared error in normalised units, over all dimensions.
+    pub mse: f32,
+    /// The dimensions by falling share of low-frequency energy, the order in which a generator predicts them
+    /// (paper section 3.2): element `i` is the channel that comes `i`-th.
+    ///
+    /// The paper does not publish its radius; here low means within 0.25 cycles per latent in any direction, half the
+    /// Nyquist frequency, so that every map of four rows or columns has low frequencies. Energies are summed over the
+    /// images before the share is taken. Each map's mean is removed: it is an offset rather than a frequency, and with
+    /// a global scale (no mean subtracted) it would order the channels by the size of their offsets alone.
+    pub order: Vec<usize>,
+    /// One entry per channel, in the channels' own order.
+    pub dimensions: Vec<Dimension>,
+}
+
+impl Calibration {
+    /// The version of the file that this crate writes and reads.
+    pub const SCHEMA: u32 = 1;
+
+    /// A quantiser for latents like these.
+    ///
+    /// With `per_channel`, each channel is brought to zero mean and unit variance; without, all are multiplied by
+    /// `latent_scale` and no mean is subtracted, as in the paper.
+    pub fn quantizer_config(&self, bits: u8, range: f32, per_channel: bool) -> QuantizerConfig {
+        let (mean, scale) = match per_channel {
+            true => self
+                .dimensions
+                .iter()
+                .map(|dimension| (dimension.mean, 1.0 / dimension.std))
+                .unzip(),
+            false => (Vec::new(), vec![self.latent_scale]),
+        };
+        QuantizerConfig {
+            bits,
+            range,
+            mean,
+            scale,
+            ..QuantizerConfig::default()
+        }
+    }
+
+    /// Writes the calibration as JSON. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let write = || -> std::io::Result<()> {
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty());
+            let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
+        };
+        write().map_err(|source| Error::Write {
+            path: path.into(),
+            source,
+        })
+    }
+
+    /// Reads what [`save`](Self::save) wrote; a file that is not whole and consistent is refused.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Json`], [`Error::FieldType`] or [`Error::FieldValue`]: which file, which field, what
+    /// was expected and found.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.into(),
+            source,
+        })?;
+        let fields = serde_json::from_str(&text).map_err(|source| Error::Json {
+            path: path.into(),
+            source,
+        })?;
+        let mut file = Fields { path, fields };
+        // Before all else: another version may well lack the other fields.
+        let schema = file.take("schema")?;
+        file.ensure(schema == Self::SCHEMA, "schema", Self::SCHEMA, schema)?;
+        let calibration = Self {
+            schema,
+            images: file.take("images")?,
+            channels: file.take("channels")?,
+            height: file.take("height")?,
+            width: file.take("width")?,
+            latent_mean: file.take("latent_mean")?,
+            latent_std: file.take("latent_std")?,
+            latent_scale: file.take("latent_scale")?,
+            quantizer: file.take("quantizer")?,
+            clip_rate: file.take("clip_rate")?,
+            entropy_bits: file.take("entropy_bits")?,
+            mse: file.take("mse")?,
+            order: file.take("order")?,
+            dimensions: file.take("dimensions")?,
+        };
+        calibration.check(&file)?;
+        Ok(calibration)
+    }
+
+    /// What JSON types cannot say: the fields agree with each other.
+    fn check(&self, file: &Fields) -> Result<()> {
+        let Self {
+            channels,
+            latent_scale,
+            order,
+            dimensions,
+            ..
+        } = self;
+        let usable = |scale: f32| scale.is_finite() && scale > 0.0;
+        file.ensure(
+            usable(*latent_scale),
+            "latent_scale",
+            "a positive number",
+            latent_scale,
+        )?;
+        file.ensure(
+            dimensions.len() == *channels,
+            "dimensions",
+            format!("{channels} of them"),
+            dimensions.len(),
+        )?;
+        for (channel, Dimension { std, .. }) in dimensions.iter().enumerate() {
+            let expected = format!("a positive std in channel {channel}");
+            file.ensure(
+                usable(*std) && usable(1.0 / std),
+                "dimensions",
+                expected,
+                std,
+            )?;
+        }
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        let expected = format!("every channel below {channels} once");
+        file.ensure(
+            sorted.into_iter().eq(0..*channels),
+            "order",
+            expected,
+            format!("{order:?}"),
+        )?;
+        let quantizer = self
+            .quantizer
+            .validate()
+            .and_then(|()| self.quantizer.check_channels(*channels));
+        quantizer.or_else(|why| file.ensure(false, "quantizer", "valid settings", why))
+    }
+}
+
+/// The fields of a JSON file, taken one by one so that an error can name the one it is about.
+struct Fields<'a> {
+    path: &'a Path,
+    fields: Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn take<T: DeserializeOwned>(&mut self, field: &'static str) -> Result<T> {
+        let value = self.fields.remove(field).unwrap_or(Value::Null);
+        serde_json::from_value(value).map_err(|source| Error::FieldType {
+            path: self.path.into(),
+            field,
+            source,
+        })
+    }
+
+    fn ensure(
+        &self,
+        holds: bool,
+        field: &'static str,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Result<()> {
+        match holds {
+            true => Ok(()),
+            false => Err(Error::FieldValue {
+                path: self.path.into(),
+                field,
+                expected: expected.to_string(),
+                found: found.to_string(),
+            }),
+        }
+    }
+}

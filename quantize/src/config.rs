@@ -1,0 +1,134 @@
+//! What defines a quantiser: its width, its range, and how latents are brought to unit variance first.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Settings of a [`Quantizer`](crate::Quantizer).
+///
+/// A latent `z` of channel `c` is quantised as `x = (z - mean[c]) · scale[c]`, which is meant to have unit variance.
+/// `mean` and `scale` hold one number per channel, one for all channels, or none (0 and 1).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuantizerConfig {
+    /// Bits per dimension, 1 to 16: each takes 2^`bits` values.
+    pub bits: u8,
+    /// Normalised latents are clipped to ± `range`; table 1b of the paper finds 5 best.
+    pub range: f32,
+    /// Standard deviations of the Gaussian table that ± `range` is mapped to.
+    pub std_range: f32,
+    /// Subtracted from the latents.
+    pub mean: Vec<f32>,
+    /// Multiplied with the latents after that.
+    pub scale: Vec<f32>,
+}
+
+impl Default for QuantizerConfig {
+    /// Six bits over ± 5 for latents that already have unit variance: the paper's choice.
+    fn default() -> Self {
+        Self {
+            bits: 6,
+            range: 5.0,
+            std_range: 3.0,
+            mean: Vec::new(),
+            scale: Vec::new(),
+        }
+    }
+}
+
+impl QuantizerConfig {
+    /// One over the standard deviation of the KL-16 latents of ImageNet, the mean left in place.
+    const KL16_LATENT_SCALE: f32 = 0.2325;
+
+    /// The released TokenBridge models: six bits over ± 5 on KL-16 latents times 0.2325.
+    pub fn tokenbridge() -> Self {
+        Self {
+            scale: vec![Self::KL16_LATENT_SCALE],
+            ..Self::default()
+        }
+    }
+
+    /// Checks every setting against its domain.
+    ///
+    /// # Errors
+    /// [`Error::Bits`] or [`Error::Setting`], for the first setting that is out of it.
+    pub fn validate(&self) -> Result<()> {
+        if !(1..=16).contains(&self.bits) {
+            return Err(Error::Bits { found: self.bits });
+        }
+        positive("range".into(), self.range)?;
+        positive("std_range".into(), self.std_range)?;
+        for (channel, &scale) in self.scale.iter().enumerate() {
+            positive(format!("scale[{channel}]"), scale)?;
+        }
+        match self.mean.iter().position(|mean| !mean.is_finite()) {
+            Some(channel) => Err(Error::Setting {
+                field: format!("mean[{channel}]"),
+                expected: "a finite number",
+                found: self.mean[channel],
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that `mean` and `scale` fit latents of that many channels.
+    pub(crate) fn check_channels(&self, channels: usize) -> Result<()> {
+        let settings = [
+            ("channels of `mean` and of the latents", &self.mean),
+            ("channels of `scale` and of the latents", &self.scale),
+        ];
+        for (what, setting) in settings {
+            if setting.len() > 1 && setting.len() != channels {
+                return Err(Error::Shape {
+                    what,
+                    expected: vec![setting.len()],
+                    found: vec![channels],
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// How one channel is normalised.
+    pub(crate) fn channel(&self, channel: usize) -> Affine {
+        let of = |setting: &[f32], absent| match setting {
+            [] => absent,
+            [shared] => *shared,
+            each => each[channel],
+        };
+        Affine {
+            mean: of(&self.mean, 0.0),
+            scale: of(&self.scale, 1.0),
+        }
+    }
+}
+
+fn positive(field: String, found: f32) -> Result<()> {
+    match found.is_finite() && found > 0.0 {
+        true => Ok(()),
+        false => Err(Error::Setting {
+            field,
+            expected: "a positive, finite number",
+            found,
+        }),
+    }
+}
+
+/// The map between a channel's latents and their normalised values.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Affine {
+    mean: f32,
+    scale: f32,
+}
+
+impl Affine {
+    #[inline]
+    pub(crate) fn normalise(self, latent: f32) -> f32 {
+        (latent - self.mean) * self.scale
+    }
+
+    #[inline]
+    pub(crate) fn restore(self, x: f32) -> f32 {
+        x / self.scale + self.mean
+    }
+}

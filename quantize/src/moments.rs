@@ -1,0 +1,217 @@
+//! The first pass of a calibration: mean and spread of the latents, per channel and of all of them together.
+
+use ndarray::{ArrayView2, ArrayView4};
+
+use crate::quantizer::ensure_finite;
+use crate::{Error, QuantizerConfig, Result};
+
+/// Count, mean and summed squared deviation of numbers seen so far, in f64.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Spread {
+    count: u64,
+    mean: f64,
+    deviation: f64,
+}
+
+impl Spread {
+    /// Two passes over one map: no cancellation, whatever its offset.
+    fn of(map: ArrayView2<f32>) -> Self {
+        let count = map.len();
+        let mean = map.iter().map(|&latent| f64::from(latent)).sum::<f64>() / count as f64;
+        let deviation = map
+            .iter()
+            .map(|&latent| (f64::from(latent) - mean).powi(2))
+            .sum();
+        Self {
+            count: count as u64,
+            mean,
+            deviation,
+        }
+    }
+
+    /// The parallel update of Chan, Golub and LeVeque.
+    fn merge(self, other: Self) -> Self {
+        let count = self.count + other.count;
+        if count == 0 {
+            return self;
+        }
+        let (shift, share) = (other.mean - self.mean, other.count as f64 / count as f64);
+        Self {
+            count,
+            mean: self.mean + shift * share,
+            deviation: self.deviation + other.deviation + shift * shift * share * self.count as f64,
+        }
+    }
+
+    /// The population's: the data are all there is.
+    fn std(self) -> f64 {
+        (self.deviation / self.count as f64).sqrt()
+    }
+}
+
+/// Accumulates [`Moments`] over batches of latents.
+///
+/// Parts of the data may be added to builders of their own, on as many threads as one likes, and merged: the result is
+/// that of one builder but for the rounding of f64.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MomentsBuilder {
+    images: u64,
+    size: Option<(usize, usize, usize)>,
+    spreads: Vec<Spread>,
+}
+
+impl MomentsBuilder {
+    /// A builder that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a batch.
+    ///
+    /// # Shapes
+    /// - `latents`: `[batch, channels, height, width]`, all but `batch` the same each time
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] at the first NaN or infinity, [`Error::Shape`] when the size of the maps changes; nothing of
+    /// the batch is added then.
+    pub fn add(&mut self, latents: ArrayView4<f32>) -> Result<()> {
+        let (batch, channels, height, width) = latents.dim();
+        if latents.is_empty() {
+            return Ok(());
+        }
+        ensure_finite(latents)?;
+        self.fit((channels, height, width))?;
+        for image in latents.outer_iter() {
+            for (spread, map) in self.spreads.iter_mut().zip(image.outer_iter()) {
+                *spread = spread.merge(Spread::of(map));
+            }
+        }
+        self.images += batch as u64;
+        Ok(())
+    }
+
+    /// Adds what another builder has seen.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when that were latents of another size.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        let Some(size) = other.size else {
+            return Ok(());
+        };
+        self.fit(size)?;
+        for (spread, more) in self.spreads.iter_mut().zip(&other.spreads) {
+            *spread = spread.merge(*more);
+        }
+        self.images += other.images;
+        Ok(())
+    }
+
+    /// What all the batches amount to.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without a latent, [`Error::ConstantChannel`] when no finite f32 scales a channel to unit variance.
+    pub fn finish(&self) -> Result<Moments> {
+        let (channels, height, width) = self.size.ok_or(Error::Empty)?;
+        for (channel, spread) in self.spreads.iter().enumerate() {
+            let std = spread.std();
+            if !(((1.0 / std) as f32).is_finite() && std > 0.0) {
+                return Err(Error::ConstantChannel {
+                    channel,
+                    mean: spread.mean,
+                    std,
+                });
+            }
+        }
+        let all = self
+            .spreads
+            .iter()
+            .fold(Spread::default(), |all, spread| all.merge(*spread));
+        Ok(Moments {
+            images: self.images,
+            channels,
+            height,
+            width,
+            latent_mean: all.mean as f32,
+            latent_std: all.std() as f32,
+            mean: self
+                .spreads
+                .iter()
+                .map(|spread| spread.mean as f32)
+                .collect(),
+            std: self
+                .spreads
+                .iter()
+                .map(|spread| spread.std() as f32)
+                .collect(),
+        })
+    }
+
+    /// Takes the size of the first latents, and holds the others to it.
+    fn fit(&mut self, size: (usize, usize, usize)) -> Result<()> {
+        let known = *self.size.get_or_insert(size);
+        self.spreads.resize(known.0, Spread::default());
+        same_size(known, size)
+    }
+}
+
+/// Mean and spread of latents, the result of the first pass of a calibration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    /// How many images were seen.
+    pub images: u64,
+    /// Dimensions of a latent.
+    pub channels: usize,
+    /// Rows of the latent map.
+    pub height: usize,
+    /// Columns of the latent map.
+    pub width: usize,
+    /// Mean over all latents of all channels.
+    pub latent_mean: f32,
+    /// Standard deviation over all latents of all channels, about `latent_mean`.
+    pub latent_std: f32,
+    /// Mean of each channel.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel, about its own mean.
+    pub std: Vec<f32>,
+}
+
+impl Moments {
+    /// One over the standard deviation of all latents: the paper's 0.2325, which leaves the mean in place.
+    pub fn latent_scale(&self) -> f32 {
+        1.0 / self.latent_std
+    }
+
+    /// A quantiser for these latents.
+    ///
+    /// With `per_channel`, each channel is brought to zero mean and unit variance; without, all are multiplied by
+    /// [`latent_scale`](Self::latent_scale) and no mean is subtracted, as in the paper.
+    pub fn quantizer_config(&self, bits: u8, range: f32, per_channel: bool) -> QuantizerConfig {
+        let (mean, scale) = match per_channel {
+            true => (
+                self.mean.clone(),
+                self.std.iter().map(|std| 1.0 / std).collect(),
+            ),
+            false => (Vec::new(), vec![self.latent_scale()]),
+        };
+        QuantizerConfig {
+            bits,
+            range,
+            mean,
+            scale,
+            ..QuantizerConfig::default()
+        }
+    }
+}
+
+/// Refuses latents of another `(channels, height, width)`.
+pub(crate) fn same_size(known: (usize, usize, usize), size: (usize, usize, usize)) -> Result<()> {
+    let list = |(channels, height, width)| vec![channels, height, width];
+    match known == size {
+        true => Ok(()),
+        false => Err(Error::Shape {
+            what: "[channels, height, width] of latents",
+            expected: list(known),
+            found: list(size),
+        }),
+    }
+}

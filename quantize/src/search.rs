@@ -1,0 +1,124 @@
+//! Nearest level in a sorted table: exact decision thresholds, found through a uniform grid of cells.
+
+/// Cells of the lookup grid per level: the levels of the Gaussian table lie 2.4 times as close at its centre as on
+/// average, so with four cells per level a cell holds one threshold at most.
+const CELLS_PER_LEVEL: usize = 4;
+
+/// Finds the nearest of the sorted values in a handful of instructions, whatever their number.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Search {
+    /// `thresholds[i]` is the smallest number nearer to level `i + 1` than to level `i`; the last one is infinite.
+    thresholds: Vec<f32>,
+    /// For each cell, the lowest level that a number in it can have.
+    cells: Vec<u16>,
+    /// Where the first cell starts.
+    origin: f32,
+    cells_per_unit: f32,
+}
+
+impl Search {
+    /// A search over `values`, which rise strictly and number 65536 at most.
+    pub(crate) fn new(values: &[f32]) -> Self {
+        let (origin, end) = (values[0], values[values.len() - 1]);
+        let count = CELLS_PER_LEVEL * values.len();
+        let mut search = Self {
+            thresholds: values
+                .windows(2)
+                .map(|pair| first_nearer(pair[0], pair[1]))
+                .collect(),
+            cells: Vec::with_capacity(count),
+            origin,
+            cells_per_unit: count as f32 / (end - origin),
+        };
+        search.cells.resize(count, 0);
+        // A number lies above every threshold of the cells before its own: `cell` is monotone, rounding and all.
+        let mut level = 0;
+        for cell in 0..count {
+            while level < search.thresholds.len() && search.cell(search.thresholds[level]) < cell {
+                level += 1;
+            }
+            search.cells[cell] = level as u16;
+        }
+        search.thresholds.push(f32::INFINITY);
+        search
+    }
+
+    /// The level nearest to `x`, the lower one at equal distance.
+    #[inline]
+    pub(crate) fn nearest(&self, x: f32) -> u16 {
+        let mut level = self.cells[self.cell(x)];
+        while x >= self.thresholds[usize::from(level)] {
+            level += 1;
+        }
+        level
+    }
+
+    /// The cell of `x`; a float-to-integer cast saturates, so what lies outside falls into the outermost cells.
+    #[inline]
+    fn cell(&self, x: f32) -> usize {
+        (((x - self.origin) * self.cells_per_unit) as usize).min(self.cells.len() - 1)
+    }
+}
+
+/// The smallest f32 whose rounded distance to `high` is less than its rounded distance to `low`.
+///
+/// The midpoint is not exact enough: around zero, distances to ±γ round to the same f32 for every |x| below half an
+/// ulp of γ, and an argmin over such distances takes the first. Bisection over the f32 themselves meets the flip.
+fn first_nearer(low: f32, high: f32) -> f32 {
+    let (mut below, mut above) = (rank(low), rank(high));
+    while above - below > 1 {
+        let middle = below + (above - below) / 2;
+        let x = from_rank(middle);
+        if (x - high).abs() < (x - low).abs() {
+            above = middle;
+        } else {
+            below = middle;
+        }
+    }
+    from_rank(above)
+}
+
+/// Position of a float among all floats in rising order.
+fn rank(x: f32) -> i64 {
+    let magnitude = i64::from(x.to_bits() & 0x7fff_ffff);
+    if x.is_sign_negative() {
+        -magnitude
+    } else {
+        magnitude
+    }
+}
+
+/// Inverse of [`rank`].
+fn from_rank(rank: i64) -> f32 {
+    let magnitude = f32::from_bits(rank.unsigned_abs() as u32);
+    if rank < 0 { -magnitude } else { magnitude }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_follow_the_floats() {
+        for x in [-3.0_f32, -1e-40, 0.0, 1e-40, 2.5, f32::MAX] {
+            assert_eq!(from_rank(rank(x)), x);
+            assert_eq!(from_rank(rank(x) + 1), x.next_up());
+        }
+    }
+
+    #[test]
+    fn the_threshold_is_where_the_rounded_distances_flip() {
+        for (low, high) in [
+            (-0.0195866_f32, 0.0195866),
+            (-2.4, -1.9),
+            (0.1, 0.1_f32.next_up()),
+        ] {
+            let threshold = first_nearer(low, high);
+            let nearer = |x: f32| (x - high).abs() < (x - low).abs();
+            assert!(
+                nearer(threshold) && !nearer(threshold.next_down()),
+                "{low} {high}"
+            );
+        }
+    }
+}
