@@ -1,0 +1,139 @@
+//! What a picture file says of itself before any pixel is decoded: its format, and whether it is all there.
+//!
+//! Decoders differ in what they make of a file that stops early (some return grey for the missing part), so completeness is
+//! checked on the container, where a truncation is plain to see and can be said in bytes.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The formats that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Png,
+    Jpeg,
+    WebP,
+}
+
+impl Format {
+    /// The format's name in messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::WebP => "WebP",
+        }
+    }
+
+    /// The format of a file, by its first bytes; names and extensions do not count.
+    pub(crate) fn identify(bytes: &[u8], path: &Path) -> Result<Self> {
+        let found = match image::guess_format(bytes) {
+            Ok(image::ImageFormat::Png) => return Ok(Self::Png),
+            Ok(image::ImageFormat::Jpeg) => return Ok(Self::Jpeg),
+            Ok(image::ImageFormat::WebP) => return Ok(Self::WebP),
+            Ok(other) => format!("{other:?}").to_uppercase(),
+            Err(_) if bytes.is_empty() => "an empty file".into(),
+            Err(_) => format!(
+                "{} bytes starting with \"{}\"",
+                bytes.len(),
+                bytes[..bytes.len().min(12)].escape_ascii()
+            ),
+        };
+        Err(Error::NotAPicture {
+            path: path.to_path_buf(),
+            expected: "a PNG, JPEG or WebP picture",
+            found,
+        })
+    }
+
+    /// Fails if the file ends before its format says it should.
+    pub(crate) fn expect_complete(self, bytes: &[u8], path: &Path) -> Result<()> {
+        let complete = match self {
+            Self::Png => png_is_complete(bytes),
+            Self::Jpeg => jpeg_is_complete(bytes),
+            Self::WebP => webp_is_complete(bytes),
+        };
+        complete.map_err(|expected| Error::Truncated {
+            path: path.to_path_buf(),
+            format: self.name(),
+            expected,
+            found: format!("the end of the file after {} bytes", bytes.len()),
+        })
+    }
+}
+
+/// Chunk after chunk, each with its length, until `IEND`. The error says what is missing.
+fn png_is_complete(bytes: &[u8]) -> std::result::Result<(), String> {
+    let mut start = 8; // the signature
+    loop {
+        let Some((length, rest)) = bytes
+            .get(start..)
+            .and_then(|chunk| chunk.split_first_chunk::<4>())
+        else {
+            return Err(format!("another chunk at byte {start}"));
+        };
+        let Some((kind, _)) = rest.split_first_chunk::<4>() else {
+            return Err(format!("another chunk at byte {start}"));
+        };
+        let end = start + 12 + u32::from_be_bytes(*length) as usize; // with length, kind and checksum
+        if end > bytes.len() {
+            return Err(format!(
+                "chunk {} from byte {start} to {end}",
+                kind.escape_ascii()
+            ));
+        }
+        if kind == b"IEND" {
+            return Ok(());
+        }
+        start = end;
+    }
+}
+
+/// Segment after segment, and the entropy-coded data between them, until the end-of-image marker.
+fn jpeg_is_complete(bytes: &[u8]) -> std::result::Result<(), String> {
+    const START_OF_SCAN: u8 = 0xDA;
+    let missing = || "an end-of-image marker".to_string();
+    let mut position = 2; // the start-of-image marker
+    loop {
+        // A marker is 0xFF and a byte that is not 0 (a stuffed 0xFF of the data) nor 0xFF (padding).
+        let marker = bytes.get(position..).and_then(|rest| {
+            rest.windows(2)
+                .position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xFF))
+        });
+        let start = position + marker.ok_or_else(missing)?;
+        let kind = bytes[start + 1];
+        position = start + 2;
+        match kind {
+            0xD9 => return Ok(()),
+            0x01 | 0xD0..=0xD8 => {} // without content, restart markers among the data included
+            _ => {
+                let length = bytes
+                    .get(position..)
+                    .and_then(|rest| rest.first_chunk::<2>())
+                    .ok_or_else(missing)?;
+                position += usize::from(u16::from_be_bytes(*length));
+                if position > bytes.len() {
+                    let name = if kind == START_OF_SCAN {
+                        "the header of a scan"
+                    } else {
+                        "a segment"
+                    };
+                    return Err(format!("{name} from byte {start} to {position}"));
+                }
+            }
+        }
+    }
+}
+
+/// One RIFF chunk that announces its own length.
+fn webp_is_complete(bytes: &[u8]) -> std::result::Result<(), String> {
+    let Some(length) = bytes.get(4..).and_then(|rest| rest.first_chunk::<4>()) else {
+        return Err("a RIFF header of 12 bytes".into());
+    };
+    let end = 8 + u32::from_le_bytes(*length) as usize;
+    if end > bytes.len() {
+        Err(format!("{end} bytes"))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Files that are as they should be.
+
+use std::fs;
+
+use image::{DynamicImage, ImageFormat, Luma, LumaA, Rgb, Rgba};
+use tempfile::tempdir;
+use tessera_tokenizer::{Channels, Error, Pixels, decode, psnr, read, read_metadata, write_png};
+
+use super::picture;
+
+/// `image` in the given format, decoded by this crate.
+fn through(
+    image: impl Into<DynamicImage>,
+    format: ImageFormat,
+    channels: Option<Channels>,
+) -> Pixels {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.into().write_to(&mut bytes, format).unwrap();
+    decode(bytes.get_ref(), "memory", channels).unwrap()
+}
+
+#[test]
+fn transparent_pixels_are_composited_on_white() {
+    let image =
+        image::RgbaImage::from_fn(3, 1, |x, _| Rgba([200, 100, 0, [255, 0, 128][x as usize]]));
+    for format in [ImageFormat::Png, ImageFormat::WebP] {
+        let pixels = through(image.clone(), format, None);
+        // 128 of 255: 200 * 128 / 255 + 127 = 227.4, 100: 177.2, 0: 127.
+        assert_eq!(
+            pixels.data(),
+            [200, 100, 0, 255, 255, 255, 227, 177, 127],
+            "{format:?}"
+        );
+    }
+    let grey = image::GrayAlphaImage::from_pixel(1, 1, LumaA([0, 51]));
+    assert_eq!(through(grey, ImageFormat::Png, None).data(), [204]);
+}
+
+#[test]
+fn sixteen_bit_samples_are_rounded_to_eight() {
+    let values = [0, 128, 129, 32767, 65535];
+    let grey = image::ImageBuffer::from_fn(5, 1, |x, _| Luma([values[x as usize]]));
+    // 257 to a step: 128 is just under a half, 129 just over.
+    let pixels = through(DynamicImage::ImageLuma16(grey), ImageFormat::Png, None);
+    assert_eq!(
+        (pixels.channels(), pixels.data()),
+        (Channels::Grey, &[0, 0, 1, 127, 255][..])
+    );
+    let rgb = image::ImageBuffer::from_fn(1, 1, |_, _| Rgb([257_u16, 514, 65535]));
+    assert_eq!(
+        through(DynamicImage::ImageRgb16(rgb), ImageFormat::Png, None).data(),
+        [1, 2, 255]
+    );
+}
+
+#[test]
+fn palettes_and_bits_are_looked_up() {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 4, 1);
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_depth(png::BitDepth::Two);
+    encoder.set_palette(vec![1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    encoder.set_trns(vec![255, 255, 0]);
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(&[0b00_01_10_00])
+        .unwrap();
+    let pixels = decode(&bytes, "memory", None).unwrap();
+    assert_eq!(pixels.data(), [1, 2, 3, 4, 5, 6, 255, 255, 255, 1, 2, 3]);
+
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 3, 1);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::One);
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(&[0b0100_0000])
+        .unwrap();
+    assert_eq!(decode(&bytes, "memory", None).unwrap().data(), [0, 255, 0]);
+}
+
+#[test]
+fn channels_are_kept_unless_asked_for() {
+    let grey = image::GrayImage::from_pixel(2, 1, Luma([77]));
+    assert_eq!(
+        through(grey.clone(), ImageFormat::Png, None).channels(),
+        Channels::Grey
+    );
+    assert_eq!(
+        through(grey, ImageFormat::Png, Some(Channels::Rgb)).data(),
+        [77; 6]
+    );
+    let red = image::RgbImage::from_pixel(1, 1, Rgb([255, 0, 0]));
+    assert_eq!(
+        through(red, ImageFormat::Png, Some(Channels::Grey)).data(),
+        [76]
+    );
+}
+
+#[test]
+fn jpeg_and_webp_give_the_picture_that_was_written() {
+    let pixels = picture(40, 56, Channels::Rgb);
+    let image = image::RgbImage::from_raw(56, 40, pixels.data().to_vec()).unwrap();
+    assert_eq!(through(image.clone(), ImageFormat::WebP, None), pixels);
+    let smooth = image::imageops::blur(&image, 3.0);
+    let original = Pixels::new(40, 56, Channels::Rgb, smooth.as_raw().clone()).unwrap();
+    let decoded = through(smooth, ImageFormat::Jpeg, None);
+    let loss = psnr(&original, &decoded).unwrap();
+    assert!(
+        loss > 30.0,
+        "JPEG at quality 75: {loss} dB, expected over 30"
+    );
+}
+
+/// An EXIF segment that says "turn by 90 degrees" is put behind the start-of-image marker of a 2x1 JPEG.
+#[test]
+fn exif_orientation_is_applied() {
+    let image = image::GrayImage::from_fn(16, 8, |x, _| Luma([if x < 8 { 0 } else { 255 }]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+    let mut bytes = bytes.into_inner();
+    let mut segment = vec![0xFF, 0xE1, 0, 34];
+    segment.extend(b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0");
+    bytes.splice(2..2, segment);
+    let pixels = decode(&bytes, "memory", None).unwrap();
+    assert_eq!((pixels.height(), pixels.width()), (16, 8));
+    let (first, last) = (pixels.data()[0], pixels.data()[16 * 8 - 1]);
+    assert!(
+        first < 10 && last > 245,
+        "the dark left half goes to the top: {first} {last}"
+    );
+}
+
+#[test]
+fn the_content_decides_the_format_and_not_the_name() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("really_a_png.jpg");
+    let pixels = picture(5, 4, Channels::Rgb);
+    write_png(&path, &pixels, &[], false).unwrap();
+    assert_eq!(read(&path, None).unwrap(), pixels);
+}
+
+#[test]
+fn metadata_is_written_and_read_back() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let metadata = [
+        ("parameters", "tench\nSteps: 64, CFG scale: 3.1"),
+        ("Author", "Andr\u{e9}"),
+        ("empty", ""),
+        ("caption", "\u{6f22}\u{5b57} \u{2192} \u{1f600}"),
+    ];
+    write_png(&path, &picture(3, 3, Channels::Grey), &metadata, false).unwrap();
+    let found = read_metadata(&path).unwrap();
+    let found: Vec<_> = found
+        .iter()
+        .map(|(keyword, text)| (keyword.as_str(), text.as_str()))
+        .collect();
+    assert_eq!(found, metadata);
+
+    let bytes = fs::read(&path).unwrap();
+    let count = |kind: &[u8]| bytes.windows(4).filter(|window| *window == kind).count();
+    assert_eq!((count(b"tEXt"), count(b"iTXt")), (3, 1));
+}
+
+#[test]
+fn compressed_text_behind_the_picture_is_found() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let mut bytes = Vec::new();
+    let mut writer = png::Encoder::new(&mut bytes, 1, 1).write_header().unwrap();
+    writer.write_image_data(&[0]).unwrap();
+    writer
+        .write_text_chunk(&png::text_metadata::ZTXtChunk::new(
+            "packed",
+            "x".repeat(500),
+        ))
+        .unwrap();
+    writer.finish().unwrap();
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(
+        read_metadata(&path).unwrap(),
+        [("packed".to_string(), "x".repeat(500))]
+    );
+}
+
+#[test]
+fn metadata_that_png_cannot_hold_is_refused_and_nothing_is_written() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let long = "k".repeat(80);
+    for (keyword, text) in [
+        ("", "x"),
+        (long.as_str(), "x"),
+        (" a", "x"),
+        ("a  b", "x"),
+        ("\u{6f22}", "x"),
+        ("a", "\0"),
+    ] {
+        let error = write_png(
+            &path,
+            &picture(1, 1, Channels::Grey),
+            &[(keyword, text)],
+            false,
+        )
+        .unwrap_err();
+        assert!(
+            matches!(error, Error::Metadata { .. }),
+            "{keyword:?}: {error}"
+        );
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_existing_file_is_kept_unless_overwriting_is_asked_for() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let (old, new) = (picture(2, 2, Channels::Grey), picture(3, 3, Channels::Rgb));
+    write_png(&path, &old, &[], false).unwrap();
+    let error = write_png(&path, &new, &[], false).unwrap_err();
+    assert!(
+        matches!(&error, Error::Exists { path: named } if *named == path),
+        "{error}"
+    );
+    assert_eq!(read(&path, None).unwrap(), old);
+    write_png(&path, &new, &[], true).unwrap();
+    assert_eq!(read(&path, None).unwrap(), new);
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "temporary files are gone"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_written_picture_is_readable_as_any_other_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempdir().unwrap();
+    let (ours, other) = (folder.path().join("a.png"), folder.path().join("b.txt"));
+    write_png(&ours, &picture(2, 2, Channels::Grey), &[], false).unwrap();
+    fs::write(&other, "x").unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&ours), mode(&other));
+}
+
+#[test]
+fn writing_into_a_folder_that_is_not_there_names_the_file() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("none/a.png");
+    let error = write_png(&path, &picture(2, 2, Channels::Grey), &[], false).unwrap_err();
+    assert!(
+        error.to_string().contains(path.to_str().unwrap()),
+        "{error}"
+    );
+}
