@@ -125,6 +125,32 @@ pub enum Error {
         /// Why it could not be used.
         source: BoxError,
     },
+    /// Images are not what the classifier takes.
+    #[error("images are {found:?}, expected {expected:?} (channels, height, width)")]
+    ImageShape {
+        /// Channels, height and width wanted.
+        expected: [usize; 3],
+        /// Those of the images.
+        found: [usize; 3],
+    },
+    /// A picture's features are NaN or infinite: so is the picture.
+    #[error("feature {column} of picture {row} is not finite")]
+    NonFiniteFeature {
+        /// The picture, from 0.
+        row: usize,
+        /// The feature, from 0.
+        column: usize,
+    },
+    /// Pictures cannot be judged by what is there.
+    #[error("{what} is {found}, expected {expected}")]
+    Judgement {
+        /// The part that is wrong.
+        what: &'static str,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
 }
 
 /// Result of this crate.

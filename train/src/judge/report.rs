@@ -1,0 +1,114 @@
+//! What the judges say, ready to be printed or written.
+
+use super::frechet::{FeatureStats, frechet_distance};
+use crate::error::{Error, Result};
+use ndarray::{ArrayView2, Axis};
+use serde::Serialize;
+
+/// How often the classifier recognises what was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Agreement {
+    /// The share of all pictures that are recognised, in `0..=1`.
+    pub accuracy: f64,
+    /// The same by class.
+    pub per_class: Vec<ClassAgreement>,
+    /// `confusion[requested][predicted]`: pictures of the one class that are taken for the other.
+    pub confusion: Vec<Vec<usize>>,
+}
+
+/// A line of an [`Agreement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ClassAgreement {
+    /// Pictures of this class that were asked for.
+    pub requested: usize,
+    /// Those of them that the classifier recognises.
+    pub agreed: usize,
+}
+
+impl Agreement {
+    /// Holds what was asked for against what the classifier saw.
+    ///
+    /// # Errors
+    /// [`Error::Judgement`] when the two are not equally many, are none, or name a class beyond `classes`.
+    pub fn of(requested: &[usize], predicted: &[usize], classes: usize) -> Result<Self> {
+        let error = |what, expected: String, found: String| Error::Judgement {
+            what,
+            expected,
+            found,
+        };
+        if requested.len() != predicted.len() || requested.is_empty() {
+            let expected = format!("as many as images, {}, and 1 or more", predicted.len());
+            let found = requested.len().to_string();
+            return Err(error("the number of labels", expected, found));
+        }
+        let mut classes_named = requested.iter().chain(predicted);
+        if let Some(class) = classes_named.find(|&&class| class >= classes) {
+            let expected = format!("less than {classes}");
+            return Err(error("a class", expected, class.to_string()));
+        }
+        let mut confusion = vec![vec![0; classes]; classes];
+        for (&requested, &predicted) in requested.iter().zip(predicted) {
+            confusion[requested][predicted] += 1;
+        }
+        let per_class: Vec<_> = confusion
+            .iter()
+            .enumerate()
+            .map(|(class, row)| ClassAgreement {
+                requested: row.iter().sum(),
+                agreed: row[class],
+            })
+            .collect();
+        let agreed: usize = per_class.iter().map(|class| class.agreed).sum();
+        Ok(Self {
+            accuracy: agreed as f64 / requested.len() as f64,
+            per_class,
+            confusion,
+        })
+    }
+}
+
+/// A Fréchet distance with what it must be read beside. In a classifier's own features; it is not FID.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Frechet {
+    /// Generated pictures.
+    pub count: usize,
+    /// Real test pictures.
+    pub test_count: usize,
+    /// Between the generated pictures and the test pictures.
+    pub distance: f64,
+    /// Between as many real training pictures and the test pictures: what the best generator could reach.
+    pub floor: f64,
+}
+
+impl Frechet {
+    /// From the features, `[pictures, features]`, of generated pictures, real training pictures and real test pictures.
+    /// Of the training pictures `count` evenly spaced ones make the floor, so that data in the order of their classes
+    /// give all classes.
+    ///
+    /// # Errors
+    /// [`Error::Judgement`] when there are fewer training pictures than generated ones, or as [`FeatureStats::from_rows`].
+    pub fn of(
+        generated: ArrayView2<f64>,
+        train: ArrayView2<f64>,
+        test: ArrayView2<f64>,
+    ) -> Result<Self> {
+        let (count, available) = (generated.nrows(), train.nrows());
+        if available < count {
+            return Err(Error::Judgement {
+                what: "the number of real pictures for the floor",
+                expected: format!("as many as generated ones, {count}"),
+                found: available.to_string(),
+            });
+        }
+        let spaced: Vec<usize> = (0..count).map(|i| i * available / count).collect();
+        let real = FeatureStats::from_rows(train.select(Axis(0), &spaced).view())?;
+        let generated = FeatureStats::from_rows(generated)?;
+        let test = FeatureStats::from_rows(test)?;
+        Ok(Self {
+            count,
+            test_count: test.count,
+            distance: frechet_distance(&generated, &test)?,
+            floor: frechet_distance(&real, &test)?,
+        })
+    }
+}
