@@ -30,6 +30,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`judge`] measures generated pictures by a classifier of the same data.
+//!
 //! Out of scope: decoding pictures, drawing progress, reading arguments; they belong to the program above.
 #![forbid(unsafe_code)]
 
@@ -39,6 +41,7 @@ pub mod data;
 mod ema;
 mod error;
 mod files;
+pub mod judge;
 mod losses;
 mod optim;
 mod run;
@@ -51,9 +54,10 @@ pub use config::{Plan, TrainConfig};
 pub use ema::Ema;
 pub use error::{BoxError, Error, Result};
 pub use files::write_atomically;
-pub use losses::Losses;
 pub use optim::{AdamW, AdamWConfig, Grads, StepInfo};
-pub use run::{FIRST_TRAINING_STREAM, Objective, Observer, Outcome, StepReport, Trained, train};
+pub use run::{
+    FIRST_TRAINING_STREAM, Losses, Objective, Observer, Outcome, StepReport, Trained, train,
+};
 pub use run_folder::{RunFolder, Start};
 pub use schedule::{Decay, Schedule, scaled_lr};
 pub use weights::{Mismatch, Weight, WeightDtype, Weights};

@@ -3,11 +3,11 @@
 use crate::checkpoint::TrainState;
 use crate::config::{Plan, TrainConfig};
 use crate::error::{BoxError, Error, Result};
+use crate::losses::LossValues;
+pub use crate::losses::Losses;
 use crate::optim::Grads;
 use crate::run_folder::RunFolder;
-use crate::weights::host_values;
 use burn::module::Module;
-use burn::tensor::Tensor;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -34,18 +34,6 @@ pub trait Objective<M: Module>: Sync {
     /// # Errors
     /// Whatever the model may give; it ends the run.
     fn losses(&self, model: &M, batch: Self::Batch, rng: Rng) -> Result<Losses, BoxError>;
-}
-
-/// The losses of one batch.
-///
-/// # Shapes
-/// - every tensor: `[1]`
-#[derive(Debug, Clone)]
-pub struct Losses {
-    /// What is minimised.
-    pub total: Tensor<1>,
-    /// What is only reported, by the name it has in `metrics.jsonl`.
-    pub parts: Vec<(&'static str, Tensor<1>)>,
 }
 
 /// One step, as told to an [`Observer`].
@@ -162,7 +150,7 @@ pub fn train<M: Module, O: Objective<M>>(
     let first = state.step;
     std::thread::scope(|scope| {
         scope.spawn(move || prepare(objective, config, &plan, first, &sender));
-        let clock = Clock::new(config.batch_size);
+        let clock = Clock::default();
         let mut training = Training {
             objective,
             config,
@@ -262,133 +250,87 @@ impl<O, B> Training<'_, O, B> {
         })
     }
 
-    /// One optimizer step: losses and gradients of every part of the batch, then AdamW, then the average.
+    /// One optimizer step: gradients of the whole batch, then AdamW, then the average.
     fn step<M>(&mut self, state: TrainState<M>) -> Result<(TrainState<M>, StepReport)>
     where
         M: Module,
         O: Objective<M, Batch = B>,
     {
+        let started = Instant::now();
         let TrainState {
             model,
             ema,
             mut optimizer,
             step,
         } = state;
-        let done = step + 1;
-        let failed = |source| Error::Objective { step: done, source };
-        let parts = self.config.grad_accum as u64;
-        let mut grads = Grads::default();
-        let mut values: Option<Values> = None;
-        for number in step * parts..done * parts {
-            let batch = self.batches.recv();
-            let batch = batch.expect("every step has its batch, unless preparing one panicked");
-            let rng = Stream::Loss.rng(self.config.seed, number);
-            let batch = batch.map_err(failed)?;
-            let losses = self.objective.losses(&model, batch, rng).map_err(failed)?;
-            let read = Values::read(&losses, done)?;
-            values = Some(match values {
-                Some(values) => values.plus(&read),
-                None => read,
-            });
-            let mut gradients = (losses.total / parts as f64).backward();
-            grads = grads.plus(Grads::of(&model, &mut gradients));
-        }
-        let values = values
-            .expect("a batch has at least one part")
-            .divided(parts as f32);
+        let (losses, grads) = self.gradients(&model, step)?;
         let lr = self.config.schedule(&self.plan).at(step);
         let (model, info) = optimizer.step(model, grads, lr)?;
         let ema = ema.update(&model, step);
-        let images_per_second = self.clock.tick();
-        let remaining = (self.plan.total_steps - done) as f64 * self.config.batch_size as f64;
+
+        let seconds = self.clock.tick(started.elapsed());
+        let remaining = (self.plan.total_steps - step - 1) as f64;
         let report = StepReport {
-            step: done,
+            step: step + 1,
             total_steps: self.plan.total_steps,
             epoch: step / self.plan.steps_per_epoch + 1,
-            loss: values.total,
-            parts: values.parts,
+            loss: losses.total,
+            parts: losses.parts,
             lr,
             grad_norm: info.grad_norm,
-            images_per_second,
-            eta: Duration::try_from_secs_f64(remaining / images_per_second)
-                .unwrap_or(Duration::MAX),
+            images_per_second: self.config.batch_size as f64 / seconds,
+            eta: Duration::try_from_secs_f64(remaining * seconds).unwrap_or(Duration::MAX),
         };
-        Ok((
-            TrainState {
-                model,
-                ema,
-                optimizer,
-                step: done,
-            },
-            report,
-        ))
+        let state = TrainState {
+            model,
+            ema,
+            optimizer,
+            step: step + 1,
+        };
+        Ok((state, report))
     }
-}
 
-/// The losses on the host.
-struct Values {
-    total: f32,
-    parts: Vec<(&'static str, f32)>,
-}
-
-impl Values {
-    /// Reads the device once; `step` is for the error.
-    fn read(losses: &Losses, step: u64) -> Result<Self> {
-        let names = std::iter::once("total").chain(losses.parts.iter().map(|(name, _)| *name));
-        let total = std::iter::once(&losses.total);
-        let tensors = total.chain(losses.parts.iter().map(|(_, tensor)| tensor));
-        let values = Tensor::cat(tensors.map(|t| t.clone().inner()).collect(), 0);
-        let values: Vec<_> = names.zip(host_values(values)).collect();
-        if let Some((name, _)) = values.iter().find(|(_, value)| !value.is_finite()) {
-            let what = format!("the loss `{name}`");
-            return Err(Error::NonFinite { step, what });
+    /// Mean losses and gradients of a batch, part by part.
+    fn gradients<M>(&mut self, model: &M, step: u64) -> Result<(LossValues, Grads)>
+    where
+        M: Module,
+        O: Objective<M, Batch = B>,
+    {
+        let failed = |source| Error::Objective {
+            step: step + 1,
+            source,
+        };
+        let parts = self.config.grad_accum as u64;
+        let mut grads = Grads::default();
+        let mut values = LossValues::default();
+        for number in step * parts..(step + 1) * parts {
+            let batch = self.batches.recv();
+            let batch = batch.expect("every step has its batch, unless preparing one panicked");
+            let rng = Stream::Loss.rng(self.config.seed, number);
+            let losses = self.objective.losses(model, batch.map_err(failed)?, rng);
+            let losses = losses.map_err(failed)?;
+            values = values.plus(LossValues::read(&losses, step + 1)?);
+            let mut gradients = (losses.total / parts as f64).backward();
+            grads = grads.plus(Grads::of(model, &mut gradients));
         }
-        Ok(Self {
-            total: values[0].1,
-            parts: values[1..].to_vec(),
-        })
-    }
-
-    fn plus(mut self, other: &Self) -> Self {
-        self.total += other.total;
-        for ((_, sum), (_, value)) in self.parts.iter_mut().zip(&other.parts) {
-            *sum += value;
-        }
-        self
-    }
-
-    fn divided(mut self, by: f32) -> Self {
-        self.total /= by;
-        self.parts.iter_mut().for_each(|(_, value)| *value /= by);
-        self
+        Ok((values.divided(parts as f32), grads))
     }
 }
 
-/// The rate of a run, smoothed over about ten steps.
+/// The rate of a run, smoothed over about ten steps. Sample grids and checkpoints do not count.
+#[derive(Default)]
 struct Clock {
-    batch_size: usize,
-    last: Instant,
     seconds_per_step: Option<f64>,
 }
 
 impl Clock {
-    fn new(batch_size: usize) -> Self {
-        Self {
-            batch_size,
-            last: Instant::now(),
-            seconds_per_step: None,
-        }
-    }
-
-    /// Images per second, after a step.
-    fn tick(&mut self) -> f64 {
-        let seconds = self.last.elapsed().as_secs_f64().max(1e-9);
-        self.last = Instant::now();
+    /// Seconds per step, after one that took `last`.
+    fn tick(&mut self, last: Duration) -> f64 {
+        let last = last.as_secs_f64().max(1e-9);
         let smooth = self
             .seconds_per_step
-            .map_or(seconds, |before| 0.9 * before + 0.1 * seconds);
-        self.seconds_per_step = Some(smooth);
-        self.batch_size as f64 / smooth
+            .map_or(last, |before| 0.9 * before + 0.1 * last);
+        *self.seconds_per_step.insert(smooth)
     }
 }
 

@@ -1,0 +1,61 @@
+//! What a model's loss hands to the loop, and the same on the host.
+
+use crate::error::{Error, Result};
+use crate::weights::host_values;
+use burn::tensor::Tensor;
+
+/// The losses of one batch.
+///
+/// # Shapes
+/// - every tensor: `[1]`
+#[derive(Debug, Clone)]
+pub struct Losses {
+    /// What is minimised.
+    pub total: Tensor<1>,
+    /// What is only reported, by the name it has in `metrics.jsonl`.
+    pub parts: Vec<(&'static str, Tensor<1>)>,
+}
+
+/// [`Losses`] on the host.
+#[derive(Debug, Default)]
+pub(crate) struct LossValues {
+    pub total: f32,
+    pub parts: Vec<(&'static str, f32)>,
+}
+
+impl LossValues {
+    /// Reads the device once; `step` (from 1) is for the error.
+    pub(crate) fn read(losses: &Losses, step: u64) -> Result<Self> {
+        let names = std::iter::once("total").chain(losses.parts.iter().map(|(name, _)| *name));
+        let total = std::iter::once(&losses.total);
+        let tensors = total.chain(losses.parts.iter().map(|(_, tensor)| tensor));
+        let values = Tensor::cat(tensors.map(|t| t.clone().inner()).collect(), 0);
+        let values: Vec<_> = names.zip(host_values(values)).collect();
+        if let Some((name, _)) = values.iter().find(|(_, value)| !value.is_finite()) {
+            let what = format!("the loss `{name}`");
+            return Err(Error::NonFinite { step, what });
+        }
+        Ok(Self {
+            total: values[0].1,
+            parts: values[1..].to_vec(),
+        })
+    }
+
+    /// The sum by name.
+    pub(crate) fn plus(mut self, other: Self) -> Self {
+        self.total += other.total;
+        for (name, value) in other.parts {
+            match self.parts.iter_mut().find(|part| part.0 == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.parts.push((name, value)),
+            }
+        }
+        self
+    }
+
+    pub(crate) fn divided(mut self, by: f32) -> Self {
+        self.total /= by;
+        self.parts.iter_mut().for_each(|(_, value)| *value /= by);
+        self
+    }
+}
