@@ -1,0 +1,83 @@
+//! A VAE in a folder: its sizes as JSON beside its weights under the reference's names.
+
+use super::config::KlVaeConfig;
+use super::model::KlVae;
+use crate::{Error, Result};
+use burn::tensor::Device;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use tessera_train::{WeightDtype, Weights, write_atomically};
+
+/// The sizes, a [`KlVaeConfig`] in JSON.
+pub const CONFIG_FILE: &str = "config.json";
+/// The weights, as safetensors in PyTorch's layout.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+impl KlVae {
+    /// A network with these weights: all of them, in all of its parameters.
+    ///
+    /// # Errors
+    /// When the sizes make no network, or name other tensors or shapes than the weights have.
+    pub fn from_weights(config: &KlVaeConfig, weights: &Weights, device: &Device) -> Result<Self> {
+        // Parameters draw their initial value at first use, so this seed is never used.
+        Ok(weights.apply(config.init(0, device)?)?)
+    }
+
+    /// Loads the contents of [`CONFIG_FILE`] and [`WEIGHTS_FILE`] from memory.
+    ///
+    /// # Errors
+    /// As [`load_dir`](Self::load_dir).
+    pub fn from_bytes(config: &[u8], weights: &[u8], device: &Device) -> Result<Self> {
+        let config = parse(Path::new(CONFIG_FILE), config)?;
+        Self::from_weights(
+            &config,
+            &Weights::read_bytes(WEIGHTS_FILE, weights)?,
+            device,
+        )
+    }
+
+    /// Loads what [`save_dir`](Self::save_dir) wrote.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or the two do not fit together.
+    pub fn load_dir(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let path = folder.as_ref().join(CONFIG_FILE);
+        let config = std::fs::read(&path).map_err(|source| Error::reading(&path, source))?;
+        let config = parse(&path, &config)?;
+        Self::from_weights(
+            &config,
+            &Weights::read(folder.as_ref().join(WEIGHTS_FILE))?,
+            device,
+        )
+    }
+
+    /// Writes [`CONFIG_FILE`] and [`WEIGHTS_FILE`] (f32) into a folder, which is made if need be. The bytes depend
+    /// on the sizes and the weights alone.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the one that was there is then still whole.
+    pub fn save_dir(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let mut config = serde_json::to_vec_pretty(self.config())
+            .expect("numbers and lists of numbers are JSON");
+        config.push(b'\n');
+        // Other readers of safetensors ask for the layout.
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        Weights::of(self).write(
+            folder.as_ref().join(WEIGHTS_FILE),
+            metadata,
+            WeightDtype::F32,
+        )?;
+        write_atomically(&folder.as_ref().join(CONFIG_FILE), |file| {
+            file.write_all(&config)
+        })?;
+        Ok(())
+    }
+}
+
+fn parse(path: &Path, json: &[u8]) -> Result<KlVaeConfig> {
+    serde_json::from_slice(json).map_err(|source| Error::VaeConfigFile {
+        path: path.into(),
+        source,
+    })
+}

@@ -1,0 +1,25 @@
+//! The KL-VAE of latent diffusion (Rombach et al., 2022) that TokenBridge tokenizes: an image becomes the mean and
+//! the variance of a small map of continuous latents, and a sample of them becomes an image again.
+
+mod attention;
+mod checkpoint;
+mod config;
+mod decoder;
+mod encoder;
+mod init;
+mod loss;
+mod model;
+mod posterior;
+mod resnet;
+mod sampling;
+
+pub use attention::AttnBlock;
+pub use checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
+pub use config::KlVaeConfig;
+pub use decoder::{Decoder, DecoderLevel};
+pub use encoder::{Encoder, EncoderLevel, Mid};
+pub use loss::{VaeLossConfig, losses};
+pub use model::KlVae;
+pub use posterior::Posterior;
+pub use resnet::ResnetBlock;
+pub use sampling::{Downsample, Upsample};
