@@ -1,0 +1,194 @@
+//! The two attentions: of the backbone (bidirectional) and of the head (causal over dimensions, q/k norm).
+
+use crate::dropout::Dropout;
+use crate::init::Init;
+use burn::module::{Module, Param, ParamId};
+use burn::nn::Linear;
+use burn::tensor::{Tensor, activation};
+use tessera_backend::nn::LayerNorm;
+use tessera_backend::ops::{self, Activation};
+
+/// Added to the variance in every layer norm of the model.
+pub(crate) const NORM_EPS: f64 = 1e-6;
+
+/// Multi-head self-attention with one packed map to queries, keys and values.
+#[derive(Module, Debug)]
+pub struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    pub(crate) fn init(d_model: usize, heads: usize, init: &mut Init) -> Self {
+        Self {
+            qkv: init.linear(d_model, 3 * d_model),
+            proj: init.linear(d_model, d_model),
+            heads,
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, seq, d_model]`
+    /// - output: `[batch, seq, d_model]`
+    pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
+        let [q, k, v] =
+            split_linear(x, &self.qkv).map(|x| split_heads(x, self.heads).swap_dims(1, 2));
+        let y = merge_heads(attend(q, k, v, false, dropout));
+        dropout.proj(ops::linear(y, &self.proj, Activation::None))
+    }
+}
+
+/// Causal multi-head self-attention whose queries and keys are normalised per head.
+#[derive(Module, Debug)]
+pub struct CausalAttention {
+    qkv: Linear,
+    q_norm: LayerNorm,
+    k_norm: LayerNorm,
+    proj: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl CausalAttention {
+    pub(crate) fn init(d_model: usize, heads: usize, init: &mut Init) -> Self {
+        Self {
+            qkv: init.linear(d_model, 3 * d_model),
+            q_norm: LayerNorm::new(d_model / heads, NORM_EPS, init.device()),
+            k_norm: LayerNorm::new(d_model / heads, NORM_EPS, init.device()),
+            proj: init.linear(d_model, d_model),
+            heads,
+        }
+    }
+
+    /// Queries, keys and values, `[rows, heads, seq, head_dim]` each.
+    fn project(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
+        let [q, k, v] = split_linear(x, &self.qkv).map(|x| split_heads(x, self.heads));
+        [
+            ops::layer_norm(q, &self.q_norm),
+            ops::layer_norm(k, &self.k_norm),
+            v,
+        ]
+        .map(|x| x.swap_dims(1, 2))
+    }
+
+    /// All dimensions at once, as in training.
+    ///
+    /// # Shapes
+    /// - x: `[tokens, dims, d_model]`
+    /// - output: `[tokens, dims, d_model]`
+    pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
+        let [q, k, v] = self.project(x);
+        let y = merge_heads(attend(q, k, v, true, dropout));
+        dropout.proj(ops::linear(y, &self.proj, Activation::None))
+    }
+
+    /// The next dimension alone, the ones before it being in `cache`.
+    ///
+    /// # Shapes
+    /// - x: `[tokens, d_model]`
+    /// - output: `[tokens, d_model]`
+    pub fn step(&self, x: Tensor<2>, cache: &mut KvCache) -> Tensor<2> {
+        let [q, k, v] = self.project(x.unsqueeze_dim(1));
+        let (k, v) = cache.push(k, v);
+        let y = merge_heads(ops::attention(q, k, v, false));
+        ops::linear(y.squeeze_dim::<2>(1), &self.proj, Activation::None)
+    }
+}
+
+/// Keys and values of the dimensions done so far, `[tokens, heads, dims, head_dim]`, allocated once.
+#[derive(Debug)]
+pub struct KvCache {
+    k: Tensor<4>,
+    v: Tensor<4>,
+    len: usize,
+}
+
+impl KvCache {
+    /// Room for `shape`: tokens, heads, dims, head_dim.
+    pub fn new(shape: [usize; 4], device: &burn::tensor::Device) -> Self {
+        Self {
+            k: Tensor::zeros(shape, device),
+            v: Tensor::zeros(shape, device),
+            len: 0,
+        }
+    }
+
+    /// Takes the next dimension's keys and values (`[tokens, heads, 1, head_dim]`); all there are now.
+    fn push(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let (at, [rows, heads, _, head_dim]) = (self.len, k.dims());
+        self.len += 1;
+        let place = [0..rows, 0..heads, at..at + 1, 0..head_dim];
+        let filled = [0..rows, 0..heads, 0..self.len, 0..head_dim];
+        self.k.inplace(|cache| cache.slice_assign(place.clone(), k));
+        self.v.inplace(|cache| cache.slice_assign(place, v));
+        (
+            self.k.clone().slice(filled.clone()),
+            self.v.clone().slice(filled),
+        )
+    }
+}
+
+/// Softmax attention, its probabilities dropped if `dropout` says so: only then must they exist as a tensor.
+fn attend(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    causal: bool,
+    dropout: &mut Dropout<'_>,
+) -> Tensor<4> {
+    if !dropout.drops_attention() {
+        return ops::attention(q, k, v, causal);
+    }
+    let [_, _, seq, head_dim] = q.dims();
+    let mut scores = q.matmul(k.transpose()) * (head_dim as f64).powf(-0.5);
+    if causal {
+        let future = Tensor::<2>::ones([seq, seq], &scores.device())
+            .triu(1)
+            .bool();
+        scores = scores.mask_fill(future.unsqueeze(), f32::NEG_INFINITY);
+    }
+    dropout.attn(activation::softmax(scores, 3)).matmul(v)
+}
+
+/// `[batch, seq, d_model]` to `[batch, seq, heads, head_dim]`.
+fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, seq, d_model] = x.dims();
+    x.reshape([batch, seq, heads, d_model / heads])
+}
+
+/// `[batch, heads, seq, head_dim]` to `[batch, seq, d_model]`.
+fn merge_heads(x: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, seq, head_dim] = x.dims();
+    x.swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
+}
+
+/// A linear map whose output is `N` equal parts, side by side. In training the weight is cut instead of the output:
+/// the gradient of a cut is a zero tensor as large as what was cut, and the weight is far smaller than the output.
+pub(crate) fn split_linear<const D: usize, const N: usize>(
+    x: Tensor<D>,
+    layer: &Linear,
+) -> [Tensor<D>; N] {
+    if x.device().is_autodiff() {
+        return columns::<N>(layer).map(|part| ops::linear(x.clone(), &part, Activation::None));
+    }
+    let y = ops::linear(x, layer, Activation::None);
+    let width = y.dims()[D - 1] / N;
+    std::array::from_fn(|part| y.clone().narrow(D - 1, part * width, width))
+}
+
+/// The `N` equal column blocks of a linear map, through which gradients reach the whole.
+fn columns<const N: usize>(layer: &Linear) -> [Linear; N] {
+    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|b| b.val()));
+    let width = weight.dims()[1] / N;
+    std::array::from_fn(|part| Linear {
+        weight: Param::initialized(
+            ParamId::new(),
+            weight.clone().narrow(1, part * width, width),
+        ),
+        bias: bias
+            .clone()
+            .map(|b| Param::initialized(ParamId::new(), b.narrow(0, part * width, width))),
+    })
+}

@@ -1,0 +1,103 @@
+//! The backbone (section 1.5 of the port's notes; MAR's masked autoencoder): the encoder sees the class and the
+//! visible tokens alone, the decoder puts mask tokens where nothing is visible and makes a feature per position.
+
+use crate::GenAr;
+use crate::dropout::Dropout;
+use crate::positions::{Positions, int_tensor};
+use burn::tensor::{Int, Tensor};
+use tessera_backend::ops::{self, Activation};
+
+impl GenAr {
+    /// The values that indices stand for.
+    ///
+    /// # Shapes
+    /// - indices: `[rows, dims]`
+    /// - output: `[rows, dims]`
+    pub fn dequantize(&self, indices: Tensor<2, Int>) -> Tensor<2> {
+        let [rows, dims] = indices.dims();
+        let values = self.token_values.val();
+        values
+            .select(0, indices.reshape([rows * dims]))
+            .reshape([rows, dims])
+    }
+
+    /// Encodes the class (`None`: any) and the visible tokens of each image; `values` is `None` when nothing is
+    /// visible yet.
+    ///
+    /// # Shapes
+    /// - values: `[batch * visible, dims]`, image by image
+    /// - output: `[batch, buffer_size + visible, enc.width]`
+    pub fn encode(
+        &self,
+        values: Option<Tensor<2>>,
+        visible: &Positions,
+        classes: &[Option<usize>],
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<3> {
+        let (batch, buffer, width) = (
+            classes.len(),
+            self.config.buffer_size,
+            self.config.enc.width,
+        );
+        let positions = self.encoder_pos_embed_learned.val();
+        let class = self.embed_classes(classes).unsqueeze_dim::<3>(1); // [batch, 1, width]
+        let mut x = class + positions.clone().narrow(1, 0, buffer); // [batch, buffer, width]
+        if let Some(values) = values {
+            let rows = visible.rows(0, buffer, &values.device());
+            let tokens = ops::linear(values, &self.z_proj, Activation::None);
+            let tokens = tokens + positions.squeeze_dim::<2>(0).select(0, rows);
+            x = Tensor::cat(
+                vec![x, tokens.reshape([batch, visible.per_image(), width])],
+                1,
+            );
+        }
+        let mut x = ops::layer_norm(x, &self.z_proj_ln);
+        for block in &self.encoder_blocks {
+            x = block.forward(x, dropout);
+        }
+        ops::layer_norm(x, &self.encoder_norm)
+    }
+
+    /// The features `z` of the positions in `wanted`.
+    ///
+    /// # Shapes
+    /// - encoded: `[batch, buffer_size + visible, enc.width]`
+    /// - output: `[batch * wanted, dec.width]`, image by image
+    pub fn decode(
+        &self,
+        encoded: Tensor<3>,
+        visible: &Positions,
+        wanted: &Positions,
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<2> {
+        let ([batch, short, _], device) = (encoded.dims(), encoded.device());
+        let (width, buffer, seq) = (
+            self.config.dec.width,
+            self.config.buffer_size,
+            self.config.seq(),
+        );
+        let kept = ops::linear(encoded, &self.decoder_embed, Activation::None)
+            .reshape([batch * short, width]);
+        let table = Tensor::cat(vec![kept, self.mask_token.val().reshape([1, width])], 0);
+        let x = table.select(0, visible.restore(batch, seq, buffer, &device));
+        let mut x = x.reshape([batch, buffer + seq, width]) + self.decoder_pos_embed_learned.val();
+        for block in &self.decoder_blocks {
+            x = block.forward(x, dropout);
+        }
+        let rows = wanted.rows(buffer + seq, buffer, &device);
+        let x = x.reshape([batch * (buffer + seq), width]).select(0, rows);
+        let positions = self.output_pos_embed.val().squeeze_dim::<2>(0);
+        ops::layer_norm(x, &self.decoder_norm) + positions.select(0, wanted.rows(0, 0, &device))
+    }
+
+    /// `[batch, enc.width]`: the class's embedding, or the one that stands for any class.
+    fn embed_classes(&self, classes: &[Option<usize>]) -> Tensor<2> {
+        let any = self.config.class_num;
+        let table = Tensor::cat(vec![self.class_emb.weight.val(), self.fake_latent.val()], 0);
+        let rows = int_tensor(
+            classes.iter().map(|class| class.unwrap_or(any)),
+            &table.device(),
+        );
+        table.select(0, rows)
+    }
+}

@@ -1,0 +1,140 @@
+//! The two transformer blocks: plain pre-norm (backbone) and adaLN-modulated (head).
+#![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
+
+use crate::attention::{Attention, CausalAttention, KvCache, NORM_EPS, split_linear};
+use crate::config::Tower;
+use crate::dropout::Dropout;
+use crate::init::Init;
+use burn::module::Module;
+use burn::nn::{Linear, activation::SiLU};
+use burn::tensor::Tensor;
+use tessera_backend::nn::LayerNorm;
+use tessera_backend::ops::{self, Activation};
+
+/// Two linear maps with GELU between them.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn init(d_model: usize, ratio: usize, init: &mut Init) -> Self {
+        Self {
+            fc1: init.linear(d_model, ratio * d_model),
+            fc2: init.linear(ratio * d_model, d_model),
+        }
+    }
+
+    fn forward<const D: usize>(&self, x: Tensor<D>, dropout: &mut Dropout<'_>) -> Tensor<D> {
+        let hidden = dropout.proj(ops::linear(x, &self.fc1, Activation::Gelu));
+        dropout.proj(ops::linear(hidden, &self.fc2, Activation::None))
+    }
+}
+
+/// A block of the backbone: `x + attn(norm1(x))`, then `x + mlp(norm2(x))`.
+#[derive(Module, Debug)]
+pub struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    pub(crate) fn init(tower: Tower, mlp_ratio: usize, init: &mut Init) -> Self {
+        let Tower { width, heads, .. } = tower;
+        Self {
+            norm1: LayerNorm::new(width, NORM_EPS, init.device()),
+            attn: Attention::init(width, heads, init),
+            norm2: LayerNorm::new(width, NORM_EPS, init.device()),
+            mlp: Mlp::init(width, mlp_ratio, init),
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, seq, d_model]`
+    /// - output: `[batch, seq, d_model]`
+    pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
+        let x = x.clone() + self.attn.forward(ops::layer_norm(x, &self.norm1), dropout);
+        x.clone() + self.mlp.forward(ops::layer_norm(x, &self.norm2), dropout)
+    }
+}
+
+/// What adaLN makes of the condition for one block: shift, scale and gate of the attention, then of the MLP.
+pub(crate) type Modulation<const D: usize> = [Tensor<D>; 6];
+
+/// A block of the head: as [`Block`], each branch shifted, scaled and gated by the condition.
+#[derive(Module, Debug)]
+pub struct ChannelBlock {
+    norm1: LayerNorm,
+    attn: CausalAttention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+    adaLN_modulation: (SiLU, Linear),
+}
+
+impl ChannelBlock {
+    pub(crate) fn init(tower: Tower, mlp_ratio: usize, init: &mut Init) -> Self {
+        let Tower { width, heads, .. } = tower;
+        Self {
+            norm1: LayerNorm::new(width, NORM_EPS, init.device()),
+            attn: CausalAttention::init(width, heads, init),
+            norm2: LayerNorm::new(width, NORM_EPS, init.device()),
+            mlp: Mlp::init(width, mlp_ratio, init),
+            adaLN_modulation: (SiLU, init.zero_linear(width, 6 * width)),
+        }
+    }
+
+    /// The block's modulation; `cond` has been through SiLU, which all blocks share.
+    ///
+    /// # Shapes
+    /// - cond: `[.., d_model]`
+    /// - output: six of `[.., d_model]`
+    pub(crate) fn modulation<const D: usize>(&self, cond: Tensor<D>) -> Modulation<D> {
+        split_linear(cond, &self.adaLN_modulation.1)
+    }
+
+    /// All dimensions at once.
+    ///
+    /// # Shapes
+    /// - x, each of modulation, output: `[tokens, dims, d_model]`
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        modulation: Modulation<3>,
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<3> {
+        self.gated(x, modulation, dropout, |y, dropout| {
+            self.attn.forward(y, dropout)
+        })
+    }
+
+    /// The next dimension alone.
+    ///
+    /// # Shapes
+    /// - x, each of modulation, output: `[tokens, d_model]`
+    pub(crate) fn step(
+        &self,
+        x: Tensor<2>,
+        modulation: Modulation<2>,
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        self.gated(x, modulation, &mut Dropout::off(), |y, _| {
+            self.attn.step(y, cache)
+        })
+    }
+
+    fn gated<'a, const D: usize>(
+        &self,
+        x: Tensor<D>,
+        [shift1, scale1, gate1, shift2, scale2, gate2]: Modulation<D>,
+        dropout: &mut Dropout<'a>,
+        attn: impl FnOnce(Tensor<D>, &mut Dropout<'a>) -> Tensor<D>,
+    ) -> Tensor<D> {
+        let y = ops::modulate(x.clone(), Some(&self.norm1), shift1, scale1);
+        let x = x + gate1 * attn(y, dropout);
+        let y = ops::modulate(x.clone(), Some(&self.norm2), shift2, scale2);
+        x + gate2 * self.mlp.forward(y, dropout)
+    }
+}

@@ -1,0 +1,251 @@
+//! What defines a generator, and the three sizes of the paper.
+
+use crate::{Error, GenAr, Result, model};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+/// The order in which the head walks over the 16 dimensions of KL-16 latents, sorted by their share of
+/// low-frequency energy (section 3.2 of the paper; the measurement behind it was not published).
+const KL16_CHANNEL_ORDER: [usize; 16] = [8, 1, 10, 9, 6, 12, 4, 0, 3, 11, 7, 14, 2, 15, 13, 5];
+
+/// Size of one of the three transformers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tower {
+    /// Features per token.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads; divides `width`.
+    pub heads: usize,
+}
+
+impl Tower {
+    /// A transformer of `depth` blocks.
+    pub fn new(width: usize, depth: usize, heads: usize) -> Self {
+        Self {
+            width,
+            depth,
+            heads,
+        }
+    }
+
+    /// Features per attention head.
+    pub fn head_dim(&self) -> usize {
+        self.width / self.heads
+    }
+}
+
+/// What the head is fed at its first dimension when it samples. In training it is the projected feature `c`; the
+/// authors' sampler feeds `c` plus the first position's embedding, and their published figures come from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstPosition {
+    /// `c + timesteps_embeddings[0]`, as the released sampler.
+    #[default]
+    Released,
+    /// `c`, as in training.
+    AsTrained,
+}
+
+/// Everything that defines a generator's weights and how they are trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenArConfig {
+    /// Tokens of an image: rows and columns.
+    pub grid: [usize; 2],
+    /// Dimensions of a token (K in the paper), each quantised on its own.
+    pub token_embed_dim: usize,
+    /// Levels of a dimension: 2^bits.
+    pub levels: usize,
+    /// Number of classes.
+    pub class_num: usize,
+    /// The encoder, over visible tokens.
+    pub enc: Tower,
+    /// The decoder, over all tokens.
+    pub dec: Tower,
+    /// The head, over the dimensions of one token.
+    pub ch: Tower,
+    /// Copies of the class embedding put in front of the tokens.
+    pub buffer_size: usize,
+    /// Hidden features of an MLP over its width.
+    pub mlp_ratio: usize,
+    /// The order in which the head predicts the dimensions: a permutation of `0..token_embed_dim`.
+    pub channel_order: Vec<usize>,
+    /// Share of training images whose class is hidden, for guidance.
+    pub label_drop_prob: f32,
+    /// Smallest share of positions masked in training.
+    pub mask_ratio_min: f32,
+    /// Dropout of attention probabilities in training.
+    pub attn_dropout: f32,
+    /// Dropout after projections and inside MLPs in training.
+    pub proj_dropout: f32,
+    /// What the sampler feeds the head first.
+    pub first_position: FirstPosition,
+}
+
+impl GenArConfig {
+    /// A generator with the paper's choices (Table 4) wherever they are not given.
+    pub fn new(
+        grid: [usize; 2],
+        token_embed_dim: usize,
+        levels: usize,
+        [enc, dec, ch]: [Tower; 3],
+    ) -> Self {
+        Self {
+            grid,
+            token_embed_dim,
+            levels,
+            class_num: 1000,
+            enc,
+            dec,
+            ch,
+            buffer_size: 64,
+            mlp_ratio: 4,
+            channel_order: default_channel_order(token_embed_dim),
+            label_drop_prob: 0.1,
+            mask_ratio_min: 0.7,
+            attn_dropout: 0.1,
+            proj_dropout: 0.1,
+            first_position: FirstPosition::Released,
+        }
+    }
+
+    fn tokenbridge(backbone: Tower, ch: Tower) -> Self {
+        Self::new([16, 16], 16, 64, [backbone, backbone, ch])
+    }
+
+    /// TokenBridge-B, 218 M parameters: 256 px, 6 bits, ImageNet.
+    pub fn tokenbridge_b() -> Self {
+        Self::tokenbridge(Tower::new(768, 12, 12), Tower::new(768, 4, 8))
+    }
+
+    /// TokenBridge-L, 487 M parameters.
+    pub fn tokenbridge_l() -> Self {
+        Self::tokenbridge(Tower::new(1024, 16, 16), Tower::new(1024, 4, 8))
+    }
+
+    /// TokenBridge-H, 910 M parameters.
+    pub fn tokenbridge_h() -> Self {
+        Self::tokenbridge(Tower::new(1280, 20, 16), Tower::new(1024, 6, 8))
+    }
+
+    /// Tokens of an image.
+    pub fn seq(&self) -> usize {
+        self.grid[0] * self.grid[1]
+    }
+
+    /// Refuses what no model can have.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the field.
+    pub fn validate(&self) -> Result<()> {
+        let check = |field, ok: bool, expected: &str, found: String| match ok {
+            true => Ok(()),
+            false => Err(Error::Config {
+                field,
+                expected: expected.into(),
+                found,
+            }),
+        };
+        let [height, width] = self.grid;
+        let at_least_1 =
+            |field, value: usize| check(field, value > 0, "at least 1", value.to_string());
+        check(
+            "grid",
+            height > 0 && width > 0,
+            "at least 1 by 1",
+            format!("{height} by {width}"),
+        )?;
+        at_least_1("token_embed_dim", self.token_embed_dim)?;
+        at_least_1("class_num", self.class_num)?;
+        at_least_1("buffer_size", self.buffer_size)?;
+        at_least_1("mlp_ratio", self.mlp_ratio)?;
+        check(
+            "levels",
+            (2..=1 << 16).contains(&self.levels),
+            "2 to 65536",
+            self.levels.to_string(),
+        )?;
+        for (field, tower) in [("enc", self.enc), ("dec", self.dec), ("ch", self.ch)] {
+            let Tower {
+                width,
+                depth,
+                heads,
+            } = tower;
+            let ok = width > 0 && depth > 0 && heads > 0 && width % heads == 0;
+            let expected = "at least one block whose width is a multiple of its heads";
+            check(
+                field,
+                ok,
+                expected,
+                format!("width {width}, depth {depth}, heads {heads}"),
+            )?;
+        }
+        let found = format!("{:?}", self.channel_order);
+        let permutation = is_permutation(&self.channel_order, self.token_embed_dim);
+        check(
+            "channel_order",
+            permutation,
+            &format!("a permutation of 0..{}", self.token_embed_dim),
+            found,
+        )?;
+        let share = |field, value: f32| {
+            check(
+                field,
+                (0.0..=1.0).contains(&value),
+                "in 0..=1",
+                value.to_string(),
+            )
+        };
+        share("label_drop_prob", self.label_drop_prob)?;
+        share("mask_ratio_min", self.mask_ratio_min)?;
+        for (field, rate) in [
+            ("attn_dropout", self.attn_dropout),
+            ("proj_dropout", self.proj_dropout),
+        ] {
+            check(
+                field,
+                (0.0..1.0).contains(&rate),
+                "in 0..1",
+                rate.to_string(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A generator with random weights, initialised as the authors do; the same on every device for one `seed`.
+    /// `values` are what the levels stand for: the quantiser's reconstruction values. Nothing is allocated before a
+    /// parameter is first used.
+    ///
+    /// # Panics
+    /// If the config is not valid or `values` are not one per level.
+    pub fn init(&self, values: &[f32], seed: u64, device: &Device) -> GenAr {
+        if let Err(error) = self.validate() {
+            panic!("{error}");
+        }
+        assert_eq!(
+            values.len(),
+            self.levels,
+            "one reconstruction value per level"
+        );
+        model::init(self, values, seed, device)
+    }
+}
+
+/// The paper's order for the 16 dimensions of KL-16 latents; as they come for any other number.
+pub fn default_channel_order(token_embed_dim: usize) -> Vec<usize> {
+    match token_embed_dim {
+        16 => KL16_CHANNEL_ORDER.to_vec(),
+        other => (0..other).collect(),
+    }
+}
+
+/// Whether `order` holds each of `0..n` once.
+pub(crate) fn is_permutation(order: &[usize], n: usize) -> bool {
+    let mut seen = vec![false; n];
+    order.len() == n
+        && order
+            .iter()
+            .all(|&i| i < n && !std::mem::replace(&mut seen[i], true))
+}

@@ -1,0 +1,187 @@
+//! The head: the dimensions of one token, one after the other (section 3.2 of the paper). `head_logits` takes all
+//! dimensions at once, with the tokens given (training); `autoregress` one at a time, with cached keys and values.
+#![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
+
+use crate::GenAr;
+use crate::attention::{KvCache, split_linear};
+use crate::block::Modulation;
+use crate::config::FirstPosition;
+use crate::dropout::Dropout;
+use crate::init::Init;
+use crate::positions::int_tensor;
+use burn::module::Module;
+use burn::nn::{Linear, activation::SiLU};
+use burn::tensor::{Int, Tensor, activation};
+use tessera_backend::ops::{self, Activation};
+
+/// The last modulation, of a layer norm without parameters.
+#[derive(Module, Debug)]
+pub struct ChannelFinal {
+    adaLN_modulation: (SiLU, Linear),
+}
+
+impl ChannelFinal {
+    pub(crate) fn init(d_model: usize, init: &mut Init) -> Self {
+        Self {
+            adaLN_modulation: (SiLU, init.zero_linear(d_model, 2 * d_model)),
+        }
+    }
+
+    /// Scale and shift, in this order: the reverse of the blocks'.
+    fn modulation<const D: usize>(&self, cond: Tensor<D>) -> [Tensor<D>; 2] {
+        split_linear(cond, &self.adaLN_modulation.1)
+    }
+}
+
+impl GenAr {
+    /// Logits of every dimension given the ones before it.
+    ///
+    /// # Shapes
+    /// - z: `[tokens, dec.width]`
+    /// - indices: `[tokens, dims]`, dimensions in the head's order
+    /// - output: `[dims, tokens, levels]`, dimensions in the head's order
+    pub fn head_logits(
+        &self,
+        z: Tensor<2>,
+        indices: Tensor<2, Int>,
+        first: FirstPosition,
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<3> {
+        let c = ops::linear(z, &self.condition_proj, Activation::None);
+        let cond = c.clone().unsqueeze_dim::<3>(1) + self.timesteps_embeddings.val(); // [tokens, dims, width]
+        let mut x = self.head_inputs(c, indices, first);
+        let cond = activation::silu(cond);
+        for block in &self.channel_blocks {
+            x = block.forward(x, block.modulation(cond.clone()), dropout);
+        }
+        let x = ops::layer_norm(x, &self.channel_norm);
+        let [scale, shift] = self.channel_final.modulation(cond);
+        let x = ops::modulate(x, None, shift, scale);
+        // One product per dimension, side by side: cutting x up instead would make its gradient from `dims` zero tensors.
+        let weight = Tensor::stack::<3>(
+            self.channel_heads
+                .iter()
+                .map(|head| head.weight.val())
+                .collect(),
+            0,
+        );
+        let bias = self
+            .channel_heads
+            .iter()
+            .filter_map(|head| head.bias.as_ref())
+            .map(|bias| bias.val());
+        x.swap_dims(0, 1).matmul(weight) + Tensor::stack::<2>(bias.collect(), 0).unsqueeze_dim(1)
+    }
+
+    /// `[tokens, dims, width]`: what the head sees at each dimension, which is the token of the one before it.
+    fn head_inputs(
+        &self,
+        c: Tensor<2>,
+        indices: Tensor<2, Int>,
+        first: FirstPosition,
+    ) -> Tensor<3> {
+        let [tokens, dims] = indices.dims();
+        let (levels, width) = (self.config.levels, self.config.ch.width);
+        let first = self.first_input(c, first).unsqueeze_dim::<3>(1);
+        if dims == 1 {
+            return first;
+        }
+        // The position's embedding is added to the table's few rows rather than to every token's.
+        let tables = Tensor::stack::<3>(
+            self.token_embeddings
+                .iter()
+                .map(|table| table.weight.val())
+                .collect(),
+            0,
+        );
+        let positions = self
+            .channel_embed
+            .val()
+            .swap_dims(0, 1)
+            .narrow(0, 1, dims - 1); // [dims - 1, 1, width]
+        let tables = (tables + positions).reshape([(dims - 1) * levels, width]);
+        let offsets = int_tensor((0..dims - 1).map(|dim| dim * levels), &tables.device());
+        let rows = indices.narrow(1, 0, dims - 1) + offsets.unsqueeze();
+        let rest = tables
+            .select(0, rows.reshape([tokens * (dims - 1)]))
+            .reshape([tokens, dims - 1, width]);
+        Tensor::cat(vec![first, rest], 1)
+    }
+
+    /// `[tokens, width]`: the head's input at the first dimension.
+    fn first_input(&self, c: Tensor<2>, first: FirstPosition) -> Tensor<2> {
+        let at_0 = |embed: Tensor<3>| embed.narrow(1, 0, 1).squeeze_dim::<2>(0);
+        let c = match first {
+            FirstPosition::Released => c + at_0(self.timesteps_embeddings.val()),
+            FirstPosition::AsTrained => c,
+        };
+        c + at_0(self.channel_embed.val())
+    }
+
+    /// Draws the dimensions of each token one after the other: `choose` is given the dimension's number in the
+    /// head's order and its logits `[tokens, levels]`, and returns the indices `[tokens]`.
+    ///
+    /// adaLN depends on `z` and the dimension, not on what is drawn: it is computed for all dimensions beforehand.
+    ///
+    /// # Shapes
+    /// - z: `[tokens, dec.width]`
+    /// - output: `[tokens, dims]`, dimensions in the head's order
+    pub fn autoregress(
+        &self,
+        z: Tensor<2>,
+        first: FirstPosition,
+        choose: &mut dyn FnMut(usize, Tensor<2>) -> Tensor<1, Int>,
+    ) -> Tensor<2, Int> {
+        let ([tokens, _], device) = (z.dims(), z.device());
+        let (dims, ch) = (self.config.token_embed_dim, self.config.ch);
+        let c = ops::linear(z, &self.condition_proj, Activation::None);
+        let timesteps = self.timesteps_embeddings.val().swap_dims(0, 1); // [dims, 1, width]
+        let cond = activation::silu(c.clone().unsqueeze_dim::<3>(0) + timesteps); // [dims, tokens, width]
+        let blocks: Vec<Modulation<3>> = self
+            .channel_blocks
+            .iter()
+            .map(|b| b.modulation(cond.clone()))
+            .collect();
+        let last = self.channel_final.modulation(cond);
+        let cache = || KvCache::new([tokens, ch.heads, dims, ch.head_dim()], &device);
+        let mut caches: Vec<_> = self.channel_blocks.iter().map(|_| cache()).collect();
+
+        let mut drawn: Vec<Tensor<1, Int>> = Vec::with_capacity(dims);
+        for dim in 0..dims {
+            let mut x = match drawn.last() {
+                None => self.first_input(c.clone(), first),
+                Some(index) => self.next_input(dim, index.clone()),
+            };
+            for ((block, modulation), cache) in
+                self.channel_blocks.iter().zip(&blocks).zip(&mut caches)
+            {
+                x = block.step(x, at(modulation, dim), cache);
+            }
+            let [scale, shift] = at(&last, dim);
+            let x = ops::modulate(ops::layer_norm(x, &self.channel_norm), None, shift, scale);
+            drawn.push(choose(
+                dim,
+                ops::linear(x, &self.channel_heads[dim], Activation::None),
+            ));
+        }
+        Tensor::stack(drawn, 1)
+    }
+
+    /// `[tokens, width]`: the head's input at `dim`, the dimension before it being `index`.
+    fn next_input(&self, dim: usize, index: Tensor<1, Int>) -> Tensor<2> {
+        let embedding = self.token_embeddings[dim - 1].weight.val().select(0, index);
+        embedding
+            + self
+                .channel_embed
+                .val()
+                .narrow(1, dim, 1)
+                .squeeze_dim::<2>(0)
+    }
+}
+
+/// The modulation of one dimension.
+fn at<const N: usize>(modulation: &[Tensor<3>; N], dim: usize) -> [Tensor<2>; N] {
+    modulation
+        .each_ref()
+        .map(|part| part.clone().narrow(0, dim, 1).squeeze_dim(0))
+}

@@ -1,0 +1,184 @@
+//! The training loss: cross-entropy of every dimension of the masked tokens (section 3.2 of the paper).
+
+use crate::config::FirstPosition;
+use crate::dropout::Dropout;
+use crate::positions::{Positions, int_tensor};
+use crate::{GenAr, GenArConfig};
+use burn::tensor::{Int, Tensor};
+use tessera_backend::{Rng, ops};
+
+/// Standard deviation of the normal around 1 that the mask ratio is drawn from (MAR, section 4.3).
+const MASK_RATIO_STD: f64 = 0.25;
+
+/// What one training step hides: positions from the encoder, classes from some images.
+#[derive(Debug, Clone)]
+pub struct MaskPlan {
+    /// What each image keeps last to first masked: its first `masked` positions are masked.
+    orders: Vec<Vec<usize>>,
+    masked: usize,
+    /// Of the masked, those the head is trained on.
+    head: usize,
+    class_dropped: Vec<bool>,
+}
+
+impl MaskPlan {
+    /// Draws the mask ratio of the step from a normal around 1 cut to `mask_ratio_min..=1`, every image's own masked
+    /// positions, as many in each, and which images lose their class.
+    pub fn draw(config: &GenArConfig, batch: usize, rng: &mut Rng) -> Self {
+        let ratio = mask_ratio(f64::from(config.mask_ratio_min), rng);
+        let masked = ((config.seq() as f64 * ratio).ceil() as usize).clamp(1, config.seq());
+        let orders = (0..batch).map(|_| rng.permutation(config.seq())).collect();
+        let class_dropped = (0..batch)
+            .map(|_| rng.uniform() < config.label_drop_prob)
+            .collect();
+        Self {
+            orders,
+            masked,
+            head: masked,
+            class_dropped,
+        }
+    }
+
+    /// Masks the first `masked` positions of each image's order and keeps every class: for evaluation.
+    ///
+    /// # Panics
+    /// If `masked` is 0 or more than an order holds.
+    pub fn from_orders(orders: Vec<Vec<usize>>, masked: usize) -> Self {
+        assert!(masked > 0 && orders.iter().all(|order| masked <= order.len()));
+        Self {
+            class_dropped: vec![false; orders.len()],
+            orders,
+            masked,
+            head: masked,
+        }
+    }
+
+    /// Trains the head on a random `share` of the masked positions, at least one of each image. The gradient is
+    /// unbiased, at a higher variance; the head is most of a step's work.
+    ///
+    /// # Panics
+    /// If `share` is not in `0..=1`.
+    pub fn with_head_subset(mut self, share: f32) -> Self {
+        assert!((0.0..=1.0).contains(&share), "a share is in 0..=1");
+        self.head = ((self.masked as f32 * share).ceil() as usize).clamp(1, self.masked);
+        self
+    }
+
+    /// Images of the step.
+    pub fn batch(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// Positions the encoder sees.
+    pub fn visible(&self) -> Positions {
+        Positions::new(
+            self.orders
+                .iter()
+                .map(|order| order[self.masked..].to_vec()),
+        )
+    }
+
+    /// Positions the head is trained on: the orders being random, the first of the masked ones.
+    pub fn predicted(&self) -> Positions {
+        Positions::new(self.orders.iter().map(|order| order[..self.head].to_vec()))
+    }
+
+    fn classes(&self, labels: &[usize]) -> Vec<Option<usize>> {
+        labels
+            .iter()
+            .zip(&self.class_dropped)
+            .map(|(&label, dropped)| (!dropped).then_some(label))
+            .collect()
+    }
+}
+
+/// `N(1, 0.25²)` cut to `min..=1`, by rejection from the uniform law there: at least 3 of 10 draws are taken.
+fn mask_ratio(min: f64, rng: &mut Rng) -> f64 {
+    loop {
+        let ratio = 1.0 - (1.0 - min) * f64::from(rng.uniform());
+        let z = (1.0 - ratio) / MASK_RATIO_STD;
+        if f64::from(rng.uniform()) < (-0.5 * z * z).exp() {
+            return ratio;
+        }
+    }
+}
+
+impl GenAr {
+    /// Mean cross-entropy in nats over the dimensions of the predicted tokens, with the config's dropout (masks from
+    /// `rng`) if the model is on an autodiff device and without it elsewhere.
+    ///
+    /// # Shapes
+    /// - indices: `[batch, seq, dims]`
+    /// - output: `[1]`
+    ///
+    /// # Panics
+    /// If the batch is not the plan's, or a label is not a class.
+    pub fn loss(
+        &self,
+        indices: Tensor<3, Int>,
+        labels: &[usize],
+        plan: &MaskPlan,
+        rng: &mut Rng,
+    ) -> Tensor<1> {
+        let ([batch, seq, dims], config, device) = (indices.dims(), &self.config, indices.device());
+        assert_eq!(
+            [batch, batch, seq, dims],
+            [
+                labels.len(),
+                plan.batch(),
+                config.seq(),
+                config.token_embed_dim
+            ]
+        );
+        assert!(
+            labels.iter().all(|&label| label < config.class_num),
+            "a label is a class"
+        );
+        let dropout = &mut match device.is_autodiff() {
+            true => Dropout::new(config.attn_dropout, config.proj_dropout, rng),
+            false => Dropout::off(),
+        };
+        let (visible, predicted) = (plan.visible(), plan.predicted());
+        let rows = indices.reshape([batch * seq, dims]);
+        let seen = rows.clone().select(0, visible.rows(seq, 0, &device));
+        let encoded = self.encode(
+            self.values_of(seen),
+            &visible,
+            &plan.classes(labels),
+            dropout,
+        );
+        let z = self.decode(encoded, &visible, &predicted, dropout);
+
+        let order = int_tensor(config.channel_order.iter().copied(), &device);
+        let targets = rows
+            .select(0, predicted.rows(seq, 0, &device))
+            .select(1, order); // [tokens, dims]
+        let logits = self.head_logits(z, targets.clone(), FirstPosition::AsTrained, dropout);
+        let rows = dims * predicted.total();
+        ops::cross_entropy(
+            logits.reshape([rows, config.levels]),
+            targets.transpose().reshape([rows]),
+        )
+        .mean()
+    }
+
+    fn values_of(&self, seen: Tensor<2, Int>) -> Option<Tensor<2>> {
+        (seen.dims()[0] > 0).then(|| self.dequantize(seen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_ratio_has_the_mean_of_the_cut_normal() {
+        let mut rng = Rng::new(5, 0);
+        let ratios: Vec<f64> = (0..20_000).map(|_| mask_ratio(0.7, &mut rng)).collect();
+        assert!(ratios.iter().all(|r| (0.7..=1.0).contains(r)));
+        // Mean of N(1, 0.25²) on [0.7, 1]: 1 - 0.25 (φ(0) - φ(1.2)) / (Φ(0) - Φ(-1.2)).
+        let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+        assert!((mean - 0.8669).abs() < 0.002, "{mean}");
+        assert_eq!(mask_ratio(1.0, &mut rng), 1.0);
+    }
+}

@@ -1,0 +1,109 @@
+//! The parameters of the generator, flat and named as in the authors' checkpoints.
+
+use crate::GenArConfig;
+use crate::attention::NORM_EPS;
+use crate::block::{Block, ChannelBlock};
+use crate::head::ChannelFinal;
+use crate::init::Init;
+use burn::module::{Module, Param};
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Device, Tensor};
+use tessera_backend::nn::LayerNorm;
+
+/// The TokenBridge generator: a masked transformer over the positions of an image (`backbone.rs`) and an
+/// autoregressive head over the dimensions of one token (`head.rs`). Made by [`GenArConfig::init`] or loaded
+/// (`checkpoint.rs`).
+#[derive(Module, Debug)]
+pub struct GenAr {
+    // Backbone.
+    pub(crate) fake_latent: Param<Tensor<2>>,
+    pub(crate) encoder_pos_embed_learned: Param<Tensor<3>>,
+    pub(crate) mask_token: Param<Tensor<3>>,
+    pub(crate) decoder_pos_embed_learned: Param<Tensor<3>>,
+    pub(crate) output_pos_embed: Param<Tensor<3>>,
+    pub(crate) class_emb: Embedding,
+    pub(crate) z_proj: Linear,
+    pub(crate) z_proj_ln: LayerNorm,
+    pub(crate) encoder_blocks: Vec<Block>,
+    pub(crate) encoder_norm: LayerNorm,
+    pub(crate) decoder_embed: Linear,
+    pub(crate) decoder_blocks: Vec<Block>,
+    pub(crate) decoder_norm: LayerNorm,
+    // Head.
+    pub(crate) channel_embed: Param<Tensor<3>>,
+    pub(crate) timesteps_embeddings: Param<Tensor<3>>,
+    pub(crate) condition_proj: Linear,
+    pub(crate) token_embeddings: Vec<Embedding>,
+    pub(crate) channel_blocks: Vec<ChannelBlock>,
+    pub(crate) channel_norm: LayerNorm,
+    pub(crate) channel_final: ChannelFinal,
+    pub(crate) channel_heads: Vec<Linear>,
+    // What the levels stand for, in the quantiser's normalised units: a constant, without gradient.
+    pub(crate) token_values: Param<Tensor<1>>,
+    #[module(skip)]
+    pub(crate) config: GenArConfig,
+}
+
+pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Device) -> GenAr {
+    let init = &mut Init::new(seed, device);
+    let GenArConfig {
+        token_embed_dim: dims,
+        levels,
+        enc,
+        dec,
+        ch,
+        ..
+    } = *config;
+    let rows = config.buffer_size + config.seq();
+    GenAr {
+        fake_latent: init.normal([1, enc.width]),
+        encoder_pos_embed_learned: init.normal([1, rows, enc.width]),
+        mask_token: init.normal([1, 1, dec.width]),
+        decoder_pos_embed_learned: init.normal([1, rows, dec.width]),
+        output_pos_embed: init.normal([1, config.seq(), dec.width]),
+        class_emb: init.embedding(config.class_num, enc.width, 0.02),
+        z_proj: init.linear(dims, enc.width),
+        z_proj_ln: LayerNorm::new(enc.width, NORM_EPS, device),
+        encoder_blocks: (0..enc.depth)
+            .map(|_| Block::init(enc, config.mlp_ratio, init))
+            .collect(),
+        encoder_norm: LayerNorm::new(enc.width, NORM_EPS, device),
+        decoder_embed: init.linear(enc.width, dec.width),
+        decoder_blocks: (0..dec.depth)
+            .map(|_| Block::init(dec, config.mlp_ratio, init))
+            .collect(),
+        decoder_norm: LayerNorm::new(dec.width, NORM_EPS, device),
+        channel_embed: init.normal([1, dims, ch.width]),
+        timesteps_embeddings: init.normal([1, dims, ch.width]),
+        condition_proj: init.linear(dec.width, ch.width),
+        // The last dimension predicted is the input of none, so it has no embedding.
+        token_embeddings: (1..dims)
+            .map(|_| init.embedding(levels, ch.width, 1.0))
+            .collect(),
+        channel_blocks: (0..ch.depth)
+            .map(|_| ChannelBlock::init(ch, config.mlp_ratio, init))
+            .collect(),
+        channel_norm: LayerNorm::new(ch.width, NORM_EPS, device),
+        channel_final: ChannelFinal::init(ch.width, init),
+        channel_heads: (0..dims).map(|_| init.linear(ch.width, levels)).collect(),
+        token_values: init.buffer(values),
+        config: config.clone(),
+    }
+}
+
+impl GenAr {
+    /// What defines this model.
+    pub fn config(&self) -> &GenArConfig {
+        &self.config
+    }
+
+    /// The device its parameters are on.
+    pub fn device(&self) -> Device {
+        self.fake_latent.lazy_device()
+    }
+
+    /// Trainable parameters; reads none.
+    pub fn num_trainable(&self) -> usize {
+        self.num_params() - self.config.levels
+    }
+}

@@ -1,0 +1,364 @@
+//! The sampler: random order, cosine schedule, guidance on features, one token of the head's dimensions at a time.
+
+use crate::config::is_permutation;
+use crate::dropout::Dropout;
+use crate::init::streams;
+use crate::positions::{Positions, int_tensor};
+use crate::schedule::{ScheduleStep, schedule};
+use crate::{Error, GenAr, Result};
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use tessera_backend::Rng;
+use tessera_backend::ops::{self, Sampling};
+
+/// Tokens the head takes at once: what adaLN computes beforehand for one is `6 · dims · width · depth` numbers.
+const HEAD_TOKENS: usize = 256;
+
+/// How guidance grows over the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CfgSchedule {
+    /// From 1 to the scale, with the share of positions generated.
+    #[default]
+    Linear,
+    /// The scale at every step.
+    Constant,
+}
+
+/// How images are drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampleConfig {
+    /// Steps; more than there are positions count as one per position.
+    pub steps: usize,
+    /// Guidance scale; 1 is none, and half the backbone's work.
+    pub cfg_scale: f32,
+    /// How guidance grows.
+    pub cfg_schedule: CfgSchedule,
+    /// Logits are divided by it; 0 is greedy.
+    pub temperature: f32,
+    /// Keep the `top_k` likeliest levels; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the fewest likeliest levels whose probabilities reach `top_p`; 1 keeps all.
+    pub top_p: f32,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        let cfg_schedule = CfgSchedule::Linear;
+        Self {
+            steps: 64,
+            cfg_scale: 3.0,
+            cfg_schedule,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+        }
+    }
+}
+
+impl SampleConfig {
+    /// Refuses what cannot be sampled with.
+    ///
+    /// # Errors
+    /// [`Error::Sampling`] names the option.
+    pub fn validate(&self) -> Result<()> {
+        let check = |option, ok: bool, expected, found: String| match ok {
+            true => Ok(()),
+            false => Err(Error::Sampling {
+                option,
+                expected,
+                found,
+            }),
+        };
+        let Self {
+            steps,
+            cfg_scale,
+            temperature,
+            top_p,
+            ..
+        } = *self;
+        check("steps", steps > 0, "at least 1", steps.to_string())?;
+        check(
+            "cfg_scale",
+            cfg_scale.is_finite(),
+            "finite",
+            cfg_scale.to_string(),
+        )?;
+        let warm = temperature.is_finite() && temperature >= 0.0;
+        check(
+            "temperature",
+            warm,
+            "finite and at least 0",
+            temperature.to_string(),
+        )?;
+        check(
+            "top_p",
+            top_p > 0.0 && top_p <= 1.0,
+            "above 0 and at most 1",
+            top_p.to_string(),
+        )
+    }
+}
+
+/// One image to draw: it depends on this and the [`SampleConfig`] alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageRequest {
+    /// Its class; `None` is any.
+    pub class: Option<usize>,
+    /// Seed of its order and its draws.
+    pub seed: u64,
+}
+
+/// What the progress function is told after each step.
+#[derive(Debug)]
+pub struct StepInfo<'a> {
+    /// The step just done, from 1.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// Indices so far, `[images, seq, dims]`; 0 where nothing is generated yet.
+    pub canvas: ArrayView3<'a, u16>,
+    /// Which positions are generated, `[images, seq]`.
+    pub known: ArrayView2<'a, bool>,
+}
+
+/// What is asked after each step: go on, or stop with [`Error::Cancelled`].
+pub type Progress<'a> = &'a mut dyn FnMut(StepInfo<'_>) -> ControlFlow<()>;
+
+impl GenAr {
+    /// Draws the images of `requests` as one batch: indices `[images, seq, dims]`.
+    ///
+    /// # Errors
+    /// An option out of range, an unknown class, features or logits that are not finite, or a stop by `progress`.
+    pub fn generate(
+        &self,
+        requests: &[ImageRequest],
+        config: &SampleConfig,
+        progress: Progress<'_>,
+    ) -> Result<Array3<u16>> {
+        let order = |request: &ImageRequest| {
+            Rng::new(request.seed, streams::ORDERS).permutation(self.config.seq())
+        };
+        let orders: Vec<_> = requests.iter().map(order).collect();
+        self.generate_with_orders(requests, &orders, config, progress)
+    }
+
+    /// As [`generate`](Self::generate), with each image's order given as the released sampler has it: the position
+    /// that an order names last is generated first.
+    ///
+    /// # Errors
+    /// As `generate`, and orders that are not one permutation of the positions per image.
+    pub fn generate_with_orders(
+        &self,
+        requests: &[ImageRequest],
+        orders: &[Vec<usize>],
+        config: &SampleConfig,
+        progress: Progress<'_>,
+    ) -> Result<Array3<u16>> {
+        config.validate()?;
+        self.check_requests(requests, orders)?;
+        let [seq, dims] = [self.config.seq(), self.config.token_embed_dim];
+        let mut canvas = Canvas {
+            tokens: Array3::zeros([requests.len(), seq, dims]),
+            known: Array2::from_elem([requests.len(), seq], false),
+        };
+        if requests.is_empty() {
+            return Ok(canvas.tokens);
+        }
+        // On an autodiff device every step would be recorded; `valid` takes the parameters off it.
+        let model = self.valid();
+        let draws = Draws::new(requests, seq * dims);
+        let plan = schedule(seq, config.steps);
+        for (step, now) in plan.iter().enumerate() {
+            let steps = plan.len();
+            let part = |from: usize, to: usize| {
+                Positions::new(orders.iter().map(|order| order[from..to].to_vec()))
+            };
+            let (visible, wanted) = (
+                part(now.masked, seq),
+                part(now.masked - now.predicted, now.masked),
+            );
+            let z = model.guided_features(requests, &canvas, &visible, &wanted, config, now);
+            let indices = model.draw_tokens(z, &wanted, &draws, config, |what| {
+                Error::NonFinite { step, steps, what }
+            })?;
+            canvas.fill(&wanted, &self.config.channel_order, &indices);
+            let (tokens, known) = (canvas.tokens.view(), canvas.known.view());
+            if progress(StepInfo {
+                step: step + 1,
+                steps,
+                canvas: tokens,
+                known,
+            })
+            .is_break()
+            {
+                return Err(Error::Cancelled {
+                    step: step + 1,
+                    steps,
+                });
+            }
+        }
+        Ok(canvas.tokens)
+    }
+
+    /// `[images * wanted, dec.width]`: the features of the positions to generate, both guidance branches run as one
+    /// batch. Guidance acts on features, so that the head runs once.
+    fn guided_features(
+        &self,
+        requests: &[ImageRequest],
+        canvas: &Canvas,
+        visible: &Positions,
+        wanted: &Positions,
+        config: &SampleConfig,
+        now: &ScheduleStep,
+    ) -> Tensor<2> {
+        let off = &mut Dropout::off();
+        let classes: Vec<_> = requests.iter().map(|request| request.class).collect();
+        let values = self.visible_values(canvas, visible);
+        if config.cfg_scale == 1.0 {
+            let encoded = self.encode(values, visible, &classes, off);
+            return self.decode(encoded, visible, wanted, off);
+        }
+        let both = [classes, vec![None; requests.len()]].concat();
+        let (visible, wanted_twice) = (visible.twice(), wanted.twice());
+        let values = values.map(|values| Tensor::cat(vec![values.clone(), values], 0));
+        let encoded = self.encode(values, &visible, &both, off);
+        let z = self.decode(encoded, &visible, &wanted_twice, off);
+        let rows = wanted.total();
+        let (cond, uncond) = (z.clone().narrow(0, 0, rows), z.narrow(0, rows, rows));
+        let scale = now.guidance(config.cfg_scale, config.cfg_schedule, self.config.seq());
+        uncond.clone() + (cond - uncond) * scale
+    }
+
+    fn visible_values(&self, canvas: &Canvas, visible: &Positions) -> Option<Tensor<2>> {
+        let dims = self.config.token_embed_dim;
+        let token = |(image, position)| {
+            (0..dims).map(move |dim| usize::from(canvas.tokens[[image, position, dim]]))
+        };
+        let indices = || int_tensor(visible.iter().flat_map(token), &self.device());
+        (visible.total() > 0).then(|| self.dequantize(indices().reshape([visible.total(), dims])))
+    }
+
+    /// The indices of the wanted tokens, token by token, dimensions in the head's order.
+    fn draw_tokens(
+        &self,
+        z: Tensor<2>,
+        wanted: &Positions,
+        draws: &Draws,
+        config: &SampleConfig,
+        non_finite: impl Fn(&'static str) -> Error,
+    ) -> Result<Vec<u16>> {
+        let (dims, width, device) = (
+            self.config.token_embed_dim,
+            self.config.dec.width,
+            z.device(),
+        );
+        let sampling = Sampling {
+            temperature: config.temperature,
+            top_k: config.top_k,
+            top_p: config.top_p,
+        };
+        let mut checks = vec![z.clone().sum()];
+        let (mut drawn, mut from) = (Vec::new(), 0);
+        let tokens: Vec<_> = wanted.iter().collect();
+        for chunk in tokens.chunks(HEAD_TOKENS) {
+            let uniforms = draws.uniforms(chunk, dims);
+            let uniforms =
+                Tensor::<2>::from_data(TensorData::new(uniforms, [dims, chunk.len()]), &device);
+            let z = z.clone().slice([from..from + chunk.len(), 0..width]);
+            from += chunk.len();
+            drawn.push(
+                self.autoregress(z, self.config.first_position, &mut |dim, logits| {
+                    checks.push(logits.clone().sum());
+                    ops::categorical(
+                        logits,
+                        uniforms.clone().narrow(0, dim, 1).squeeze_dim(0),
+                        sampling,
+                    )
+                }),
+            );
+        }
+        // A sum is finite only if all it adds is; one read for the whole step.
+        let checks: Vec<f32> = Tensor::cat(checks, 0).into_data().iter::<f32>().collect();
+        match checks.iter().position(|check| !check.is_finite()) {
+            Some(0) => return Err(non_finite("features")),
+            Some(_) => return Err(non_finite("logits")),
+            None => {}
+        }
+        Ok(Tensor::cat(drawn, 0)
+            .into_data()
+            .iter::<i64>()
+            .map(|index| index as u16)
+            .collect())
+    }
+
+    fn check_requests(&self, requests: &[ImageRequest], orders: &[Vec<usize>]) -> Result<()> {
+        let (seq, class_num) = (self.config.seq(), self.config.class_num);
+        for (image, request) in requests.iter().enumerate() {
+            if let Some(found) = request.class.filter(|&class| class >= class_num) {
+                return Err(Error::UnknownClass {
+                    image,
+                    found,
+                    class_num,
+                });
+            }
+        }
+        let orders_error = |found| Error::Orders {
+            expected: format!("{} permutations of 0..{seq}", requests.len()),
+            found,
+        };
+        if orders.len() != requests.len() {
+            return Err(orders_error(format!("{} orders", orders.len())));
+        }
+        match orders.iter().position(|order| !is_permutation(order, seq)) {
+            Some(image) => Err(orders_error(format!("another thing for image {image}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What has been generated.
+struct Canvas {
+    tokens: Array3<u16>,
+    known: Array2<bool>,
+}
+
+impl Canvas {
+    /// Writes `indices`, whose dimensions are in the head's `order`, to the positions.
+    fn fill(&mut self, positions: &Positions, order: &[usize], indices: &[u16]) {
+        for ((image, position), token) in positions.iter().zip(indices.chunks_exact(order.len())) {
+            for (&dim, &index) in order.iter().zip(token) {
+                self.tokens[[image, position, dim]] = index;
+            }
+            self.known[[image, position]] = true;
+        }
+    }
+}
+
+/// The uniform numbers that decide each image's tokens: one per position and dimension, so that a token's luck does
+/// not depend on when it is generated or beside which images.
+struct Draws(Vec<Vec<f32>>);
+
+impl Draws {
+    fn new(requests: &[ImageRequest], per_image: usize) -> Self {
+        let draw = |request: &ImageRequest| {
+            let mut rng = Rng::new(request.seed, streams::TOKENS);
+            (0..per_image).map(|_| rng.uniform()).collect()
+        };
+        Self(requests.iter().map(draw).collect())
+    }
+
+    /// `[dims, tokens]`.
+    fn uniforms(&self, tokens: &[(usize, usize)], dims: usize) -> Vec<f32> {
+        let of = |dim| {
+            tokens
+                .iter()
+                .map(move |&(image, position)| self.0[image][position * dims + dim])
+        };
+        (0..dims).flat_map(of).collect()
+    }
+}

@@ -1,0 +1,57 @@
+//! How many positions each step generates: MAR's cosine, with at least one per step.
+
+use crate::sampler::CfgSchedule;
+use std::f64::consts::FRAC_PI_2;
+
+/// One step of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScheduleStep {
+    /// Positions masked before the step.
+    pub masked: usize,
+    /// Positions it generates.
+    pub predicted: usize,
+    /// Masked positions the guidance schedule counts after the step: 1 after the last, as in the released sampler,
+    /// though none is left.
+    pub mask_len: usize,
+}
+
+/// The steps that generate `seq` positions in at most `steps` steps; each generates at least one and all together
+/// each position once.
+///
+/// # Panics
+/// If `steps` or `seq` is 0.
+pub fn schedule(seq: usize, steps: usize) -> Vec<ScheduleStep> {
+    assert!(
+        steps > 0 && seq > 0,
+        "there is something to generate and a step to do it in"
+    );
+    let steps = steps.min(seq);
+    let mut masked = seq;
+    (0..steps)
+        .map(|step| {
+            let ratio = (FRAC_PI_2 * (step + 1) as f64 / steps as f64).cos();
+            let mask_len = ((seq as f64 * ratio) as usize).min(masked - 1).max(1);
+            let predicted = if step + 1 == steps {
+                masked
+            } else {
+                masked - mask_len
+            };
+            let before = std::mem::replace(&mut masked, mask_len);
+            ScheduleStep {
+                masked: before,
+                predicted,
+                mask_len,
+            }
+        })
+        .collect()
+}
+
+impl ScheduleStep {
+    /// Guidance scale of this step of a schedule over `seq` positions.
+    pub fn guidance(&self, scale: f32, schedule: CfgSchedule, seq: usize) -> f32 {
+        match schedule {
+            CfgSchedule::Constant => scale,
+            CfgSchedule::Linear => 1.0 + (scale - 1.0) * (seq - self.mask_len) as f32 / seq as f32,
+        }
+    }
+}

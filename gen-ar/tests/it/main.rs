@@ -1,0 +1,11 @@
+//! Tests of the generator: against the authors' implementation, and of the properties it promises.
+
+mod checkpoint;
+mod config;
+mod head;
+mod loss;
+mod parity;
+mod reference;
+mod sampling;
+mod schedule;
+mod tiny;
