@@ -70,19 +70,26 @@ impl Grads {
     }
 
     /// The L2 norm of all gradients together, or the name of the first that is not finite. Reads the device once.
+    ///
+    /// Long gradients are summed in blocks of a fixed length: a backend may split a long sum between its threads as
+    /// they happen to be free, and then no two runs clip alike.
     pub fn norm(&self) -> std::result::Result<f64, String> {
-        if self.tensors.is_empty() {
+        const BLOCK: usize = 1 << 20;
+        let (mut names, mut squares) = (Vec::new(), Vec::new());
+        for (name, grad) in &self.tensors {
+            let [length] = grad.dims();
+            for start in (0..length).step_by(BLOCK) {
+                let block = grad.clone().narrow(0, start, BLOCK.min(length - start));
+                squares.push((block.clone() * block).sum());
+                names.push(name);
+            }
+        }
+        if squares.is_empty() {
             return Ok(0.0);
         }
-        let squares = self.tensors.values().map(|g| (g.clone() * g.clone()).sum());
-        let squares = host_values(Tensor::cat(squares.collect(), 0));
-        match self
-            .tensors
-            .keys()
-            .zip(&squares)
-            .find(|(_, s)| !s.is_finite())
-        {
-            Some((name, _)) => Err(name.clone()),
+        let squares = host_values(Tensor::cat(squares, 0));
+        match names.iter().zip(&squares).find(|(_, s)| !s.is_finite()) {
+            Some((name, _)) => Err(name.to_string()),
             None => Ok(squares.iter().map(|&s| f64::from(s)).sum::<f64>().sqrt()),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::toy::Toy;
 use burn::module::Module;
+use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::BTreeMap;
 use tessera_backend::Rng;
@@ -250,4 +251,22 @@ fn a_configuration_without_meaning_is_refused_by_field() {
     );
     let unknown = serde_json::from_str::<TrainConfig>(r#"{"learning_rate": 1}"#).unwrap_err();
     assert!(unknown.to_string().contains("learning_rate"), "{unknown}");
+}
+
+#[test]
+fn the_norm_of_a_long_gradient_has_the_same_bits_every_time() {
+    let device = Device::flex().autodiff();
+    let layer = LinearConfig::new(2048, 2600).init(&device); // beyond what the backend sums on one thread
+    let coefficients = Rng::new(4, 0).normal_tensor([2048, 2600], &device);
+    let loss = (layer.weight.val() * coefficients).sum();
+    let grads = Grads::of(&layer, &mut loss.backward());
+    let norm = grads.norm().unwrap();
+    let expected = (2048.0 * 2600.0_f64).sqrt();
+    assert!(
+        (norm / expected - 1.0).abs() < 1e-3,
+        "{norm} is not near {expected}"
+    );
+    for _ in 0..10 {
+        assert_eq!(grads.norm().unwrap().to_bits(), norm.to_bits());
+    }
 }
