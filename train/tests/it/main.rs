@@ -1,0 +1,9 @@
+//! Integration tests of what training shares.
+#![allow(clippy::unwrap_used)]
+
+mod data;
+mod kill;
+mod optimizer;
+mod resume;
+mod toy;
+mod weights;
