@@ -1,4 +1,8 @@
 //! Tests of the crate's public face, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed test panics, in its helpers as well"
+)]
 
 mod calibration;
 mod fixtures;
