@@ -5,9 +5,10 @@
 const CELLS_PER_LEVEL: usize = 4;
 
 /// Finds the nearest of the sorted values in a handful of instructions, whatever their number.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Search {
-    /// `thresholds[i]` is the smallest number nearer to level `i + 1` than to level `i`; the last one is infinite.
+    /// `thresholds[i]` is the smallest number nearer to level `i + 1` than to level `i`; the last one is NaN,
+    /// which nothing reaches.
     thresholds: Vec<f32>,
     /// For each cell, the lowest level that a number in it can have.
     cells: Vec<u16>,
@@ -39,7 +40,7 @@ impl Search {
             }
             search.cells[cell] = level as u16;
         }
-        search.thresholds.push(f32::INFINITY);
+        search.thresholds.push(f32::NAN);
         search
     }
 

@@ -31,10 +31,16 @@ use crate::{Error, Result};
 ///
 /// No bin is empty, so the values rise strictly and every level is reachable. Away from the edges the two rules agree
 /// to the truncated mass, 0.27 % at 3 standard deviations.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Table {
     values: Vec<f32>,
     search: Search,
+}
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        self.values == other.values // the search follows from them
+    }
 }
 
 impl Table {

@@ -82,6 +82,25 @@ fn the_search_agrees_with_the_argmin_at_every_threshold() {
     }
 }
 
+#[test]
+fn numbers_beyond_the_table_get_its_ends() {
+    for quantizer in QUANTIZERS.iter() {
+        let last = (quantizer.levels() - 1) as u16;
+        for far in [6.0, 1e30, f32::INFINITY] {
+            let ends = (quantizer.index_of(-far), quantizer.index_of(far));
+            assert_eq!(ends, (0, last), "{far}");
+            let ends = (
+                quantizer.table().index_of(-far),
+                quantizer.table().index_of(far),
+            );
+            assert_eq!(ends, (0, last), "{far}");
+            assert!(quantizer.clips(far) && quantizer.clips(-far) && !quantizer.clips(5.0));
+        }
+        assert_eq!(quantizer.index_of(f32::NAN), 0);
+    }
+    assert_eq!(QUANTIZERS[5], QUANTIZERS[5].clone());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
