@@ -76,6 +76,9 @@ pub struct GenArConfig {
     pub label_drop_prob: f32,
     /// Smallest share of positions masked in training.
     pub mask_ratio_min: f32,
+    /// Standard deviation of the normal around 1 that the masked share is drawn from (MAR, section 4.3). Grids of few
+    /// positions want more than the paper's: their last positions are predicted with almost all others known.
+    pub mask_ratio_std: f32,
     /// Dropout of attention probabilities in training.
     pub attn_dropout: f32,
     /// Dropout after projections and inside MLPs in training.
@@ -105,6 +108,7 @@ impl GenArConfig {
             channel_order: default_channel_order(token_embed_dim),
             label_drop_prob: 0.1,
             mask_ratio_min: 0.7,
+            mask_ratio_std: 0.25,
             attn_dropout: 0.1,
             proj_dropout: 0.1,
             first_position: FirstPosition::Released,
@@ -200,6 +204,8 @@ impl GenArConfig {
         };
         share("label_drop_prob", self.label_drop_prob)?;
         share("mask_ratio_min", self.mask_ratio_min)?;
+        let spread = self.mask_ratio_std;
+        check("mask_ratio_std", spread > 0.0 && spread.is_finite(), "above 0", spread.to_string())?;
         for (field, rate) in [
             ("attn_dropout", self.attn_dropout),
             ("proj_dropout", self.proj_dropout),

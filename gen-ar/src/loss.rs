@@ -7,9 +7,6 @@ use crate::{GenAr, GenArConfig};
 use burn::tensor::{Int, Tensor};
 use tessera_backend::{Rng, ops};
 
-/// Standard deviation of the normal around 1 that the mask ratio is drawn from (MAR, section 4.3).
-const MASK_RATIO_STD: f64 = 0.25;
-
 /// What one training step hides: positions from the encoder, classes from some images.
 #[derive(Debug, Clone)]
 pub struct MaskPlan {
@@ -25,7 +22,7 @@ impl MaskPlan {
     /// Draws the mask ratio of the step from a normal around 1 cut to `mask_ratio_min..=1`, every image's own masked
     /// positions, as many in each, and which images lose their class.
     pub fn draw(config: &GenArConfig, batch: usize, rng: &mut Rng) -> Self {
-        let ratio = mask_ratio(f64::from(config.mask_ratio_min), rng);
+        let ratio = mask_ratio(config.mask_ratio_min.into(), config.mask_ratio_std.into(), rng);
         let masked = ((config.seq() as f64 * ratio).ceil() as usize).clamp(1, config.seq());
         let orders = (0..batch).map(|_| rng.permutation(config.seq())).collect();
         let class_dropped = (0..batch)
@@ -92,11 +89,11 @@ impl MaskPlan {
     }
 }
 
-/// `N(1, 0.25²)` cut to `min..=1`, by rejection from the uniform law there: at least 3 of 10 draws are taken.
-fn mask_ratio(min: f64, rng: &mut Rng) -> f64 {
+/// `N(1, std²)` cut to `min..=1`, by rejection from the uniform law there: at least 3 of 10 draws are taken.
+fn mask_ratio(min: f64, std: f64, rng: &mut Rng) -> f64 {
     loop {
         let ratio = 1.0 - (1.0 - min) * f64::from(rng.uniform());
-        let z = (1.0 - ratio) / MASK_RATIO_STD;
+        let z = (1.0 - ratio) / std;
         if f64::from(rng.uniform()) < (-0.5 * z * z).exp() {
             return ratio;
         }
@@ -174,11 +171,11 @@ mod tests {
     #[test]
     fn the_mask_ratio_has_the_mean_of_the_cut_normal() {
         let mut rng = Rng::new(5, 0);
-        let ratios: Vec<f64> = (0..20_000).map(|_| mask_ratio(0.7, &mut rng)).collect();
+        let ratios: Vec<f64> = (0..20_000).map(|_| mask_ratio(0.7, 0.25, &mut rng)).collect();
         assert!(ratios.iter().all(|r| (0.7..=1.0).contains(r)));
         // Mean of N(1, 0.25²) on [0.7, 1]: 1 - 0.25 (φ(0) - φ(1.2)) / (Φ(0) - Φ(-1.2)).
         let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
         assert!((mean - 0.8669).abs() < 0.002, "{mean}");
-        assert_eq!(mask_ratio(1.0, &mut rng), 1.0);
+        assert_eq!(mask_ratio(1.0, 0.25, &mut rng), 1.0);
     }
 }

@@ -1,0 +1,154 @@
+//! What every command shares on the command line.
+
+use crate::commands;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use tessera_backend::DeviceSpec;
+
+/// Image generation over discrete tokens: images to tokens to new images.
+#[derive(Debug, Parser)]
+#[command(name = "tessera", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Examples:\n  \
+    tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
+    tessera reconstruct -i photo.png -o out --grid\n  \
+    tessera train vae --data pictures/ --img-size 64 -o runs/vae")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an index such as cuda:1.
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    pub device: DeviceSpec,
+    /// CPU threads; the processor's cores unless given.
+    #[arg(short = 't', long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// No progress and no notes; errors and results only.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a tokenizer or a generator on your own pictures.
+    #[command(subcommand)]
+    Train(TrainCommand),
+}
+
+/// What can be trained.
+#[derive(Debug, Subcommand)]
+pub enum TrainCommand {
+    /// Train a KL-VAE: L1 reconstruction plus a small KL term.
+    Vae(Box<commands::train_vae::TrainVae>),
+    /// Train a generator on the tokens of a VAE.
+    Ar(Box<commands::train_ar::TrainAr>),
+}
+
+/// The data of a command.
+#[derive(Debug, Clone, Args)]
+pub struct DataArgs {
+    /// A folder of pictures (one sub-folder per class) or of MNIST-style IDX files (.gz too).
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Side of the pictures in px: photographs are centre-cropped to it, IDX pictures padded.
+    #[arg(long, value_name = "PX")]
+    pub img_size: usize,
+    /// 1 for grey, 3 for colour.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub channels: usize,
+    /// Fail on a picture that cannot be read, instead of skipping it with a warning.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// How a run folder is entered.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The run's folder: configuration, metrics, checkpoints, samples and, at the end, the model.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Go on from the run's last whole checkpoint.
+    #[arg(long, value_name = "latest", num_args = 0..=1, default_missing_value = "latest", value_parser = ["latest"])]
+    pub resume: Option<String>,
+    /// Begin anew, removing the run that is in the folder.
+    #[arg(long, conflicts_with = "resume")]
+    pub overwrite: bool,
+}
+
+impl RunArgs {
+    /// The same, as the run folder takes it.
+    pub fn start(&self) -> tessera_train::Start {
+        match (&self.resume, self.overwrite) {
+            (Some(_), _) => tessera_train::Start::Resume,
+            (None, true) => tessera_train::Start::Overwrite,
+            (None, false) => tessera_train::Start::New,
+        }
+    }
+}
+
+/// The loop's settings.
+#[derive(Debug, Clone, Args)]
+pub struct LoopArgs {
+    /// Examples per step.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub batch_size: usize,
+    /// Parts a batch is split into to save memory.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub grad_accum: usize,
+    /// Passes over the data.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub epochs: u64,
+    /// Stop after so many steps whatever --epochs says.
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
+    /// The highest learning rate.
+    #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    pub lr: f64,
+    /// Epochs over which the learning rate grows; may be a fraction.
+    #[arg(long, default_value_t = 0.2, value_name = "X")]
+    pub warmup_epochs: f64,
+    /// Decoupled weight decay.
+    #[arg(long, default_value_t = 0.02, value_name = "X")]
+    pub weight_decay: f64,
+    /// The largest norm of all gradients together.
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    pub grad_clip: f64,
+    /// What a late step keeps of the averaged weights.
+    #[arg(long, default_value_t = 0.999, value_name = "X")]
+    pub ema_rate: f64,
+    /// Steps between checkpoints; 0 saves after every epoch.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub save_every: u64,
+    /// Checkpoints kept.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub keep_last: usize,
+    /// Decides weights, order and noise.
+    #[arg(short, long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+}
+
+impl LoopArgs {
+    /// The same, as the loop takes it.
+    pub fn config(&self) -> tessera_train::TrainConfig {
+        tessera_train::TrainConfig {
+            batch_size: self.batch_size,
+            grad_accum: self.grad_accum,
+            epochs: self.epochs,
+            max_steps: self.max_steps,
+            lr: self.lr,
+            warmup_epochs: self.warmup_epochs,
+            weight_decay: self.weight_decay,
+            grad_clip: Some(self.grad_clip),
+            ema_decay: self.ema_rate,
+            save_every: self.save_every,
+            keep_last: self.keep_last,
+            seed: self.seed,
+            ..Default::default()
+        }
+    }
+}

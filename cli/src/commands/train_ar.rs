@@ -1,0 +1,280 @@
+//! `tessera train ar`.
+
+use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
+use crate::bundle::{Bundle, Info};
+use crate::commands::train_vae::sample_file;
+use crate::progress::Progress;
+use crate::{data, interrupt, latents};
+use anyhow::{Context, Result, bail};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use clap::Args;
+use ndarray::{Array3, Axis};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use tessera_backend::Rng;
+use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower};
+use tessera_quantize::{Calibration, Quantizer};
+use tessera_tokenizer::{GridStyle, KlVae, grid, write_png};
+use tessera_train::data::{LatentCache, LatentPrecision, Split};
+use tessera_train::{BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig};
+
+/// Train a generator on the tokens of a VAE.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  \
+    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --enc 256,4,4 --dec 256,6,4 --head 256,3,4 -o runs/ar")]
+pub struct TrainAr {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    training: LoopArgs,
+    /// The VAE's folder.
+    #[arg(long, value_name = "DIR")]
+    vae: PathBuf,
+    /// Latents encoded before (written on the first run if the file does not exist).
+    #[arg(long, visible_alias = "use-cached", value_name = "FILE")]
+    cached: Option<PathBuf>,
+    /// Bits per dimension, 1 to 16.
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    bits: u8,
+    /// Normalised latents are clipped to this many standard deviations.
+    #[arg(long, default_value_t = 5.0, value_name = "X")]
+    range: f32,
+    /// One scale for all channels and no mean, as the paper, instead of each channel's own.
+    #[arg(long)]
+    global_scale: bool,
+    /// The encoder: width,depth,heads.
+    #[arg(long, default_value = "128,3,4", value_parser = tower, value_name = "W,D,H")]
+    enc: Tower,
+    /// The decoder: width,depth,heads.
+    #[arg(long, default_value = "128,4,4", value_parser = tower, value_name = "W,D,H")]
+    dec: Tower,
+    /// The head over the dimensions of a token: width,depth,heads.
+    #[arg(long, default_value = "128,3,4", value_parser = tower, value_name = "W,D,H")]
+    head: Tower,
+    /// Copies of the class embedding in front of the tokens.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    buffer_size: usize,
+    /// Dropout in attention and after projections.
+    #[arg(long, default_value_t = 0.0, value_name = "X")]
+    dropout: f32,
+    /// Smallest share of positions masked in training.
+    #[arg(long, default_value_t = 0.7, value_name = "X")]
+    mask_ratio_min: f32,
+    /// Spread of the masked share around 1; the paper's grid of 256 positions takes 0.25, small grids want more.
+    #[arg(long, default_value_t = 0.25, value_name = "X")]
+    mask_ratio_std: f32,
+    /// Share of the masked positions the head is trained on each step.
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    head_subset: f32,
+    /// Names of the classes, in the order of their ids; the data's own names unless given.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    class_names: Vec<String>,
+    /// Side in px of a finished picture, the centre of --img-size.
+    #[arg(long, value_name = "PX")]
+    picture_size: Option<usize>,
+    /// What the model is called.
+    #[arg(long, default_value = "tessera-ar", value_name = "NAME")]
+    name: String,
+    /// Default guidance scale of the finished model.
+    #[arg(long, default_value_t = 2.0, value_name = "X")]
+    cfg_scale: f32,
+    /// Default temperature of the finished model.
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    temperature: f32,
+}
+
+fn tower(text: &str) -> Result<Tower, String> {
+    let parts: Vec<usize> = text.split(',').map_while(|part| part.trim().parse().ok()).collect();
+    match (parts.as_slice(), text.split(',').count()) {
+        (&[width, depth, heads], 3) => Ok(Tower::new(width, depth, heads)),
+        _ => Err(format!("expected width,depth,heads such as 256,6,4; found {text}")),
+    }
+}
+
+/// What `config.json` of the run says; a resumed run must say the same.
+#[derive(Serialize)]
+struct RunConfig<'a> {
+    kind: &'static str,
+    generator: &'a GenArConfig,
+    training: &'a TrainConfig,
+    head_subset: f32,
+    info: &'a Info,
+}
+
+impl TrainAr {
+    /// Encodes and calibrates, trains, and leaves the whole model in `OUTPUT/model`.
+    ///
+    /// # Errors
+    /// Bad data, bad sizes, a VAE that does not fit, a loss that is not finite.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let device = global.device.open()?;
+        let vae = KlVae::load_dir(&self.vae, &device)?;
+        let cache = self.latents(&vae, &device, global)?;
+        let calibration = latents::calibrate(&cache, self.bits, self.range, !self.global_scale, self.training.seed)?;
+        let quantizer = Quantizer::new(calibration.quantizer.clone())?;
+        let info = self.info(&cache, &calibration)?;
+        let config = self.generator(&cache, &calibration, info.class_names.len());
+        config.validate()?;
+        let training = self.training.config();
+        let run_config =
+            RunConfig { kind: "gen-ar", generator: &config, training: &training, head_subset: self.head_subset, info: &info };
+        let run = RunFolder::open(&self.run.output, &run_config, self.run.start())?;
+        let autodiff = device.clone().autodiff();
+        let model = config.init(quantizer.values(), training.seed, &autodiff);
+        if !global.quiet {
+            eprintln!("{} parameters, {} images of {} tokens", model.num_trainable(), cache.len(), config.seq());
+        }
+        let plan = training.plan(cache.len())?;
+        let objective = Tokens { cache: &cache, quantizer: &quantizer, device: autodiff, head_subset: self.head_subset };
+        let bundle = Bundle {
+            generator: config.init(quantizer.values(), training.seed, &device),
+            quantizer: quantizer.clone(),
+            judge: None,
+            info,
+            vae,
+            calibration,
+            device,
+        };
+        let progress = Progress::new("train ar", "steps", plan.total_steps, global.quiet);
+        let mut watch = Watch { progress, bundle, folder: self.run.output.join("samples") };
+        let trained = tessera_train::train(model, &objective, &training, run, &mut watch)?;
+        watch.progress.finish();
+        if trained.outcome == Outcome::Stopped {
+            bail!("stopped at step {}; go on with --resume latest", trained.step);
+        }
+        let folder = self.run.output.join("model");
+        Bundle { generator: trained.ema, ..watch.bundle }.save(&folder)?;
+        println!("{}", folder.display());
+        Ok(())
+    }
+
+    fn latents(&self, vae: &KlVae, device: &Device, global: &Global) -> Result<LatentCache> {
+        if let Some(file) = self.cached.as_deref().filter(|file| file.exists()) {
+            let cache = LatentCache::read(file)?;
+            let expected = serde_json::json!({ "vae": vae.config() });
+            if cache.provenance != expected {
+                bail!("{}: latents of another VAE: {}, expected {expected}", file.display(), cache.provenance);
+            }
+            return Ok(cache);
+        }
+        let pictures = data::open(&self.data, Split::Train, global.quiet)?;
+        let sample = pictures.image(0)?;
+        vae.check_image_size(sample.dim().1, sample.dim().2)?;
+        let cache = latents::encode(vae, &*pictures, device, global.quiet)?;
+        if let Some(file) = &self.cached {
+            cache.write(file, LatentPrecision::F32)?;
+        }
+        Ok(cache)
+    }
+
+    fn info(&self, cache: &LatentCache, calibration: &Calibration) -> Result<Info> {
+        let class_names = match self.class_names.is_empty() {
+            true => cache.class_names.clone(),
+            false => self.class_names.clone(),
+        };
+        if class_names.len() != cache.class_names.len() {
+            bail!("--class-names: {} names given, the data has {} classes", class_names.len(), cache.class_names.len());
+        }
+        let picture_size = self.picture_size.unwrap_or(self.data.img_size);
+        if picture_size > self.data.img_size {
+            bail!("--picture-size {picture_size} is more than --img-size {}", self.data.img_size);
+        }
+        let [_, height, width] = cache.latent_shape();
+        Ok(Info {
+            schema: Info::SCHEMA.into(),
+            name: self.name.clone(),
+            img_size: self.data.img_size,
+            picture_size,
+            class_names,
+            quantizer: calibration.quantizer.clone(),
+            sampling: SampleConfig {
+                steps: height * width,
+                cfg_scale: self.cfg_scale,
+                temperature: self.temperature,
+                ..SampleConfig::default()
+            },
+        })
+    }
+
+    fn generator(&self, cache: &LatentCache, calibration: &Calibration, classes: usize) -> GenArConfig {
+        let [channels, height, width] = cache.latent_shape();
+        let towers = [self.enc, self.dec, self.head];
+        GenArConfig {
+            class_num: classes,
+            buffer_size: self.buffer_size,
+            channel_order: calibration.order.clone(),
+            mask_ratio_min: self.mask_ratio_min,
+            mask_ratio_std: self.mask_ratio_std,
+            attn_dropout: self.dropout,
+            proj_dropout: self.dropout,
+            ..GenArConfig::new([height, width], channels, 1 << self.bits, towers)
+        }
+    }
+}
+
+/// The generator's objective on cached latents, sampled and quantised anew at every step.
+struct Tokens<'a> {
+    cache: &'a LatentCache,
+    quantizer: &'a Quantizer,
+    device: Device,
+    head_subset: f32,
+}
+
+impl Objective<GenAr> for Tokens<'_> {
+    type Batch = (Array3<u16>, Vec<usize>);
+
+    fn examples(&self) -> usize {
+        self.cache.len()
+    }
+
+    fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Self::Batch, BoxError> {
+        let latents: Vec<_> = indices.iter().map(|&i| self.cache.sample(i, false, &mut rng)).collect();
+        let views: Vec<_> = latents.iter().map(|image| image.view()).collect();
+        let latents = ndarray::stack(Axis(0), &views)?;
+        let labels = indices.iter().map(|&i| self.cache.labels[i] as usize).collect();
+        Ok((self.quantizer.quantize(latents.view())?, labels))
+    }
+
+    fn losses(&self, model: &GenAr, (indices, labels): Self::Batch, mut rng: Rng) -> Result<Losses, BoxError> {
+        let shape = <[usize; 3]>::from(indices.dim());
+        let values: Vec<i32> = indices.iter().map(|&index| index.into()).collect();
+        let indices = Tensor::<3, Int>::from_data(TensorData::new(values, shape), &self.device);
+        let plan = MaskPlan::draw(model.config(), labels.len(), &mut rng).with_head_subset(self.head_subset);
+        Ok(Losses { total: model.loss(indices, &labels, &plan, &mut rng), parts: Vec::new() })
+    }
+}
+
+/// Shows the progress and draws a grid of samples, a column per class, after every epoch.
+struct Watch {
+    progress: Progress,
+    bundle: Bundle,
+    folder: PathBuf,
+}
+
+impl Observer<GenAr> for Watch {
+    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        let bits = report.loss / std::f32::consts::LN_2;
+        let message = format!("loss {:.4} ({bits:.3} bits/dim) {:.0} img/s", report.loss, report.images_per_second);
+        self.progress.set(report.step, message);
+        interrupt::flow()
+    }
+
+    fn on_epoch(&mut self, epoch: u64, _: &GenAr, ema: &GenAr) -> Result<(), BoxError> {
+        const ROWS: usize = 4;
+        let classes = self.bundle.info.class_names.len().min(10);
+        let request = |i| ImageRequest { class: Some(i % classes), seed: i as u64 };
+        let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
+        let indices = ema.generate(&requests, &self.bundle.info.sampling, &mut |_| interrupt::flow())?;
+        let cells = self.bundle.decode(indices.view())?;
+        draw(&self.folder, epoch, &cells, classes).map_err(Into::into)
+    }
+}
+
+fn draw(folder: &Path, epoch: u64, cells: &[tessera_tokenizer::Pixels], columns: usize) -> Result<()> {
+    let picture = grid(cells, columns, GridStyle::default())?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(write_png(&sample_file(folder, epoch), &picture, &[], true)?)
+}

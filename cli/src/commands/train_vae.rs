@@ -1,0 +1,170 @@
+//! `tessera train vae`.
+
+use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
+use crate::data::{batch, download, open, upload};
+use crate::interrupt;
+use crate::progress::Progress;
+use anyhow::Result;
+use burn::tensor::{Device, Tensor};
+use clap::Args;
+use ndarray::Array4;
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::Path;
+use tessera_backend::Rng;
+use tessera_tokenizer::vae::{KlVae, KlVaeConfig, VaeLossConfig, losses};
+use tessera_tokenizer::{GridStyle, Pixels, grid, write_png};
+use tessera_train::data::{Dataset, Split};
+use tessera_train::{BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig};
+
+/// Train a KL-VAE.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  \
+    tessera train vae --data pictures/ --img-size 64 --ch 32 --ch-mult 1,2,4 --z-channels 8 --epochs 20 -o runs/vae")]
+pub struct TrainVae {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    training: LoopArgs,
+    /// Base width.
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    ch: usize,
+    /// Width multiplier of every resolution; each after the first halves the sides.
+    #[arg(long, default_value = "1,2,4", value_delimiter = ',', value_name = "N,N,…")]
+    ch_mult: Vec<usize>,
+    /// Residual blocks per resolution.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    num_res_blocks: usize,
+    /// Latent channels: the number of tokens per position.
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    z_channels: usize,
+    /// Weight of the mean absolute error.
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    l1_weight: f64,
+    /// Weight of the mean squared error.
+    #[arg(long, default_value_t = 0.0, value_name = "X")]
+    l2_weight: f64,
+    /// Weight of the divergence per latent dimension: more brings the latents nearer to N(0, 1).
+    #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    kl_weight: f64,
+    /// Mirror half of the pictures left to right.
+    #[arg(long)]
+    flip: bool,
+}
+
+/// What `config.json` of the run says; a resumed run must say the same.
+#[derive(Serialize)]
+struct RunConfig<'a> {
+    kind: &'static str,
+    vae: &'a KlVaeConfig,
+    loss: &'a VaeLossConfig,
+    training: &'a TrainConfig,
+    flip: bool,
+}
+
+impl TrainVae {
+    /// Trains, and leaves the averaged VAE in `OUTPUT/vae`.
+    ///
+    /// # Errors
+    /// Bad data, bad sizes, a loss that is not finite.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let device = global.device.open()?;
+        let sizes = KlVaeConfig::small(
+            self.data.channels, self.data.img_size, self.ch, &self.ch_mult, self.num_res_blocks, self.z_channels,
+        );
+        let loss = VaeLossConfig { l1_weight: self.l1_weight, l2_weight: self.l2_weight, kl_weight: self.kl_weight };
+        let training = self.training.config();
+        let model = sizes.init(training.seed, &device.clone().autodiff())?;
+        let data = open(&self.data, Split::Train, global.quiet)?;
+        let config = RunConfig { kind: "kl-vae", vae: &sizes, loss: &loss, training: &training, flip: self.flip };
+        let run = RunFolder::open(&self.run.output, &config, self.run.start())?;
+        let objective = Reconstruction { data: &*data, device: device.clone().autodiff(), loss, flip: self.flip };
+        let plan = training.plan(data.len())?;
+        let shown = data.len().min(16);
+        let mut watch = Watch {
+            progress: Progress::new("train vae", "steps", plan.total_steps, global.quiet),
+            images: batch(&*data, &(0..shown).collect::<Vec<_>>())?,
+            device,
+            folder: self.run.output.join("samples"),
+        };
+        let trained = tessera_train::train(model, &objective, &training, run, &mut watch)?;
+        watch.progress.finish();
+        if trained.outcome == Outcome::Stopped {
+            anyhow::bail!("stopped at step {}; go on with --resume latest", trained.step);
+        }
+        let folder = self.run.output.join("vae");
+        trained.ema.save_dir(&folder)?;
+        println!("{}", folder.display());
+        Ok(())
+    }
+}
+
+/// The VAE's objective on a data set.
+struct Reconstruction<'a> {
+    data: &'a dyn Dataset,
+    device: Device,
+    loss: VaeLossConfig,
+    flip: bool,
+}
+
+impl Objective<KlVae> for Reconstruction<'_> {
+    type Batch = Array4<f32>;
+
+    fn examples(&self) -> usize {
+        self.data.len()
+    }
+
+    fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Array4<f32>, BoxError> {
+        let mut images = batch(self.data, indices)?;
+        if self.flip {
+            for mut image in images.outer_iter_mut().filter(|_| rng.uniform() < 0.5) {
+                let mirrored = image.slice(ndarray::s![.., .., ..;-1]).to_owned();
+                image.assign(&mirrored);
+            }
+        }
+        Ok(images)
+    }
+
+    fn losses(&self, model: &KlVae, images: Array4<f32>, mut rng: Rng) -> Result<Losses, BoxError> {
+        let (batch, _, height, width) = images.dim();
+        let factor = model.config().downsampling();
+        let noise: Tensor<4> =
+            rng.normal_tensor([batch, model.config().z_channels, height / factor, width / factor], &self.device);
+        Ok(losses(model, upload(images, &self.device), noise, &self.loss))
+    }
+}
+
+/// Shows the progress and draws originals above reconstructions after every epoch.
+struct Watch {
+    progress: Progress,
+    images: Array4<f32>,
+    device: Device,
+    folder: std::path::PathBuf,
+}
+
+impl Observer<KlVae> for Watch {
+    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        let parts: String = report.parts.iter().map(|(name, value)| format!(" {name} {value:.4}")).collect();
+        let message = format!("loss {:.4}{parts} {:.0} img/s", report.loss, report.images_per_second);
+        self.progress.set(report.step, message);
+        interrupt::flow()
+    }
+
+    fn on_epoch(&mut self, epoch: u64, _: &KlVae, ema: &KlVae) -> Result<(), BoxError> {
+        let posterior = ema.encode(upload(self.images.clone(), &self.device));
+        let decoded = download(ema.decode(posterior.mode()));
+        let images = self.images.outer_iter().chain(decoded.outer_iter());
+        let cells = images.map(Pixels::from_array).collect::<Result<Vec<_>, _>>()?;
+        let picture = grid(&cells, self.images.dim().0, GridStyle::default())?;
+        std::fs::create_dir_all(&self.folder)?;
+        write_png(&sample_file(&self.folder, epoch), &picture, &[], true)?;
+        Ok(())
+    }
+}
+
+/// `epoch-0005.png`.
+pub fn sample_file(folder: &Path, epoch: u64) -> std::path::PathBuf {
+    folder.join(format!("epoch-{epoch:04}.png"))
+}

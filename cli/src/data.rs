@@ -1,0 +1,106 @@
+//! A user's data as a data set of one size: photographs are centre-cropped, IDX pictures padded with black.
+
+use crate::args::DataArgs;
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::{Array3, Array4, Axis, s};
+use std::path::Path;
+use tessera_tokenizer::{Channels, center_crop, read};
+use tessera_train::data::{Dataset, ImageFolder, Split, load_mnist_folder};
+
+/// Pixels kept in memory; beyond, pictures are decoded again.
+const MEMORY_BYTES: usize = 2 << 30;
+
+/// Opens `args.data`: IDX files if the folder holds them, else pictures.
+///
+/// # Errors
+/// When there is no data, or none of it can be read.
+pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Dataset>> {
+    if let Ok(idx) = load_mnist_folder(&args.data, split) {
+        return Ok(Box::new(Padded::new(idx, args.img_size, args.channels)?));
+    }
+    let (size, channels) = (args.img_size, args.channels);
+    let decode = move |path: &Path| {
+        let channels = if channels == 1 { Channels::Grey } else { Channels::Rgb };
+        Ok(center_crop(&read(path, Some(channels))?, size)?.to_array())
+    };
+    let folder = ImageFolder::open(&args.data, Box::new(decode), args.strict, MEMORY_BYTES)
+        .with_context(|| format!("cannot use the data in {}", args.data.display()))?;
+    for skipped in folder.skipped().iter().filter(|_| !quiet) {
+        eprintln!("warning: skipped {}: {}", skipped.file.display(), skipped.reason);
+    }
+    if !folder.skipped().is_empty() {
+        eprintln!("warning: {} of {} pictures skipped", folder.skipped().len(), folder.len() + folder.skipped().len());
+    }
+    Ok(Box::new(folder))
+}
+
+/// Pictures centred on a black square.
+struct Padded<D> {
+    inner: D,
+    size: usize,
+    channels: usize,
+}
+
+impl<D: Dataset> Padded<D> {
+    fn new(inner: D, size: usize, channels: usize) -> Result<Self> {
+        let (_, height, width) = inner.image(0)?.dim();
+        anyhow::ensure!(
+            height <= size && width <= size,
+            "--img-size {size}: the pictures of {} are {width}x{height} px and are padded, never shrunk",
+            inner.name()
+        );
+        Ok(Self { inner, size, channels })
+    }
+}
+
+impl<D: Dataset> Dataset for Padded<D> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.inner.label(index)
+    }
+
+    fn class_names(&self) -> &[String] {
+        self.inner.class_names()
+    }
+
+    fn image(&self, index: usize) -> tessera_train::Result<Array3<f32>> {
+        let image = self.inner.image(index)?;
+        let (_, height, width) = image.dim();
+        let mut square = Array3::from_elem((self.channels, self.size, self.size), -1.0);
+        let (top, left) = ((self.size - height) / 2, (self.size - width) / 2);
+        square.slice_mut(s![.., top..top + height, left..left + width]).assign(&image);
+        Ok(square)
+    }
+}
+
+/// Images `indices` as one array `[batch, channels, height, width]`.
+///
+/// # Errors
+/// When one can no longer be read.
+pub fn batch(data: &dyn Dataset, indices: &[usize]) -> tessera_train::Result<Array4<f32>> {
+    let images = indices.iter().map(|&i| data.image(i)).collect::<tessera_train::Result<Vec<_>>>()?;
+    let views: Vec<_> = images.iter().map(|image| image.view()).collect();
+    Ok(ndarray::stack(Axis(0), &views).expect("a data set has images of one size"))
+}
+
+/// Uploads an array.
+pub fn upload(array: Array4<f32>, device: &Device) -> Tensor<4> {
+    let (b, c, h, w) = array.dim();
+    let values = array.as_standard_layout().into_owned().into_raw_vec_and_offset().0;
+    Tensor::from_data(TensorData::new(values, [b, c, h, w]), device)
+}
+
+/// Downloads a tensor.
+pub fn download(tensor: Tensor<4>) -> Array4<f32> {
+    let shape = tensor.dims();
+    let values = tensor.into_data().convert::<f32>().try_to_vec().expect("just converted to f32");
+    Array4::from_shape_vec(shape, values).expect("a tensor has as many values as its shape says")
+}
