@@ -8,6 +8,7 @@ mod commands;
 mod data;
 mod interrupt;
 mod latents;
+mod output;
 mod progress;
 
 use clap::Parser;

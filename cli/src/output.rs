@@ -1,0 +1,58 @@
+//! What commands leave on disk: folders that are never mixed up with what was there before, and pictures.
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use tessera_tokenizer::{Pixels, write_png};
+
+/// Makes `path` a folder to write results into: new, empty, or with `overwrite` whatever it holds.
+///
+/// # Errors
+/// When it is a file, is not empty, or cannot be made.
+pub fn folder(path: &Path, overwrite: bool) -> Result<()> {
+    if path.exists() && !path.is_dir() {
+        bail!("{}: expected a folder to write into, found a file", path.display());
+    }
+    std::fs::create_dir_all(path).with_context(|| format!("{}: cannot make this folder", path.display()))?;
+    let mut entries = std::fs::read_dir(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    if let (Some(Ok(first)), false) = (entries.next(), overwrite) {
+        bail!(
+            "{}: expected a new or empty folder, found {} file(s), among them {}; give another -o, or --overwrite",
+            path.display(),
+            1 + entries.count(),
+            first.file_name().display()
+        );
+    }
+    Ok(())
+}
+
+/// Refuses to write over `path` unless told to.
+///
+/// # Errors
+/// When it exists and `overwrite` is off.
+pub fn file(path: &Path, overwrite: bool) -> Result<()> {
+    if path.is_dir() {
+        bail!("{}: expected a file name, found a folder", path.display());
+    }
+    if path.exists() && !overwrite {
+        bail!("{}: already exists; give another name, or --overwrite", path.display());
+    }
+    Ok(())
+}
+
+/// Writes a PNG with text chunks, in a folder that [`folder`] has cleared for writing.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn picture(path: &Path, picture: &Pixels, texts: &[(String, String)]) -> Result<()> {
+    let texts: Vec<(&str, &str)> = texts.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+    Ok(write_png(path, picture, &texts, true)?)
+}
+
+/// Prints a result as JSON on stdout.
+///
+/// # Errors
+/// When it cannot be put as JSON.
+pub fn json(value: &impl serde::Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
