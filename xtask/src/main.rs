@@ -1,1 +1,56 @@
-fn main(){}
+//! Pipelines and chores: `cargo xtask demo | ci | tidy`.
+//!
+//! Nothing here computes: a pipeline runs the commands of the program `tessera` one after the other, a chore those of
+//! cargo. It links no model, so that it compiles in seconds.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod data;
+mod demo;
+mod install;
+mod recipe;
+mod report;
+mod synthetic;
+mod tidy;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xshell::Shell;
+
+/// Pipelines and chores of Tessera.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// From Fashion-MNIST to pictures and a report: VAE, calibration, generator, judge, measurements.
+    Demo(demo::Demo),
+    /// Format, lints, tidy, tests, docs and benches, with one summary.
+    Ci,
+    /// What no lint checks: length of files, docs of modules, unwrap, leftovers, versions.
+    Tidy,
+}
+
+fn main() -> Result<()> {
+    let sh = Shell::new()?;
+    match Cli::parse().command {
+        Command::Demo(demo) => demo.run(&sh),
+        Command::Ci => ci::run(&sh),
+        Command::Tidy => tidy::run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,322 @@
+//! What a pipeline runs: every flag of `tessera` that xtask knows is in this file.
+
+use std::path::{Path, PathBuf};
+
+/// The classes of Fashion-MNIST, in the order of their labels.
+pub const FASHION_CLASSES: [&str; 10] = [
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+];
+
+/// Fashion-MNIST is 28 px wide: padded to a power of two for the VAE, cut out again in a finished picture.
+const PICTURES: &str = "--img-size 32 --channels 1";
+
+const VAE: &str = "--ch 16 --ch-mult 1,2,4,4 --z-channels 8 --l2-weight 1.0 --kl-weight 0.003 \
+                   --batch-size 32 --lr 1.5e-3 --warmup-epochs 0.05 --ema-rate 0.998";
+
+const AR: &str = "--picture-size 28 --enc 128,3,4 --dec 160,5,4 --head 128,3,4 --buffer-size 8 \
+                  --mask-ratio-min 0.05 --mask-ratio-std 0.5 --head-subset 0.5 --cfg-scale 2.0 \
+                  --batch-size 64 --lr 1.2e-3 --warmup-epochs 0.2 --ema-rate 0.999 --name tessera-fashion";
+
+/// Pictures per class in the report.
+const SHOWN: usize = 8;
+
+/// How long each model trains and how much is measured; the models are the same in every recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe {
+    /// What the report calls it.
+    pub name: &'static str,
+    /// Further flags of `train vae`.
+    pub vae: &'static str,
+    /// Further flags of `train ar`.
+    pub ar: &'static str,
+    /// Further flags of `train judge`, whose own defaults are the full ones.
+    pub judge: &'static str,
+    /// Generated pictures per class that are judged.
+    pub samples: usize,
+    /// How many training and test images are used; all of them if `None`.
+    pub images: Option<Images>,
+}
+
+/// Sizes of the two halves of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Images {
+    /// Training images.
+    pub train: usize,
+    /// Test images.
+    pub test: usize,
+}
+
+impl Recipe {
+    /// The settings that made the built-in model.
+    pub const fn full() -> Self {
+        Self {
+            name: "full",
+            vae: "--epochs 2 --max-steps 2600 --save-every 400",
+            ar: "--epochs 6 --save-every 300",
+            judge: "",
+            samples: 100,
+            images: None,
+        }
+    }
+
+    /// Minutes instead of hours: shows that everything works together, not how well.
+    pub const fn quick() -> Self {
+        Self {
+            name: "quick",
+            vae: "--epochs 2 --max-steps 150 --save-every 75",
+            ar: "--epochs 6 --max-steps 150 --save-every 75",
+            judge: "--max-steps 150",
+            samples: 4,
+            images: Some(Images {
+                train: 4000,
+                test: 500,
+            }),
+        }
+    }
+
+    /// The steps that make the model in `out`, from the data in `data`.
+    pub fn training(&self, out: &Path, data: &Path, classes: &[&str]) -> Vec<Step> {
+        let (vae, ar, judge) = (out.join("vae"), out.join("ar"), out.join("judge"));
+        let entropy = out.join("entropy.svg");
+        vec![
+            Step::new("train vae", vae_model(out).join("config.json"))
+                .in_folder(&vae)
+                .flag("--data", data)
+                .words(PICTURES)
+                .words(VAE)
+                .words(self.vae),
+            Step::new("calibrate", entropy.clone())
+                .flag("--vae", vae_model(out))
+                .flag("--data", data)
+                .words(PICTURES)
+                .flag("-o", out.join("calibration.json"))
+                .flag("--plot", entropy),
+            Step::new("train ar", model(out).join("model.json"))
+                .in_folder(&ar)
+                .flag("--data", data)
+                .words(PICTURES)
+                .flag("--class-names", classes.join(","))
+                .flag("--vae", vae_model(out))
+                .flag("--cached", out.join("latents.safetensors"))
+                .words(AR)
+                .words(self.ar),
+            Step::new("train judge", judge_model(out).join("config.json"))
+                .in_folder(&judge)
+                .flag("--data", data)
+                .words(PICTURES)
+                .words(self.judge),
+        ]
+    }
+
+    /// The steps that measure the model in `out` and draw its pictures.
+    pub fn measuring(&self, out: &Path, data: &Path, classes: &[&str]) -> Vec<Step> {
+        let eval = |json: &str, flags: &str| {
+            let json = out.join(json);
+            Step::new("eval", json.clone())
+                .in_folder(&json.with_extension(""))
+                .flag("-m", model(out))
+                .flag("--data", data)
+                .words(flags)
+                .words("--json")
+                .printing_to(json)
+        };
+        let mut steps = vec![
+            eval("eval.json", &format!("-n {}", self.samples)),
+            eval("reconstruction.json", "--reconstruction"),
+        ];
+        steps.extend(classes.iter().map(|class| {
+            let folder = samples(out, class);
+            Step::new("generate", folder.join("grid.png"))
+                .in_folder(&folder)
+                .flag("-m", model(out))
+                .flag("--class", class)
+                .words(&format!("-n {SHOWN} --seed 1 --grid"))
+        }));
+        steps
+    }
+}
+
+/// Where `train vae` leaves the VAE.
+pub fn vae_model(out: &Path) -> PathBuf {
+    out.join("vae/vae")
+}
+
+/// Where `train ar` leaves the model.
+pub fn model(out: &Path) -> PathBuf {
+    out.join("ar/model")
+}
+
+/// Where `train judge` leaves the classifier.
+pub fn judge_model(out: &Path) -> PathBuf {
+    out.join("judge/model")
+}
+
+/// Where the pictures of a class go.
+pub fn samples(out: &Path, class: &str) -> PathBuf {
+    out.join("samples").join(class.replace(' ', "-"))
+}
+
+/// One run of `tessera`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The command, with its flags.
+    pub args: Vec<String>,
+    /// What the command writes last: the step is done when it is there.
+    pub product: PathBuf,
+    /// The folder the command refuses to mix with older contents.
+    pub folder: Option<PathBuf>,
+    /// The file that takes what the command prints.
+    pub printed: Option<PathBuf>,
+}
+
+impl Step {
+    fn new(command: &str, product: PathBuf) -> Self {
+        let (folder, printed) = (None, None);
+        Self {
+            args: Vec::new(),
+            product,
+            folder,
+            printed,
+        }
+        .words(command)
+    }
+
+    fn words(mut self, words: &str) -> Self {
+        self.args.extend(words.split_whitespace().map(Into::into));
+        self
+    }
+
+    fn flag(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        self.args.push(name.into());
+        self.args
+            .push(value.as_ref().to_string_lossy().into_owned());
+        self
+    }
+
+    fn in_folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.into());
+        self.flag("-o", folder)
+    }
+
+    fn printing_to(mut self, file: PathBuf) -> Self {
+        self.printed = Some(file);
+        self
+    }
+
+    /// What must be added to go on after a run that was cut short.
+    pub fn entry(&self) -> &'static [&'static str] {
+        let holds = |folder: PathBuf| !crate::workspace::list(&folder).is_empty();
+        match &self.folder {
+            Some(folder) if holds(folder.join("checkpoint")) => &["--resume", "latest"],
+            Some(folder) if holds(folder.clone()) => &["--overwrite"],
+            _ => &[],
+        }
+    }
+
+    /// The command as a reader types it, with `OUT` for the output folder.
+    pub fn line(&self, out: &Path) -> String {
+        let out = out.to_string_lossy();
+        let words = self.args.iter().map(|arg| {
+            let arg = arg.replace(&*out, "OUT");
+            match arg.contains(' ') {
+                true => format!("\"{arg}\""),
+                false => arg,
+            }
+        });
+        format!("tessera {}", words.collect::<Vec<_>>().join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(recipe: Recipe) -> Vec<Step> {
+        let (out, data) = (Path::new("/o"), Path::new("/d"));
+        let mut steps = recipe.training(out, data, &FASHION_CLASSES);
+        steps.extend(recipe.measuring(out, data, &FASHION_CLASSES));
+        steps
+    }
+
+    #[test]
+    fn every_recipe_trains_the_same_models() {
+        let shape = |recipe| {
+            let arguments = steps(recipe).into_iter().map(|step| step.args);
+            let kept = |args: Vec<String>| -> Vec<String> {
+                let sizes = [
+                    "--ch",
+                    "--ch-mult",
+                    "--z-channels",
+                    "--enc",
+                    "--dec",
+                    "--head",
+                ];
+                let pairs = args.windows(2).filter(|pair| sizes.contains(&&*pair[0]));
+                pairs.flatten().cloned().collect()
+            };
+            arguments.flat_map(kept).collect::<Vec<_>>()
+        };
+        assert_eq!(shape(Recipe::full()), shape(Recipe::quick()));
+        assert_eq!(shape(Recipe::full()).len(), 12);
+    }
+
+    #[test]
+    fn no_flag_is_given_twice() {
+        for step in steps(Recipe::full())
+            .into_iter()
+            .chain(steps(Recipe::quick()))
+        {
+            let is_flag = |arg: &&String| arg.starts_with('-') && arg.len() > 1;
+            let mut flags: Vec<_> = step.args.iter().filter(is_flag).collect();
+            let count = flags.len();
+            flags.sort();
+            flags.dedup();
+            assert_eq!(flags.len(), count, "{:?}", step.args);
+        }
+    }
+
+    #[test]
+    fn every_step_has_a_product_of_its_own() {
+        let mut products: Vec<_> = steps(Recipe::full())
+            .into_iter()
+            .map(|s| s.product)
+            .collect();
+        let count = products.len();
+        products.sort();
+        products.dedup();
+        assert_eq!((products.len(), count), (16, 16));
+    }
+
+    #[test]
+    fn a_name_with_a_space_stays_one_argument() {
+        let boots = steps(Recipe::quick()).pop().unwrap();
+        assert!(boots.args.contains(&"ankle boot".to_owned()));
+        assert_eq!(
+            boots.line(Path::new("/o")),
+            "tessera generate -o OUT/samples/ankle-boot -m OUT/ar/model --class \"ankle boot\" -n 8 --seed 1 --grid"
+        );
+    }
+
+    #[test]
+    fn a_step_that_was_cut_short_is_resumed_or_begun_anew() {
+        let sh = xshell::Shell::new().unwrap();
+        let folder = sh.create_temp_dir().unwrap();
+        let step = Step::new("train vae", "x".into()).in_folder(folder.path());
+        assert!(step.entry().is_empty());
+        sh.write_file(folder.path().join("config.json"), "{}")
+            .unwrap();
+        assert_eq!(step.entry(), ["--overwrite"]);
+        sh.write_file(folder.path().join("checkpoint/step-75.safetensors"), "")
+            .unwrap();
+        assert_eq!(step.entry(), ["--resume", "latest"]);
+    }
+}

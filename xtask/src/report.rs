@@ -1,0 +1,274 @@
+//! `report.md`: the pictures, and every figure that the commands printed.
+
+use crate::data::Data;
+use crate::recipe::{self, Recipe, Step};
+use crate::workspace;
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longest list of numbers that is shown as one figure.
+const LONGEST: usize = 32;
+
+/// A step that is done.
+pub struct Done {
+    /// What ran.
+    pub step: Step,
+    /// How long it took; `None` if it had been done before.
+    pub seconds: Option<f64>,
+}
+
+/// What is reported.
+pub struct Report<'a> {
+    /// The settings.
+    pub recipe: Recipe,
+    /// The data.
+    pub data: &'a Data,
+    /// The folder with all results.
+    pub out: &'a Path,
+    /// The steps.
+    pub done: &'a [Done],
+}
+
+impl Report<'_> {
+    /// Writes `report.md`, and says where.
+    ///
+    /// # Errors
+    /// When a figure cannot be read or the report not written.
+    pub fn write(&self) -> Result<PathBuf> {
+        let path = self.out.join("report.md");
+        workspace::write(&path, self.text()?.as_bytes())?;
+        Ok(path)
+    }
+
+    fn text(&self) -> Result<String> {
+        let mut text = format!(
+            "# Tessera: the {} demo\n\nData: {}. Commands and times are at the end.\n\n## Pictures by class\n\n",
+            self.recipe.name, self.data.description
+        );
+        text += "| class | pictures |\n|---|---|\n";
+        for class in self.data.classes {
+            let grid = recipe::samples(self.out, class).join("grid.png");
+            writeln!(text, "| {class} | ![{class}]({}) |", self.relative(&grid))?;
+        }
+        text += "\n## Generated pictures against real ones\n\n";
+        text += &self.measured("eval")?;
+        text += "## Reconstruction from quantised latents\n\n";
+        text += &self.measured("reconstruction")?;
+        text += "## The tokenizer's latents\n\n";
+        text += &self.pictures(vec![self.out.join("entropy.svg")]);
+        text += "## Commands\n\n| seconds | command |\n|---:|---|\n";
+        for Done { step, seconds } in self.done {
+            let seconds = seconds.map_or("before".into(), |seconds| format!("{seconds:.1}"));
+            writeln!(text, "| {seconds} | `{}` |", step.line(self.out))?;
+        }
+        Ok(text)
+    }
+
+    /// The figures in `NAME.json`, and the pictures in the folder `NAME`.
+    fn measured(&self, name: &str) -> Result<String> {
+        let file = self.out.join(name).with_extension("json");
+        let json = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let json = serde_json::from_slice(&json)
+            .with_context(|| format!("{} is not JSON", file.display()))?;
+        Ok(figures(&json) + &self.pictures(workspace::list(&self.out.join(name))))
+    }
+
+    fn pictures(&self, files: Vec<PathBuf>) -> String {
+        let is_picture =
+            |file: &PathBuf| file.extension().is_some_and(|e| e == "png" || e == "svg");
+        let shown = files
+            .into_iter()
+            .filter(is_picture)
+            .filter(|file| file.exists())
+            .map(|file| {
+                let name = file
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                format!("![{name}]({})\n\n", self.relative(&file))
+            });
+        shown.collect()
+    }
+
+    /// As a link in the report.
+    fn relative(&self, file: &Path) -> String {
+        let file = file.strip_prefix(self.out).unwrap_or(file);
+        file.to_string_lossy().replace(' ', "%20")
+    }
+}
+
+/// Tables of what a command printed: one of its single figures, and one of each list of records. Matrices and long
+/// lists are left to the plots.
+fn figures(json: &Value) -> String {
+    let (mut rows, mut tables) = (Vec::new(), String::new());
+    collect("", json, &mut rows, &mut tables);
+    let mut text = String::new();
+    if !rows.is_empty() {
+        text += &table(&["figure".into(), "value".into()], &rows);
+    }
+    text + &tables
+}
+
+fn collect(path: &str, value: &Value, rows: &mut Vec<Vec<String>>, tables: &mut String) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map.iter().filter(|(key, _)| *key != "schema") {
+                let path = match path {
+                    "" => words(key),
+                    path => format!("{path}: {}", words(key)),
+                };
+                collect(&path, value, rows, tables);
+            }
+        }
+        Value::Array(items) => match records(items) {
+            Some(records) => *tables += &records,
+            None => rows.extend(list(items).map(|list| vec![path.to_owned(), list])),
+        },
+        value => rows.extend(scalar(value).map(|value| vec![path.to_owned(), value])),
+    }
+}
+
+/// A list of objects of scalars as a table.
+fn records(items: &[Value]) -> Option<String> {
+    let first: &Map<String, Value> = items.first()?.as_object()?;
+    let keys: Vec<&String> = first.keys().collect();
+    let row = |item: &Value| {
+        keys.iter()
+            .map(|key| scalar(&item[key.as_str()]))
+            .collect::<Option<Vec<_>>>()
+    };
+    let rows = items.iter().map(row).collect::<Option<Vec<_>>>()?;
+    let head: Vec<String> = keys.iter().map(|key| words(key)).collect();
+    Some(table(&head, &rows))
+}
+
+fn list(items: &[Value]) -> Option<String> {
+    if items.is_empty() || items.len() > LONGEST {
+        return None;
+    }
+    let items = items.iter().map(scalar).collect::<Option<Vec<_>>>()?;
+    Some(items.join(", "))
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Number(number) if number.is_f64() => number.as_f64().map(short),
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(text.replace('|', "\\|")),
+        Value::Bool(yes) => Some(if *yes { "yes" } else { "no" }.into()),
+        Value::Null => Some("–".into()),
+        Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Four digits that matter.
+fn short(number: f64) -> String {
+    if number == 0.0 {
+        return "0".into();
+    }
+    let before_point = number.abs().log10().floor() as i32 + 1;
+    format!("{number:.*}", (4 - before_point).clamp(0, 6) as usize)
+}
+
+fn words(key: &str) -> String {
+    key.replace('_', " ")
+}
+
+fn table(head: &[String], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule = format!("|{}\n", "---|".repeat(head.len()));
+    line(head) + &rule + &rows.iter().map(|row| line(row)).collect::<String>() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::FASHION_CLASSES;
+    use serde_json::json;
+    use xshell::Shell;
+
+    #[test]
+    fn numbers_keep_four_digits() {
+        let cases = [
+            (0.83712, "0.8371"),
+            (12.34567, "12.35"),
+            (1234.6, "1235"),
+            (0.0012346, "0.001235"),
+            (0.0, "0"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(short(number), text);
+        }
+    }
+
+    #[test]
+    fn nested_figures_become_one_table_and_records_another() {
+        let printed = json!({
+            "schema": "tessera.eval/v1",
+            "agreement": { "overall": 0.5, "confusion": [[1, 2], [3, 4]] },
+            "rows": [{ "latents": "6 bits", "psnr_db": 20.125 }, { "latents": "5 bits", "psnr_db": 19.0 }],
+            "entropy_bits": [1.5, 2.5],
+            "floor": null,
+        });
+        let text = figures(&printed);
+        assert!(text.contains("| agreement: overall | 0.5000 |\n"), "{text}");
+        assert!(text.contains("| entropy bits | 1.500, 2.500 |\n"), "{text}");
+        assert!(
+            text.contains(
+                "| latents | psnr db |\n|---|---|\n| 6 bits | 20.12 |\n| 5 bits | 19.00 |\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            !text.contains("confusion") && !text.contains("schema"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_report_shows_every_class_every_picture_and_every_command() {
+        let sh = Shell::new().unwrap();
+        let folder = sh.create_temp_dir().unwrap();
+        let out = folder.path();
+        for name in ["eval.json", "reconstruction.json"] {
+            sh.write_file(out.join(name), r#"{"images": 40}"#).unwrap();
+        }
+        sh.write_file(out.join("eval/confusion.svg"), "<svg/>")
+            .unwrap();
+        let recipe = Recipe::quick();
+        let data = Data {
+            folder: "/d".into(),
+            classes: FASHION_CLASSES,
+            description: "40 images".into(),
+        };
+        let steps = recipe.measuring(out, &data.folder, &data.classes);
+        let done: Vec<_> = steps
+            .into_iter()
+            .map(|step| Done {
+                step,
+                seconds: Some(1.25),
+            })
+            .collect();
+        let report = Report {
+            recipe,
+            data: &data,
+            out,
+            done: &done,
+        };
+        let text = fs::read_to_string(report.write().unwrap()).unwrap();
+        assert!(
+            text.contains("| ankle boot | ![ankle boot](samples/ankle-boot/grid.png) |"),
+            "{text}"
+        );
+        assert!(text.contains("![confusion](eval/confusion.svg)"), "{text}");
+        assert!(
+            text.contains("`tessera eval -o OUT/eval -m OUT/ar/model --data /d -n 4 --json`"),
+            "{text}"
+        );
+        assert_eq!(text.matches("| images | 40 |").count(), 2);
+    }
+}

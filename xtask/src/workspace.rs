@@ -1,0 +1,88 @@
+//! Where the workspace is, and the program it builds.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use xshell::{Shell, cmd};
+
+/// The workspace's top folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
+}
+
+/// The cargo that runs this, else the one in the path.
+pub fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Builds `tessera`, and says where it is: cargo itself knows, whatever the target folder is set to.
+///
+/// # Errors
+/// When it does not compile.
+pub fn build_tessera(sh: &Shell) -> Result<PathBuf> {
+    let manifest = root().join("Cargo.toml");
+    let cargo = cargo();
+    let messages = cmd!(
+        sh,
+        "{cargo} build --release --quiet --manifest-path {manifest} --package tessera-cli --bin tessera
+         --message-format json-render-diagnostics"
+    )
+    .quiet()
+    .read()
+    .context("tessera does not compile")?;
+    executable(&messages).context("cargo built tessera but did not say where it is")
+}
+
+fn executable(messages: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "tessera")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+/// Writes a file whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    let unfinished = path.with_added_extension("part");
+    fs::write(&unfinished, contents)
+        .with_context(|| format!("cannot write {}", unfinished.display()))?;
+    fs::rename(&unfinished, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What a folder holds, by name; nothing if it is not there.
+pub fn list(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_found_among_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"burn"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"tessera"},"executable":"/t/release/tessera"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(
+            executable(messages),
+            Some(PathBuf::from("/t/release/tessera"))
+        );
+        assert_eq!(executable("{}"), None);
+    }
+
+    #[test]
+    fn the_root_is_a_workspace() {
+        let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[workspace]"));
+    }
+}
