@@ -24,6 +24,8 @@ const SCHEMA: &str = "tessera.classifier/v1";
 const GROUPS: usize = 8;
 /// Added to the variance of every normalisation.
 const EPS: f64 = 1e-5;
+/// What the last convolution of a branch is scaled by at the start, so that the branch does not drown the shortcut.
+const BRANCH_GAIN: f64 = 0.7;
 /// The stream of the seed that the weights are drawn from.
 const WEIGHTS_STREAM: u64 = 0;
 /// One pixel of zeros on every side: a 3 × 3 convolution keeps the size, or halves it with stride 2.
@@ -55,7 +57,7 @@ impl ClassifierConfig {
             in_channels,
             img_size,
             classes,
-            widths: vec![16, 32, 64, 64],
+            widths: vec![16, 32, 48, 48, 56],
             features: 64,
             augment: Augment::default(),
         }
@@ -113,7 +115,7 @@ impl ClassifierConfig {
         let (first, last) = (self.widths[0], self.widths[self.widths.len() - 1]);
         let stages = self.widths.windows(2);
         Ok(Classifier {
-            conv_in: conv(&mut rng, self.in_channels, first, 1, device),
+            conv_in: conv(&mut rng, [self.in_channels, first], 1, 1.0, device),
             stages: stages
                 .map(|widths| Stage::new(&mut rng, widths[0], widths[1], device))
                 .collect(),
@@ -125,13 +127,19 @@ impl ClassifierConfig {
     }
 }
 
-/// Normal weights of variance `2 / inputs` (He et al., arXiv 1502.01852, eq. 10), zero bias.
-fn conv(rng: &mut Rng, from: usize, to: usize, stride: usize, device: &Device) -> Conv2d {
+/// Normal weights of variance `gain² · 2 / inputs` (He et al., arXiv 1502.01852, eq. 10), zero bias.
+fn conv(
+    rng: &mut Rng,
+    [from, to]: [usize; 2],
+    stride: usize,
+    gain: f64,
+    device: &Device,
+) -> Conv2d {
     let mut conv = Conv2dConfig::new([from, to], [3, 3])
         .with_stride([stride; 2])
         .with_initializer(Initializer::Zeros)
         .init(device);
-    let std = (2.0 / (9 * from) as f64).sqrt();
+    let std = gain * (2.0 / (9 * from) as f64).sqrt();
     conv.weight = Param::from_tensor(rng.normal_tensor([to, from, 3, 3], device) * std);
     conv
 }
@@ -146,9 +154,10 @@ fn dense(rng: &mut Rng, from: usize, to: usize, device: &Device) -> Linear {
     dense
 }
 
-/// A halving of the size, then a residual block (pre-activation: He et al., arXiv 1603.05027).
+/// A halving of the size, then a residual block, both after normalisation and SiLU (He et al., arXiv 1603.05027).
 #[derive(Module, Debug)]
 struct Stage {
+    norm: GroupNorm,
     down: Conv2d,
     norm1: GroupNorm,
     conv1: Conv2d,
@@ -158,18 +167,14 @@ struct Stage {
 
 impl Stage {
     fn new(rng: &mut Rng, from: usize, to: usize, device: &Device) -> Self {
-        let down = conv(rng, from, to, 2, device);
-        let conv1 = conv(rng, to, to, 1, device);
-        // Zeros: every block starts as the identity, which a short training with large steps needs.
-        let conv2 = Conv2dConfig::new([to, to], [3, 3])
-            .with_initializer(Initializer::Zeros)
-            .init(device);
+        let norm = |channels| GroupNorm::new(GROUPS, channels, EPS, device);
         Self {
-            down,
-            norm1: GroupNorm::new(GROUPS, to, EPS, device),
-            conv1,
-            norm2: GroupNorm::new(GROUPS, to, EPS, device),
-            conv2,
+            norm: norm(from),
+            down: conv(rng, [from, to], 2, 1.0, device),
+            norm1: norm(to),
+            conv1: conv(rng, [to, to], 1, 1.0, device),
+            norm2: norm(to),
+            conv2: conv(rng, [to, to], 1, BRANCH_GAIN, device),
         }
     }
 
@@ -177,7 +182,8 @@ impl Stage {
     /// - `x`: `[batch, from, height, width]`
     /// - returns `[batch, to, ⌈height / 2⌉, ⌈width / 2⌉]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = conv2d(x, &self.down, SAME);
+        let h = group_norm(x, &self.norm, Activation::Silu);
+        let x = conv2d(h, &self.down, SAME);
         let h = group_norm(x.clone(), &self.norm1, Activation::Silu);
         let h = conv2d(h, &self.conv1, SAME);
         let h = group_norm(h, &self.norm2, Activation::Silu);
@@ -208,7 +214,8 @@ impl Classifier {
         self.head.weight.val().device()
     }
 
-    /// What a picture looks like to the classifier: everything but where things are, before the last nonlinearity.
+    /// What a picture looks like to the classifier: the pooled features, before the last nonlinearity, so that their
+    /// distribution is closer to the Gaussian that a Fréchet distance takes it for.
     ///
     /// # Panics
     /// If the images are not of the size and channels of the configuration.

@@ -27,7 +27,7 @@ pub struct Augment {
 impl Default for Augment {
     fn default() -> Self {
         Self {
-            shift_px: 2,
+            shift_px: 1,
             mirror: true,
         }
     }
@@ -116,9 +116,9 @@ pub(super) fn upload(images: Array4<f32>, device: &Device) -> Tensor<4> {
 pub fn classifier_recipe(seed: u64) -> TrainConfig {
     TrainConfig {
         batch_size: 64,
-        epochs: 6,
-        lr: 3e-3,
-        warmup_epochs: 0.2,
+        epochs: 8,
+        lr: 4e-3,
+        warmup_epochs: 0.3,
         weight_decay: 0.05,
         betas: [0.9, 0.99],
         ema_decay: 0.998,
