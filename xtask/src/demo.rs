@@ -93,7 +93,8 @@ fn run(sh: &Shell, program: &Path, step: Step, out: &Path) -> Result<Done> {
     let command = sh.cmd(program).args(&step.args).args(step.entry()).quiet();
     match &step.printed {
         Some(file) => workspace::write(file, format!("{}\n", command.read()?).as_bytes())?,
-        None => command.run()?,
+        // Where its files are is in the report.
+        None => command.ignore_stdout().run()?,
     }
     if !step.product.exists() {
         bail!(

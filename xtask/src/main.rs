@@ -16,6 +16,7 @@ mod workspace;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 use xshell::Shell;
 
 /// Pipelines and chores of Tessera.
@@ -36,9 +37,19 @@ enum Command {
     Tidy,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     let sh = Shell::new()?;
-    match Cli::parse().command {
+    match command {
         Command::Demo(demo) => demo.run(&sh),
         Command::Ci => ci::run(&sh),
         Command::Tidy => tidy::run(),

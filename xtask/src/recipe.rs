@@ -97,9 +97,9 @@ impl Recipe {
             Step::new("calibrate", entropy.clone())
                 .flag("--vae", vae_model(out))
                 .flag("--data", data)
-                .words(PICTURES)
                 .flag("-o", out.join("calibration.json"))
-                .flag("--plot", entropy),
+                .flag("--plot", entropy)
+                .words("--overwrite"),
             Step::new("train ar", model(out).join("model.json"))
                 .in_folder(&ar)
                 .flag("--data", data)

@@ -4,7 +4,7 @@ use crate::data::Data;
 use crate::recipe::{self, Recipe, Step};
 use crate::workspace;
 use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -104,46 +104,69 @@ impl Report<'_> {
 /// Tables of what a command printed: one of its single figures, and one of each list of records. Matrices and long
 /// lists are left to the plots.
 fn figures(json: &Value) -> String {
-    let (mut rows, mut tables) = (Vec::new(), String::new());
-    collect("", json, &mut rows, &mut tables);
+    let classes = json["classes"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut tables = Tables {
+        classes,
+        rows: Vec::new(),
+        records: String::new(),
+    };
+    tables.collect("", json);
     let mut text = String::new();
-    if !rows.is_empty() {
-        text += &table(&["figure".into(), "value".into()], &rows);
+    if !tables.rows.is_empty() {
+        text += &table(&["figure".into(), "value".into()], &tables.rows);
     }
-    text + &tables
+    text + &tables.records
 }
 
-fn collect(path: &str, value: &Value, rows: &mut Vec<Vec<String>>, tables: &mut String) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map.iter().filter(|(key, _)| *key != "schema") {
-                let path = match path {
-                    "" => words(key),
-                    path => format!("{path}: {}", words(key)),
-                };
-                collect(&path, value, rows, tables);
+struct Tables<'a> {
+    /// What a list of as many records is about.
+    classes: &'a [Value],
+    rows: Vec<Vec<String>>,
+    records: String,
+}
+
+impl Tables<'_> {
+    fn collect(&mut self, path: &str, value: &Value) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map.iter().filter(|(key, _)| *key != "schema") {
+                    let path = match path {
+                        "" => words(key),
+                        path => format!("{path}: {}", words(key)),
+                    };
+                    self.collect(&path, value);
+                }
+            }
+            Value::Array(items) => match self.records(items) {
+                Some(records) => self.records += &records,
+                None => self
+                    .rows
+                    .extend(list(items).map(|list| vec![path.to_owned(), list])),
+            },
+            value => self
+                .rows
+                .extend(scalar(value).map(|value| vec![path.to_owned(), value])),
+        }
+    }
+
+    /// A list of objects of scalars as a table, with the classes in front if it has one for each.
+    fn records(&self, items: &[Value]) -> Option<String> {
+        let keys: Vec<&String> = items.first()?.as_object()?.keys().collect();
+        let row = |item: &Value| {
+            keys.iter()
+                .map(|key| scalar(&item[key.as_str()]))
+                .collect::<Option<Vec<_>>>()
+        };
+        let mut rows = items.iter().map(row).collect::<Option<Vec<_>>>()?;
+        let mut head: Vec<String> = keys.iter().map(|key| words(key)).collect();
+        if items.len() == self.classes.len() {
+            head.insert(0, "class".into());
+            for (row, class) in rows.iter_mut().zip(self.classes) {
+                row.insert(0, scalar(class)?);
             }
         }
-        Value::Array(items) => match records(items) {
-            Some(records) => *tables += &records,
-            None => rows.extend(list(items).map(|list| vec![path.to_owned(), list])),
-        },
-        value => rows.extend(scalar(value).map(|value| vec![path.to_owned(), value])),
+        Some(table(&head, &rows))
     }
-}
-
-/// A list of objects of scalars as a table.
-fn records(items: &[Value]) -> Option<String> {
-    let first: &Map<String, Value> = items.first()?.as_object()?;
-    let keys: Vec<&String> = first.keys().collect();
-    let row = |item: &Value| {
-        keys.iter()
-            .map(|key| scalar(&item[key.as_str()]))
-            .collect::<Option<Vec<_>>>()
-    };
-    let rows = items.iter().map(row).collect::<Option<Vec<_>>>()?;
-    let head: Vec<String> = keys.iter().map(|key| words(key)).collect();
-    Some(table(&head, &rows))
 }
 
 fn list(items: &[Value]) -> Option<String> {
@@ -225,6 +248,17 @@ mod tests {
         );
         assert!(
             !text.contains("confusion") && !text.contains("schema"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_record_of_every_class_is_named_by_it() {
+        let printed =
+            json!({ "classes": ["coat", "bag"], "per_class": [{ "agreed": 3 }, { "agreed": 1 }] });
+        let text = figures(&printed);
+        assert!(
+            text.contains("| class | agreed |\n|---|---|\n| coat | 3 |\n| bag | 1 |\n"),
             "{text}"
         );
     }
