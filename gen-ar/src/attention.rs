@@ -33,8 +33,31 @@ impl Attention {
     /// - x: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_model]`
     pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
-        let [q, k, v] =
-            split_linear(x, &self.qkv).map(|x| split_heads(x, self.heads).swap_dims(1, 2));
+        self.attend(split_linear(x, &self.qkv), dropout)
+    }
+
+    /// What `queries` see in `x`: [`forward`](Self::forward) where only some of its rows are wanted.
+    ///
+    /// # Shapes
+    /// - queries: `[batch, wanted, d_model]`
+    /// - x: `[batch, seq, d_model]`
+    /// - output: `[batch, wanted, d_model]`
+    pub fn forward_rows(
+        &self,
+        queries: Tensor<3>,
+        x: Tensor<3>,
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<3> {
+        let [q, k, v] = columns(&self.qkv);
+        let project = |x, part| ops::linear(x, &part, Activation::None);
+        self.attend(
+            [project(queries, q), project(x.clone(), k), project(x, v)],
+            dropout,
+        )
+    }
+
+    fn attend(&self, qkv: [Tensor<3>; 3], dropout: &mut Dropout<'_>) -> Tensor<3> {
+        let [q, k, v] = qkv.map(|x| split_heads(x, self.heads).swap_dims(1, 2));
         let y = merge_heads(attend(q, k, v, false, dropout));
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }

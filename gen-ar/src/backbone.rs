@@ -81,11 +81,17 @@ impl GenAr {
         let table = Tensor::cat(vec![kept, self.mask_token.val().reshape([1, width])], 0);
         let x = table.select(0, visible.restore(batch, seq, buffer, &device));
         let mut x = x.reshape([batch, buffer + seq, width]) + self.decoder_pos_embed_learned.val();
-        for block in &self.decoder_blocks {
+        let (last, blocks) = self
+            .decoder_blocks
+            .split_last()
+            .expect("a valid config has depth");
+        for block in blocks {
             x = block.forward(x, dropout);
         }
         let rows = wanted.rows(buffer + seq, buffer, &device);
-        let x = x.reshape([batch * (buffer + seq), width]).select(0, rows);
+        let x = last
+            .forward_rows(x, rows, dropout)
+            .reshape([wanted.total(), width]);
         let positions = self.output_pos_embed.val().squeeze_dim::<2>(0);
         ops::layer_norm(x, &self.decoder_norm) + positions.select(0, wanted.rows(0, 0, &device))
     }

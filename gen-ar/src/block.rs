@@ -7,7 +7,7 @@ use crate::dropout::Dropout;
 use crate::init::Init;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation};
 
@@ -57,6 +57,28 @@ impl Block {
     /// - output: `[batch, seq, d_model]`
     pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
         let x = x.clone() + self.attn.forward(ops::layer_norm(x, &self.norm1), dropout);
+        x.clone() + self.mlp.forward(ops::layer_norm(x, &self.norm2), dropout)
+    }
+
+    /// Some rows of [`forward`](Self::forward) alone, at their cost: the last block of a stack need not compute what
+    /// nobody reads.
+    ///
+    /// # Shapes
+    /// - x: `[batch, seq, d_model]`
+    /// - rows: `[batch * wanted]`, numbers of rows of `[batch * seq, d_model]`, as many in each of the batch
+    /// - output: `[batch, wanted, d_model]`
+    pub fn forward_rows(
+        &self,
+        x: Tensor<3>,
+        rows: Tensor<1, Int>,
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<3> {
+        let ([batch, seq, width], [total]) = (x.dims(), rows.dims());
+        let kept = x.clone().reshape([batch * seq, width]).select(0, rows);
+        let kept = kept.reshape([batch, total / batch, width]);
+        let queries = ops::layer_norm(kept.clone(), &self.norm1);
+        let all = ops::layer_norm(x, &self.norm1);
+        let x = kept + self.attn.forward_rows(queries, all, dropout);
         x.clone() + self.mlp.forward(ops::layer_norm(x, &self.norm2), dropout)
     }
 }

@@ -24,17 +24,18 @@ impl GenAr {
     }
 
     /// Writes `config.json` and `model.safetensors` into `dir`, which is made if absent; the weights come last.
+    /// A `dtype` of 16 bits halves the file and rounds every weight.
     ///
     /// # Errors
     /// [`Error::Weights`] when a file cannot be written.
-    pub fn save_dir(&self, dir: impl AsRef<Path>) -> Result<()> {
+    pub fn save_dir(&self, dir: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
         let dir = dir.as_ref();
         let json =
             serde_json::to_string_pretty(&self.config).expect("a config has string keys only");
         write_atomically(&dir.join(CONFIG_FILE), |file| writeln!(file, "{json}"))?;
         Ok(self
             .weights()
-            .write(dir.join(WEIGHTS_FILE), BTreeMap::new(), WeightDtype::F32)?)
+            .write(dir.join(WEIGHTS_FILE), BTreeMap::new(), dtype)?)
     }
 
     /// Reads what [`save_dir`](Self::save_dir) wrote, or a released checkpoint's tensors with a config beside them.

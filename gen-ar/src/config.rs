@@ -205,7 +205,12 @@ impl GenArConfig {
         share("label_drop_prob", self.label_drop_prob)?;
         share("mask_ratio_min", self.mask_ratio_min)?;
         let spread = self.mask_ratio_std;
-        check("mask_ratio_std", spread > 0.0 && spread.is_finite(), "above 0", spread.to_string())?;
+        check(
+            "mask_ratio_std",
+            spread > 0.0 && spread.is_finite(),
+            "above 0",
+            spread.to_string(),
+        )?;
         for (field, rate) in [
             ("attn_dropout", self.attn_dropout),
             ("proj_dropout", self.proj_dropout),

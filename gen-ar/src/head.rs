@@ -34,7 +34,7 @@ impl ChannelFinal {
 }
 
 impl GenAr {
-    /// Logits of every dimension given the ones before it.
+    /// Logits of the first `dims` dimensions, each given the ones before it.
     ///
     /// # Shapes
     /// - z: `[tokens, dec.width]`
@@ -47,8 +47,10 @@ impl GenAr {
         first: FirstPosition,
         dropout: &mut Dropout<'_>,
     ) -> Tensor<3> {
+        let dims = indices.dims()[1];
         let c = ops::linear(z, &self.condition_proj, Activation::None);
-        let cond = c.clone().unsqueeze_dim::<3>(1) + self.timesteps_embeddings.val(); // [tokens, dims, width]
+        let timesteps = self.timesteps_embeddings.val().narrow(1, 0, dims);
+        let cond = c.clone().unsqueeze_dim::<3>(1) + timesteps; // [tokens, dims, width]
         let mut x = self.head_inputs(c, indices, first);
         let cond = activation::silu(cond);
         for block in &self.channel_blocks {
@@ -58,19 +60,11 @@ impl GenAr {
         let [scale, shift] = self.channel_final.modulation(cond);
         let x = ops::modulate(x, None, shift, scale);
         // One product per dimension, side by side: cutting x up instead would make its gradient from `dims` zero tensors.
-        let weight = Tensor::stack::<3>(
-            self.channel_heads
-                .iter()
-                .map(|head| head.weight.val())
-                .collect(),
-            0,
-        );
-        let bias = self
-            .channel_heads
-            .iter()
-            .filter_map(|head| head.bias.as_ref())
-            .map(|bias| bias.val());
-        x.swap_dims(0, 1).matmul(weight) + Tensor::stack::<2>(bias.collect(), 0).unsqueeze_dim(1)
+        let heads = &self.channel_heads[..dims];
+        let weight = heads.iter().map(|head| head.weight.val()).collect();
+        let bias = heads.iter().filter_map(|head| head.bias.as_ref());
+        let bias = Tensor::stack::<2>(bias.map(|bias| bias.val()).collect(), 0);
+        x.swap_dims(0, 1).matmul(Tensor::stack::<3>(weight, 0)) + bias.unsqueeze_dim(1)
     }
 
     /// `[tokens, dims, width]`: what the head sees at each dimension, which is the token of the one before it.
@@ -83,29 +77,19 @@ impl GenAr {
         let [tokens, dims] = indices.dims();
         let (levels, width) = (self.config.levels, self.config.ch.width);
         let first = self.first_input(c, first).unsqueeze_dim::<3>(1);
-        if dims == 1 {
+        let rest = dims - 1;
+        if rest == 0 {
             return first;
         }
         // The position's embedding is added to the table's few rows rather than to every token's.
-        let tables = Tensor::stack::<3>(
-            self.token_embeddings
-                .iter()
-                .map(|table| table.weight.val())
-                .collect(),
-            0,
-        );
-        let positions = self
-            .channel_embed
-            .val()
-            .swap_dims(0, 1)
-            .narrow(0, 1, dims - 1); // [dims - 1, 1, width]
-        let tables = (tables + positions).reshape([(dims - 1) * levels, width]);
-        let offsets = int_tensor((0..dims - 1).map(|dim| dim * levels), &tables.device());
-        let rows = indices.narrow(1, 0, dims - 1) + offsets.unsqueeze();
-        let rest = tables
-            .select(0, rows.reshape([tokens * (dims - 1)]))
-            .reshape([tokens, dims - 1, width]);
-        Tensor::cat(vec![first, rest], 1)
+        let tables = self.token_embeddings[..rest].iter();
+        let tables = Tensor::stack::<3>(tables.map(|table| table.weight.val()).collect(), 0);
+        let positions = self.channel_embed.val().swap_dims(0, 1); // [dims, 1, width]
+        let tables = (tables + positions.narrow(0, 1, rest)).reshape([rest * levels, width]);
+        let offsets = int_tensor((0..rest).map(|dim| dim * levels), &tables.device());
+        let rows = indices.narrow(1, 0, rest) + offsets.unsqueeze();
+        let embedded = tables.select(0, rows.reshape([tokens * rest]));
+        Tensor::cat(vec![first, embedded.reshape([tokens, rest, width])], 1)
     }
 
     /// `[tokens, width]`: the head's input at the first dimension.

@@ -22,7 +22,11 @@ impl MaskPlan {
     /// Draws the mask ratio of the step from a normal around 1 cut to `mask_ratio_min..=1`, every image's own masked
     /// positions, as many in each, and which images lose their class.
     pub fn draw(config: &GenArConfig, batch: usize, rng: &mut Rng) -> Self {
-        let ratio = mask_ratio(config.mask_ratio_min.into(), config.mask_ratio_std.into(), rng);
+        let ratio = mask_ratio(
+            config.mask_ratio_min.into(),
+            config.mask_ratio_std.into(),
+            rng,
+        );
         let masked = ((config.seq() as f64 * ratio).ceil() as usize).clamp(1, config.seq());
         let orders = (0..batch).map(|_| rng.permutation(config.seq())).collect();
         let class_dropped = (0..batch)
@@ -171,7 +175,9 @@ mod tests {
     #[test]
     fn the_mask_ratio_has_the_mean_of_the_cut_normal() {
         let mut rng = Rng::new(5, 0);
-        let ratios: Vec<f64> = (0..20_000).map(|_| mask_ratio(0.7, 0.25, &mut rng)).collect();
+        let ratios: Vec<f64> = (0..20_000)
+            .map(|_| mask_ratio(0.7, 0.25, &mut rng))
+            .collect();
         assert!(ratios.iter().all(|r| (0.7..=1.0).contains(r)));
         // Mean of N(1, 0.25²) on [0.7, 1]: 1 - 0.25 (φ(0) - φ(1.2)) / (Φ(0) - Φ(-1.2)).
         let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;

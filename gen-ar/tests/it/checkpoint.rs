@@ -24,7 +24,9 @@ impl Drop for Folder {
 #[test]
 fn a_saved_model_loads_as_it_was() {
     let (folder, device, model) = (Folder::new("save"), Device::flex(), tiny::model());
-    model.save_dir(&folder.0).unwrap();
+    model
+        .save_dir(&folder.0, tessera_train::WeightDtype::F32)
+        .unwrap();
     let loaded = GenAr::load_dir(&folder.0, &device).unwrap();
     assert_eq!(loaded.config(), model.config());
     assert_eq!(
@@ -42,7 +44,9 @@ fn a_saved_model_loads_as_it_was() {
     };
     assert_eq!(image(&bytes), image(&model));
     let before = read("model.safetensors");
-    loaded.save_dir(&folder.0).unwrap();
+    loaded
+        .save_dir(&folder.0, tessera_train::WeightDtype::F32)
+        .unwrap();
     assert_eq!(read("model.safetensors"), before);
 }
 

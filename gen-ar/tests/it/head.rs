@@ -1,10 +1,10 @@
-//! The cached head against the head that sees everything at once.
+//! Fast paths against slow ones: the cached head, and the decoder that computes wanted positions alone.
 
 use super::tiny;
 use burn::tensor::{Device, Int, Tensor};
 use proptest::prelude::*;
 use tessera_backend::Rng;
-use tessera_gen_ar::{Dropout, FirstPosition, GenArConfig};
+use tessera_gen_ar::{Dropout, FirstPosition, GenArConfig, Positions};
 
 fn largest<const D: usize>(x: Tensor<D>) -> f32 {
     x.abs().max().into_scalar::<f32>()
@@ -41,4 +41,24 @@ proptest! {
         let greedy: Tensor<2, Int> = full.argmax(2).squeeze_dim::<2>(2).transpose();
         prop_assert_eq!(greedy.into_data(), drawn.into_data());
     }
+}
+
+/// The features of some positions are those of all, to 1e-5 of the largest.
+#[test]
+fn the_decoder_of_some_positions_equals_the_decoder_of_all() {
+    let (device, config, model) = (Device::flex(), tiny::config(), tiny::model());
+    let visible = Positions::new([vec![3, 7], vec![0, 11]]);
+    let wanted = Positions::new([vec![1, 2, 10], vec![4, 5, 9]]);
+    let all = Positions::new(vec![(0..config.seq()).collect(); 2]);
+    let values = Rng::new(2, 0).normal_tensor([4, config.token_embed_dim], &device);
+    let off = &mut Dropout::off();
+    let encoded = model.encode(Some(values), &visible, &[Some(1), None], off);
+    let some = model.decode(encoded.clone(), &visible, &wanted, off);
+    let rows: Vec<i32> = wanted
+        .iter()
+        .map(|(image, position)| (image * 12 + position) as i32)
+        .collect();
+    let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &device);
+    let all = model.decode(encoded, &visible, &all, off).select(0, rows);
+    assert!(largest(some - all.clone()) < 1e-5 * largest(all));
 }

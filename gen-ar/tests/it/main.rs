@@ -1,5 +1,7 @@
 //! Tests of the generator: against the authors' implementation, and of the properties it promises.
 
+#![allow(clippy::unwrap_used)]
+
 mod checkpoint;
 mod config;
 mod head;

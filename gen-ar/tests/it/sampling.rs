@@ -1,10 +1,11 @@
 //! What the sampler promises: an image depends on its own request alone.
 
 use super::tiny;
+use burn::tensor::Device;
 use ndarray::Axis;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
-use tessera_gen_ar::{Error, GenAr, GenArConfig, ImageRequest, SampleConfig, StepInfo};
+use tessera_gen_ar::{Error, GenAr, GenArConfig, ImageRequest, SampleConfig, StepInfo, Tower};
 
 fn go(_: StepInfo<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -37,6 +38,30 @@ fn an_image_of_a_batch_equals_the_same_image_alone() {
             );
         }
         assert_ne!(batch.index_axis(Axis(0), 0), batch.index_axis(Axis(0), 1));
+    }
+}
+
+/// Wide enough for every product to be cut into the blocks and threads of a real model.
+#[test]
+fn an_image_of_a_batch_equals_the_same_image_alone_at_a_real_width() {
+    let tower = Tower::new(256, 1, 8);
+    let config = GenArConfig {
+        buffer_size: 16,
+        ..GenArConfig::new([8, 8], 16, 64, [tower; 3])
+    };
+    let model = tiny::model_on(&config, &Device::flex());
+    let requests = tiny::requests(5);
+    let batch = generate(&model, &requests, &tiny::sampling(3, 2.5, 1.0));
+    for image in [0, 3] {
+        let alone = generate(
+            &model,
+            &requests[image..=image],
+            &tiny::sampling(3, 2.5, 1.0),
+        );
+        assert_eq!(
+            alone.index_axis(Axis(0), 0),
+            batch.index_axis(Axis(0), image)
+        );
     }
 }
 
@@ -93,7 +118,7 @@ fn the_likeliest_alone_is_greedy() {
 #[test]
 fn a_model_on_an_autodiff_device_samples_the_same() {
     let (config, requests) = (tiny::sampling(4, 2.0, 1.0), tiny::requests(2));
-    let tracked = tiny::model_on(&tiny::config(), &burn::tensor::Device::flex().autodiff());
+    let tracked = tiny::model_on(&tiny::config(), &Device::flex().autodiff());
     assert_eq!(
         generate(&tracked, &requests, &config),
         generate(&tiny::model(), &requests, &config)
@@ -151,7 +176,7 @@ fn a_model_that_is_not_finite_is_an_error_with_its_step() {
         let mut weight = weights.take(name).unwrap();
         weight.data[2] = f32::NAN;
         weights.insert(name, weight);
-        let broken = GenAr::from_weights(&config, weights, &burn::tensor::Device::flex()).unwrap();
+        let broken = GenAr::from_weights(&config, weights, &Device::flex()).unwrap();
         let error = broken
             .generate(&tiny::requests(1), &tiny::sampling(3, 2.0, 1.0), &mut go)
             .unwrap_err();
@@ -258,12 +283,7 @@ fn the_first_position_switch_changes_the_draws() {
         first_position: tessera_gen_ar::FirstPosition::AsTrained,
         ..tiny::config()
     };
-    let trained = GenAr::from_weights(
-        &trained,
-        tiny::model().weights(),
-        &burn::tensor::Device::flex(),
-    )
-    .unwrap();
+    let trained = GenAr::from_weights(&trained, tiny::model().weights(), &Device::flex()).unwrap();
     let config = tiny::sampling(4, 2.0, 1.0);
     assert_ne!(
         generate(&trained, &tiny::requests(2), &config),
