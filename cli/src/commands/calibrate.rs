@@ -1,0 +1,147 @@
+//! `tessera calibrate`: what a quantiser needs to know of a VAE's latents, measured on data.
+
+use crate::args::{DataArgs, Global};
+use crate::{data, latents, output, plot};
+use anyhow::Result;
+use clap::Args;
+use ndarray::Array3;
+use std::path::PathBuf;
+use tessera_quantize::Calibration;
+use tessera_tokenizer::KlVae;
+use tessera_train::data::{Dataset, Split};
+
+/// Measure a VAE's latents on data: scale, clipping, entropy and order of the dimensions.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  \
+    tessera calibrate --vae runs/vae/vae --data pictures/ --bits 6 -o calibration.json --plot entropy.svg")]
+pub struct Calibrate {
+    /// The VAE's folder.
+    #[arg(long, value_name = "DIR")]
+    vae: PathBuf,
+    /// A folder of pictures or of MNIST-style IDX files (their train half).
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Side of the pictures in px; what the VAE was trained on unless given.
+    #[arg(long, value_name = "PX")]
+    img_size: Option<usize>,
+    /// Stop after so many pictures.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Fail on a picture that cannot be read, instead of skipping it with a warning.
+    #[arg(long)]
+    strict: bool,
+    /// Bits per dimension, 1 to 16.
+    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    bits: u8,
+    /// Normalised latents are clipped to this many standard deviations.
+    #[arg(long, default_value_t = 5.0, value_name = "X")]
+    range: f32,
+    /// One scale for all channels and no mean, as the paper, instead of each channel's own.
+    #[arg(long)]
+    global_scale: bool,
+    /// Decides the samples of the posteriors.
+    #[arg(short, long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Also draw the entropy of every dimension.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Print what was measured as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Replace files that exist.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Calibrate {
+    /// Encodes the data, measures, and writes.
+    ///
+    /// # Errors
+    /// A VAE or data that cannot be read, a file that is in the way.
+    pub fn run(self, global: &Global) -> Result<()> {
+        for file in [Some(&self.output), self.plot.as_ref()].into_iter().flatten() {
+            output::file(file, self.overwrite)?;
+        }
+        let device = global.device.open()?;
+        let vae = KlVae::load_dir(&self.vae, &device)?;
+        let size = self.img_size.unwrap_or(vae.config().resolution);
+        vae.check_image_size(size, size)?;
+        let args = DataArgs {
+            data: self.data.clone(),
+            img_size: size,
+            channels: vae.config().in_channels,
+            strict: self.strict,
+        };
+        let all = data::open(&args, Split::Train, global.quiet)?;
+        let count = self.limit.map_or(all.len(), |limit| all.len().min(limit as usize));
+        let cache = latents::encode(&vae, &First { all, count }, &device, global.quiet)?;
+        let calibration = latents::calibrate(&cache, self.bits, self.range, !self.global_scale, self.seed)?;
+        calibration.save(&self.output)?;
+        if let Some(file) = &self.plot {
+            let labels: Vec<String> = (0..calibration.channels).map(|channel| channel.to_string()).collect();
+            let bits: Vec<f64> = calibration.dimensions.iter().map(|dimension| dimension.entropy_bits.into()).collect();
+            let title = format!("Entropy per dimension, {} bits", self.bits);
+            plot::bars(file, &title, &labels, &bits, "entropy (bits)")?;
+        }
+        match self.json {
+            true => output::json(&serde_json::json!({ "schema": "tessera.calibrate/v1", "calibration": calibration })),
+            false => {
+                print(&calibration);
+                println!("{}", self.output.display());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The first pictures of a data set.
+struct First {
+    all: Box<dyn Dataset>,
+    count: usize,
+}
+
+impl Dataset for First {
+    fn name(&self) -> &str {
+        self.all.name()
+    }
+
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.all.label(index)
+    }
+
+    fn class_names(&self) -> &[String] {
+        self.all.class_names()
+    }
+
+    fn image(&self, index: usize) -> tessera_train::Result<Array3<f32>> {
+        self.all.image(index)
+    }
+}
+
+/// A calibration in words.
+pub fn print(calibration: &Calibration) {
+    let Calibration { images, channels, height, width, latent_mean, latent_scale, quantizer, .. } = calibration;
+    println!("{images} pictures, latents of {channels} x {height} x {width}");
+    println!("latent scale {latent_scale:.4} (mean {latent_mean:.4}, std {:.4})", calibration.latent_std);
+    println!("{} bits over ±{}, clip rate {:.4} %", quantizer.bits, quantizer.range, 100.0 * calibration.clip_rate);
+    println!("entropy {:.3} bits per dimension, mse {:.6}", calibration.entropy_bits, calibration.mse);
+    println!("{:>9} {:>8} {:>8} {:>8} {:>9} {:>7}", "dimension", "mean", "std", "clip %", "entropy", "codes %");
+    for (channel, dimension) in calibration.dimensions.iter().enumerate() {
+        println!(
+            "{channel:>9} {:>8.4} {:>8.4} {:>8.4} {:>9.3} {:>7.1}",
+            dimension.mean,
+            dimension.std,
+            100.0 * dimension.clip_rate,
+            dimension.entropy_bits,
+            100.0 * dimension.code_usage
+        );
+    }
+    println!("order {:?}", calibration.order);
+}

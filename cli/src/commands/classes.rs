@@ -1,0 +1,53 @@
+//! `tessera classes`.
+
+use crate::args::Global;
+use crate::bundle::{Bundle, read_info};
+use crate::output;
+use crate::tokenizer::ModelArgs;
+use anyhow::{Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+/// List the classes of a model: their ids and names.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  tessera classes\n  tessera classes boot -m runs/ar/model --json")]
+pub struct Classes {
+    /// Only names that contain this, whatever the case.
+    #[arg(value_name = "GREP")]
+    grep: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Class<'a> {
+    id: usize,
+    name: &'a str,
+}
+
+impl Classes {
+    /// Prints the classes.
+    ///
+    /// # Errors
+    /// When the model cannot be opened, or no class matches.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let info = match &self.model.model {
+            Some(folder) => read_info(folder)?,
+            None => Bundle::open(None, &global.device.open()?)?.info,
+        };
+        let grep = self.grep.as_deref().unwrap_or_default().to_lowercase();
+        let classes = info.class_names.iter().enumerate().filter(|(_, name)| name.to_lowercase().contains(&grep));
+        let classes: Vec<Class<'_>> = classes.map(|(id, name)| Class { id, name }).collect();
+        if self.json {
+            return output::json(&serde_json::json!({ "schema": "tessera.classes/v1", "model": info.name, "classes": classes }));
+        }
+        ensure!(!classes.is_empty(), "no class of {} contains {grep:?}; it has {}", info.name, info.class_names.len());
+        for Class { id, name } in classes {
+            println!("{id}\t{name}");
+        }
+        Ok(())
+    }
+}

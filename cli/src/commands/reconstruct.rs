@@ -1,0 +1,223 @@
+//! `tessera reconstruct`: what the tokenizer keeps of a picture, before and after its latents are quantised.
+
+use crate::args::Global;
+use crate::output;
+use crate::pictures::{Picture, PictureArgs, Pictures, all_done};
+use crate::tokenizer::Tokenizer;
+use anyhow::{Context, Result};
+use clap::Args;
+use ndarray::Array4;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use tessera_quantize::{MomentsBuilder, Quantizer, QuantizerConfig};
+use tessera_tokenizer::{GridStyle, Pixels, difference, grid, psnr, ssim};
+
+/// Pictures that a grid shows at most.
+const GRID_ROWS: usize = 32;
+/// What the grid's differences are multiplied with, to be seen.
+const GAIN: f32 = 4.0;
+
+/// Send pictures through the tokenizer and measure what is lost, without and with quantisation.
+///
+/// Pictures are centre-cropped to the model's size, or centred on black where they are smaller. With -o, each becomes
+/// NAME.png (latents left continuous) and NAME-6bit.png for every width in --bits.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  \
+    tessera reconstruct -i photo.png -o out --grid\n  \
+    tessera reconstruct -i 'photos/*.jpg' --vae runs/vae/vae --bits 3,4,5,6 --json\n  \
+    tessera reconstruct --data fashion-mnist/ --limit 100")]
+pub struct Reconstruct {
+    #[command(flatten)]
+    pictures: PictureArgs,
+    /// A model folder; the built-in model unless given.
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "vae")]
+    model: Option<PathBuf>,
+    /// A VAE's folder instead of a model; without --calibration the pictures themselves give the scale.
+    #[arg(long, value_name = "DIR")]
+    vae: Option<PathBuf>,
+    /// What `tessera calibrate` measured on that VAE.
+    #[arg(long, value_name = "FILE", requires = "vae")]
+    calibration: Option<PathBuf>,
+    /// Widths to compare, in bits per dimension, 1 to 16 each.
+    #[arg(long, default_value = "3,4,5,6", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=16), value_name = "N,…")]
+    bits: Vec<u8>,
+    /// Normalised latents are clipped to this many standard deviations; the model's own unless given.
+    #[arg(long, value_name = "X")]
+    range: Option<f32>,
+    /// Folder for the reconstructions; figures only unless given.
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Also write grid.png, a row per picture (32 at most): original, continuous, each width, 4 x the last one's error.
+    #[arg(long, requires = "output")]
+    grid: bool,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Write into a folder that is not empty.
+    #[arg(long, requires = "output")]
+    overwrite: bool,
+}
+
+/// How near a reconstruction is to its original.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Quality {
+    /// In dB; `null` in JSON when the pictures are identical.
+    psnr: f64,
+    ssim: f64,
+}
+
+/// One picture's figures, continuous first, then in the order of `--bits`.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    continuous: Quality,
+    quantised: Vec<Quality>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    tokenizer: &'a str,
+    vae_sha256: &'a str,
+    picture_size: usize,
+    bits: &'a [u8],
+    range: f32,
+    pictures: &'a [Row],
+    mean: Row,
+}
+
+impl Reconstruct {
+    /// Reconstructs, measures and writes.
+    ///
+    /// # Errors
+    /// A model or picture that cannot be read, an output folder that is in use.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let device = global.device.open()?;
+        let tokenizer = match &self.vae {
+            Some(vae) => Tokenizer::of_vae(vae, self.calibration.as_deref(), &device)?,
+            None => Tokenizer::of_model(self.model.as_deref(), &device)?,
+        };
+        let pictures = Pictures::open(&self.pictures, &tokenizer, global.quiet)?;
+        if let Some(folder) = &self.output {
+            output::folder(folder, self.overwrite)?;
+        }
+        let base = self.quantizer(&tokenizer, &pictures, global)?;
+        let quantizers = self.bits.iter().map(|&bits| Quantizer::new(QuantizerConfig { bits, ..base.clone() }));
+        let quantizers = quantizers.collect::<Result<Vec<_>, _>>()?;
+        let (mut rows, mut cells) = (Vec::new(), Vec::new());
+        let failed = pictures.batches(&tokenizer, |batch| {
+            for (picture, versions) in batch.iter().zip(versions(&tokenizer, &quantizers, &batch)?) {
+                rows.push(measure(&picture.name, &versions)?);
+                if let Some(folder) = &self.output {
+                    self.write(folder, &picture.name, &versions)?;
+                }
+                if self.grid && rows.len() <= GRID_ROWS {
+                    let error = difference(&versions[0], &versions[versions.len() - 1], GAIN)?;
+                    cells.extend(versions.into_iter().chain([error]));
+                }
+            }
+            Ok(())
+        })?;
+        if let Some(folder) = self.output.as_ref().filter(|_| self.grid) {
+            let picture = grid(&cells, self.bits.len() + 3, GridStyle::default())?;
+            output::picture(&folder.join("grid.png"), &picture, &[])?;
+        }
+        self.report(&tokenizer, base.range, &rows)?;
+        all_done(failed, pictures.len())
+    }
+
+    /// The model's quantiser, or one measured on the pictures' own latents.
+    fn quantizer(&self, tokenizer: &Tokenizer, pictures: &Pictures, global: &Global) -> Result<QuantizerConfig> {
+        let mut config = match &tokenizer.quantizer {
+            Some(config) => config.clone(),
+            None => {
+                let mut moments = MomentsBuilder::new();
+                pictures.batches(tokenizer, |batch| {
+                    let images: Vec<_> = batch.into_iter().map(|picture| picture.image).collect();
+                    Ok(moments.add(tokenizer.encode(&images).view())?)
+                })?;
+                if !global.quiet {
+                    eprintln!("note: the latents' scale is measured on these {} pictures; see --calibration", pictures.len());
+                }
+                moments.finish()?.quantizer_config(6, QuantizerConfig::default().range, true)
+            }
+        };
+        config.range = self.range.unwrap_or(config.range);
+        Ok(config)
+    }
+
+    fn write(&self, folder: &Path, name: &str, versions: &[Pixels]) -> Result<()> {
+        output::picture(&folder.join(format!("{name}.png")), &versions[1], &[])?;
+        for (bits, version) in self.bits.iter().zip(&versions[2..]) {
+            output::picture(&folder.join(format!("{name}-{bits}bit.png")), version, &[])?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, tokenizer: &Tokenizer, range: f32, rows: &[Row]) -> Result<()> {
+        let mean = mean(rows).context("no picture to measure")?;
+        if self.json {
+            return output::json(&Report {
+                schema: "tessera.reconstruct/v1",
+                tokenizer: &tokenizer.name,
+                vae_sha256: &tokenizer.sha256,
+                picture_size: tokenizer.picture_size,
+                bits: &self.bits,
+                range,
+                pictures: rows,
+                mean,
+            });
+        }
+        let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(7);
+        let heads = self.bits.iter().map(|bits| format!("{bits} bits"));
+        let heads: String = ["continuous".into()].into_iter().chain(heads).map(|head: String| format!("  {head:>14}")).collect();
+        println!("{:width$}{heads}\n{:width$}{}", "picture", "", "  PSNR dB   SSIM".repeat(self.bits.len() + 1));
+        for row in rows.iter().chain([&mean]) {
+            let qualities = [&row.continuous].into_iter().chain(&row.quantised);
+            let figures: String = qualities.map(|Quality { psnr, ssim }| format!("  {psnr:7.2} {ssim:6.4}")).collect();
+            println!("{:width$}{figures}", row.name);
+        }
+        Ok(())
+    }
+}
+
+/// For each picture of a batch: the original, its continuous reconstruction, and one for each quantiser.
+fn versions(tokenizer: &Tokenizer, quantizers: &[Quantizer], batch: &[Picture]) -> Result<Vec<Vec<Pixels>>> {
+    let images: Vec<_> = batch.iter().map(|picture| picture.image.clone()).collect();
+    let latents = tokenizer.encode(&images);
+    let [height, width] = tokenizer.grid();
+    let quantised = quantizers.iter().map(|quantizer| -> Result<Array4<f32>> {
+        let indices = quantizer.quantize(latents.view())?;
+        Ok(quantizer.dequantize(indices.view(), height, width)?)
+    });
+    let mut columns = vec![images.iter().map(|image| tokenizer.finish(image.view())).collect::<Result<Vec<_>>>()?];
+    for latents in [Ok(latents.clone())].into_iter().chain(quantised) {
+        columns.push(tokenizer.decode(latents?)?);
+    }
+    Ok((0..batch.len()).map(|i| columns.iter().map(|column| column[i].clone()).collect()).collect())
+}
+
+fn measure(name: &str, versions: &[Pixels]) -> Result<Row> {
+    let quality = |version| -> Result<Quality> {
+        Ok(Quality { psnr: psnr(&versions[0], version)?, ssim: ssim(&versions[0], version)? })
+    };
+    Ok(Row {
+        name: name.into(),
+        continuous: quality(&versions[1])?,
+        quantised: versions[2..].iter().map(quality).collect::<Result<_>>()?,
+    })
+}
+
+/// The mean of every column.
+fn mean(rows: &[Row]) -> Option<Row> {
+    let first = rows.first()?;
+    let column = |of: &dyn Fn(&Row) -> Quality| Quality {
+        psnr: rows.iter().map(|row| of(row).psnr).sum::<f64>() / rows.len() as f64,
+        ssim: rows.iter().map(|row| of(row).ssim).sum::<f64>() / rows.len() as f64,
+    };
+    Some(Row {
+        name: "mean".into(),
+        continuous: column(&|row| row.continuous),
+        quantised: (0..first.quantised.len()).map(|i| column(&|row| row.quantised[i])).collect(),
+    })
+}

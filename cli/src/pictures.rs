@@ -1,0 +1,246 @@
+//! Pictures named on the command line, brought to the size a tokenizer reads.
+
+use crate::args::DataArgs;
+use crate::tokenizer::Tokenizer;
+use crate::{data, interrupt};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::{ArgGroup, Args};
+use ndarray::Array3;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use tessera_train::data::{Dataset, Split};
+
+/// Endings of the files that are taken from folders.
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
+/// Where pictures come from.
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("pictures").required(true).args(["input", "data"]))]
+pub struct PictureArgs {
+    /// Pictures: files, folders, or patterns with * in the file name.
+    #[arg(short, long, num_args = 1.., value_name = "PATH")]
+    pub input: Vec<PathBuf>,
+    /// A folder with a sub-folder per class, or of MNIST-style IDX files (their test half).
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Take the train half of IDX files.
+    #[arg(long, requires = "data")]
+    pub train_split: bool,
+    /// Stop after so many pictures.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+}
+
+/// One picture as a tokenizer reads it.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// Its file's name without the ending, or its number in the data; unique among a command's pictures.
+    pub name: String,
+    /// Its class, where the data has classes.
+    pub label: Option<u32>,
+    /// `[channels, height, width]`, in `[-1, 1]`.
+    pub image: Array3<f32>,
+}
+
+/// The pictures of a command, read when they are asked for.
+pub enum Pictures {
+    /// Single files, with their unique names.
+    Files(Vec<(PathBuf, String)>),
+    /// A data set and how many of its pictures are taken.
+    Data(Box<dyn Dataset>, usize),
+}
+
+impl Pictures {
+    /// Finds the pictures; each is read later.
+    ///
+    /// # Errors
+    /// When a path does not exist, a pattern matches nothing, or no picture is found.
+    pub fn open(args: &PictureArgs, tokenizer: &Tokenizer, quiet: bool) -> Result<Self> {
+        let limit = args.limit.map_or(usize::MAX, |limit| limit as usize);
+        let Some(folder) = &args.data else {
+            let mut files = find(&args.input)?;
+            files.truncate(limit);
+            return Ok(Self::Files(named(files)));
+        };
+        let split = if args.train_split { Split::Train } else { Split::Test };
+        let args = DataArgs {
+            data: folder.clone(),
+            img_size: tokenizer.img_size,
+            channels: tokenizer.vae.config().in_channels,
+            strict: false,
+        };
+        let data = data::open(&args, split, quiet)?;
+        let count = data.len().min(limit);
+        Ok(Self::Data(data, count))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Files(files) => files.len(),
+            Self::Data(_, count) => *count,
+        }
+    }
+
+    /// The names of the classes, none for single files.
+    pub fn class_names(&self) -> &[String] {
+        match self {
+            Self::Files(_) => &[],
+            Self::Data(data, _) => data.class_names(),
+        }
+    }
+
+    /// Picture `index`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn get(&self, index: usize, tokenizer: &Tokenizer) -> Result<Picture> {
+        match self {
+            Self::Files(files) => {
+                let (path, name) = &files[index];
+                Ok(Picture { name: name.clone(), label: None, image: tokenizer.prepare(path)? })
+            }
+            Self::Data(data, _) => Ok(Picture {
+                name: format!("{index:05}"),
+                label: Some(data.label(index) as u32),
+                image: data.image(index)?,
+            }),
+        }
+    }
+
+    /// Gives all pictures in batches to `each`; one that cannot be read is named on stderr and left out. Returns how
+    /// many were.
+    ///
+    /// # Errors
+    /// When `each` fails or Ctrl-C is pressed.
+    pub fn batches(&self, tokenizer: &Tokenizer, mut each: impl FnMut(Vec<Picture>) -> Result<()>) -> Result<usize> {
+        let (mut failed, indices) = (0, (0..self.len()).collect::<Vec<_>>());
+        for chunk in indices.chunks(tokenizer.batch()) {
+            let mut batch = Vec::with_capacity(chunk.len());
+            for &index in chunk {
+                match self.get(index, tokenizer) {
+                    Ok(picture) => batch.push(picture),
+                    Err(error) => {
+                        failed += 1;
+                        eprintln!("error: {error:#}");
+                    }
+                }
+            }
+            if !batch.is_empty() {
+                each(batch)?;
+            }
+            if interrupt::requested() {
+                bail!("stopped after {} of {} pictures", chunk[chunk.len() - 1] + 1, self.len());
+            }
+        }
+        ensure!(failed < self.len(), "none of the {failed} pictures could be read");
+        Ok(failed)
+    }
+}
+
+/// Says at the end what [`Pictures::batches`] left out.
+///
+/// # Errors
+/// When that is anything.
+pub fn all_done(failed: usize, of: usize) -> Result<()> {
+    ensure!(failed == 0, "{failed} of {of} pictures could not be read; the others are done");
+    Ok(())
+}
+
+/// The files that paths stand for: themselves, the pictures of a folder and its sub-folders, or a pattern's matches.
+fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        let name = last(path);
+        if path.is_dir() {
+            let before = files.len();
+            walk(path, &mut files)?;
+            ensure!(files.len() > before, "{}: expected pictures ({}), found none", path.display(), ENDINGS.join(", "));
+        } else if path.exists() || !name.contains('*') {
+            ensure!(path.exists(), "{}: no such file", path.display());
+            files.push(path.clone());
+        } else {
+            let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+            let matches = entries(folder)?.into_iter().filter(|entry| entry.is_file() && glob(&name, &last(entry)));
+            let before = files.len();
+            files.extend(matches);
+            ensure!(files.len() > before, "{}: no file matches", path.display());
+        }
+    }
+    Ok(files)
+}
+
+/// The last part of a path, as it is written.
+fn last(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in entries(folder)? {
+        let ending = entry.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        if entry.is_dir() {
+            walk(&entry, files)?;
+        } else if ENDINGS.contains(&ending.as_str()) {
+            files.push(entry);
+        }
+    }
+    Ok(())
+}
+
+/// What a folder holds, in the order of the names.
+///
+/// # Errors
+/// When it cannot be listed.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let cannot = || anyhow!("{}: cannot list this folder", folder.display());
+    let list = std::fs::read_dir(folder).with_context(cannot)?;
+    let mut paths = list.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().with_context(cannot)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether `name` is what `pattern` says, where `*` stands for any characters.
+fn glob(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(name) = name.strip_prefix(head) else {
+        return false;
+    };
+    name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| glob(rest, &name[at..]))
+}
+
+/// Gives every file its stem as a name, numbered where it was given before.
+fn named(files: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
+    // What the commands call their own picture.
+    let mut taken = BTreeSet::from(["grid".to_owned()]);
+    let mut unique = |path: PathBuf| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let numbered = (2..).map(|number| format!("{stem}-{number}"));
+        let name = std::iter::once(stem.clone()).chain(numbered).find(|name| !taken.contains(name));
+        let name = name.expect("the numbers do not end");
+        taken.insert(name.clone());
+        (path, name)
+    };
+    files.into_iter().map(&mut unique).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, name, holds) in
+            [("*.png", "a.png", true), ("a*b*c", "aXbYbc", true), ("a*", "ba", false), ("*", "", true), ("a.png", "a.png", true)]
+        {
+            assert_eq!(glob(pattern, name), holds, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn files_of_one_name_are_numbered() {
+        let names = named(["a/x.png", "b/x.png", "x-2.png"].map(PathBuf::from).into());
+        assert_eq!(names.into_iter().map(|(_, name)| name).collect::<Vec<_>>(), ["x", "x-2", "x-2-2"]);
+    }
+}
