@@ -2,8 +2,11 @@
 
 use super::frechet::{FeatureStats, frechet_distance};
 use crate::error::{Error, Result};
-use ndarray::{ArrayView2, Axis};
+use ndarray::{Array1, ArrayView2, Axis};
 use serde::Serialize;
+
+/// Draws that a floor is the mean of, if there are pictures enough: one alone may be off by a factor of two.
+const FLOOR_DRAWS: usize = 16;
 
 /// How often the classifier recognises what was asked for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,14 +79,17 @@ pub struct Frechet {
     pub test_count: usize,
     /// Between the generated pictures and the test pictures.
     pub distance: f64,
-    /// Between as many real training pictures and the test pictures: what the best generator could reach.
+    /// Between as many real training pictures and the test pictures, the mean over several draws: what the best
+    /// generator could reach.
     pub floor: f64,
+    /// The standard deviation of one such draw; 0 if the training pictures give only one.
+    pub floor_std: f64,
 }
 
 impl Frechet {
     /// From the features, `[pictures, features]`, of generated pictures, real training pictures and real test pictures.
-    /// Of the training pictures `count` evenly spaced ones make the floor, so that data in the order of their classes
-    /// give all classes.
+    /// Every draw for the floor is `count` evenly spaced training pictures, so that data in the order of their classes
+    /// give all classes; draws have no picture in common.
     ///
     /// # Errors
     /// [`Error::Judgement`] when there are fewer training pictures than generated ones, or as [`FeatureStats::from_rows`].
@@ -100,15 +106,22 @@ impl Frechet {
                 found: available.to_string(),
             });
         }
-        let spaced: Vec<usize> = (0..count).map(|i| i * available / count).collect();
-        let real = FeatureStats::from_rows(train.select(Axis(0), &spaced).view())?;
         let generated = FeatureStats::from_rows(generated)?;
         let test = FeatureStats::from_rows(test)?;
+        let draws = (available / count).min(FLOOR_DRAWS);
+        let floors = (0..draws).map(|draw| {
+            let spaced: Vec<usize> = (0..count).map(|i| i * available / count + draw).collect();
+            let real = FeatureStats::from_rows(train.select(Axis(0), &spaced).view())?;
+            frechet_distance(&real, &test)
+        });
+        let floors: Array1<f64> = floors.collect::<Result<_>>()?;
+        let floor = floors.sum() / draws as f64;
         Ok(Self {
             count,
             test_count: test.count,
             distance: frechet_distance(&generated, &test)?,
-            floor: frechet_distance(&real, &test)?,
+            floor,
+            floor_std: floors.std(if draws > 1 { 1.0 } else { 0.0 }),
         })
     }
 }

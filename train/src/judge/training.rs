@@ -112,7 +112,8 @@ pub(super) fn upload(images: Array4<f32>, device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// How [`ClassifierConfig::small`] is trained well and quickly.
+/// How [`ClassifierConfig::small`] is trained well and quickly: Fashion-MNIST, padded to 32 pixels, to 92.8 % of its test
+/// set within some 500 seconds of CPU time.
 pub fn classifier_recipe(seed: u64) -> TrainConfig {
     TrainConfig {
         batch_size: 64,

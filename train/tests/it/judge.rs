@@ -506,6 +506,7 @@ fn the_floor_falls_with_the_number_of_pictures() {
     println!("{few:?} {many:?}");
     assert_eq!((few.count, few.test_count), (50, 1000));
     assert!(few.floor > 4.0 * many.floor);
+    assert!(few.floor_std > 0.0 && few.floor_std < few.floor);
     // The same distribution: the distance is of the size of its floor, however many there are.
     for frechet in [few, many] {
         assert!((0.5..2.0).contains(&(frechet.distance / frechet.floor)));
@@ -529,6 +530,9 @@ fn the_floor_needs_as_many_real_pictures_and_takes_them_from_everywhere() {
     test.slice_mut(s![..500, ..]).mapv_inplace(|x| x + 50.0);
     let judged = Frechet::of(test.view(), train.view(), test.view()).unwrap();
     assert!(judged.floor < 1.0, "{}", judged.floor);
+    // As many as there are: one draw, all of them.
+    let all = Frechet::of(train.view(), train.view(), test.view()).unwrap();
+    assert_eq!((all.floor, all.floor_std), (all.distance, 0.0));
 }
 
 #[test]
