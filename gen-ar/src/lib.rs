@@ -2,8 +2,8 @@
 //!
 //! Paper: *Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation* (arXiv 2503.16430), section
 //! 3.2. A masked transformer (MAR's, arXiv 2406.11838) turns the class and the tokens there are into one feature per
-//! position; a small transformer, the head, predicts the dimensions of a token from its feature one after the other,
-//! which a joint vocabulary of `levels^dims` would make impossible.
+//! position; a small transformer, the head, predicts the dimensions of a token from its feature one after the other, each
+//! from `levels` classes, where a joint vocabulary would have `levels^dims`.
 //!
 //! | item | what it is |
 //! |---|---|
