@@ -1,4 +1,4 @@
-//! The backbone (MAR's masked autoencoder, arXiv 2406.11838, section 4.2): the encoder sees the class and the
+//! The backbone (MAR's masked autoencoder, arXiv 2406.11838): the encoder sees the class and the
 //! visible tokens alone, the decoder puts mask tokens where nothing is visible and makes a feature per position.
 
 use crate::GenAr;
