@@ -76,7 +76,7 @@ pub struct GenArConfig {
     pub label_drop_prob: f32,
     /// Smallest share of positions masked in training.
     pub mask_ratio_min: f32,
-    /// Standard deviation of the normal around 1 that the masked share is drawn from (MAR, section 4.3). Grids of few
+    /// Standard deviation of the normal around 1 that the masked share is drawn from (0.25 in MAR). Grids of few
     /// positions want more than the paper's: their last positions are predicted with almost all others known.
     pub mask_ratio_std: f32,
     /// Dropout of attention probabilities in training.
