@@ -1,6 +1,8 @@
 //! What commands leave on disk: folders that are never mixed up with what was there before, and pictures.
 
 use anyhow::{Context, Result, bail};
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::Path;
 use tessera_tokenizer::{Pixels, write_png};
 
@@ -10,10 +12,15 @@ use tessera_tokenizer::{Pixels, write_png};
 /// When it is a file, is not empty, or cannot be made.
 pub fn folder(path: &Path, overwrite: bool) -> Result<()> {
     if path.exists() && !path.is_dir() {
-        bail!("{}: expected a folder to write into, found a file", path.display());
+        bail!(
+            "{}: expected a folder to write into, found a file",
+            path.display()
+        );
     }
-    std::fs::create_dir_all(path).with_context(|| format!("{}: cannot make this folder", path.display()))?;
-    let mut entries = std::fs::read_dir(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    std::fs::create_dir_all(path)
+        .with_context(|| format!("{}: cannot make this folder", path.display()))?;
+    let mut entries =
+        std::fs::read_dir(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     if let (Some(Ok(first)), false) = (entries.next(), overwrite) {
         bail!(
             "{}: expected a new or empty folder, found {} file(s), among them {}; give another -o, or --overwrite",
@@ -34,7 +41,10 @@ pub fn file(path: &Path, overwrite: bool) -> Result<()> {
         bail!("{}: expected a file name, found a folder", path.display());
     }
     if path.exists() && !overwrite {
-        bail!("{}: already exists; give another name, or --overwrite", path.display());
+        bail!(
+            "{}: already exists; give another name, or --overwrite",
+            path.display()
+        );
     }
     Ok(())
 }
@@ -44,15 +54,30 @@ pub fn file(path: &Path, overwrite: bool) -> Result<()> {
 /// # Errors
 /// When it cannot be written.
 pub fn picture(path: &Path, picture: &Pixels, texts: &[(String, String)]) -> Result<()> {
-    let texts: Vec<(&str, &str)> = texts.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+    let texts: Vec<(&str, &str)> = texts
+        .iter()
+        .map(|(key, text)| (key.as_str(), text.as_str()))
+        .collect();
     Ok(write_png(path, picture, &texts, true)?)
+}
+
+/// Prints a result on stdout. A reader that has seen enough, as `head` has, is no fault.
+///
+/// # Errors
+/// When stdout cannot be written for any other reason.
+pub fn text(text: impl Display) -> Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints a result as JSON on stdout.
 ///
 /// # Errors
-/// When it cannot be put as JSON.
+/// When it cannot be put as JSON, or written.
 pub fn json(value: &impl serde::Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    text(serde_json::to_string_pretty(value)?)
 }

@@ -62,7 +62,11 @@ impl Pictures {
             files.truncate(limit);
             return Ok(Self::Files(named(files)));
         };
-        let split = if args.train_split { Split::Train } else { Split::Test };
+        let split = if args.train_split {
+            Split::Train
+        } else {
+            Split::Test
+        };
         let args = DataArgs {
             data: folder.clone(),
             img_size: tokenizer.img_size,
@@ -98,7 +102,11 @@ impl Pictures {
         match self {
             Self::Files(files) => {
                 let (path, name) = &files[index];
-                Ok(Picture { name: name.clone(), label: None, image: tokenizer.prepare(path)? })
+                Ok(Picture {
+                    name: name.clone(),
+                    label: None,
+                    image: tokenizer.prepare(path)?,
+                })
             }
             Self::Data(data, _) => Ok(Picture {
                 name: format!("{index:05}"),
@@ -113,7 +121,11 @@ impl Pictures {
     ///
     /// # Errors
     /// When `each` fails or Ctrl-C is pressed.
-    pub fn batches(&self, tokenizer: &Tokenizer, mut each: impl FnMut(Vec<Picture>) -> Result<()>) -> Result<usize> {
+    pub fn batches(
+        &self,
+        tokenizer: &Tokenizer,
+        mut each: impl FnMut(Vec<Picture>) -> Result<()>,
+    ) -> Result<usize> {
         let (mut failed, indices) = (0, (0..self.len()).collect::<Vec<_>>());
         for chunk in indices.chunks(tokenizer.batch()) {
             let mut batch = Vec::with_capacity(chunk.len());
@@ -130,10 +142,17 @@ impl Pictures {
                 each(batch)?;
             }
             if interrupt::requested() {
-                bail!("stopped after {} of {} pictures", chunk[chunk.len() - 1] + 1, self.len());
+                bail!(
+                    "stopped after {} of {} pictures",
+                    chunk[chunk.len() - 1] + 1,
+                    self.len()
+                );
             }
         }
-        ensure!(failed < self.len(), "none of the {failed} pictures could be read");
+        ensure!(
+            failed < self.len(),
+            "none of the {failed} pictures could be read"
+        );
         Ok(failed)
     }
 }
@@ -143,7 +162,10 @@ impl Pictures {
 /// # Errors
 /// When that is anything.
 pub fn all_done(failed: usize, of: usize) -> Result<()> {
-    ensure!(failed == 0, "{failed} of {of} pictures could not be read; the others are done");
+    ensure!(
+        failed == 0,
+        "{failed} of {of} pictures could not be read; the others are done"
+    );
     Ok(())
 }
 
@@ -155,13 +177,23 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         if path.is_dir() {
             let before = files.len();
             walk(path, &mut files)?;
-            ensure!(files.len() > before, "{}: expected pictures ({}), found none", path.display(), ENDINGS.join(", "));
+            ensure!(
+                files.len() > before,
+                "{}: expected pictures ({}), found none",
+                path.display(),
+                ENDINGS.join(", ")
+            );
         } else if path.exists() || !name.contains('*') {
             ensure!(path.exists(), "{}: no such file", path.display());
             files.push(path.clone());
         } else {
-            let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-            let matches = entries(folder)?.into_iter().filter(|entry| entry.is_file() && glob(&name, &last(entry)));
+            let folder = path
+                .parent()
+                .filter(|folder| *folder != Path::new(""))
+                .unwrap_or(Path::new("."));
+            let matches = entries(folder)?
+                .into_iter()
+                .filter(|entry| entry.is_file() && glob(&name, &last(entry)));
             let before = files.len();
             files.extend(matches);
             ensure!(files.len() > before, "{}: no file matches", path.display());
@@ -172,12 +204,19 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 /// The last part of a path, as it is written.
 fn last(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in entries(folder)? {
-        let ending = entry.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let ending = entry
+            .extension()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
         if entry.is_dir() {
             walk(&entry, files)?;
         } else if ENDINGS.contains(&ending.as_str()) {
@@ -194,7 +233,10 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let cannot = || anyhow!("{}: cannot list this folder", folder.display());
     let list = std::fs::read_dir(folder).with_context(cannot)?;
-    let mut paths = list.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().with_context(cannot)?;
+    let mut paths = list
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<Vec<_>>>()
+        .with_context(cannot)?;
     paths.sort();
     Ok(paths)
 }
@@ -207,7 +249,10 @@ fn glob(pattern: &str, name: &str) -> bool {
     let Some(name) = name.strip_prefix(head) else {
         return false;
     };
-    name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| glob(rest, &name[at..]))
+    name.char_indices()
+        .map(|(at, _)| at)
+        .chain([name.len()])
+        .any(|at| glob(rest, &name[at..]))
 }
 
 /// Gives every file its stem as a name, numbered where it was given before.
@@ -215,9 +260,15 @@ fn named(files: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
     // What the commands call their own picture.
     let mut taken = BTreeSet::from(["grid".to_owned()]);
     let mut unique = |path: PathBuf| {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let numbered = (2..).map(|number| format!("{stem}-{number}"));
-        let name = std::iter::once(stem.clone()).chain(numbered).find(|name| !taken.contains(name));
+        let name = std::iter::once(stem.clone())
+            .chain(numbered)
+            .find(|name| !taken.contains(name));
         let name = name.expect("the numbers do not end");
         taken.insert(name.clone());
         (path, name)
@@ -231,9 +282,13 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_characters() {
-        for (pattern, name, holds) in
-            [("*.png", "a.png", true), ("a*b*c", "aXbYbc", true), ("a*", "ba", false), ("*", "", true), ("a.png", "a.png", true)]
-        {
+        for (pattern, name, holds) in [
+            ("*.png", "a.png", true),
+            ("a*b*c", "aXbYbc", true),
+            ("a*", "ba", false),
+            ("*", "", true),
+            ("a.png", "a.png", true),
+        ] {
             assert_eq!(glob(pattern, name), holds, "{pattern} {name}");
         }
     }
@@ -241,6 +296,9 @@ mod tests {
     #[test]
     fn files_of_one_name_are_numbered() {
         let names = named(["a/x.png", "b/x.png", "x-2.png"].map(PathBuf::from).into());
-        assert_eq!(names.into_iter().map(|(_, name)| name).collect::<Vec<_>>(), ["x", "x-2", "x-2-2"]);
+        assert_eq!(
+            names.into_iter().map(|(_, name)| name).collect::<Vec<_>>(),
+            ["x", "x-2", "x-2-2"]
+        );
     }
 }

@@ -1,20 +1,15 @@
-//! Charts as SVG: bars, and lines over a common axis.
+//! Charts as SVG.
 
 use anyhow::{Result, anyhow, bail};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::io::Write;
-use std::ops::Range;
 use std::path::Path;
 
 /// Width and height of a chart in px.
 const SIZE: (u32, u32) = (900, 480);
-/// The colours of series, told apart by people who do not tell red from green.
-const COLORS: [RGBColor; 5] =
-    [RGBColor(0, 90, 160), RGBColor(220, 120, 0), RGBColor(0, 140, 110), RGBColor(150, 60, 140), RGBColor(110, 110, 110)];
-
-/// A line of a chart: its name and its points.
-pub type Series<'a> = (&'a str, Vec<(f64, f64)>);
+/// The colour of the bars.
+const COLOR: RGBColor = RGBColor(0, 90, 160);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -22,7 +17,13 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 ///
 /// # Errors
 /// When the name does not end in `.svg`, a value is not finite, or the file cannot be written.
-pub fn bars(path: &Path, title: &str, labels: &[String], values: &[f64], y_label: &str) -> Result<()> {
+pub fn bars(
+    path: &Path,
+    title: &str,
+    labels: &[String],
+    values: &[f64],
+    y_label: &str,
+) -> Result<()> {
     let top = upper(values)?;
     svg(path, |area| {
         let count = labels.len().max(1);
@@ -36,56 +37,50 @@ pub fn bars(path: &Path, title: &str, labels: &[String], values: &[f64], y_label
             (true, Some(label)) => label.clone(),
             _ => String::new(),
         };
-        chart.configure_mesh().disable_x_mesh().x_labels(count + 2).x_label_formatter(&name).y_desc(y_label).draw()?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(count + 2)
+            .x_label_formatter(&name)
+            .y_desc(y_label)
+            .draw()?;
         let bar = |(i, &value): (usize, &f64)| {
             let x = i as f64;
-            Rectangle::new([(x - 0.35, 0.0), (x + 0.35, value)], COLORS[0].filled())
+            Rectangle::new([(x - 0.35, 0.0), (x + 0.35, value)], COLOR.filled())
         };
         chart.draw_series(values.iter().enumerate().map(bar))?;
         Ok(())
     })
 }
 
-/// A chart of one or more lines, the vertical axis from zero.
-///
-/// # Errors
-/// As [`bars`].
-pub fn lines(path: &Path, title: &str, x_label: &str, y_label: &str, series: &[Series<'_>]) -> Result<()> {
-    let points = || series.iter().flat_map(|(_, points)| points);
-    let top = upper(&points().map(|point| point.1).collect::<Vec<_>>())?;
-    let across = extent(points().map(|point| point.0));
-    svg(path, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption(title, ("sans-serif", 22))
-            .margin(16)
-            .x_label_area_size(48)
-            .y_label_area_size(64)
-            .build_cartesian_2d(across, 0.0..top)?;
-        chart.configure_mesh().x_desc(x_label).y_desc(y_label).draw()?;
-        for ((name, points), color) in series.iter().zip(COLORS.into_iter().cycle()) {
-            let line = LineSeries::new(points.iter().copied(), color.stroke_width(2));
-            let key = move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2));
-            chart.draw_series(line)?.label(*name).legend(key);
-        }
-        if series.len() > 1 {
-            chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE).draw()?;
-        }
-        Ok(())
-    })
-}
-
 /// Draws in memory, then writes the file whole.
-fn svg(path: &Path, draw: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>) -> Result<()> {
-    if path.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case("svg")) {
-        bail!("{}: charts are written as SVG; expected a name that ends in .svg", path.display());
+fn svg(
+    path: &Path,
+    draw: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>,
+) -> Result<()> {
+    if path
+        .extension()
+        .is_none_or(|ending| !ending.eq_ignore_ascii_case("svg"))
+    {
+        bail!(
+            "{}: charts are written as SVG; expected a name that ends in .svg",
+            path.display()
+        );
     }
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        let drawn = area.fill(&WHITE).map_err(Into::into).and_then(|()| draw(&area));
-        drawn.and_then(|()| area.present().map_err(Into::into)).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
+        let drawn = area
+            .fill(&WHITE)
+            .map_err(Into::into)
+            .and_then(|()| draw(&area));
+        drawn
+            .and_then(|()| area.present().map_err(Into::into))
+            .map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
     }
-    Ok(tessera_train::write_atomically(path, |file| file.write_all(text.as_bytes()))?)
+    Ok(tessera_train::write_atomically(path, |file| {
+        file.write_all(text.as_bytes())
+    })?)
 }
 
 /// The upper end of an axis that begins at zero.
@@ -97,16 +92,6 @@ fn upper(values: &[f64]) -> Result<f64> {
     Ok(if most > 0.0 { 1.08 * most } else { 1.0 })
 }
 
-/// The span of the values, never empty.
-fn extent(values: impl Iterator<Item = f64>) -> Range<f64> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
-    match low < high {
-        true => low..high,
-        false if low.is_finite() => low - 0.5..low + 0.5,
-        false => 0.0..1.0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,10 +100,18 @@ mod tests {
     fn a_chart_holds_its_labels_and_is_refused_under_another_ending() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("chart.svg");
-        bars(&file, "Title", &["zero".into(), "one".into()], &[1.0, 2.5], "bits")?;
+        bars(
+            &file,
+            "Title",
+            &["zero".into(), "one".into()],
+            &[1.0, 2.5],
+            "bits",
+        )?;
         let text = std::fs::read_to_string(&file)?;
-        assert!(text.starts_with("<svg") && text.contains("one") && text.contains("Title"), "{text}");
-        lines(&file, "Title", "x", "y", &[("a", vec![(0.0, 1.0), (1.0, 2.0)]), ("b", vec![(0.0, 0.5)])])?;
+        assert!(
+            text.starts_with("<svg") && text.contains("one") && text.contains("Title"),
+            "{text}"
+        );
         assert!(bars(&folder.path().join("chart.png"), "Title", &[], &[], "bits").is_err());
         assert!(bars(&file, "Title", &["nan".into()], &[f64::NAN], "bits").is_err());
         Ok(())

@@ -37,8 +37,6 @@ pub struct Tokenizer {
     pub img_size: usize,
     /// Side in px of a finished picture, the centre of that.
     pub picture_size: usize,
-    /// The names of the model's classes.
-    pub class_names: Vec<String>,
     /// Where it computes.
     pub device: Device,
 }
@@ -61,7 +59,6 @@ impl Tokenizer {
             quantizer: Some(bundle.info.quantizer),
             img_size: bundle.info.img_size,
             picture_size: bundle.info.picture_size,
-            class_names: bundle.info.class_names,
             device: device.clone(),
         })
     }
@@ -73,8 +70,15 @@ impl Tokenizer {
     pub fn of_vae(folder: &Path, calibration: Option<&Path>, device: &Device) -> Result<Self> {
         let vae = KlVae::load_dir(folder, device)?;
         let calibration = calibration.map(Calibration::load).transpose()?;
-        if let Some(found) = calibration.as_ref().filter(|found| found.channels != vae.config().z_channels) {
-            bail!("the calibration is of {} channels, the VAE has {}", found.channels, vae.config().z_channels);
+        if let Some(found) = calibration
+            .as_ref()
+            .filter(|found| found.channels != vae.config().z_channels)
+        {
+            bail!(
+                "the calibration is of {} channels, the VAE has {}",
+                found.channels,
+                vae.config().z_channels
+            );
         }
         let resolution = vae.config().resolution;
         Ok(Self {
@@ -84,13 +88,16 @@ impl Tokenizer {
             quantizer: calibration.map(|calibration| calibration.quantizer),
             img_size: resolution,
             picture_size: resolution,
-            class_names: Vec::new(),
             device: device.clone(),
         })
     }
 
     fn channels(&self) -> Channels {
-        if self.vae.config().in_channels == 1 { Channels::Grey } else { Channels::Rgb }
+        if self.vae.config().in_channels == 1 {
+            Channels::Grey
+        } else {
+            Channels::Rgb
+        }
     }
 
     /// Rows and columns of a picture's tokens.
@@ -106,7 +113,11 @@ impl Tokenizer {
     pub fn prepare(&self, path: &Path) -> Result<Array3<f32>> {
         let picture = read(path, Some(self.channels()))?;
         let fits = picture.height().max(picture.width()) <= self.picture_size;
-        let picture = if fits { picture } else { center_crop(&picture, self.picture_size)? };
+        let picture = if fits {
+            picture
+        } else {
+            center_crop(&picture, self.picture_size)?
+        };
         Ok(picture.pad(self.img_size, self.img_size)?.to_array())
     }
 
@@ -117,7 +128,11 @@ impl Tokenizer {
     pub fn finish(&self, image: ndarray::ArrayView3<'_, f32>) -> Result<Pixels> {
         let margin = (self.img_size - self.picture_size) / 2;
         let inner = margin..margin + self.picture_size;
-        Ok(Pixels::from_array(image.slice(s![.., inner.clone(), inner]))?)
+        Ok(Pixels::from_array(image.slice(s![
+            ..,
+            inner.clone(),
+            inner
+        ]))?)
     }
 
     /// How many pictures are worked on at once.
@@ -138,22 +153,35 @@ impl Tokenizer {
     /// When a decoded value is not finite.
     pub fn decode(&self, latents: Array4<f32>) -> Result<Vec<Pixels>> {
         let images = data::download(self.vae.decode(data::upload(latents, &self.device)));
-        images.outer_iter().map(|image| self.finish(image)).collect()
+        images
+            .outer_iter()
+            .map(|image| self.finish(image))
+            .collect()
     }
 }
 
 /// The weights of the built-in tokenizer.
-const BUILTIN_VAE: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/fashion/vae/model.safetensors"));
+const BUILTIN_VAE: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../models/fashion/vae/model.safetensors"
+));
 
 /// The last part of a path, in words.
 pub fn base_name(path: &Path) -> String {
     let whole = path.canonicalize().unwrap_or_else(|_| path.into());
-    whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    whole
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// SHA-256 of bytes, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -162,7 +190,13 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// When it cannot be read.
 pub fn sha256_of_file(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
-    let mut file = std::fs::File::open(path).with_context(|| format!("{}: cannot read", path.display()))?;
-    std::io::copy(&mut file, &mut hasher).with_context(|| format!("{}: cannot read", path.display()))?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut file =
+        std::fs::File::open(path).with_context(|| format!("{}: cannot read", path.display()))?;
+    std::io::copy(&mut file, &mut hasher)
+        .with_context(|| format!("{}: cannot read", path.display()))?;
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }

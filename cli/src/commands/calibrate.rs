@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use ndarray::Array3;
 use std::path::PathBuf;
-use tessera_quantize::Calibration;
+use tessera_quantize::{Calibration, Dimension};
 use tessera_tokenizer::KlVae;
 use tessera_train::data::{Dataset, Split};
 
@@ -62,7 +62,10 @@ impl Calibrate {
     /// # Errors
     /// A VAE or data that cannot be read, a file that is in the way.
     pub fn run(self, global: &Global) -> Result<()> {
-        for file in [Some(&self.output), self.plot.as_ref()].into_iter().flatten() {
+        for file in [Some(&self.output), self.plot.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             output::file(file, self.overwrite)?;
         }
         let device = global.device.open()?;
@@ -76,23 +79,34 @@ impl Calibrate {
             strict: self.strict,
         };
         let all = data::open(&args, Split::Train, global.quiet)?;
-        let count = self.limit.map_or(all.len(), |limit| all.len().min(limit as usize));
+        let count = self
+            .limit
+            .map_or(all.len(), |limit| all.len().min(limit as usize));
         let cache = latents::encode(&vae, &First { all, count }, &device, global.quiet)?;
-        let calibration = latents::calibrate(&cache, self.bits, self.range, !self.global_scale, self.seed)?;
+        let calibration =
+            latents::calibrate(&cache, self.bits, self.range, !self.global_scale, self.seed)?;
         calibration.save(&self.output)?;
         if let Some(file) = &self.plot {
-            let labels: Vec<String> = (0..calibration.channels).map(|channel| channel.to_string()).collect();
-            let bits: Vec<f64> = calibration.dimensions.iter().map(|dimension| dimension.entropy_bits.into()).collect();
+            let labels: Vec<String> = (0..calibration.channels)
+                .map(|channel| channel.to_string())
+                .collect();
+            let bits: Vec<f64> = calibration
+                .dimensions
+                .iter()
+                .map(|dimension| dimension.entropy_bits.into())
+                .collect();
             let title = format!("Entropy per dimension, {} bits", self.bits);
             plot::bars(file, &title, &labels, &bits, "entropy (bits)")?;
         }
         match self.json {
-            true => output::json(&serde_json::json!({ "schema": "tessera.calibrate/v1", "calibration": calibration })),
-            false => {
-                print(&calibration);
-                println!("{}", self.output.display());
-                Ok(())
-            }
+            true => output::json(
+                &serde_json::json!({ "schema": "tessera.calibrate/v1", "calibration": calibration }),
+            ),
+            false => output::text(format!(
+                "{}{}",
+                describe(&calibration),
+                self.output.display()
+            )),
         }
     }
 }
@@ -126,22 +140,49 @@ impl Dataset for First {
 }
 
 /// A calibration in words.
-pub fn print(calibration: &Calibration) {
-    let Calibration { images, channels, height, width, latent_mean, latent_scale, quantizer, .. } = calibration;
-    println!("{images} pictures, latents of {channels} x {height} x {width}");
-    println!("latent scale {latent_scale:.4} (mean {latent_mean:.4}, std {:.4})", calibration.latent_std);
-    println!("{} bits over ±{}, clip rate {:.4} %", quantizer.bits, quantizer.range, 100.0 * calibration.clip_rate);
-    println!("entropy {:.3} bits per dimension, mse {:.6}", calibration.entropy_bits, calibration.mse);
-    println!("{:>9} {:>8} {:>8} {:>8} {:>9} {:>7}", "dimension", "mean", "std", "clip %", "entropy", "codes %");
-    for (channel, dimension) in calibration.dimensions.iter().enumerate() {
-        println!(
-            "{channel:>9} {:>8.4} {:>8.4} {:>8.4} {:>9.3} {:>7.1}",
-            dimension.mean,
-            dimension.std,
-            100.0 * dimension.clip_rate,
-            dimension.entropy_bits,
-            100.0 * dimension.code_usage
-        );
-    }
-    println!("order {:?}", calibration.order);
+pub fn describe(calibration: &Calibration) -> String {
+    let Calibration {
+        images,
+        channels,
+        height,
+        width,
+        latent_mean,
+        latent_std,
+        latent_scale,
+        quantizer,
+        ..
+    } = calibration;
+    let Calibration {
+        clip_rate,
+        entropy_bits,
+        mse,
+        order,
+        ..
+    } = calibration;
+    let head = format!(
+        "{images} pictures, latents of {channels} x {height} x {width}\n\
+        latent scale {latent_scale:.4} (mean {latent_mean:.4}, std {latent_std:.4})\n\
+        {} bits over ±{}, clip rate {:.4} %\n\
+        entropy {entropy_bits:.3} bits per dimension, mse {mse:.6}\n\
+        dimension     mean      std   clip %   entropy codes %\n",
+        quantizer.bits,
+        quantizer.range,
+        100.0 * clip_rate
+    );
+    let row = |(channel, dimension): (usize, &Dimension)| {
+        let Dimension {
+            mean,
+            std,
+            clip_rate,
+            entropy_bits,
+            code_usage,
+            ..
+        } = dimension;
+        let (clipped, used) = (100.0 * clip_rate, 100.0 * code_usage);
+        format!(
+            "{channel:>9} {mean:>8.4} {std:>8.4} {clipped:>8.4} {entropy_bits:>9.3} {used:>7.1}\n"
+        )
+    };
+    let rows: String = calibration.dimensions.iter().enumerate().map(row).collect();
+    format!("{head}{rows}order {order:?}\n")
 }

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 /// List the classes of a model: their ids and names.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  tessera classes\n  tessera classes boot -m runs/ar/model --json")]
+#[command(
+    after_help = "Examples:\n  tessera classes\n  tessera classes boot -m runs/ar/model --json"
+)]
 pub struct Classes {
     /// Only names that contain this, whatever the case.
     #[arg(value_name = "GREP")]
@@ -39,15 +41,27 @@ impl Classes {
             None => Bundle::open(None, &global.device.open()?)?.info,
         };
         let grep = self.grep.as_deref().unwrap_or_default().to_lowercase();
-        let classes = info.class_names.iter().enumerate().filter(|(_, name)| name.to_lowercase().contains(&grep));
+        let classes = info
+            .class_names
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| name.to_lowercase().contains(&grep));
         let classes: Vec<Class<'_>> = classes.map(|(id, name)| Class { id, name }).collect();
         if self.json {
-            return output::json(&serde_json::json!({ "schema": "tessera.classes/v1", "model": info.name, "classes": classes }));
+            return output::json(
+                &serde_json::json!({ "schema": "tessera.classes/v1", "model": info.name, "classes": classes }),
+            );
         }
-        ensure!(!classes.is_empty(), "no class of {} contains {grep:?}; it has {}", info.name, info.class_names.len());
-        for Class { id, name } in classes {
-            println!("{id}\t{name}");
-        }
-        Ok(())
+        ensure!(
+            !classes.is_empty(),
+            "no class of {} contains {grep:?}; it has {}",
+            info.name,
+            info.class_names.len()
+        );
+        let lines: Vec<String> = classes
+            .iter()
+            .map(|Class { id, name }| format!("{id}\t{name}"))
+            .collect();
+        output::text(lines.join("\n"))
     }
 }

@@ -40,18 +40,33 @@ struct Check {
 
 impl Check {
     fn pass(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Pass, found: found.into(), hint: None }
+        Self {
+            check,
+            verdict: Verdict::Pass,
+            found: found.into(),
+            hint: None,
+        }
     }
 
     fn warn(check: &'static str, found: impl Into<String>, hint: &'static str) -> Self {
-        Self { check, verdict: Verdict::Warn, found: found.into(), hint: Some(hint) }
+        Self {
+            check,
+            verdict: Verdict::Warn,
+            found: found.into(),
+            hint: Some(hint),
+        }
     }
 
     /// What a computation gave; the hint is for its failure.
     fn of(check: &'static str, result: Result<String>, hint: &'static str) -> Self {
         match result {
             Ok(found) => Self::pass(check, found),
-            Err(error) => Self { check, verdict: Verdict::Error, found: format!("{error:#}"), hint: Some(hint) },
+            Err(error) => Self {
+                check,
+                verdict: Verdict::Error,
+                found: format!("{error:#}"),
+                hint: Some(hint),
+            },
         }
     }
 }
@@ -62,17 +77,34 @@ impl Doctor {
     /// # Errors
     /// When one of them found an error.
     pub fn run(self, global: &Global) -> Result<()> {
-        let checks = [features(), threads(), memory(), simd()].into_iter().chain(computations(global)).collect::<Vec<_>>();
-        let errors = checks.iter().filter(|check| check.verdict == Verdict::Error).count();
+        let checks = [features(), threads(), memory(), simd()]
+            .into_iter()
+            .chain(computations(global))
+            .collect::<Vec<_>>();
+        let errors = checks
+            .iter()
+            .filter(|check| check.verdict == Verdict::Error)
+            .count();
         if self.json {
             let version = env!("CARGO_PKG_VERSION");
-            output::json(&serde_json::json!({ "schema": "tessera.doctor/v1", "version": version, "checks": checks }))?;
+            output::json(
+                &serde_json::json!({ "schema": "tessera.doctor/v1", "version": version, "checks": checks }),
+            )?;
         } else {
-            println!("tessera {}", env!("CARGO_PKG_VERSION"));
-            for Check { check, verdict, found, hint } in &checks {
-                println!("{:<5} {check}: {found}", format!("{verdict:?}").to_uppercase());
+            output::text(format!("tessera {}", env!("CARGO_PKG_VERSION")))?;
+            for Check {
+                check,
+                verdict,
+                found,
+                hint,
+            } in &checks
+            {
+                output::text(format!(
+                    "{:<5} {check}: {found}",
+                    format!("{verdict:?}").to_uppercase()
+                ))?;
                 if let Some(hint) = hint {
-                    println!("      hint: {hint}");
+                    output::text(format!("      hint: {hint}"))?;
                 }
             }
         }
@@ -82,16 +114,29 @@ impl Doctor {
 }
 
 fn features() -> Check {
-    let (built, missing): (Vec<_>, Vec<_>) = tessera_backend::available().partition(|&(_, built)| built);
-    let names = |rows: Vec<(&'static str, bool)>| rows.into_iter().map(|row| row.0).collect::<Vec<_>>().join(", ");
-    Check::pass("devices built in", format!("{} (not: {})", names(built), names(missing)))
+    let (built, missing): (Vec<_>, Vec<_>) =
+        tessera_backend::available().partition(|&(_, built)| built);
+    let names = |rows: Vec<(&'static str, bool)>| {
+        rows.into_iter()
+            .map(|row| row.0)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    Check::pass(
+        "devices built in",
+        format!("{} (not: {})", names(built), names(missing)),
+    )
 }
 
 fn threads() -> Check {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let found = format!("{} of {cores} processors", rayon::current_num_threads());
     match rayon::current_num_threads() > cores {
-        true => Check::warn("threads", found, "more threads than processors slow each other down; lower -t"),
+        true => Check::warn(
+            "threads",
+            found,
+            "more threads than processors slow each other down; lower -t",
+        ),
         false => Check::pass("threads", found),
     }
 }
@@ -99,14 +144,23 @@ fn threads() -> Check {
 fn memory() -> Check {
     let field = |text: &str, name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse().ok()
+        line.trim_start_matches(':')
+            .trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .ok()
     };
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     match (field(&text, "MemAvailable"), field(&text, "MemTotal")) {
         (Some(free), Some(total)) => {
             let found = format!("{} of {} MiB available", free >> 10, total >> 10);
             match free >> 10 < 512 {
-                true => Check::warn("memory", found, "close other programs, or lower --batch-size"),
+                true => Check::warn(
+                    "memory",
+                    found,
+                    "close other programs, or lower --batch-size",
+                ),
                 false => Check::pass("memory", found),
             }
         }
@@ -118,11 +172,18 @@ fn memory() -> Check {
 fn simd() -> Check {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     {
-        let (wide, fused) = (std::is_x86_feature_detected!("avx512f"), std::is_x86_feature_detected!("fma"));
+        let (wide, fused) = (
+            std::is_x86_feature_detected!("avx512f"),
+            std::is_x86_feature_detected!("fma"),
+        );
         match (wide, std::is_x86_feature_detected!("avx2") && fused) {
             (true, _) => Check::pass("vectors", "AVX-512"),
             (_, true) => Check::pass("vectors", "AVX2 with FMA"),
-            _ => Check::warn("vectors", "neither AVX2 nor AVX-512", "the program works, several times slower"),
+            _ => Check::warn(
+                "vectors",
+                "neither AVX2 nor AVX-512",
+                "the program works, several times slower",
+            ),
         }
     }
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
@@ -130,19 +191,35 @@ fn simd() -> Check {
 }
 
 fn computations(global: &Global) -> Vec<Check> {
-    let random = Check::of("seeded numbers", random(), "the build is broken: seeds would give other pictures here");
+    let random = Check::of(
+        "seeded numbers",
+        random(),
+        "the build is broken: seeds would give other pictures here",
+    );
     let device = match global.device.open() {
         Ok(device) => device,
         Err(error) => {
-            let check = Check::of("device", Err(error.into()), "build with --features, or choose another --device");
+            let check = Check::of(
+                "device",
+                Err(error.into()),
+                "build with --features, or choose another --device",
+            );
             return vec![random, check];
         }
     };
     vec![
         random,
         Check::pass("device", format!("{} opens", global.device)),
-        Check::of("matrix product", matmul(&device), "do not trust this device; try --device flex"),
-        Check::of("built-in model", round_trip(&device), "the build or the device is broken; try --device flex"),
+        Check::of(
+            "matrix product",
+            matmul(&device),
+            "do not trust this device; try --device flex",
+        ),
+        Check::of(
+            "built-in model",
+            round_trip(&device),
+            "the build or the device is broken; try --device flex",
+        ),
     ]
 }
 
@@ -151,7 +228,10 @@ fn random() -> Result<String> {
     let mut rng = Rng::new(0, 0);
     let found: [u32; 4] = std::array::from_fn(|_| rng.next_u32());
     const EXPECTED: [u32; 4] = [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8];
-    ensure!(found == EXPECTED, "expected {EXPECTED:08x?}, found {found:08x?}");
+    ensure!(
+        found == EXPECTED,
+        "expected {EXPECTED:08x?}, found {found:08x?}"
+    );
     Ok("the published ones".into())
 }
 
@@ -161,11 +241,26 @@ fn matmul(device: &Device) -> Result<String> {
     let mut rng = Rng::new(1, 0);
     let mut matrix = |len: usize| (0..len).map(|_| rng.normal()).collect::<Vec<f32>>();
     let (a, b) = (matrix(m * k), matrix(k * n));
-    let tensor = |values: &[f32], shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device);
-    let product = tensor(&a, [m, k]).matmul(tensor(&b, [k, n])).into_data().convert::<f32>();
-    let product: Vec<f32> = product.try_to_vec().map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    let plain = |i: usize| (0..k).map(|j| f64::from(a[i / n * k + j]) * f64::from(b[j * n + i % n])).sum::<f64>();
-    let error = product.iter().enumerate().map(|(i, &x)| (f64::from(x) - plain(i)).abs()).fold(0.0, f64::max);
+    let tensor = |values: &[f32], shape: [usize; 2]| {
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
+    };
+    let product = tensor(&a, [m, k])
+        .matmul(tensor(&b, [k, n]))
+        .into_data()
+        .convert::<f32>();
+    let product: Vec<f32> = product
+        .try_to_vec()
+        .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let plain = |i: usize| {
+        (0..k)
+            .map(|j| f64::from(a[i / n * k + j]) * f64::from(b[j * n + i % n]))
+            .sum::<f64>()
+    };
+    let error = product
+        .iter()
+        .enumerate()
+        .map(|(i, &x)| (f64::from(x) - plain(i)).abs())
+        .fold(0.0, f64::max);
     ensure!(error < 1e-3, "off by {error:.1e} from a plain loop");
     Ok(format!("within {error:.1e} of a plain loop"))
 }
@@ -176,13 +271,31 @@ fn round_trip(device: &Device) -> Result<String> {
     let size = bundle.info.img_size;
     let square = |x: usize| (x as f32 + 0.5 - size as f32 / 2.0).powi(2);
     let bell = |y, x| 2.0 * (-8.0 * (square(y) + square(x)) / (size * size) as f32).exp() - 1.0;
-    let image = Array4::from_shape_fn((1, bundle.vae.config().in_channels, size, size), |(_, _, y, x)| bell(y, x));
-    let latents = data::download(bundle.vae.encode(data::upload(image.clone(), device)).mode());
+    let image = Array4::from_shape_fn(
+        (1, bundle.vae.config().in_channels, size, size),
+        |(_, _, y, x)| bell(y, x),
+    );
+    let latents = data::download(
+        bundle
+            .vae
+            .encode(data::upload(image.clone(), device))
+            .mode(),
+    );
     let decoded = bundle.decode(bundle.quantizer.quantize(latents.view())?.view())?;
-    let original = Pixels::from_array(bundle.finish(image.index_axis(ndarray::Axis(0), 0).to_owned()).view())?;
+    let original = Pixels::from_array(
+        bundle
+            .finish(image.index_axis(ndarray::Axis(0), 0).to_owned())
+            .view(),
+    )?;
     let quality = psnr(&original, &decoded[0])?;
     if quality < 15.0 {
-        bail!("{}: a picture came back at {quality:.1} dB", bundle.info.name);
+        bail!(
+            "{}: a picture came back at {quality:.1} dB",
+            bundle.info.name
+        );
     }
-    Ok(format!("{}: a picture comes back at {quality:.1} dB", bundle.info.name))
+    Ok(format!(
+        "{}: a picture comes back at {quality:.1} dB",
+        bundle.info.name
+    ))
 }

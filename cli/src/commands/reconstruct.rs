@@ -102,11 +102,17 @@ impl Reconstruct {
             output::folder(folder, self.overwrite)?;
         }
         let base = self.quantizer(&tokenizer, &pictures, global)?;
-        let quantizers = self.bits.iter().map(|&bits| Quantizer::new(QuantizerConfig { bits, ..base.clone() }));
+        let quantizers = self.bits.iter().map(|&bits| {
+            Quantizer::new(QuantizerConfig {
+                bits,
+                ..base.clone()
+            })
+        });
         let quantizers = quantizers.collect::<Result<Vec<_>, _>>()?;
         let (mut rows, mut cells) = (Vec::new(), Vec::new());
         let failed = pictures.batches(&tokenizer, |batch| {
-            for (picture, versions) in batch.iter().zip(versions(&tokenizer, &quantizers, &batch)?) {
+            for (picture, versions) in batch.iter().zip(versions(&tokenizer, &quantizers, &batch)?)
+            {
                 rows.push(measure(&picture.name, &versions)?);
                 if let Some(folder) = &self.output {
                     self.write(folder, &picture.name, &versions)?;
@@ -127,7 +133,12 @@ impl Reconstruct {
     }
 
     /// The model's quantiser, or one measured on the pictures' own latents.
-    fn quantizer(&self, tokenizer: &Tokenizer, pictures: &Pictures, global: &Global) -> Result<QuantizerConfig> {
+    fn quantizer(
+        &self,
+        tokenizer: &Tokenizer,
+        pictures: &Pictures,
+        global: &Global,
+    ) -> Result<QuantizerConfig> {
         let mut config = match &tokenizer.quantizer {
             Some(config) => config.clone(),
             None => {
@@ -137,9 +148,14 @@ impl Reconstruct {
                     Ok(moments.add(tokenizer.encode(&images).view())?)
                 })?;
                 if !global.quiet {
-                    eprintln!("note: the latents' scale is measured on these {} pictures; see --calibration", pictures.len());
+                    eprintln!(
+                        "note: the latents' scale is measured on these {} pictures; see --calibration",
+                        pictures.len()
+                    );
                 }
-                moments.finish()?.quantizer_config(6, QuantizerConfig::default().range, true)
+                moments
+                    .finish()?
+                    .quantizer_config(6, QuantizerConfig::default().range, true)
             }
         };
         config.range = self.range.unwrap_or(config.range);
@@ -168,21 +184,41 @@ impl Reconstruct {
                 mean,
             });
         }
-        let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(7);
+        let width = rows
+            .iter()
+            .map(|row| row.name.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(7);
         let heads = self.bits.iter().map(|bits| format!("{bits} bits"));
-        let heads: String = ["continuous".into()].into_iter().chain(heads).map(|head: String| format!("  {head:>14}")).collect();
-        println!("{:width$}{heads}\n{:width$}{}", "picture", "", "  PSNR dB   SSIM".repeat(self.bits.len() + 1));
+        let heads: String = ["continuous".into()]
+            .into_iter()
+            .chain(heads)
+            .map(|head: String| format!("  {head:>14}"))
+            .collect();
+        output::text(format!(
+            "{:width$}{heads}\n{:width$}{}",
+            "picture",
+            "",
+            "  PSNR dB   SSIM".repeat(self.bits.len() + 1)
+        ))?;
         for row in rows.iter().chain([&mean]) {
             let qualities = [&row.continuous].into_iter().chain(&row.quantised);
-            let figures: String = qualities.map(|Quality { psnr, ssim }| format!("  {psnr:7.2} {ssim:6.4}")).collect();
-            println!("{:width$}{figures}", row.name);
+            let figures: String = qualities
+                .map(|Quality { psnr, ssim }| format!("  {psnr:7.2} {ssim:6.4}"))
+                .collect();
+            output::text(format!("{:width$}{figures}", row.name))?;
         }
         Ok(())
     }
 }
 
 /// For each picture of a batch: the original, its continuous reconstruction, and one for each quantiser.
-fn versions(tokenizer: &Tokenizer, quantizers: &[Quantizer], batch: &[Picture]) -> Result<Vec<Vec<Pixels>>> {
+fn versions(
+    tokenizer: &Tokenizer,
+    quantizers: &[Quantizer],
+    batch: &[Picture],
+) -> Result<Vec<Vec<Pixels>>> {
     let images: Vec<_> = batch.iter().map(|picture| picture.image.clone()).collect();
     let latents = tokenizer.encode(&images);
     let [height, width] = tokenizer.grid();
@@ -190,16 +226,26 @@ fn versions(tokenizer: &Tokenizer, quantizers: &[Quantizer], batch: &[Picture]) 
         let indices = quantizer.quantize(latents.view())?;
         Ok(quantizer.dequantize(indices.view(), height, width)?)
     });
-    let mut columns = vec![images.iter().map(|image| tokenizer.finish(image.view())).collect::<Result<Vec<_>>>()?];
+    let mut columns = vec![
+        images
+            .iter()
+            .map(|image| tokenizer.finish(image.view()))
+            .collect::<Result<Vec<_>>>()?,
+    ];
     for latents in [Ok(latents.clone())].into_iter().chain(quantised) {
         columns.push(tokenizer.decode(latents?)?);
     }
-    Ok((0..batch.len()).map(|i| columns.iter().map(|column| column[i].clone()).collect()).collect())
+    Ok((0..batch.len())
+        .map(|i| columns.iter().map(|column| column[i].clone()).collect())
+        .collect())
 }
 
 fn measure(name: &str, versions: &[Pixels]) -> Result<Row> {
     let quality = |version| -> Result<Quality> {
-        Ok(Quality { psnr: psnr(&versions[0], version)?, ssim: ssim(&versions[0], version)? })
+        Ok(Quality {
+            psnr: psnr(&versions[0], version)?,
+            ssim: ssim(&versions[0], version)?,
+        })
     };
     Ok(Row {
         name: name.into(),
@@ -218,6 +264,8 @@ fn mean(rows: &[Row]) -> Option<Row> {
     Some(Row {
         name: "mean".into(),
         continuous: column(&|row| row.continuous),
-        quantised: (0..first.quantised.len()).map(|i| column(&|row| row.quantised[i])).collect(),
+        quantised: (0..first.quantised.len())
+            .map(|i| column(&|row| row.quantised[i]))
+            .collect(),
     })
 }

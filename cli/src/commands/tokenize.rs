@@ -115,15 +115,29 @@ impl Manifest {
     /// When it is missing, broken or of another version.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
-        let text = std::fs::read(&path).with_context(|| format!("{}: cannot read", path.display()))?;
-        let manifest: Self =
-            serde_json::from_slice(&text).with_context(|| format!("{}: not a manifest of tokens", path.display()))?;
+        let text =
+            std::fs::read(&path).with_context(|| format!("{}: cannot read", path.display()))?;
+        let manifest: Self = serde_json::from_slice(&text)
+            .with_context(|| format!("{}: not a manifest of tokens", path.display()))?;
         let (expected, found) = (Self::SCHEMA, &manifest.schema);
-        ensure!(found == expected, "{}: schema: expected {expected}, found {found}", path.display());
+        ensure!(
+            found == expected,
+            "{}: schema: expected {expected}, found {found}",
+            path.display()
+        );
         // They become files, here and in the output folder: never outside of it.
-        let names = manifest.pictures.iter().chain(manifest.shards.iter().map(|shard| &shard.file));
-        if let Some(name) = names.into_iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
-            bail!("{}: expected names of files, found {name:?}", path.display());
+        let names = manifest
+            .pictures
+            .iter()
+            .chain(manifest.shards.iter().map(|shard| &shard.file));
+        if let Some(name) = names
+            .into_iter()
+            .find(|name| Path::new(name).file_name() != Some(name.as_ref()))
+        {
+            bail!(
+                "{}: expected names of files, found {name:?}",
+                path.display()
+            );
         }
         Ok(manifest)
     }
@@ -147,7 +161,11 @@ impl Manifest {
             self.quantizer
         );
         let (expected, found) = (tokenizer.grid(), self.grid);
-        ensure!(expected == found, "{}: grid: expected {expected:?}, found {found:?}", path.display());
+        ensure!(
+            expected == found,
+            "{}: grid: expected {expected:?}, found {found:?}",
+            path.display()
+        );
         Ok(())
     }
 }
@@ -159,16 +177,27 @@ impl Tokenize {
     /// A model or picture that cannot be read, an output folder that is in use.
     pub fn run(self, global: &Global) -> Result<()> {
         let tokenizer = Tokenizer::of_model(self.model.model.as_deref(), &global.device.open()?)?;
-        let config = tokenizer.quantizer.clone().context("the model has no quantiser")?;
+        let config = tokenizer
+            .quantizer
+            .clone()
+            .context("the model has no quantiser")?;
         let quantizer = Quantizer::new(config.clone())?;
         let pictures = Pictures::open(&self.pictures, &tokenizer, global.quiet)?;
         output::folder(&self.output, self.overwrite)?;
         let mut writer = Writer::new(&self.output, self.shard_size as usize);
-        let mut progress = Progress::new("tokenize", "pictures", pictures.len() as u64, global.quiet);
+        let mut progress =
+            Progress::new("tokenize", "pictures", pictures.len() as u64, global.quiet);
         let failed = pictures.batches(&tokenizer, |batch| {
             let labels = batch.iter().filter_map(|picture| picture.label).collect();
-            let (images, names): (Vec<_>, Vec<_>) = batch.into_iter().map(|picture| (picture.image, picture.name)).unzip();
-            writer.add(quantizer.quantize(tokenizer.encode(&images).view())?, labels, names)?;
+            let (images, names): (Vec<_>, Vec<_>) = batch
+                .into_iter()
+                .map(|picture| (picture.image, picture.name))
+                .unzip();
+            writer.add(
+                quantizer.quantize(tokenizer.encode(&images).view())?,
+                labels,
+                names,
+            )?;
             progress.set(writer.names.len() as u64, "");
             Ok(())
         })?;
@@ -191,7 +220,7 @@ impl Tokenize {
         let path = self.output.join(MANIFEST);
         let text = serde_json::to_vec_pretty(&manifest)?;
         tessera_train::write_atomically(&path, |file| file.write_all(&text))?;
-        println!("{}", path.display());
+        output::text(path.display())?;
         all_done(failed, pictures.len())
     }
 }
@@ -209,7 +238,15 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(folder: &'a Path, size: usize) -> Self {
-        Self { folder, size, ids: vec![], labels: vec![], waiting: 0, names: vec![], shards: vec![] }
+        Self {
+            folder,
+            size,
+            ids: vec![],
+            labels: vec![],
+            waiting: 0,
+            names: vec![],
+            shards: vec![],
+        }
     }
 
     /// Adds the tokens `[pictures, tokens, dimensions]` of named pictures; labels are for all of them or none.
@@ -235,7 +272,11 @@ impl<'a> Writer<'a> {
         let bytes = shard(&concatenate(Axis(0), &views)?, &self.labels)?;
         let file = format!("tokens-{:05}.safetensors", self.shards.len());
         tessera_train::write_atomically(&self.folder.join(&file), |out| out.write_all(&bytes))?;
-        self.shards.push(Shard { file, pictures: self.waiting, sha256: sha256(&bytes) });
+        self.shards.push(Shard {
+            file,
+            pictures: self.waiting,
+            sha256: sha256(&bytes),
+        });
         self.ids.clear();
         self.labels.clear();
         self.waiting = 0;
@@ -247,12 +288,23 @@ impl<'a> Writer<'a> {
 fn shard(ids: &Array3<u16>, labels: &[u32]) -> Result<Vec<u8>> {
     let (dtype, bytes) = match narrow_u8(ids.view()) {
         Some(narrow) => (Dtype::U8, narrow.iter().copied().collect()),
-        None => (Dtype::U16, ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>()),
+        None => (
+            Dtype::U16,
+            ids.iter()
+                .flat_map(|id| id.to_le_bytes())
+                .collect::<Vec<u8>>(),
+        ),
     };
-    let label_bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+    let label_bytes: Vec<u8> = labels
+        .iter()
+        .flat_map(|label| label.to_le_bytes())
+        .collect();
     let mut tensors = vec![("ids", TensorView::new(dtype, ids.shape().to_vec(), &bytes)?)];
     if !labels.is_empty() {
-        tensors.push(("labels", TensorView::new(Dtype::U32, vec![labels.len()], &label_bytes)?));
+        tensors.push((
+            "labels",
+            TensorView::new(Dtype::U32, vec![labels.len()], &label_bytes)?,
+        ));
     }
     Ok(safetensors::serialize(tensors, None)?)
 }
@@ -261,19 +313,44 @@ fn shard(ids: &Array3<u16>, labels: &[u32]) -> Result<Vec<u8>> {
 fn read_shard(folder: &Path, manifest: &Manifest, shard: &Shard) -> Result<Array3<u16>> {
     let path = folder.join(&shard.file);
     let found = sha256_of_file(&path)?;
-    ensure!(found == shard.sha256, "{}: expected SHA-256 {}, found {found}", path.display(), shard.sha256);
+    ensure!(
+        found == shard.sha256,
+        "{}: expected SHA-256 {}, found {found}",
+        path.display(),
+        shard.sha256
+    );
     let bytes = std::fs::read(&path).with_context(|| format!("{}: cannot read", path.display()))?;
-    let tensors = SafeTensors::deserialize(&bytes).with_context(|| format!("{}: broken safetensors", path.display()))?;
-    let ids = tensors.tensor("ids").with_context(|| format!("{}: no tensor `ids`", path.display()))?;
-    let expected = [shard.pictures, manifest.grid[0] * manifest.grid[1], manifest.dimensions];
-    ensure!(ids.shape() == expected, "{}: ids: expected {expected:?}, found {:?}", path.display(), ids.shape());
+    let tensors = SafeTensors::deserialize(&bytes)
+        .with_context(|| format!("{}: broken safetensors", path.display()))?;
+    let ids = tensors
+        .tensor("ids")
+        .with_context(|| format!("{}: no tensor `ids`", path.display()))?;
+    let expected = [
+        shard.pictures,
+        manifest.grid[0] * manifest.grid[1],
+        manifest.dimensions,
+    ];
+    ensure!(
+        ids.shape() == expected,
+        "{}: ids: expected {expected:?}, found {:?}",
+        path.display(),
+        ids.shape()
+    );
     Ok(match ids.dtype() {
         Dtype::U8 => widen_u8(Array3::from_shape_vec(expected, ids.data().to_vec())?.view()),
         Dtype::U16 => {
-            let values = ids.data().as_chunks::<2>().0.iter().map(|&pair| u16::from_le_bytes(pair));
+            let values = ids
+                .data()
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|&pair| u16::from_le_bytes(pair));
             Array3::from_shape_vec(expected, values.collect())?
         }
-        other => bail!("{}: ids: expected U8 or U16, found {other:?}", path.display()),
+        other => bail!(
+            "{}: ids: expected U8 or U16, found {other:?}",
+            path.display()
+        ),
     })
 }
 
@@ -310,12 +387,19 @@ impl Decode {
             }
         }
         progress.finish();
-        ensure!(done == total, "{}: names {total} pictures, its files hold {done}", self.input.join(MANIFEST).display());
+        ensure!(
+            done == total,
+            "{}: names {total} pictures, its files hold {done}",
+            self.input.join(MANIFEST).display()
+        );
         if self.grid && !cells.is_empty() {
             let columns = (cells.len() as f64).sqrt().ceil() as usize;
-            output::picture(&self.output.join("grid.png"), &grid(&cells, columns, GridStyle::default())?, &[])?;
+            output::picture(
+                &self.output.join("grid.png"),
+                &grid(&cells, columns, GridStyle::default())?,
+                &[],
+            )?;
         }
-        println!("{}", self.output.display());
-        Ok(())
+        output::text(self.output.display())
     }
 }

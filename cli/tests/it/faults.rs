@@ -1,0 +1,160 @@
+//! What users get wrong: each fault has its exit code and names what is at fault.
+
+use crate::world::{WORLD, failure, pictures, stdout, tessera};
+use std::path::Path;
+
+#[test]
+fn no_arguments_and_unknown_ones_are_faults_of_usage() {
+    failure(2, "", &[]);
+    failure(2, "reconstruct", &[]);
+    failure(2, "frobnicate", &[]);
+}
+
+#[test]
+fn bits_outside_1_to_16_are_faults_of_usage() {
+    for bits in ["0", "17", "4,17"] {
+        let error = failure(2, &format!("reconstruct -i x.png --bits {bits}"), &[]);
+        assert!(error.contains("--bits"), "{error}");
+        let error = failure(
+            2,
+            &format!("calibrate --vae v --data d -o c.json --bits {bits}"),
+            &[],
+        );
+        assert!(error.contains("--bits"), "{error}");
+    }
+}
+
+#[test]
+fn devices_that_are_unknown_or_not_built_in_are_named() {
+    let error = failure(2, "doctor --device abacus", &[]);
+    assert!(error.contains("abacus"), "{error}");
+    if !cfg!(feature = "cuda") {
+        let error = failure(
+            1,
+            "reconstruct -i {} -m {} --device cuda",
+            &[&WORLD.disc(), &WORLD.model()],
+        );
+        assert!(error.contains("--features cuda"), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_picture_is_named() {
+    let error = failure(1, "reconstruct -i nowhere.png -m {}", &[&WORLD.model()]);
+    assert!(error.contains("nowhere.png"), "{error}");
+    let error = failure(
+        1,
+        "reconstruct -i {}/*.bmp -m {}",
+        &[&WORLD.pictures(), &WORLD.model()],
+    );
+    assert!(error.contains("*.bmp"), "{error}");
+}
+
+/// A folder with one good and one truncated picture.
+fn with_truncated() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(WORLD.disc()).unwrap();
+    std::fs::write(folder.path().join("bad.png"), &bytes[..bytes.len() / 2]).unwrap();
+    std::fs::write(folder.path().join("good.png"), &bytes).unwrap();
+    folder
+}
+
+#[test]
+fn a_truncated_picture_is_named_and_the_others_are_done() {
+    let folder = with_truncated();
+    let output = tessera("reconstruct -i {} -m {}", &[folder.path(), &WORLD.model()]);
+    let (errors, table) = (
+        String::from_utf8(output.stderr).unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        errors.contains("bad.png") && errors.contains("1 of 2 pictures"),
+        "{errors}"
+    );
+    assert!(table.contains("good"), "{table}");
+    let error = failure(
+        1,
+        "reconstruct -i {} -m {}",
+        &[&folder.path().join("bad.png"), &WORLD.model()],
+    );
+    assert!(error.contains("truncated"), "{error}");
+}
+
+#[test]
+fn a_folder_that_is_in_use_is_refused_unless_overwriting() {
+    for command in ["reconstruct", "tokenize"] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("mine.txt"), "mine").unwrap();
+        let paths: &[&Path] = &[&WORLD.disc(), &WORLD.model(), folder.path()];
+        let error = failure(1, &format!("{command} -i {{}} -m {{}} -o {{}}"), paths);
+        assert!(
+            error.contains("mine.txt") && error.contains("--overwrite"),
+            "{error}"
+        );
+        stdout(
+            &format!("{command} -i {{}} -m {{}} -o {{}} --overwrite"),
+            paths,
+        );
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("mine.txt")).unwrap(),
+            "mine"
+        );
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_architecture_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    copy(&WORLD.model(), &model);
+    std::fs::copy(
+        model.join("vae/model.safetensors"),
+        model.join("model.safetensors"),
+    )
+    .unwrap();
+    let error = failure(1, "reconstruct -i {} -m {}", &[&WORLD.disc(), &model]);
+    assert!(error.contains("model.safetensors"), "{error}");
+    let error = failure(1, "classes -m {}", &[&WORLD.vae()]);
+    assert!(error.contains("model.json"), "{error}");
+}
+
+#[test]
+fn a_bad_picture_in_training_is_skipped_and_counted_or_fails_when_strict() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, runs) = (folder.path().join("data"), folder.path().join("runs"));
+    pictures(&data);
+    std::fs::write(data.join("disc/broken.png"), "no picture").unwrap();
+    let args = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 3 --max-steps 1 -o {}";
+    let output = tessera(args, &[&data, &runs]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains("broken.png") && errors.contains("1 of 7 pictures skipped"),
+        "{errors}"
+    );
+    let error = failure(1, &format!("{args} --strict --overwrite"), &[&data, &runs]);
+    assert!(error.contains("broken.png"), "{error}");
+}
+
+#[test]
+fn a_run_that_exists_is_neither_overwritten_nor_resumed_unasked() {
+    let args = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 -o {}";
+    let error = failure(1, args, &[&WORLD.pictures(), &WORLD.run()]);
+    assert!(
+        error.contains(&WORLD.run().display().to_string()),
+        "{error}"
+    );
+}

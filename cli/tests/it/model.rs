@@ -1,0 +1,148 @@
+//! Reconstruction, calibration and what the program says of models and of itself.
+
+use crate::world::{WORLD, json, stdout};
+
+#[test]
+fn reconstruct_prints_a_row_per_picture_and_writes_every_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let args = "reconstruct -i {} -m {} --bits 2,6 -o {} --grid";
+    let table = stdout(args, &[&WORLD.pictures(), &WORLD.model(), &out]);
+    assert_eq!(table.lines().count(), 2 + 6 + 1, "{table}");
+    for name in [
+        "disc0.png",
+        "disc0-2bit.png",
+        "square2-6bit.png",
+        "grid.png",
+    ] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 6 * 3 + 1);
+}
+
+#[test]
+fn eight_bits_lose_next_to_nothing() {
+    let args = "reconstruct -i {}/*.png --vae {} --bits 1,8 --json";
+    let report = json(
+        args,
+        &[&WORLD.pictures().join("disc"), &WORLD.vae()],
+        "tessera.reconstruct/v1",
+    );
+    let mean = &report["mean"];
+    let psnr = |quality: &serde_json::Value| quality["psnr"].as_f64().unwrap();
+    let distance = |i: usize| (psnr(&mean["quantised"][i]) - psnr(&mean["continuous"])).abs();
+    assert_eq!(report["pictures"].as_array().unwrap().len(), 3);
+    assert!(distance(1) < 0.1, "{mean}");
+}
+
+#[test]
+fn calibrate_writes_a_calibration_that_reconstruct_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, plot) = (
+        folder.path().join("calibration.json"),
+        folder.path().join("entropy.svg"),
+    );
+    let args = "calibrate --vae {} --data {} --bits 4 -o {} --plot {} --json";
+    let report = json(
+        args,
+        &[&WORLD.vae(), &WORLD.pictures(), &file, &plot],
+        "tessera.calibrate/v1",
+    );
+    assert_eq!(report["calibration"]["images"], 6);
+    assert_eq!(report["calibration"]["order"].as_array().unwrap().len(), 4);
+    assert!(
+        std::fs::read_to_string(&plot)
+            .unwrap()
+            .contains("entropy (bits)")
+    );
+    let args = "reconstruct -i {} --vae {} --calibration {} --bits 4 --json";
+    json(
+        args,
+        &[&WORLD.disc(), &WORLD.vae(), &file],
+        "tessera.reconstruct/v1",
+    );
+    assert_eq!(
+        json("inspect {} --json", &[&file], "tessera.inspect/v1")["kind"],
+        "calibration"
+    );
+}
+
+#[test]
+fn classes_are_listed_and_searched() {
+    assert_eq!(
+        stdout("classes -m {}", &[&WORLD.model()]),
+        "0\tdisc\n1\tsquare\n"
+    );
+    let found = json(
+        "classes SQU -m {} --json",
+        &[&WORLD.model()],
+        "tessera.classes/v1",
+    );
+    assert_eq!(
+        found["classes"],
+        serde_json::json!([{ "id": 1, "name": "square" }])
+    );
+}
+
+#[test]
+fn inspect_knows_what_the_program_writes() {
+    let kind = |path: &std::path::Path| {
+        json("inspect {} --json", &[path], "tessera.inspect/v1")["kind"].clone()
+    };
+    assert_eq!(kind(&WORLD.model()), "model");
+    assert_eq!(kind(&WORLD.run()), "run");
+    assert_eq!(kind(&WORLD.disc()), "picture");
+    assert!(stdout("inspect {}", &[&WORLD.run()]).contains("gen-ar"));
+    for (file, architecture) in [
+        ("model.safetensors", "gen-ar"),
+        ("vae/model.safetensors", "kl-vae"),
+    ] {
+        let found = json(
+            "inspect {} --json",
+            &[&WORLD.model().join(file)],
+            "tessera.inspect/v1",
+        );
+        assert_eq!(found["architecture"], architecture);
+        assert_eq!(found["sha256"].as_str().unwrap().len(), 64);
+        assert!(found["parameters"].as_u64().unwrap() > 1000);
+    }
+}
+
+#[test]
+fn inspect_prints_the_texts_of_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.png");
+    let texts = [
+        ("parameters", "disc\nSteps: 4"),
+        ("tessera", r#"{"seed":7}"#),
+        ("Comment", "ours"),
+    ];
+    tessera_tokenizer::write_png(&file, &crate::world::picture(true, 0), &texts, false).unwrap();
+    let found = json("inspect {} --json", &[&file], "tessera.inspect/v1");
+    assert_eq!(
+        (&found["tessera"]["seed"], &found["parameters"]),
+        (&7.into(), &"disc\nSteps: 4".into())
+    );
+    let text = stdout("inspect {}", &[&file]);
+    assert!(
+        text.contains("Steps: 4") && text.contains("Comment: ours"),
+        "{text}"
+    );
+}
+
+#[test]
+fn doctor_reports_every_check() {
+    let output = crate::world::tessera("doctor --json", &[]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["schema"], "tessera.doctor/v1");
+    let verdict = |name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks
+            .iter()
+            .find(|check| check["check"] == name)
+            .map(|check| check["verdict"].clone())
+    };
+    for name in ["seeded numbers", "device", "matrix product"] {
+        assert_eq!(verdict(name), Some("PASS".into()), "{name}");
+    }
+}
