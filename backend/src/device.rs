@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeviceSpec {
     kind: Kind,
-    index: usize,
+    index: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,8 +54,8 @@ impl FromStr for DeviceSpec {
     fn from_str(text: &str) -> Result<Self> {
         let unknown = || Error::UnknownDevice { found: text.into() };
         let (name, index) = match text.split_once(':') {
-            Some((name, index)) => (name, index.parse().map_err(|_| unknown())?),
-            None => (text, 0),
+            Some((name, index)) => (name, Some(index.parse().map_err(|_| unknown())?)),
+            None => (text, None),
         };
         let (_, kind, _) = KINDS.iter().find(|row| row.0 == name).ok_or_else(unknown)?;
         Ok(Self { kind: *kind, index })
@@ -65,17 +65,18 @@ impl FromStr for DeviceSpec {
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.index {
-            0 => f.write_str(self.kind.row().0),
-            index => write!(f, "{}:{index}", self.kind.row().0),
+            None => f.write_str(self.kind.row().0),
+            Some(index) => write!(f, "{}:{index}", self.kind.row().0),
         }
     }
 }
 
 impl DeviceSpec {
-    /// Opens the device; `auto` is the first GPU that was built in, else the CPU (`flex`).
+    /// Opens the device. `auto` is the first that was built in of cuda, metal, vulkan and wgpu, else the CPU (`flex`).
+    /// A GPU's index counts discrete GPUs; without one, the system's default is taken.
     ///
     /// # Errors
-    /// [`Error::NotBuiltIn`] names the cargo feature to add.
+    /// [`Error::NotBuiltIn`] names the cargo feature to add; [`Error::Unavailable`] says what the driver said.
     pub fn open(self) -> Result<Device> {
         let (name, built) = self.kind.row();
         if !built {
@@ -84,10 +85,72 @@ impl DeviceSpec {
                 feature: name,
             });
         }
-        Ok(match self.kind {
-            Kind::Auto => Device::flex(),
-            Kind::Flex => Device::flex(),
-            _ => Device::flex(),
+        match self.kind {
+            Kind::Auto => self.auto(),
+            #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
+            Kind::NdArray => Ok(Device::ndarray()),
+            #[cfg(feature = "wgpu")]
+            Kind::Wgpu => self.wgpu(burn::tensor::wgpu::WgpuBackend::Auto),
+            #[cfg(feature = "vulkan")]
+            Kind::Vulkan => self.wgpu(burn::tensor::wgpu::WgpuBackend::Vulkan),
+            #[cfg(feature = "metal")]
+            Kind::Metal => self.wgpu(burn::tensor::wgpu::WgpuBackend::Metal),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda => Ok(Device::cuda(self.index.unwrap_or(0))),
+            _ => Ok(Device::flex()),
+        }
+    }
+
+    fn auto(self) -> Result<Device> {
+        let gpus = [Kind::Cuda, Kind::Metal, Kind::Vulkan, Kind::Wgpu];
+        let kind = gpus.into_iter().find(|kind| kind.row().1);
+        let kind = kind.unwrap_or(Kind::Flex);
+        Self { kind, ..self }.open()
+    }
+
+    /// Through the options, which give an error where `Device::wgpu` panics in a server thread at first use.
+    #[cfg(feature = "wgpu")]
+    fn wgpu(self, api: burn::tensor::wgpu::WgpuBackend) -> Result<Device> {
+        use burn::tensor::DeviceKind;
+        let kind = self
+            .index
+            .map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
+        let options = Device::wgpu_options().device_kind(kind).graphics_api(api);
+        options.init().map_err(|error| Error::Unavailable {
+            device: self.to_string(),
+            reason: error.to_string(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_indices_are_parsed_and_printed_alike() {
+        for text in [
+            "auto", "flex", "ndarray", "wgpu", "vulkan:1", "metal", "cuda:3",
+        ] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
+        for text in ["gpu", "", "cuda:", "cuda:x", "flex:-1"] {
+            let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
+            assert!(error.contains("expected auto, flex"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_was_not_built_in_names_its_feature() {
+        for (name, built) in
+            available().filter(|(name, _)| ["ndarray", "cuda", "metal"].contains(name))
+        {
+            let opened = name.parse::<DeviceSpec>().unwrap().open();
+            if !built {
+                let error = opened.unwrap_err().to_string();
+                assert!(error.contains(&format!("--features {name}")), "{error}");
+            }
+        }
     }
 }

@@ -1,13 +1,18 @@
 //! What every command shares on the command line.
 
 use crate::commands;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tessera_backend::DeviceSpec;
 
 /// Image generation over discrete tokens: images to tokens to new images.
 #[derive(Debug, Parser)]
-#[command(name = "tessera", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    name = "tessera",
+    version,
+    propagate_version = true,
+    max_term_width = 110
+)]
 #[command(after_help = "Examples:\n  \
     tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
     tessera reconstruct -i photo.png -o out --grid\n  \
@@ -35,6 +40,17 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Generate pictures of a class.
+    Generate(Box<commands::generate::Generate>),
+    /// Judge a model: its pictures by a classifier, its reconstructions by PSNR and SSIM.
+    Eval(Box<commands::eval::Eval>),
+    Reconstruct(Box<commands::reconstruct::Reconstruct>),
+    Tokenize(Box<commands::tokenize::Tokenize>),
+    Decode(Box<commands::tokenize::Decode>),
+    Calibrate(Box<commands::calibrate::Calibrate>),
+    Inspect(commands::inspect::Inspect),
+    Classes(commands::classes::Classes),
+    Doctor(commands::doctor::Doctor),
     /// Train a tokenizer or a generator on your own pictures.
     #[command(subcommand)]
     Train(TrainCommand),
@@ -47,6 +63,8 @@ pub enum TrainCommand {
     Vae(Box<commands::train_vae::TrainVae>),
     /// Train a generator on the tokens of a VAE.
     Ar(Box<commands::train_ar::TrainAr>),
+    /// Train the classifier that `eval` judges pictures with.
+    Judge(Box<commands::train_judge::TrainJudge>),
 }
 
 /// The data of a command.
@@ -87,6 +105,27 @@ impl RunArgs {
             (Some(_), _) => tessera_train::Start::Resume,
             (None, true) => tessera_train::Start::Overwrite,
             (None, false) => tessera_train::Start::New,
+        }
+    }
+}
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Dtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits, 11 of them significant.
+    F16,
+    /// 16 bits, 8 of them significant.
+    Bf16,
+}
+
+impl From<Dtype> for tessera_train::WeightDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
         }
     }
 }
@@ -150,5 +189,15 @@ impl LoopArgs {
             seed: self.seed,
             ..Default::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -16,6 +16,7 @@ use std::path::Path;
 use tessera_gen_ar::{GenAr, SampleConfig};
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
 use tessera_tokenizer::{KlVae, Pixels};
+use tessera_train::WeightDtype;
 use tessera_train::judge::Classifier;
 
 use crate::data::{download, upload};
@@ -61,7 +62,11 @@ pub struct Bundle {
 mod builtin {
     macro_rules! file {
         ($path:literal) => {
-            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/fashion/", $path))
+            include_bytes!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../models/fashion/",
+                $path
+            ))
         };
     }
     pub const INFO: &[u8] = file!("model.json");
@@ -84,7 +89,10 @@ impl Bundle {
             return Self::builtin(device);
         };
         if !folder.is_dir() {
-            bail!("{}: no such model folder (expected a folder with model.json)", folder.display());
+            bail!(
+                "{}: no such model folder (expected a folder with model.json)",
+                folder.display()
+            );
         }
         let judge = folder.join("judge");
         Self {
@@ -93,7 +101,10 @@ impl Bundle {
             quantizer: Quantizer::new(read_info(folder)?.quantizer)?,
             generator: GenAr::load_dir(folder, device)?,
             calibration: Calibration::load(folder.join("calibration.json"))?,
-            judge: judge.is_dir().then(|| Classifier::load_dir(&judge, device)).transpose()?,
+            judge: judge
+                .is_dir()
+                .then(|| Classifier::load_dir(&judge, device))
+                .transpose()?,
             device: device.clone(),
         }
         .checked()
@@ -106,8 +117,13 @@ impl Bundle {
             vae: KlVae::from_bytes(builtin::VAE_CONFIG, builtin::VAE_WEIGHTS, device)?,
             quantizer: Quantizer::new(info.quantizer.clone())?,
             generator: GenAr::from_bytes(builtin::CONFIG, builtin::WEIGHTS, device)?,
-            calibration: serde_json::from_slice(builtin::CALIBRATION).context("built-in calibration.json")?,
-            judge: Some(Classifier::from_bytes(builtin::JUDGE_CONFIG, builtin::JUDGE_WEIGHTS, device)?),
+            calibration: serde_json::from_slice(builtin::CALIBRATION)
+                .context("built-in calibration.json")?,
+            judge: Some(Classifier::from_bytes(
+                builtin::JUDGE_CONFIG,
+                builtin::JUDGE_WEIGHTS,
+                device,
+            )?),
             device: device.clone(),
             info,
         }
@@ -120,13 +136,27 @@ impl Bundle {
         let side = self.info.img_size / vae.downsampling();
         let checks = [
             ("grid", vec![side, side], generator.grid.to_vec()),
-            ("dimensions per token", vec![vae.z_channels], vec![generator.token_embed_dim]),
-            ("levels", vec![self.quantizer.levels()], vec![generator.levels]),
-            ("classes", vec![self.info.class_names.len()], vec![generator.class_num]),
+            (
+                "dimensions per token",
+                vec![vae.z_channels],
+                vec![generator.token_embed_dim],
+            ),
+            (
+                "levels",
+                vec![self.quantizer.levels()],
+                vec![generator.levels],
+            ),
+            (
+                "classes",
+                vec![self.info.class_names.len()],
+                vec![generator.class_num],
+            ),
         ];
         for (what, expected, found) in checks {
             if expected != found {
-                bail!("the parts of the model do not fit: {what} should be {expected:?}, the generator has {found:?}");
+                bail!(
+                    "the parts of the model do not fit: {what} should be {expected:?}, the generator has {found:?}"
+                );
             }
         }
         Ok(self)
@@ -136,12 +166,14 @@ impl Bundle {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<()> {
-        self.vae.save_dir(folder.join("vae"))?;
+    pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
+        self.vae.save_dir(folder.join("vae"), dtype)?;
         self.calibration.save(folder.join("calibration.json"))?;
-        self.generator.save_dir(folder)?;
+        self.generator.save_dir(folder, dtype)?;
         let info = serde_json::to_vec_pretty(&self.info)?;
-        tessera_train::write_atomically(&folder.join("model.json"), |file| std::io::Write::write_all(file, &info))?;
+        tessera_train::write_atomically(&folder.join("model.json"), |file| {
+            std::io::Write::write_all(file, &info)
+        })?;
         Ok(())
     }
 
@@ -161,7 +193,10 @@ impl Bundle {
     /// When a decoded value is not finite.
     pub fn decode_latents(&self, latents: ndarray::Array4<f32>) -> Result<Vec<Pixels>> {
         let images = download(self.vae.decode(upload(latents, &self.device)));
-        images.outer_iter().map(|image| Ok(Pixels::from_array(self.finish(image.to_owned()).view())?)).collect()
+        images
+            .outer_iter()
+            .map(|image| Ok(Pixels::from_array(self.finish(image.to_owned()).view())?))
+            .collect()
     }
 
     /// The finished picture: the centre of what the tokenizer works on.
@@ -179,9 +214,15 @@ impl Bundle {
 pub fn read_info(folder: &Path) -> Result<Info> {
     let path = folder.join("model.json");
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let info: Info = serde_json::from_slice(&text).with_context(|| format!("{} is not a model description", path.display()))?;
+    let info: Info = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not a model description", path.display()))?;
     if info.schema != Info::SCHEMA {
-        bail!("{}: schema is {:?}, expected {:?}", path.display(), info.schema, Info::SCHEMA);
+        bail!(
+            "{}: schema is {:?}, expected {:?}",
+            path.display(),
+            info.schema,
+            Info::SCHEMA
+        );
     }
     Ok(info)
 }

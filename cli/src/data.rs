@@ -21,36 +21,56 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
     }
     let (size, channels) = (args.img_size, args.channels);
     let decode = move |path: &Path| {
-        let channels = if channels == 1 { Channels::Grey } else { Channels::Rgb };
+        let channels = if channels == 1 {
+            Channels::Grey
+        } else {
+            Channels::Rgb
+        };
         Ok(center_crop(&read(path, Some(channels))?, size)?.to_array())
     };
     let folder = ImageFolder::open(&args.data, Box::new(decode), args.strict, MEMORY_BYTES)
         .with_context(|| format!("cannot use the data in {}", args.data.display()))?;
     for skipped in folder.skipped().iter().filter(|_| !quiet) {
-        eprintln!("warning: skipped {}: {}", skipped.file.display(), skipped.reason);
+        eprintln!(
+            "warning: skipped {}: {}",
+            skipped.file.display(),
+            skipped.reason
+        );
     }
     if !folder.skipped().is_empty() {
-        eprintln!("warning: {} of {} pictures skipped", folder.skipped().len(), folder.len() + folder.skipped().len());
+        eprintln!(
+            "warning: {} of {} pictures skipped",
+            folder.skipped().len(),
+            folder.len() + folder.skipped().len()
+        );
     }
     Ok(Box::new(folder))
 }
 
 /// Pictures centred on a black square.
-struct Padded<D> {
+pub struct Padded<D> {
     inner: D,
     size: usize,
     channels: usize,
 }
 
 impl<D: Dataset> Padded<D> {
-    fn new(inner: D, size: usize, channels: usize) -> Result<Self> {
+    /// The pictures of `inner` as squares of `size` px.
+    ///
+    /// # Errors
+    /// When they are larger.
+    pub fn new(inner: D, size: usize, channels: usize) -> Result<Self> {
         let (_, height, width) = inner.image(0)?.dim();
         anyhow::ensure!(
             height <= size && width <= size,
             "--img-size {size}: the pictures of {} are {width}x{height} px and are padded, never shrunk",
             inner.name()
         );
-        Ok(Self { inner, size, channels })
+        Ok(Self {
+            inner,
+            size,
+            channels,
+        })
     }
 }
 
@@ -76,7 +96,9 @@ impl<D: Dataset> Dataset for Padded<D> {
         let (_, height, width) = image.dim();
         let mut square = Array3::from_elem((self.channels, self.size, self.size), -1.0);
         let (top, left) = ((self.size - height) / 2, (self.size - width) / 2);
-        square.slice_mut(s![.., top..top + height, left..left + width]).assign(&image);
+        square
+            .slice_mut(s![.., top..top + height, left..left + width])
+            .assign(&image);
         Ok(square)
     }
 }
@@ -86,7 +108,10 @@ impl<D: Dataset> Dataset for Padded<D> {
 /// # Errors
 /// When one can no longer be read.
 pub fn batch(data: &dyn Dataset, indices: &[usize]) -> tessera_train::Result<Array4<f32>> {
-    let images = indices.iter().map(|&i| data.image(i)).collect::<tessera_train::Result<Vec<_>>>()?;
+    let images = indices
+        .iter()
+        .map(|&i| data.image(i))
+        .collect::<tessera_train::Result<Vec<_>>>()?;
     let views: Vec<_> = images.iter().map(|image| image.view()).collect();
     Ok(ndarray::stack(Axis(0), &views).expect("a data set has images of one size"))
 }
@@ -94,13 +119,21 @@ pub fn batch(data: &dyn Dataset, indices: &[usize]) -> tessera_train::Result<Arr
 /// Uploads an array.
 pub fn upload(array: Array4<f32>, device: &Device) -> Tensor<4> {
     let (b, c, h, w) = array.dim();
-    let values = array.as_standard_layout().into_owned().into_raw_vec_and_offset().0;
+    let values = array
+        .as_standard_layout()
+        .into_owned()
+        .into_raw_vec_and_offset()
+        .0;
     Tensor::from_data(TensorData::new(values, [b, c, h, w]), device)
 }
 
 /// Downloads a tensor.
 pub fn download(tensor: Tensor<4>) -> Array4<f32> {
     let shape = tensor.dims();
-    let values = tensor.into_data().convert::<f32>().try_to_vec().expect("just converted to f32");
+    let values = tensor
+        .into_data()
+        .convert::<f32>()
+        .try_to_vec()
+        .expect("just converted to f32");
     Array4::from_shape_vec(shape, values).expect("a tensor has as many values as its shape says")
 }

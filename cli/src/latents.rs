@@ -21,7 +21,12 @@ const CALIBRATE: u64 = 1 << 40;
 ///
 /// # Errors
 /// When an image cannot be read or Ctrl-C is pressed.
-pub fn encode(vae: &KlVae, data: &dyn Dataset, device: &Device, quiet: bool) -> Result<LatentCache> {
+pub fn encode(
+    vae: &KlVae,
+    data: &dyn Dataset,
+    device: &Device,
+    quiet: bool,
+) -> Result<LatentCache> {
     let mut progress = Progress::new("encode", "images", data.len() as u64, quiet);
     let indices: Vec<usize> = (0..data.len()).collect();
     let mut moments: Option<Array4<f32>> = None;
@@ -29,15 +34,23 @@ pub fn encode(vae: &KlVae, data: &dyn Dataset, device: &Device, quiet: bool) -> 
         let posterior = vae.encode(upload(batch(data, chunk)?, device));
         let part = download(posterior.moments());
         let (_, channels, height, width) = part.dim();
-        let all = moments.get_or_insert_with(|| Array4::zeros((data.len(), channels, height, width)));
-        all.slice_mut(s![chunk[0]..chunk[0] + chunk.len(), .., .., ..]).assign(&part);
+        let all =
+            moments.get_or_insert_with(|| Array4::zeros((data.len(), channels, height, width)));
+        all.slice_mut(s![chunk[0]..chunk[0] + chunk.len(), .., .., ..])
+            .assign(&part);
         progress.set((chunk[0] + chunk.len()) as u64, "");
         if interrupt::requested() {
-            bail!("stopped after {} of {} images", chunk[0] + chunk.len(), data.len());
+            bail!(
+                "stopped after {} of {} images",
+                chunk[0] + chunk.len(),
+                data.len()
+            );
         }
     }
     progress.finish();
-    let Some(moments) = moments else { bail!("no image to encode") };
+    let Some(moments) = moments else {
+        bail!("no image to encode")
+    };
     Ok(LatentCache {
         moments,
         moments_flip: None,
@@ -59,8 +72,18 @@ fn samples(cache: &LatentCache, range: std::ops::Range<usize>, seed: u64) -> Arr
 ///
 /// # Errors
 /// Bits or range out of bounds, a latent that is not finite, a channel that never varies.
-pub fn calibrate(cache: &LatentCache, bits: u8, range: f32, per_channel: bool, seed: u64) -> Result<Calibration> {
-    let chunks = || (0..cache.len()).step_by(1024).map(|first| first..cache.len().min(first + 1024));
+pub fn calibrate(
+    cache: &LatentCache,
+    bits: u8,
+    range: f32,
+    per_channel: bool,
+    seed: u64,
+) -> Result<Calibration> {
+    let chunks = || {
+        (0..cache.len())
+            .step_by(1024)
+            .map(|first| first..cache.len().min(first + 1024))
+    };
     let mut moments = MomentsBuilder::new();
     for chunk in chunks() {
         moments.add(samples(cache, chunk, seed).view())?;

@@ -7,9 +7,15 @@ mod bundle;
 mod commands;
 mod data;
 mod interrupt;
+mod labels;
 mod latents;
+mod names;
 mod output;
+mod pictures;
+mod plot;
 mod progress;
+mod sampling;
+mod tokenizer;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -20,9 +20,16 @@ impl Progress {
             true => ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()),
             false => ProgressBar::new(total),
         };
-        let template = format!("{label} {{wide_bar}} {{pos}}/{{len}} {unit} {{per_sec}} ETA {{eta}} {{msg}}");
+        let template =
+            format!("{label} {{wide_bar}} {{pos}}/{{len}} {unit} {{per_sec}} ETA {{eta}} {{msg}}");
         bar.set_style(ProgressStyle::with_template(&template).expect("the template is ours"));
-        Self { bar, label: label.into(), total, plain: !quiet && !terminal, tenth: 0 }
+        Self {
+            bar,
+            label: label.into(),
+            total,
+            plain: !quiet && !terminal,
+            tenth: 0,
+        }
     }
 
     /// `done` units are done.
@@ -35,15 +42,6 @@ impl Progress {
         }
         self.bar.set_message(message);
         self.bar.set_position(done);
-    }
-
-    /// A line above the bar.
-    pub fn note(&self, text: &str) {
-        if self.plain {
-            eprintln!("{text}");
-        } else {
-            self.bar.println(text);
-        }
     }
 
     /// Removes the bar.

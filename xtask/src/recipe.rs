@@ -23,8 +23,8 @@ const VAE: &str = "--ch 16 --ch-mult 1,2,4,4 --z-channels 8 --l2-weight 1.0 --kl
                    --batch-size 32 --lr 1.5e-3 --warmup-epochs 0.05 --ema-rate 0.998";
 
 const AR: &str = "--picture-size 28 --enc 128,3,4 --dec 160,5,4 --head 128,3,4 --buffer-size 8 \
-                  --mask-ratio-min 0.05 --mask-ratio-std 0.5 --head-subset 0.5 --cfg-scale 2.0 \
-                  --batch-size 64 --lr 1.2e-3 --warmup-epochs 0.2 --ema-rate 0.999 --name tessera-fashion";
+                  --mask-ratio-min 0.05 --mask-ratio-std 0.5 --head-subset 0.5 --cfg-scale 2.5 --cfg-schedule constant \
+                  --batch-size 64 --lr 1.2e-3 --warmup-epochs 0.2 --ema-rate 0.999 --dtype f16 --name tessera-fashion";
 
 /// Pictures per class in the report.
 const SHOWN: usize = 8;

@@ -3,7 +3,7 @@
 
 use super::matmul::{Matrix, matmul};
 use super::simd::{self, simd};
-use super::{Shared, dims, filled, tensor, values};
+use super::{Shared, dims, filled, tensor, uninit, values};
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -116,7 +116,7 @@ pub(crate) fn attention(
             head_dim,
         },
     );
-    let mut lse = filled(batch * heads * queries, |_| ());
+    let mut lse = uninit(batch * heads * queries);
     let out = filled(batch * heads * queries * head_dim, |out| {
         let (out, lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
         // Small heads share a task: a task per head would cost more than the head.
@@ -292,7 +292,7 @@ pub(crate) fn attention_backward(
         batch * heads * queries * head_dim,
         batch * heads * keys * head_dim,
     );
-    let (mut dk, mut dv) = (filled(size_k, |_| ()), filled(size_k, |_| ()));
+    let (mut dk, mut dv) = (uninit(size_k), uninit(size_k));
     let dq = filled(size_q, |dq| {
         let (dq, dk, dv) = (
             Shared(dq.as_mut_ptr()),

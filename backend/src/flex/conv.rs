@@ -308,8 +308,7 @@ pub(crate) fn upsample_nearest(x: &FlexTensor) -> FlexTensor {
     let [batch, channels, height, width] = dims(x);
     let x = contiguous(x);
     let y = filled(4 * batch * channels * height * width, |y| {
-        y.as_mut_slice()
-            .par_chunks_mut(4 * height * width)
+        y.par_chunks_mut(4 * height * width)
             .zip(values(&x).par_chunks(height * width))
             .for_each(|(y, x)| {
                 for (y, x) in y.chunks_exact_mut(4 * width).zip(x.chunks_exact(width)) {
@@ -342,8 +341,7 @@ pub(crate) fn upsample_nearest_backward(g: &FlexTensor) -> FlexTensor {
     let g = contiguous(g);
     let (height, width) = (height / 2, width / 2);
     let dx = filled(batch * channels * height * width, |dx| {
-        dx.as_mut_slice()
-            .par_chunks_mut(height * width)
+        dx.par_chunks_mut(height * width)
             .zip(values(&g).par_chunks(4 * height * width))
             .for_each(|(dx, g)| {
                 for (dx, g) in dx.chunks_exact_mut(width).zip(g.chunks_exact(4 * width)) {

@@ -22,7 +22,7 @@ fn affine(x: &[f32], w: &[f32], b: &[f32], rows: usize) -> Vec<f32> {
         (x, rows)
     };
     let mut z = filled(computed * outputs, |z| {
-        for row in z.as_mut_slice().chunks_exact_mut(outputs) {
+        for row in z.chunks_exact_mut(outputs) {
             row.copy_from_slice(b);
         }
         // SAFETY: shapes were checked by the caller; `z` was just filled with the bias.

@@ -36,22 +36,18 @@ pub(crate) fn cross_entropy(logits: &FlexTensor, targets: &FlexTensor) -> FlexTe
     let (logits, targets) = (contiguous(logits), indices(targets));
     let logits = values(&logits);
     let loss = filled(rows, |loss| {
-        loss.as_mut_slice()
-            .par_chunks_mut(ROWS)
-            .enumerate()
-            .for_each_init(
-                || vec![0.0; classes],
-                |scratch, (block, loss)| {
-                    for (i, loss) in loss.iter_mut().enumerate() {
-                        let row = block * ROWS + i;
-                        let logits = &logits[row * classes..(row + 1) * classes];
-                        let max = simd::max(logits);
-                        scratch.copy_from_slice(logits);
-                        *loss =
-                            simd::exp_scaled(scratch, 1.0, max).ln() + max - logits[targets[row]];
-                    }
-                },
-            );
+        loss.par_chunks_mut(ROWS).enumerate().for_each_init(
+            || vec![0.0; classes],
+            |scratch, (block, loss)| {
+                for (i, loss) in loss.iter_mut().enumerate() {
+                    let row = block * ROWS + i;
+                    let logits = &logits[row * classes..(row + 1) * classes];
+                    let max = simd::max(logits);
+                    scratch.copy_from_slice(logits);
+                    *loss = simd::exp_scaled(scratch, 1.0, max).ln() + max - logits[targets[row]];
+                }
+            },
+        );
     });
     tensor(loss, [rows])
 }
@@ -66,8 +62,7 @@ pub(crate) fn cross_entropy_backward(
     let (logits, g, targets) = (contiguous(logits), contiguous(g), indices(targets));
     let (logits, g) = (values(&logits), values(&g));
     let grad = filled(rows * classes, |grad| {
-        grad.as_mut_slice()
-            .par_chunks_mut(ROWS * classes)
+        grad.par_chunks_mut(ROWS * classes)
             .enumerate()
             .for_each(|(block, grad)| {
                 for (i, grad) in grad.chunks_exact_mut(classes).enumerate() {

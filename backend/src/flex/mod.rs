@@ -48,30 +48,21 @@ pub(crate) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.shape().dims()
 }
 
-/// A buffer of `len` values that `fill` writes completely.
-pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut Uninit<'_>)) -> Vec<f32> {
-    let mut data = Vec::<f32>::with_capacity(len);
-    fill(&mut Uninit(&mut data.spare_capacity_mut()[..len]));
-    // SAFETY: `fill`'s contract is to write every value; f32 has no invalid bit pattern that a kernel's own
-    // tests would not show, and the capacity is `len`.
+/// Memory for `len` values that are all to be written before any is read: clearing it first would cost as much as many
+/// a kernel.
+#[allow(clippy::uninit_vec)]
+pub(crate) fn uninit(len: usize) -> Vec<f32> {
+    let mut data = Vec::with_capacity(len);
+    // SAFETY: the capacity is `len`; every bit pattern is an f32, and the kernels write before they read.
     unsafe { data.set_len(len) };
     data
 }
 
-/// Memory that is to be written before it is read.
-pub(crate) struct Uninit<'a>(&'a mut [std::mem::MaybeUninit<f32>]);
-
-impl Uninit<'_> {
-    /// Start of the memory.
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
-    }
-
-    /// The memory as a slice that is written, never read, first.
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
-        // SAFETY: same length and layout; every bit pattern is an f32, and kernels write before they read.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len()) }
-    }
+/// A buffer of `len` values that `fill` writes completely.
+pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut data = uninit(len);
+    fill(&mut data);
+    data
 }
 
 /// A raw pointer that threads may share: the kernels hand out disjoint parts of it.

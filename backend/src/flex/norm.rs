@@ -2,9 +2,8 @@
 
 use super::linear::{activate, activate_backward};
 use super::simd::{self, LANES, simd};
-use super::{Shared, contiguous, dims, filled, tensor, values};
+use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
 use crate::ops::Activation;
-use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -63,8 +62,7 @@ pub(crate) fn layer_norm(
         .as_ref()
         .map(|(shift, scale)| (values(shift), values(scale)));
     let y = filled(rows * d, |y| {
-        y.as_mut_slice()
-            .par_chunks_mut(ROWS * d)
+        y.par_chunks_mut(ROWS * d)
             .enumerate()
             .for_each(|(block, y)| {
                 let first = block * ROWS * d;
@@ -170,7 +168,7 @@ pub(crate) fn layer_norm_backward(
     let blocks = rows.div_ceil(ROWS).max(1);
     let mut partial = vec![0.0; blocks * 2 * d];
     let mut d_scale = if scale.is_some() {
-        filled(rows * d, |_| ())
+        uninit(rows * d)
     } else {
         Vec::new()
     };
@@ -277,8 +275,7 @@ pub(crate) fn group_norm(
     let (x, weight, bias) = (values(&x), values(&weight), values(&bias));
     let size = per_group * plane;
     let y = filled(batch * channels * plane, |y| {
-        y.as_mut_slice()
-            .par_chunks_mut(size)
+        y.par_chunks_mut(size)
             .zip(x.par_chunks(size))
             .enumerate()
             .for_each(|(group, (y, x))| {
@@ -369,8 +366,7 @@ pub(crate) fn group_norm_backward(
     let size = per_group * plane;
     let mut sums = vec![(0.0_f32, 0.0_f32); batch * channels];
     let dx = filled(batch * channels * plane, |dx| {
-        dx.as_mut_slice()
-            .par_chunks_mut(size)
+        dx.par_chunks_mut(size)
             .zip(x.par_chunks(size))
             .zip(g.par_chunks(size))
             .zip(sums.par_chunks_mut(per_group))
@@ -419,7 +415,6 @@ pub(crate) fn group_norm_backward(
             d_weight[channel] += product;
         }
     }
-    debug_assert_eq!(norm.weight.shape().num_elements(), channels);
     [
         tensor(dx, [batch, channels, height, width]),
         tensor(d_weight, [channels]),

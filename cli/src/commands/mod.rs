@@ -1,6 +1,15 @@
 //! One file per command.
 
+pub mod calibrate;
+pub mod classes;
+pub mod doctor;
+pub mod eval;
+pub mod generate;
+pub mod inspect;
+pub mod reconstruct;
+pub mod tokenize;
 pub mod train_ar;
+pub mod train_judge;
 pub mod train_vae;
 
 use crate::args::{Cli, Command, TrainCommand};
@@ -12,10 +21,22 @@ use anyhow::Result;
 /// Whatever the command gives.
 pub fn run(cli: Cli) -> Result<()> {
     let threads = cli.global.threads.unwrap_or(0);
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()?;
     crate::interrupt::listen()?;
     match cli.command {
         Command::Train(TrainCommand::Vae(command)) => command.run(&cli.global),
         Command::Train(TrainCommand::Ar(command)) => command.run(&cli.global),
+        Command::Train(TrainCommand::Judge(command)) => command.run(&cli.global),
+        Command::Generate(command) => command.run(&cli.global),
+        Command::Eval(command) => command.run(&cli.global),
+        Command::Reconstruct(command) => command.run(&cli.global),
+        Command::Tokenize(command) => command.run(&cli.global),
+        Command::Decode(command) => command.run(&cli.global),
+        Command::Calibrate(command) => command.run(&cli.global),
+        Command::Inspect(command) => command.run(&cli.global),
+        Command::Classes(command) => command.run(&cli.global),
+        Command::Doctor(command) => command.run(&cli.global),
     }
 }

@@ -1,10 +1,11 @@
 //! `tessera train ar`.
 
-use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
+use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
 use crate::bundle::{Bundle, Info};
 use crate::commands::train_vae::sample_file;
 use crate::progress::Progress;
-use crate::{data, interrupt, latents};
+use crate::sampling::Schedule;
+use crate::{data, interrupt, latents, output};
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Args;
@@ -14,10 +15,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tessera_backend::Rng;
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower};
-use tessera_quantize::{Calibration, Quantizer};
+use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
 use tessera_tokenizer::{GridStyle, KlVae, grid, write_png};
 use tessera_train::data::{LatentCache, LatentPrecision, Split};
-use tessera_train::{BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig};
+use tessera_train::{
+    BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig,
+};
 
 /// Train a generator on the tokens of a VAE.
 #[derive(Debug, Clone, Args)]
@@ -75,22 +78,33 @@ pub struct TrainAr {
     /// Side in px of a finished picture, the centre of --img-size.
     #[arg(long, value_name = "PX")]
     picture_size: Option<usize>,
+    /// How the finished model's weights are stored.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
     /// What the model is called.
     #[arg(long, default_value = "tessera-ar", value_name = "NAME")]
     name: String,
     /// Default guidance scale of the finished model.
     #[arg(long, default_value_t = 2.0, value_name = "X")]
     cfg_scale: f32,
+    /// Default guidance schedule of the finished model.
+    #[arg(long, value_enum, default_value = "linear")]
+    cfg_schedule: Schedule,
     /// Default temperature of the finished model.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     temperature: f32,
 }
 
 fn tower(text: &str) -> Result<Tower, String> {
-    let parts: Vec<usize> = text.split(',').map_while(|part| part.trim().parse().ok()).collect();
+    let parts: Vec<usize> = text
+        .split(',')
+        .map_while(|part| part.trim().parse().ok())
+        .collect();
     match (parts.as_slice(), text.split(',').count()) {
         (&[width, depth, heads], 3) => Ok(Tower::new(width, depth, heads)),
-        _ => Err(format!("expected width,depth,heads such as 256,6,4; found {text}")),
+        _ => Err(format!(
+            "expected width,depth,heads such as 256,6,4; found {text}"
+        )),
     }
 }
 
@@ -101,7 +115,8 @@ struct RunConfig<'a> {
     generator: &'a GenArConfig,
     training: &'a TrainConfig,
     head_subset: f32,
-    info: &'a Info,
+    quantizer: &'a QuantizerConfig,
+    class_names: &'a [String],
 }
 
 impl TrainAr {
@@ -113,22 +128,44 @@ impl TrainAr {
         let device = global.device.open()?;
         let vae = KlVae::load_dir(&self.vae, &device)?;
         let cache = self.latents(&vae, &device, global)?;
-        let calibration = latents::calibrate(&cache, self.bits, self.range, !self.global_scale, self.training.seed)?;
+        let calibration = latents::calibrate(
+            &cache,
+            self.bits,
+            self.range,
+            !self.global_scale,
+            self.training.seed,
+        )?;
         let quantizer = Quantizer::new(calibration.quantizer.clone())?;
         let info = self.info(&cache, &calibration)?;
         let config = self.generator(&cache, &calibration, info.class_names.len());
         config.validate()?;
         let training = self.training.config();
-        let run_config =
-            RunConfig { kind: "gen-ar", generator: &config, training: &training, head_subset: self.head_subset, info: &info };
+        let run_config = RunConfig {
+            kind: "gen-ar",
+            generator: &config,
+            training: &training,
+            head_subset: self.head_subset,
+            quantizer: quantizer.config(),
+            class_names: &info.class_names,
+        };
         let run = RunFolder::open(&self.run.output, &run_config, self.run.start())?;
         let autodiff = device.clone().autodiff();
         let model = config.init(quantizer.values(), training.seed, &autodiff);
         if !global.quiet {
-            eprintln!("{} parameters, {} images of {} tokens", model.num_trainable(), cache.len(), config.seq());
+            eprintln!(
+                "{} parameters, {} images of {} tokens",
+                model.num_trainable(),
+                cache.len(),
+                config.seq()
+            );
         }
         let plan = training.plan(cache.len())?;
-        let objective = Tokens { cache: &cache, quantizer: &quantizer, device: autodiff, head_subset: self.head_subset };
+        let objective = Tokens {
+            cache: &cache,
+            quantizer: &quantizer,
+            device: autodiff,
+            head_subset: self.head_subset,
+        };
         let bundle = Bundle {
             generator: config.init(quantizer.values(), training.seed, &device),
             quantizer: quantizer.clone(),
@@ -139,15 +176,26 @@ impl TrainAr {
             device,
         };
         let progress = Progress::new("train ar", "steps", plan.total_steps, global.quiet);
-        let mut watch = Watch { progress, bundle, folder: self.run.output.join("samples") };
+        let mut watch = Watch {
+            progress,
+            bundle,
+            folder: self.run.output.join("samples"),
+        };
         let trained = tessera_train::train(model, &objective, &training, run, &mut watch)?;
         watch.progress.finish();
         if trained.outcome == Outcome::Stopped {
-            bail!("stopped at step {}; go on with --resume latest", trained.step);
+            bail!(
+                "stopped at step {}; go on with --resume latest",
+                trained.step
+            );
         }
         let folder = self.run.output.join("model");
-        Bundle { generator: trained.ema, ..watch.bundle }.save(&folder)?;
-        println!("{}", folder.display());
+        Bundle {
+            generator: trained.ema,
+            ..watch.bundle
+        }
+        .save(&folder, self.dtype.into())?;
+        output::text(folder.display())?;
         Ok(())
     }
 
@@ -156,7 +204,11 @@ impl TrainAr {
             let cache = LatentCache::read(file)?;
             let expected = serde_json::json!({ "vae": vae.config() });
             if cache.provenance != expected {
-                bail!("{}: latents of another VAE: {}, expected {expected}", file.display(), cache.provenance);
+                bail!(
+                    "{}: latents of another VAE: {}, expected {expected}",
+                    file.display(),
+                    cache.provenance
+                );
             }
             return Ok(cache);
         }
@@ -176,11 +228,18 @@ impl TrainAr {
             false => self.class_names.clone(),
         };
         if class_names.len() != cache.class_names.len() {
-            bail!("--class-names: {} names given, the data has {} classes", class_names.len(), cache.class_names.len());
+            bail!(
+                "--class-names: {} names given, the data has {} classes",
+                class_names.len(),
+                cache.class_names.len()
+            );
         }
         let picture_size = self.picture_size.unwrap_or(self.data.img_size);
         if picture_size > self.data.img_size {
-            bail!("--picture-size {picture_size} is more than --img-size {}", self.data.img_size);
+            bail!(
+                "--picture-size {picture_size} is more than --img-size {}",
+                self.data.img_size
+            );
         }
         let [_, height, width] = cache.latent_shape();
         Ok(Info {
@@ -193,13 +252,19 @@ impl TrainAr {
             sampling: SampleConfig {
                 steps: height * width,
                 cfg_scale: self.cfg_scale,
+                cfg_schedule: self.cfg_schedule.into(),
                 temperature: self.temperature,
                 ..SampleConfig::default()
             },
         })
     }
 
-    fn generator(&self, cache: &LatentCache, calibration: &Calibration, classes: usize) -> GenArConfig {
+    fn generator(
+        &self,
+        cache: &LatentCache,
+        calibration: &Calibration,
+        classes: usize,
+    ) -> GenArConfig {
         let [channels, height, width] = cache.latent_shape();
         let towers = [self.enc, self.dec, self.head];
         GenArConfig {
@@ -231,19 +296,34 @@ impl Objective<GenAr> for Tokens<'_> {
     }
 
     fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Self::Batch, BoxError> {
-        let latents: Vec<_> = indices.iter().map(|&i| self.cache.sample(i, false, &mut rng)).collect();
+        let latents: Vec<_> = indices
+            .iter()
+            .map(|&i| self.cache.sample(i, false, &mut rng))
+            .collect();
         let views: Vec<_> = latents.iter().map(|image| image.view()).collect();
         let latents = ndarray::stack(Axis(0), &views)?;
-        let labels = indices.iter().map(|&i| self.cache.labels[i] as usize).collect();
+        let labels = indices
+            .iter()
+            .map(|&i| self.cache.labels[i] as usize)
+            .collect();
         Ok((self.quantizer.quantize(latents.view())?, labels))
     }
 
-    fn losses(&self, model: &GenAr, (indices, labels): Self::Batch, mut rng: Rng) -> Result<Losses, BoxError> {
+    fn losses(
+        &self,
+        model: &GenAr,
+        (indices, labels): Self::Batch,
+        mut rng: Rng,
+    ) -> Result<Losses, BoxError> {
         let shape = <[usize; 3]>::from(indices.dim());
         let values: Vec<i32> = indices.iter().map(|&index| index.into()).collect();
         let indices = Tensor::<3, Int>::from_data(TensorData::new(values, shape), &self.device);
-        let plan = MaskPlan::draw(model.config(), labels.len(), &mut rng).with_head_subset(self.head_subset);
-        Ok(Losses { total: model.loss(indices, &labels, &plan, &mut rng), parts: Vec::new() })
+        let plan = MaskPlan::draw(model.config(), labels.len(), &mut rng)
+            .with_head_subset(self.head_subset);
+        Ok(Losses {
+            total: model.loss(indices, &labels, &plan, &mut rng),
+            parts: Vec::new(),
+        })
     }
 }
 
@@ -257,7 +337,10 @@ struct Watch {
 impl Observer<GenAr> for Watch {
     fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
         let bits = report.loss / std::f32::consts::LN_2;
-        let message = format!("loss {:.4} ({bits:.3} bits/dim) {:.0} img/s", report.loss, report.images_per_second);
+        let message = format!(
+            "loss {:.4} ({bits:.3} bits/dim) {:.0} img/s",
+            report.loss, report.images_per_second
+        );
         self.progress.set(report.step, message);
         interrupt::flow()
     }
@@ -265,16 +348,27 @@ impl Observer<GenAr> for Watch {
     fn on_epoch(&mut self, epoch: u64, _: &GenAr, ema: &GenAr) -> Result<(), BoxError> {
         const ROWS: usize = 4;
         let classes = self.bundle.info.class_names.len().min(10);
-        let request = |i| ImageRequest { class: Some(i % classes), seed: i as u64 };
+        let request = |i| ImageRequest {
+            class: Some(i % classes),
+            seed: i as u64,
+        };
         let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
-        let indices = ema.generate(&requests, &self.bundle.info.sampling, &mut |_| interrupt::flow())?;
+        let indices = ema.generate(&requests, &self.bundle.info.sampling, &mut |_| {
+            interrupt::flow()
+        })?;
         let cells = self.bundle.decode(indices.view())?;
         draw(&self.folder, epoch, &cells, classes).map_err(Into::into)
     }
 }
 
-fn draw(folder: &Path, epoch: u64, cells: &[tessera_tokenizer::Pixels], columns: usize) -> Result<()> {
+fn draw(
+    folder: &Path,
+    epoch: u64,
+    cells: &[tessera_tokenizer::Pixels],
+    columns: usize,
+) -> Result<()> {
     let picture = grid(cells, columns, GridStyle::default())?;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    Ok(write_png(&sample_file(folder, epoch), &picture, &[], true)?)
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(write_png(sample_file(folder, epoch), &picture, &[], true)?)
 }

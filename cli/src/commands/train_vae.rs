@@ -2,8 +2,8 @@
 
 use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
 use crate::data::{batch, download, open, upload};
-use crate::interrupt;
 use crate::progress::Progress;
+use crate::{interrupt, output};
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use clap::Args;
@@ -15,7 +15,9 @@ use tessera_backend::Rng;
 use tessera_tokenizer::vae::{KlVae, KlVaeConfig, VaeLossConfig, losses};
 use tessera_tokenizer::{GridStyle, Pixels, grid, write_png};
 use tessera_train::data::{Dataset, Split};
-use tessera_train::{BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig};
+use tessera_train::{
+    BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig, WeightDtype,
+};
 
 /// Train a KL-VAE.
 #[derive(Debug, Clone, Args)]
@@ -32,7 +34,12 @@ pub struct TrainVae {
     #[arg(long, default_value_t = 32, value_name = "N")]
     ch: usize,
     /// Width multiplier of every resolution; each after the first halves the sides.
-    #[arg(long, default_value = "1,2,4", value_delimiter = ',', value_name = "N,N,…")]
+    #[arg(
+        long,
+        default_value = "1,2,4",
+        value_delimiter = ',',
+        value_name = "N,N,…"
+    )]
     ch_mult: Vec<usize>,
     /// Residual blocks per resolution.
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -72,15 +79,35 @@ impl TrainVae {
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.device.open()?;
         let sizes = KlVaeConfig::small(
-            self.data.channels, self.data.img_size, self.ch, &self.ch_mult, self.num_res_blocks, self.z_channels,
+            self.data.channels,
+            self.data.img_size,
+            self.ch,
+            &self.ch_mult,
+            self.num_res_blocks,
+            self.z_channels,
         );
-        let loss = VaeLossConfig { l1_weight: self.l1_weight, l2_weight: self.l2_weight, kl_weight: self.kl_weight };
+        let loss = VaeLossConfig {
+            l1_weight: self.l1_weight,
+            l2_weight: self.l2_weight,
+            kl_weight: self.kl_weight,
+        };
         let training = self.training.config();
         let model = sizes.init(training.seed, &device.clone().autodiff())?;
         let data = open(&self.data, Split::Train, global.quiet)?;
-        let config = RunConfig { kind: "kl-vae", vae: &sizes, loss: &loss, training: &training, flip: self.flip };
+        let config = RunConfig {
+            kind: "kl-vae",
+            vae: &sizes,
+            loss: &loss,
+            training: &training,
+            flip: self.flip,
+        };
         let run = RunFolder::open(&self.run.output, &config, self.run.start())?;
-        let objective = Reconstruction { data: &*data, device: device.clone().autodiff(), loss, flip: self.flip };
+        let objective = Reconstruction {
+            data: &*data,
+            device: device.clone().autodiff(),
+            loss,
+            flip: self.flip,
+        };
         let plan = training.plan(data.len())?;
         let shown = data.len().min(16);
         let mut watch = Watch {
@@ -92,11 +119,14 @@ impl TrainVae {
         let trained = tessera_train::train(model, &objective, &training, run, &mut watch)?;
         watch.progress.finish();
         if trained.outcome == Outcome::Stopped {
-            anyhow::bail!("stopped at step {}; go on with --resume latest", trained.step);
+            anyhow::bail!(
+                "stopped at step {}; go on with --resume latest",
+                trained.step
+            );
         }
         let folder = self.run.output.join("vae");
-        trained.ema.save_dir(&folder)?;
-        println!("{}", folder.display());
+        trained.ema.save_dir(&folder, WeightDtype::F32)?;
+        output::text(folder.display())?;
         Ok(())
     }
 }
@@ -130,9 +160,21 @@ impl Objective<KlVae> for Reconstruction<'_> {
     fn losses(&self, model: &KlVae, images: Array4<f32>, mut rng: Rng) -> Result<Losses, BoxError> {
         let (batch, _, height, width) = images.dim();
         let factor = model.config().downsampling();
-        let noise: Tensor<4> =
-            rng.normal_tensor([batch, model.config().z_channels, height / factor, width / factor], &self.device);
-        Ok(losses(model, upload(images, &self.device), noise, &self.loss))
+        let noise: Tensor<4> = rng.normal_tensor(
+            [
+                batch,
+                model.config().z_channels,
+                height / factor,
+                width / factor,
+            ],
+            &self.device,
+        );
+        Ok(losses(
+            model,
+            upload(images, &self.device),
+            noise,
+            &self.loss,
+        ))
     }
 }
 
@@ -146,8 +188,15 @@ struct Watch {
 
 impl Observer<KlVae> for Watch {
     fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
-        let parts: String = report.parts.iter().map(|(name, value)| format!(" {name} {value:.4}")).collect();
-        let message = format!("loss {:.4}{parts} {:.0} img/s", report.loss, report.images_per_second);
+        let parts: String = report
+            .parts
+            .iter()
+            .map(|(name, value)| format!(" {name} {value:.4}"))
+            .collect();
+        let message = format!(
+            "loss {:.4}{parts} {:.0} img/s",
+            report.loss, report.images_per_second
+        );
         self.progress.set(report.step, message);
         interrupt::flow()
     }
@@ -156,10 +205,12 @@ impl Observer<KlVae> for Watch {
         let posterior = ema.encode(upload(self.images.clone(), &self.device));
         let decoded = download(ema.decode(posterior.mode()));
         let images = self.images.outer_iter().chain(decoded.outer_iter());
-        let cells = images.map(Pixels::from_array).collect::<Result<Vec<_>, _>>()?;
+        let cells = images
+            .map(Pixels::from_array)
+            .collect::<Result<Vec<_>, _>>()?;
         let picture = grid(&cells, self.images.dim().0, GridStyle::default())?;
         std::fs::create_dir_all(&self.folder)?;
-        write_png(&sample_file(&self.folder, epoch), &picture, &[], true)?;
+        write_png(sample_file(&self.folder, epoch), &picture, &[], true)?;
         Ok(())
     }
 }

@@ -52,22 +52,18 @@ impl KlVae {
         )
     }
 
-    /// Writes [`CONFIG_FILE`] and [`WEIGHTS_FILE`] (f32) into a folder, which is made if need be. The bytes depend
+    /// Writes [`CONFIG_FILE`] and [`WEIGHTS_FILE`] into a folder, which is made if need be. The bytes depend
     /// on the sizes and the weights alone.
     ///
     /// # Errors
     /// When a file cannot be written; the one that was there is then still whole.
-    pub fn save_dir(&self, folder: impl AsRef<Path>) -> Result<()> {
+    pub fn save_dir(&self, folder: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
         let mut config = serde_json::to_vec_pretty(self.config())
             .expect("numbers and lists of numbers are JSON");
         config.push(b'\n');
         // Other readers of safetensors ask for the layout.
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        Weights::of(self).write(
-            folder.as_ref().join(WEIGHTS_FILE),
-            metadata,
-            WeightDtype::F32,
-        )?;
+        Weights::of(self).write(folder.as_ref().join(WEIGHTS_FILE), metadata, dtype)?;
         write_atomically(&folder.as_ref().join(CONFIG_FILE), |file| {
             file.write_all(&config)
         })?;

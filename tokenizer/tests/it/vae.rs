@@ -209,9 +209,12 @@ fn saving_loading_and_saving_again_gives_the_same_bytes() {
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     let device = Device::flex();
     let vae = tiny().init(3, &device).unwrap();
-    vae.save_dir(&first).unwrap();
+    vae.save_dir(&first, tessera_train::WeightDtype::F32)
+        .unwrap();
     let loaded = KlVae::load_dir(&first, &device).unwrap();
-    loaded.save_dir(&second).unwrap();
+    loaded
+        .save_dir(&second, tessera_train::WeightDtype::F32)
+        .unwrap();
     assert_eq!(loaded.config(), vae.config());
     let read = |folder: &Path, name: &str| std::fs::read(folder.join(name)).unwrap();
     let [config, weights] = ["config.json", "model.safetensors"].map(|name| {
@@ -233,7 +236,7 @@ fn a_folder_that_is_no_vae_is_refused_by_name() {
     tiny()
         .init(3, &device)
         .unwrap()
-        .save_dir(folder.path())
+        .save_dir(folder.path(), tessera_train::WeightDtype::F32)
         .unwrap();
     let config = folder.path().join("config.json");
     let saved = std::fs::read_to_string(&config).unwrap();

@@ -1,0 +1,133 @@
+//! The fused operations beside the same work in Burn's own operations, at the shapes of the built-in model and of
+//! TokenBridge-L. Run with `cargo bench -p tessera-backend`.
+
+use burn::nn::conv::Conv2dConfig;
+use burn::nn::{GroupNormConfig, LayerNormConfig, LinearConfig};
+use burn::tensor::module::attention as burn_attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor, activation};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use tessera_backend::Rng;
+use tessera_backend::nn::{GroupNorm, LayerNorm};
+use tessera_backend::ops::{self, Activation};
+
+// Page faults of fresh buffers would drown the arithmetic.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn draw<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Rng::new(1, shape.iter().product::<usize>() as u64).normal_tensor(shape, device)
+}
+
+fn linear_gelu(c: &mut Criterion) {
+    let device = Device::flex();
+    let mut group = c.benchmark_group("linear+gelu");
+    for [rows, inputs, outputs] in [[1280, 160, 640], [2560, 1024, 4096]] {
+        let layer = LinearConfig::new(inputs, outputs).init(&device);
+        let x = draw([rows, inputs], &device);
+        group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+        let name = format!("r{rows}_i{inputs}_o{outputs}");
+        group.bench_function(format!("fused/{name}"), |b| {
+            b.iter(|| black_box(ops::linear(x.clone(), &layer, Activation::Gelu)))
+        });
+        group.bench_function(format!("burn/{name}"), |b| {
+            b.iter(|| black_box(activation::gelu(layer.forward(x.clone()))))
+        });
+    }
+    group.finish();
+}
+
+fn layer_norm(c: &mut Criterion) {
+    let device = Device::flex();
+    let mut group = c.benchmark_group("layer_norm");
+    for [rows, d] in [[1280, 160], [2560, 1024]] {
+        let (ours, theirs) = (
+            LayerNorm::new(d, 1e-6, &device),
+            LayerNormConfig::new(d).init(&device),
+        );
+        let x = draw([rows, d], &device);
+        group.throughput(Throughput::Elements((rows * d) as u64));
+        group.bench_function(format!("fused/r{rows}_d{d}"), |b| {
+            b.iter(|| black_box(ops::layer_norm(x.clone(), &ours)))
+        });
+        group.bench_function(format!("burn/r{rows}_d{d}"), |b| {
+            b.iter(|| black_box(theirs.forward(x.clone())))
+        });
+    }
+    group.finish();
+}
+
+fn attention(c: &mut Criterion) {
+    let device = Device::flex();
+    let mut group = c.benchmark_group("attention");
+    for [batch, heads, seq, head_dim] in [[64, 4, 24, 40], [8, 16, 320, 64], [1, 16, 1024, 64]] {
+        let x = draw([batch, heads, seq, head_dim], &device);
+        group.throughput(Throughput::Elements(
+            (4 * batch * heads * seq * seq * head_dim) as u64,
+        ));
+        let name = format!("b{batch}_h{heads}_s{seq}_d{head_dim}");
+        group.bench_function(format!("fused/{name}"), |b| {
+            b.iter(|| black_box(ops::attention(x.clone(), x.clone(), x.clone(), false)))
+        });
+        group.bench_function(format!("burn/{name}"), |b| {
+            let options = AttentionModuleOptions::default();
+            b.iter(|| {
+                black_box(burn_attention(
+                    x.clone(),
+                    x.clone(),
+                    x.clone(),
+                    None,
+                    None,
+                    options,
+                ))
+            })
+        });
+    }
+    group.finish();
+}
+
+fn images(c: &mut Criterion) {
+    let device = Device::flex();
+    for [batch, channels, size] in [[32, 16, 32], [32, 64, 8], [1, 128, 256]] {
+        let name = format!("b{batch}_c{channels}_s{size}");
+        let x = draw([batch, channels, size, size], &device);
+        let conv = Conv2dConfig::new([channels, channels], [3, 3])
+            .with_padding(burn::nn::PaddingConfig2d::Same)
+            .init(&device);
+        let mut group = c.benchmark_group("conv2d_3x3");
+        group.throughput(Throughput::Elements(
+            (18 * batch * channels * channels * size * size) as u64,
+        ));
+        group.bench_function(format!("fused/{name}"), |b| {
+            b.iter(|| black_box(ops::conv2d(x.clone(), &conv, [1; 4])))
+        });
+        group.bench_function(format!("burn/{name}"), |b| {
+            b.iter(|| black_box(conv.forward(x.clone())))
+        });
+        group.finish();
+
+        let (ours, theirs) = (
+            GroupNorm::new(4, channels, 1e-6, &device),
+            GroupNormConfig::new(4, channels).init(&device),
+        );
+        let mut group = c.benchmark_group("group_norm+silu");
+        group.throughput(Throughput::Elements(
+            (batch * channels * size * size) as u64,
+        ));
+        group.bench_function(format!("fused/{name}"), |b| {
+            b.iter(|| black_box(ops::group_norm(x.clone(), &ours, Activation::Silu)))
+        });
+        group.bench_function(format!("burn/{name}"), |b| {
+            b.iter(|| black_box(activation::silu(theirs.forward(x.clone()))))
+        });
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(15).measurement_time(std::time::Duration::from_secs(2));
+    targets = linear_gelu, layer_norm, attention, images
+}
+criterion_main!(benches);

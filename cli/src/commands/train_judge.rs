@@ -1,0 +1,101 @@
+//! `tessera train judge`.
+
+use crate::args::{DataArgs, Global, RunArgs};
+use crate::progress::Progress;
+use crate::{data, interrupt, output};
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+use std::ops::ControlFlow;
+use tessera_train::data::Split;
+use tessera_train::judge::{Classifier, ClassifierConfig, classifier_recipe, train_classifier};
+use tessera_train::{Observer, RunFolder, StepReport, TrainConfig, WeightDtype};
+
+/// Train the classifier that `tessera eval` judges generated pictures with.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  \
+    tessera train judge --data fashion-mnist/ --img-size 32 --channels 1 -o runs/judge")]
+pub struct TrainJudge {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Passes over the data; the recipe's own unless given.
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Stop after so many steps.
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+    /// Decides weights, order and augmentation.
+    #[arg(short, long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+}
+
+#[derive(Serialize)]
+struct RunConfig<'a> {
+    kind: &'static str,
+    classifier: &'a ClassifierConfig,
+    training: &'a TrainConfig,
+}
+
+impl TrainJudge {
+    /// Trains, prints the share of the test set it classifies as labelled, and leaves it in `OUTPUT/model`.
+    ///
+    /// # Errors
+    /// Bad data, a loss that is not finite, Ctrl-C.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let device = global.device.open()?;
+        let train = data::open(&self.data, Split::Train, global.quiet)?;
+        let test = data::open(&self.data, Split::Test, global.quiet)?;
+        let config = ClassifierConfig::small(
+            self.data.channels,
+            self.data.img_size,
+            train.class_names().len(),
+        );
+        let recipe = classifier_recipe(self.seed);
+        let training = TrainConfig {
+            epochs: self.epochs.unwrap_or(recipe.epochs),
+            max_steps: self.max_steps,
+            ..recipe
+        };
+        let run_config = RunConfig {
+            kind: "judge",
+            classifier: &config,
+            training: &training,
+        };
+        let run = RunFolder::open(&self.run.output, &run_config, self.run.start())?;
+        let total = training.plan(train.len())?.total_steps;
+        let mut watch = Watch(Progress::new("train judge", "steps", total, global.quiet));
+        let (classifier, accuracy) = train_classifier(
+            &*train, &*test, &config, &training, run, &mut watch, &device,
+        )?;
+        watch.0.finish();
+        if interrupt::requested() {
+            bail!("stopped; go on with --resume latest");
+        }
+        let folder = self.run.output.join("model");
+        classifier.save_dir(&folder, WeightDtype::F16)?;
+        eprintln!(
+            "{:.2} % of {} test images classified as labelled",
+            100.0 * accuracy,
+            test.len()
+        );
+        output::text(folder.display())?;
+        Ok(())
+    }
+}
+
+struct Watch(Progress);
+
+impl Observer<Classifier> for Watch {
+    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        self.0.set(
+            report.step,
+            format!(
+                "loss {:.4} {:.0} img/s",
+                report.loss, report.images_per_second
+            ),
+        );
+        interrupt::flow()
+    }
+}

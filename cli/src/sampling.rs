@@ -1,0 +1,106 @@
+//! Drawing pictures: requests in batches, each picture from its own seed.
+
+use crate::bundle::Bundle;
+use crate::interrupt;
+use crate::progress::Progress;
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use tessera_gen_ar::{CfgSchedule, ImageRequest, SampleConfig};
+use tessera_tokenizer::Pixels;
+
+/// How pictures are drawn; the model's own settings unless given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SamplingArgs {
+    /// Steps; as many as positions at most.
+    #[arg(long, visible_alias = "num-iter", alias = "num_iter", value_name = "N")]
+    pub steps: Option<usize>,
+    /// Guidance scale; 1 is none.
+    #[arg(
+        long,
+        visible_alias = "cfg",
+        alias = "guidance-scale",
+        value_name = "X"
+    )]
+    pub cfg_scale: Option<f32>,
+    /// How guidance grows over the steps.
+    #[arg(long, alias = "cfg_schedule", value_enum, value_name = "NAME")]
+    pub cfg_schedule: Option<Schedule>,
+    /// Logits are divided by it; 0 is greedy.
+    #[arg(long, value_name = "X")]
+    pub temperature: Option<f32>,
+    /// Keep the N likeliest levels; 0 keeps all.
+    #[arg(long, value_name = "N")]
+    pub top_k: Option<usize>,
+    /// Keep the fewest likeliest levels whose probabilities reach X.
+    #[arg(long, value_name = "X")]
+    pub top_p: Option<f32>,
+}
+
+/// Schedules of guidance, as on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Schedule {
+    /// From 1 to the scale.
+    Linear,
+    /// The scale at every step.
+    Constant,
+}
+
+impl From<Schedule> for CfgSchedule {
+    fn from(schedule: Schedule) -> Self {
+        match schedule {
+            Schedule::Linear => Self::Linear,
+            Schedule::Constant => Self::Constant,
+        }
+    }
+}
+
+impl SamplingArgs {
+    /// The model's settings with these in place of its own.
+    ///
+    /// # Errors
+    /// When one is out of range.
+    pub fn over(&self, defaults: &SampleConfig) -> Result<SampleConfig> {
+        let config = SampleConfig {
+            steps: self.steps.unwrap_or(defaults.steps),
+            cfg_scale: self.cfg_scale.unwrap_or(defaults.cfg_scale),
+            cfg_schedule: self
+                .cfg_schedule
+                .map_or(defaults.cfg_schedule, CfgSchedule::from),
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_k: self.top_k.unwrap_or(defaults.top_k),
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// Draws all requests, `batch_size` at a time, and hands every finished batch to `finished` with the number of its
+/// first picture.
+///
+/// # Errors
+/// A value that is not finite, Ctrl-C, or what `finished` gives.
+pub fn draw(
+    bundle: &Bundle,
+    requests: &[ImageRequest],
+    config: &SampleConfig,
+    batch_size: usize,
+    quiet: bool,
+    mut finished: impl FnMut(usize, Vec<Pixels>) -> Result<()>,
+) -> Result<()> {
+    anyhow::ensure!(batch_size > 0, "--batch-size: found 0, expected 1 or more");
+    let mut progress = Progress::new("generate", "images", requests.len() as u64, quiet);
+    for (index, batch) in requests.chunks(batch_size).enumerate() {
+        let first = index * batch_size;
+        let indices = bundle.generator.generate(batch, config, &mut |step| {
+            let done = first + batch.len() * step.step / step.steps;
+            progress.set(done as u64, format!("step {}/{}", step.step, step.steps));
+            interrupt::flow()
+        });
+        let indices =
+            indices.with_context(|| format!("after {first} of {} images", requests.len()))?;
+        finished(first, bundle.decode(indices.view())?)?;
+    }
+    progress.finish();
+    Ok(())
+}
