@@ -1,4 +1,23 @@
-//! Devices, seeded randomness and the backend-generic trait of fused operations that Tessera's models run on.
+//! Devices, seeded randomness and the backend-generic trait of fused operations that Tessera's models run on: the parts
+//! of a transformer block and of a convolutional autoencoder, each as one pass over memory, forward and backward.
+//!
+//! Models are plain structs over Burn's `Tensor<D>`; the device carries the backend. The operations of [`ops`] run a fused
+//! kernel where the device has one and a portable body elsewhere, and rows never depend on their neighbours.
+//!
+//! ```
+//! use burn::nn::LinearConfig;
+//! use tessera_backend::{DeviceSpec, Rng, nn::LayerNorm, ops};
+//!
+//! let device = "flex".parse::<DeviceSpec>()?.open()?;
+//! let x = Rng::new(7, 0).normal_tensor([4, 32], &device); // the same numbers on every device
+//! let norm = LayerNorm::new(32, 1e-6, &device);
+//! let fc1 = LinearConfig::new(32, 128).init(&device);
+//! let h = ops::linear(ops::layer_norm(x, &norm), &fc1, ops::Activation::Gelu);
+//! assert_eq!(h.dims(), [4, 128]);
+//! # Ok::<(), tessera_backend::Error>(())
+//! ```
+//!
+//! Out of scope: models, their losses and their files.
 #![recursion_limit = "256"]
 
 mod autodiff;

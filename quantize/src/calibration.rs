@@ -105,7 +105,14 @@ impl Calibration {
             let folder = path
                 .parent()
                 .filter(|folder| !folder.as_os_str().is_empty());
-            let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+            let mut builder = tempfile::Builder::new();
+            #[cfg(unix)]
+            {
+                // The default of a temporary file, owner only, would stay with the finished one.
+                use std::os::unix::fs::PermissionsExt;
+                builder.permissions(std::fs::Permissions::from_mode(0o666));
+            }
+            let mut file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
             serde_json::to_writer_pretty(&mut file, self)?;
             file.write_all(b"\n")?;
             file.as_file().sync_all()?;
