@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod data;
+mod frechet;
 mod judge;
 mod kill;
 mod optimizer;
