@@ -3,7 +3,7 @@
 use crate::args::DataArgs;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
-use ndarray::{Array3, Array4, Axis, s};
+use ndarray::{Array3, Array4, s};
 use std::path::Path;
 use tessera_tokenizer::{Channels, center_crop, read};
 use tessera_train::data::{Dataset, ImageFolder, Split, load_mnist_folder};
@@ -101,19 +101,6 @@ impl<D: Dataset> Dataset for Padded<D> {
             .assign(&image);
         Ok(square)
     }
-}
-
-/// Images `indices` as one array `[batch, channels, height, width]`.
-///
-/// # Errors
-/// When one can no longer be read.
-pub fn batch(data: &dyn Dataset, indices: &[usize]) -> tessera_train::Result<Array4<f32>> {
-    let images = indices
-        .iter()
-        .map(|&i| data.image(i))
-        .collect::<tessera_train::Result<Vec<_>>>()?;
-    let views: Vec<_> = images.iter().map(|image| image.view()).collect();
-    Ok(ndarray::stack(Axis(0), &views).expect("a data set has images of one size"))
 }
 
 /// Uploads an array.

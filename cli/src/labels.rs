@@ -1,6 +1,7 @@
 //! Classes as a user names them: by id or by name.
 
 use anyhow::{Result, bail};
+use tessera_train::weights::edit_distance;
 
 /// The ids of a comma-separated list of ids and names.
 ///
@@ -35,7 +36,12 @@ fn nearest(class: &str, names: &[String]) -> Vec<String> {
     let mut by_distance: Vec<_> = names
         .iter()
         .enumerate()
-        .map(|(id, name)| (distance(class, name), id))
+        .map(|(id, name)| {
+            (
+                edit_distance(&class.to_lowercase(), &name.to_lowercase()),
+                id,
+            )
+        })
         .collect();
     by_distance.sort_unstable();
     by_distance
@@ -43,25 +49,6 @@ fn nearest(class: &str, names: &[String]) -> Vec<String> {
         .take(5)
         .map(|&(_, id)| format!("{} ({id})", names[id]))
         .collect()
-}
-
-/// Levenshtein distance, without regard to case.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (
-        a.to_lowercase().chars().collect(),
-        b.to_lowercase().chars().collect(),
-    );
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! From a data set to latents: encode every image once, measure what the quantiser needs.
 
-use crate::data::{batch, download, upload};
+use crate::data::{download, upload};
 use crate::interrupt;
 use crate::progress::Progress;
 use anyhow::{Result, bail};
@@ -10,6 +10,7 @@ use tessera_backend::Rng;
 use tessera_quantize::{Calibration, CalibrationBuilder, MomentsBuilder, Quantizer};
 use tessera_tokenizer::KlVae;
 use tessera_train::data::{Dataset, LatentCache};
+use tessera_train::judge::images_of;
 
 /// Images encoded at once.
 const BATCH: usize = 64;
@@ -31,7 +32,7 @@ pub fn encode(
     let indices: Vec<usize> = (0..data.len()).collect();
     let mut moments: Option<Array4<f32>> = None;
     for chunk in indices.chunks(BATCH) {
-        let posterior = vae.encode(upload(batch(data, chunk)?, device));
+        let posterior = vae.encode(upload(images_of(data, chunk)?, device));
         let part = download(posterior.moments());
         let (_, channels, height, width) = part.dim();
         let all =

@@ -2,7 +2,7 @@
 
 use crate::args::Global;
 use crate::bundle::Bundle;
-use crate::data::{Padded, batch, download, upload};
+use crate::data::{Padded, download, upload};
 use crate::output;
 use crate::plot;
 use crate::progress::Progress;
@@ -17,7 +17,7 @@ use tessera_gen_ar::ImageRequest;
 use tessera_quantize::{CalibrationBuilder, MomentsBuilder, Quantizer};
 use tessera_tokenizer::{GridStyle, Pixels, grid, psnr, ssim};
 use tessera_train::data::{Dataset, Split, load_mnist_folder};
-use tessera_train::judge::{Agreement, Frechet, examine, examine_dataset};
+use tessera_train::judge::{Agreement, Frechet, examine, examine_dataset, images_of};
 
 /// Bit widths that reconstruction is measured at.
 const BITS: [u8; 4] = [3, 4, 5, 6];
@@ -288,7 +288,7 @@ impl Eval {
         let mut shown: Vec<Vec<Pixels>> = vec![Vec::new(); 2 + BITS.len()];
         let mut progress = Progress::new("reconstruct", "images", indices.len() as u64, quiet);
         for chunk in indices.chunks(self.batch_size) {
-            let images = batch(&test, chunk)?;
+            let images = images_of(&test, chunk)?;
             let originals = images
                 .outer_iter()
                 .map(|image| Ok(Pixels::from_array(bundle.finish(image.to_owned()).view())?))

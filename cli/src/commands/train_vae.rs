@@ -1,7 +1,7 @@
 //! `tessera train vae`.
 
 use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
-use crate::data::{batch, download, open, upload};
+use crate::data::{download, open, upload};
 use crate::progress::Progress;
 use crate::{interrupt, output};
 use anyhow::Result;
@@ -15,6 +15,7 @@ use tessera_backend::Rng;
 use tessera_tokenizer::vae::{KlVae, KlVaeConfig, VaeLossConfig, losses};
 use tessera_tokenizer::{GridStyle, Pixels, grid, write_png};
 use tessera_train::data::{Dataset, Split};
+use tessera_train::judge::images_of;
 use tessera_train::{
     BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig, WeightDtype,
 };
@@ -112,7 +113,7 @@ impl TrainVae {
         let shown = data.len().min(16);
         let mut watch = Watch {
             progress: Progress::new("train vae", "steps", plan.total_steps, global.quiet),
-            images: batch(&*data, &(0..shown).collect::<Vec<_>>())?,
+            images: images_of(&*data, &(0..shown).collect::<Vec<_>>())?,
             device,
             folder: self.run.output.join("samples"),
         };
@@ -147,7 +148,7 @@ impl Objective<KlVae> for Reconstruction<'_> {
     }
 
     fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Array4<f32>, BoxError> {
-        let mut images = batch(self.data, indices)?;
+        let mut images = images_of(self.data, indices)?;
         if self.flip {
             for mut image in images.outer_iter_mut().filter(|_| rng.uniform() < 0.5) {
                 let mirrored = image.slice(ndarray::s![.., .., ..;-1]).to_owned();

@@ -103,8 +103,8 @@ fn nearest(name: &str, others: &[&str]) -> Option<String> {
         .map(|(_, other)| (*other).into())
 }
 
-/// Levenshtein's distance in bytes.
-fn edit_distance(a: &str, b: &str) -> usize {
+/// Levenshtein's distance in bytes: how far a name is from the one that was meant.
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
         let mut diagonal = row[0];

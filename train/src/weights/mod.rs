@@ -7,7 +7,7 @@
 mod mismatch;
 mod walk;
 
-pub use mismatch::{Mismatch, Misshapen, Stray};
+pub use mismatch::{Mismatch, Misshapen, Stray, edit_distance};
 pub(crate) use walk::{NamePath, flat_tensors, host_values, track_names, with_flat_tensors};
 
 use crate::error::{Error, Result};
