@@ -224,7 +224,7 @@ impl Fused for Flex {
 impl Fused for burn::backend::NdArray {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Fused for burn::backend::CubeBackend {}
+impl Fused for crate::CubeBackend {}
 
 /// Whether the fused node applies: the kernels are written for f32.
 fn fused<B: Fused, C: CheckpointStrategy>(x: &Float<Autodiff<B, C>>) -> bool {

@@ -1,4 +1,5 @@
 //! The backend-generic trait: Burn's `Backend` plus the fused operations the models need.
+#![cfg_attr(feature = "ndarray", allow(deprecated))] // Upstream retires NdArray; here it checks the other CPU backend.
 
 use crate::ops::{Activation, AdamWStep, Sampling};
 use crate::{flex, portable};
@@ -263,8 +264,7 @@ impl Backend for Flex {
 }
 
 #[cfg(feature = "ndarray")]
-#[allow(deprecated)]
 impl Backend for burn::backend::NdArray {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Backend for burn::backend::CubeBackend {}
+impl Backend for crate::CubeBackend {}

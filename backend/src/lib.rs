@@ -30,6 +30,12 @@ pub mod ops;
 mod portable;
 pub mod random;
 
+// One type serves wgpu and CUDA; Burn exports it beside each runtime.
+#[cfg(all(feature = "cuda", not(feature = "wgpu")))]
+use burn::backend::Cuda as CubeBackend;
+#[cfg(feature = "wgpu")]
+use burn::backend::wgpu::CubeBackend;
+
 pub use device::{DeviceSpec, available};
 pub use error::{Error, Result};
 pub use extension::Backend;
