@@ -16,8 +16,11 @@ const MEMORY_BYTES: usize = 2 << 30;
 /// # Errors
 /// When there is no data, or none of it can be read.
 pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Dataset>> {
-    if let Ok(idx) = load_mnist_folder(&args.data, split) {
-        return Ok(Box::new(Padded::new(idx, args.img_size, args.channels)?));
+    match load_mnist_folder(&args.data, split) {
+        Ok(idx) => return Ok(Box::new(Padded::new(idx, args.img_size, args.channels)?)),
+        // No IDX files: a folder of pictures, then. Damaged ones are the user's to know of.
+        Err(tessera_train::Error::NoData { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
     let (size, channels) = (args.img_size, args.channels);
     let decode = move |path: &Path| {

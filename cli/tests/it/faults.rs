@@ -158,3 +158,18 @@ fn a_run_that_exists_is_neither_overwritten_nor_resumed_unasked() {
         "{error}"
     );
 }
+
+#[test]
+fn damaged_idx_files_are_named_and_not_taken_for_a_folder_of_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("train-images-idx3-ubyte");
+    std::fs::write(&images, [0, 0, 8, 3, 0, 0]).unwrap();
+    std::fs::write(folder.path().join("train-labels-idx1-ubyte"), [0; 8]).unwrap();
+    let run = folder.path().join("run");
+    let error = failure(
+        1,
+        "train vae --img-size 32 --channels 1 --data {} -o {}",
+        &[folder.path(), &run],
+    );
+    assert!(error.contains("train-images-idx3-ubyte"), "{error}");
+}
