@@ -95,10 +95,10 @@ impl Bundle {
             );
         }
         let judge = folder.join("judge");
+        let info = read_info(folder)?;
         Self {
-            info: read_info(folder)?,
             vae: KlVae::load_dir(folder.join("vae"), device)?,
-            quantizer: Quantizer::new(read_info(folder)?.quantizer)?,
+            quantizer: Quantizer::new(info.quantizer.clone())?,
             generator: GenAr::load_dir(folder, device)?,
             calibration: Calibration::load(folder.join("calibration.json"))?,
             judge: judge
@@ -106,6 +106,7 @@ impl Bundle {
                 .then(|| Classifier::load_dir(&judge, device))
                 .transpose()?,
             device: device.clone(),
+            info,
         }
         .checked()
         .with_context(|| format!("in {}", folder.display()))

@@ -2,21 +2,21 @@
 
 use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
 use crate::bundle::{Bundle, Info};
-use crate::commands::train_vae::sample_file;
+use crate::commands::train_vae::write_samples;
 use crate::progress::Progress;
 use crate::sampling::Schedule;
 use crate::{data, interrupt, latents, output};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Args;
 use ndarray::{Array3, Axis};
 use serde::Serialize;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tessera_backend::Rng;
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower};
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
-use tessera_tokenizer::{GridStyle, KlVae, grid, write_png};
+use tessera_tokenizer::KlVae;
 use tessera_train::data::{LatentCache, LatentPrecision, Split};
 use tessera_train::{
     BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig,
@@ -357,18 +357,6 @@ impl Observer<GenAr> for Watch {
             interrupt::flow()
         })?;
         let cells = self.bundle.decode(indices.view())?;
-        draw(&self.folder, epoch, &cells, classes).map_err(Into::into)
+        write_samples(&self.folder, epoch, &cells, classes).map_err(Into::into)
     }
-}
-
-fn draw(
-    folder: &Path,
-    epoch: u64,
-    cells: &[tessera_tokenizer::Pixels],
-    columns: usize,
-) -> Result<()> {
-    let picture = grid(cells, columns, GridStyle::default())?;
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
-    Ok(write_png(sample_file(folder, epoch), &picture, &[], true)?)
 }

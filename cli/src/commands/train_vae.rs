@@ -4,7 +4,7 @@ use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
 use crate::data::{download, open, upload};
 use crate::progress::Progress;
 use crate::{interrupt, output};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 use clap::Args;
 use ndarray::Array4;
@@ -209,14 +209,18 @@ impl Observer<KlVae> for Watch {
         let cells = images
             .map(Pixels::from_array)
             .collect::<Result<Vec<_>, _>>()?;
-        let picture = grid(&cells, self.images.dim().0, GridStyle::default())?;
-        std::fs::create_dir_all(&self.folder)?;
-        write_png(sample_file(&self.folder, epoch), &picture, &[], true)?;
-        Ok(())
+        write_samples(&self.folder, epoch, &cells, self.images.dim().0).map_err(Into::into)
     }
 }
 
-/// `epoch-0005.png`.
-pub fn sample_file(folder: &Path, epoch: u64) -> std::path::PathBuf {
-    folder.join(format!("epoch-{epoch:04}.png"))
+/// Writes a grid of pictures as `epoch-0005.png`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_samples(folder: &Path, epoch: u64, cells: &[Pixels], columns: usize) -> Result<()> {
+    let picture = grid(cells, columns, GridStyle::default())?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    let file = folder.join(format!("epoch-{epoch:04}.png"));
+    Ok(write_png(file, &picture, &[], true)?)
 }
