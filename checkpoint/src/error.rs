@@ -1,0 +1,104 @@
+//! What can go wrong with a weights file. Every message names the file and the fault.
+
+use std::path::{Path, PathBuf};
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file.
+    #[error("{what} {}", file.display())]
+    Io {
+        /// What was being done, such as `cannot read`.
+        what: &'static str,
+        /// The file or folder.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part of the file is not what the format wants there.
+    #[error("{}: {what} is {found}, expected {expected}", file.display())]
+    Format {
+        /// The file.
+        file: PathBuf,
+        /// The part that is wrong.
+        what: String,
+        /// What a good file has there.
+        expected: String,
+        /// What this one has.
+        found: String,
+    },
+    /// A safetensors header does not parse, or its offsets do not tile the file.
+    #[error("{} is not a whole safetensors file", file.display())]
+    Safetensors {
+        /// The file.
+        file: PathBuf,
+        /// What the format's parser said.
+        source: safetensors::SafeTensorError,
+    },
+    /// A file that should hold JSON does not.
+    #[error("{}: not the JSON expected there", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// What the JSON parser said.
+        source: serde_json::Error,
+    },
+    /// The file is of no format that is read here.
+    #[error("{}: not a weights file: expected {expected}, found {found}", file.display())]
+    Unknown {
+        /// The file.
+        file: PathBuf,
+        /// The formats that are read.
+        expected: &'static str,
+        /// What the file looks like.
+        found: String,
+    },
+    /// A pickle asks for something that is neither a tensor nor a plain container of Python's.
+    #[error("{}: refused: its pickle asks for the class `{class}`, which is not among those that weights are made of", file.display())]
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// `module.name`
+        class: String,
+    },
+    /// Bytes are not those that were written.
+    #[error("{}: {what} is damaged: its checksum is {found:08x}, expected {expected:08x}", file.display())]
+    Checksum {
+        /// The file.
+        file: PathBuf,
+        /// The part that is damaged.
+        what: String,
+        /// The checksum that the file states.
+        expected: u32,
+        /// The checksum of what it holds.
+        found: u32,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(what: &'static str, file: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io {
+            what,
+            file: file.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn format(
+        file: &Path,
+        what: impl Into<String>,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        Self::Format {
+            file: file.into(),
+            what: what.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Opens the weight files that the field has, and gives their tensors by name.
+//!
+//! | format | how it is told | files |
+//! |---|---|---|
+//! | safetensors | a header of JSON | `.safetensors` |
+//! | safetensors in shards | an index of JSON beside them | `….safetensors.index.json` |
+//! | PyTorch since 1.6 | a zip archive with `data.pkl` | `.pt` `.pth` `.ckpt` |
+//! | PyTorch before 1.6 | a pickle of PyTorch's magic number | the same |
+//!
+//! Nothing is executed: of a pickle's instructions only those that build plain containers and tensors are obeyed, and a
+//! class outside a small set is refused by name. Opening reads what describes the tensors; their values are mapped one
+//! tensor at a time, when asked for. Whatever a file claims is checked against the bytes it has before memory is
+//! taken for it.
+#![deny(unsafe_code)]
+
+mod error;
+mod source;
+mod tensor;
+mod torch;
+
+pub use error::{Error, Result};
+pub use tensor::StoredTensor;

@@ -1,0 +1,146 @@
+//! A tensor that is still in its file: type, shape and place.
+
+use crate::error::{Error, Result};
+use crate::source::Source;
+use half::{bf16, f16};
+use safetensors::Dtype;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A named tensor of a file. Its values are read when they are asked for, and not kept.
+#[derive(Debug, Clone)]
+pub struct StoredTensor {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) source: Arc<Source>,
+    /// The bytes of the tensor, or of the storage that it is a view of.
+    pub(crate) range: Range<u64>,
+    /// CRC-32 of those bytes, where the file states it.
+    pub(crate) crc32: Option<u32>,
+    pub(crate) view: Option<View>,
+}
+
+/// Which elements of a storage a tensor is made of, where they do not simply follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Element of the storage that the first one is.
+    pub offset: usize,
+    /// Elements from one index to the next, per axis.
+    pub strides: Vec<usize>,
+}
+
+impl StoredTensor {
+    /// The type of the elements in the file.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Axis lengths, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How many elements there are.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The elements as they are in the file: little-endian, row-major, contiguous.
+    ///
+    /// # Errors
+    /// When the file can no longer be read, or its checksum says that it is damaged.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        self.with_bytes(<[u8]>::to_vec)
+    }
+
+    /// The elements as f32. Wider floats and integers are rounded to it.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes), and for a type that is no plain number.
+    pub fn values(&self) -> Result<Vec<f32>> {
+        let values = self.with_bytes(|bytes| to_f32(self.dtype, bytes))?;
+        values.ok_or_else(|| {
+            let what = format!("the type of `{}`", self.name);
+            let expected = "a float or an integer of 8 to 64 bits";
+            Error::format(self.source.name(), what, expected, format!("{:?}", self.dtype))
+        })
+    }
+
+    fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let window = self.source.window(self.range.clone())?;
+        if let Some(expected) = self.crc32 {
+            let found = crc32fast::hash(&window);
+            if found != expected {
+                return Err(Error::Checksum {
+                    file: self.source.name().into(),
+                    what: format!("tensor `{}`", self.name),
+                    expected,
+                    found,
+                });
+            }
+        }
+        let Some(view) = &self.view else {
+            return Ok(read(&window));
+        };
+        Ok(read(&view.gather(&window, &self.shape, self.dtype.bitsize() / 8)))
+    }
+}
+
+impl View {
+    /// One more than the last element of the storage that a tensor of `shape` touches; `None` beyond the address space.
+    pub(crate) fn reach(&self, shape: &[usize]) -> Option<usize> {
+        if shape.contains(&0) {
+            return Some(self.offset);
+        }
+        let mut last = self.offset;
+        for (&length, &stride) in shape.iter().zip(&self.strides) {
+            last = last.checked_add(length.checked_sub(1)?.checked_mul(stride)?)?;
+        }
+        last.checked_add(1)
+    }
+
+    /// Copies the view's elements, `size` bytes each, into row-major order. The reader has checked that they exist.
+    fn gather(&self, storage: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
+        let elements: usize = shape.iter().product();
+        let mut bytes = Vec::with_capacity(elements * size);
+        let mut index = vec![0; shape.len()];
+        let mut at = self.offset;
+        for _ in 0..elements {
+            bytes.extend_from_slice(&storage[at * size..][..size]);
+            for axis in (0..shape.len()).rev() {
+                index[axis] += 1;
+                at += self.strides[axis];
+                if index[axis] < shape[axis] {
+                    break;
+                }
+                at -= self.strides[axis] * shape[axis];
+                index[axis] = 0;
+            }
+        }
+        bytes
+    }
+}
+
+/// Numbers as f32; `None` for what is no plain number.
+fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Option<Vec<f32>> {
+        let (values, _) = bytes.as_chunks::<N>();
+        Some(values.iter().map(|&bytes| value(bytes)).collect())
+    }
+    match dtype {
+        Dtype::F32 => each(bytes, f32::from_le_bytes),
+        Dtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
+        Dtype::I64 => each(bytes, |b| i64::from_le_bytes(b) as f32),
+        Dtype::I32 => each(bytes, |b| i32::from_le_bytes(b) as f32),
+        Dtype::I16 => each(bytes, |b| i16::from_le_bytes(b).into()),
+        Dtype::I8 => each(bytes, |b| i8::from_le_bytes(b).into()),
+        Dtype::U64 => each(bytes, |b| u64::from_le_bytes(b) as f32),
+        Dtype::U32 => each(bytes, |b| u32::from_le_bytes(b) as f32),
+        Dtype::U16 => each(bytes, |b| u16::from_le_bytes(b).into()),
+        Dtype::U8 | Dtype::BOOL => each(bytes, |b| u8::from_le_bytes(b).into()),
+        _ => None,
+    }
+}
