@@ -145,10 +145,39 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    /// Weights could not be read, written or fitted to a VAE.
+    /// The sizes of a tiny autoencoder do not describe a network.
+    #[error("tiny autoencoder configuration: {field}: expected {expected}, found {found}")]
+    TinyConfig {
+        /// The field at fault.
+        field: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A tokenizer's configuration file is not the JSON of one.
+    #[error("{}: not a tokenizer configuration", path.display())]
+    TokenizerConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// The JSON parser's reason.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A tokenizer's configuration is of a kind that is not known here.
+    #[error("{}: kind of the tokenizer: expected {expected:?} or none, found {found:?}", path.display())]
+    TokenizerKind {
+        /// The file.
+        path: PathBuf,
+        /// The kind that is known.
+        expected: &'static str,
+        /// The kind it gives.
+        found: String,
+    },
+    /// Weights could not be read, written or fitted to a network.
     #[error(transparent)]
     Weights(#[from] tessera_train::Error),
-    /// An image whose sides the VAE cannot halve as often as it must.
+    /// An image whose sides the tokenizer cannot halve as often as it must.
     #[error(
         "image of {height_px}x{width_px} px (height x width): expected sides that are multiples of {multiple_of}"
     )]

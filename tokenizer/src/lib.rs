@@ -1,7 +1,9 @@
 //! Takes images to continuous latents and back, and holds what that needs of pictures: reading, cropping, writing, comparing.
 //!
-//! The tokenizer is the KL-regularised autoencoder of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1)
-//! with the 16-channel weights of MAR (arXiv 2406.11838) that TokenBridge (arXiv 2503.16430, section 3.1) quantises.
+//! There are two tokenizers, alike to what stands above them as [`ImageTokenizer`]s. [`KlVae`] is the KL-regularised
+//! autoencoder of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1) with the 16-channel weights of MAR
+//! (arXiv 2406.11838) that TokenBridge (arXiv 2503.16430, section 3.1) quantises, and can be trained here.
+//! [`TinyAutoencoder`] reads the small networks that were distilled from the VAEs of large image models.
 //! Pictures come in through [`read`], are cut by [`center_crop`] and become `[3, height, width]` arrays in `[-1, 1]` by
 //! [`Pixels::to_array`]; they go out by [`Pixels::from_array`], whose rounding rule is the only one, and [`write_png`].
 //!
@@ -27,23 +29,27 @@ mod container;
 mod crop;
 mod error;
 mod grid;
+mod image_tokenizer;
 mod metadata;
 mod metrics;
 mod pixels;
 mod read;
 mod resize;
 mod ssim;
+pub mod tiny;
 pub mod vae;
 mod write;
 
 pub use crop::center_crop;
 pub use error::{Error, Result};
 pub use grid::{GridStyle, difference, grid};
+pub use image_tokenizer::{ImageTokenizer, load_tokenizer};
 pub use metadata::read_metadata;
 pub use metrics::{psnr, psnr_array};
 pub use pixels::{Channels, Pixels};
 pub use read::{decode, read};
 pub use resize::{Filter, resize};
 pub use ssim::ssim;
+pub use tiny::{TinyAutoencoder, TinyAutoencoderConfig};
 pub use vae::{KlVae, KlVaeConfig, Posterior, VaeLossConfig};
 pub use write::write_png;

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod images;
+mod tiny;
 mod vae;

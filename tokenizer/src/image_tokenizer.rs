@@ -1,0 +1,170 @@
+//! What every image tokenizer does, whichever network it is.
+
+use crate::tiny::TinyAutoencoder;
+use crate::vae::{CONFIG_FILE, KlVae};
+use crate::{Error, Result};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::Deserialize;
+use std::fmt::Debug;
+use std::path::Path;
+use tessera_train::WeightDtype;
+
+/// A network that takes images to continuous latents and back.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use tessera_tokenizer::{ImageTokenizer, KlVaeConfig, TinyAutoencoderConfig};
+///
+/// let device = Device::flex();
+/// let tokenizers: [Box<dyn ImageTokenizer>; 2] = [
+///     Box::new(KlVaeConfig::small(3, 16, 8, &[1, 2], 1, 4).init(0, &device)?),
+///     Box::new(TinyAutoencoderConfig::taesd().init(0, &device)?),
+/// ];
+/// for tokenizer in tokenizers {
+///     let latents = tokenizer.encode(Tensor::zeros([1, 3, 16, 16], &device));
+///     assert_eq!(latents.dims()[1], tokenizer.latent_channels());
+///     assert_eq!(latents.dims()[2], 16 / tokenizer.downsampling());
+///     assert_eq!(tokenizer.decode(latents).dims(), [1, 3, 16, 16]);
+/// }
+/// # Ok::<(), tessera_tokenizer::Error>(())
+/// ```
+pub trait ImageTokenizer: Debug + Send {
+    /// What kind of network it is, in words.
+    fn architecture(&self) -> &'static str;
+
+    /// Channels of the images: 1 for grey, 3 for RGB.
+    fn image_channels(&self) -> usize;
+
+    /// Channels of the latents.
+    fn latent_channels(&self) -> usize;
+
+    /// Image px per latent, along each side.
+    fn downsampling(&self) -> usize;
+
+    /// Side in px of the images it was made for; `None` if no size is special to it.
+    fn resolution(&self) -> Option<usize>;
+
+    /// Where it computes.
+    fn device(&self) -> Device;
+
+    /// The latents of images; where these are distributions, their means.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, image_channels, height, width]`, in `[-1, 1]`
+    /// - returns `[batch, latent_channels, height / downsampling, width / downsampling]`
+    ///
+    /// # Panics
+    /// On another number of channels, or a size that [`check_image_size`](Self::check_image_size) refuses.
+    fn encode(&self, images: Tensor<4>) -> Tensor<4>;
+
+    /// Images of the latents. Nothing clamps them: values may lie a little outside `[-1, 1]`.
+    ///
+    /// # Shapes
+    /// - `latents`: `[batch, latent_channels, height, width]`
+    /// - returns `[batch, image_channels, height * downsampling, width * downsampling]`
+    ///
+    /// # Panics
+    /// On another number of channels.
+    fn decode(&self, latents: Tensor<4>) -> Tensor<4>;
+
+    /// Whether images of this size can be encoded; to ask before tensors are made of a user's image.
+    ///
+    /// # Errors
+    /// [`Error::ImageSize`] if a side is 0 or not a multiple of [`downsampling`](Self::downsampling).
+    fn check_image_size(&self, height_px: usize, width_px: usize) -> Result<()> {
+        let multiple_of = self.downsampling();
+        let fits = |side: usize| side > 0 && side.is_multiple_of(multiple_of);
+        if fits(height_px) && fits(width_px) {
+            return Ok(());
+        }
+        Err(Error::ImageSize {
+            height_px,
+            width_px,
+            multiple_of,
+        })
+    }
+
+    /// Writes what [`load_tokenizer`] loads.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the one that was there is then still whole.
+    fn save_dir(&self, folder: &Path, dtype: WeightDtype) -> Result<()>;
+}
+
+impl ImageTokenizer for KlVae {
+    fn architecture(&self) -> &'static str {
+        "KL-VAE"
+    }
+
+    fn image_channels(&self) -> usize {
+        self.config().in_channels
+    }
+
+    fn latent_channels(&self) -> usize {
+        self.config().z_channels
+    }
+
+    fn downsampling(&self) -> usize {
+        self.config().downsampling()
+    }
+
+    fn resolution(&self) -> Option<usize> {
+        Some(self.config().resolution)
+    }
+
+    fn device(&self) -> Device {
+        only_device(self)
+    }
+
+    fn encode(&self, images: Tensor<4>) -> Tensor<4> {
+        self.encode(images).mean
+    }
+
+    fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
+        self.decode(latents)
+    }
+
+    fn save_dir(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
+        self.save_dir(folder, dtype)
+    }
+}
+
+/// The device of a network that was made on one.
+pub(crate) fn only_device<M: Module>(network: &M) -> Device {
+    let mut devices = network.devices();
+    devices
+        .pop()
+        .expect("a tokenizer has parameters, and they are somewhere")
+}
+
+/// The tokenizer in a folder, whichever it is: `config.json` tells.
+///
+/// # Errors
+/// When a file is missing or broken, the two do not fit together, or the kind is unknown.
+pub fn load_tokenizer(
+    folder: impl AsRef<Path>,
+    device: &Device,
+) -> Result<Box<dyn ImageTokenizer>> {
+    /// All that is read here of a `config.json`; a KL-VAE's has no kind.
+    #[derive(Deserialize)]
+    struct Kind {
+        kind: Option<String>,
+    }
+    let folder = folder.as_ref();
+    let path = folder.join(CONFIG_FILE);
+    let config = std::fs::read(&path).map_err(|source| Error::reading(&path, source))?;
+    let kind = match serde_json::from_slice(&config) {
+        Ok(Kind { kind }) => kind,
+        Err(source) => return Err(Error::TokenizerConfigFile { path, source }),
+    };
+    match kind.as_deref() {
+        None => Ok(Box::new(KlVae::load_dir(folder, device)?)),
+        Some(TinyAutoencoder::KIND) => Ok(Box::new(TinyAutoencoder::load_dir(folder, device)?)),
+        Some(other) => Err(Error::TokenizerKind {
+            path,
+            expected: TinyAutoencoder::KIND,
+            found: other.into(),
+        }),
+    }
+}
