@@ -174,6 +174,16 @@ pub enum Error {
         /// The kind it gives.
         found: String,
     },
+    /// Tiles that a picture cannot be cut into.
+    #[error("tiling: {field}: expected {expected}, found {found}")]
+    Tiling {
+        /// The field at fault.
+        field: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: usize,
+    },
     /// Weights could not be read, written or fitted to a network.
     #[error(transparent)]
     Weights(#[from] tessera_train::Error),

@@ -6,6 +6,7 @@
 //! [`TinyAutoencoder`] reads the small networks that were distilled from the VAEs of large image models.
 //! Pictures come in through [`read`], are cut by [`center_crop`] and become `[3, height, width]` arrays in `[-1, 1]` by
 //! [`Pixels::to_array`]; they go out by [`Pixels::from_array`], whose rounding rule is the only one, and [`write_png`].
+//! What is too large for memory goes through a tokenizer in [`tiles`].
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -36,6 +37,7 @@ mod pixels;
 mod read;
 mod resize;
 mod ssim;
+pub mod tiles;
 pub mod tiny;
 pub mod vae;
 mod write;
@@ -50,6 +52,7 @@ pub use pixels::{Channels, Pixels};
 pub use read::{decode, read};
 pub use resize::{Filter, resize};
 pub use ssim::ssim;
+pub use tiles::{Tiling, decode_tiled, encode_tiled};
 pub use tiny::{TinyAutoencoder, TinyAutoencoderConfig};
 pub use vae::{KlVae, KlVaeConfig, Posterior, VaeLossConfig};
 pub use write::write_png;

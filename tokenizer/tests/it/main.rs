@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod images;
+mod tiles;
 mod tiny;
 mod vae;
