@@ -13,10 +13,22 @@
 //! taken for it.
 #![deny(unsafe_code)]
 
+mod container;
 mod error;
+mod files;
+mod open;
+mod safetensors_file;
+mod sharded;
 mod source;
 mod tensor;
 mod torch;
+mod write;
 
+pub use container::{StateDict, Which};
 pub use error::{Error, Result};
+pub use files::{remove_temporaries, write_atomically};
+pub use open::{Checkpoint, Format, weights_in};
+pub use safetensors::Dtype;
+pub use safetensors_file::{Bytes, Entry, write};
 pub use tensor::StoredTensor;
+pub use write::{Shards, write_shards};

@@ -46,6 +46,11 @@ impl StoredTensor {
         self.shape.iter().product()
     }
 
+    /// How many bytes the elements take.
+    pub fn length(&self) -> u64 {
+        (self.elements() * self.dtype.bitsize() / 8) as u64
+    }
+
     /// The elements as they are in the file: little-endian, row-major, contiguous.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ impl GenAr {
     /// - output: `[rows, dims]`
     pub fn dequantize(&self, indices: Tensor<2, Int>) -> Tensor<2> {
         let [rows, dims] = indices.dims();
-        let values = self.token_values.val();
+        let values = self.token_values();
         values
             .select(0, indices.reshape([rows * dims]))
             .reshape([rows, dims])

@@ -72,9 +72,16 @@ pub enum Error {
         /// What is there.
         found: String,
     },
-    /// `reconstruction_values` of a released checkpoint are not a quantiser's table.
-    #[error("`reconstruction_values` are not a quantiser's table")]
-    Table(#[from] tessera_quantize::Error),
+    /// Weights without a config do not tell what model they are of.
+    #[error("cannot tell the model from its weights: `{name}` is {found}, expected {expected}")]
+    Infer {
+        /// The tensor.
+        name: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// A config file that is not JSON of a config.
     #[error("{} is not a generator's config", path.as_ref().map_or("the given JSON".into(), |p| format!("`{}`", p.display())))]
     ConfigJson {

@@ -44,6 +44,7 @@ mod config;
 mod dropout;
 mod error;
 mod head;
+mod infer;
 mod init;
 mod loss;
 mod model;
@@ -52,6 +53,7 @@ mod sampler;
 mod schedule;
 
 pub use attention::{Attention, CausalAttention, KvCache};
+pub use checkpoint::{BUFFERS, CONFIG_FILE, WEIGHTS_FILE};
 pub use block::{Block, ChannelBlock, Mlp};
 pub use config::{FirstPosition, GenArConfig, Tower, default_channel_order};
 pub use dropout::Dropout;

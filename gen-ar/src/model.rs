@@ -9,6 +9,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::nn::LayerNorm;
+use tessera_quantize::STD_RANGE;
 
 /// The TokenBridge generator: a masked transformer over the positions of an image (`backbone.rs`) and an
 /// autoregressive head over the dimensions of one token (`head.rs`). Made by [`GenArConfig::init`] or loaded
@@ -38,8 +39,8 @@ pub struct GenAr {
     pub(crate) channel_norm: LayerNorm,
     pub(crate) channel_final: ChannelFinal,
     pub(crate) channel_heads: Vec<Linear>,
-    // What the levels stand for, in the quantiser's normalised units: a constant, without gradient.
-    pub(crate) token_values: Param<Tensor<1>>,
+    // What the levels stand for, in the units of the released quantiser's table: a constant, without gradient.
+    pub(crate) reconstruction_values: Param<Tensor<1>>,
     #[module(skip)]
     pub(crate) config: GenArConfig,
 }
@@ -86,12 +87,28 @@ pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Dev
         channel_norm: LayerNorm::new(ch.width, NORM_EPS, device),
         channel_final: ChannelFinal::init(ch.width, init),
         channel_heads: (0..dims).map(|_| init.linear(ch.width, levels)).collect(),
-        token_values: init.buffer(values),
+        reconstruction_values: init.buffer(&values.iter().map(table_units).collect::<Vec<_>>()),
         config: config.clone(),
     }
 }
 
+/// The normalised values that the ends of the released quantiser's table stand for.
+const VALUE_RANGE: f32 = 5.0;
+
+fn table_units(value: &f32) -> f32 {
+    (value + VALUE_RANGE) / (2.0 * VALUE_RANGE) * (2.0 * STD_RANGE) - STD_RANGE
+}
+
 impl GenAr {
+    /// The normalised value of every level: what indices are embedded as.
+    ///
+    /// # Shapes
+    /// - output: `[levels]`
+    pub fn token_values(&self) -> Tensor<1> {
+        let values = self.reconstruction_values.val();
+        (values + STD_RANGE) / (2.0 * STD_RANGE) * (2.0 * VALUE_RANGE) - VALUE_RANGE
+    }
+
     /// What defines this model.
     pub fn config(&self) -> &GenArConfig {
         &self.config

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// Standard deviations that the paper's Gaussian table covers, on either side.
+pub const STD_RANGE: f32 = 3.0;
+
 /// Settings of a [`Quantizer`](crate::Quantizer).
 ///
 /// A latent `z` of channel `c` is quantised as `x = (z - mean[c]) · scale[c]`, which is meant to have unit variance.
@@ -29,7 +32,7 @@ impl Default for QuantizerConfig {
         Self {
             bits: 6,
             range: 5.0,
-            std_range: 3.0,
+            std_range: STD_RANGE,
             mean: Vec::new(),
             scale: Vec::new(),
         }

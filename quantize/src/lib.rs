@@ -53,8 +53,8 @@ mod table;
 
 pub use calibration::{Calibration, Dimension};
 pub use codes::CalibrationBuilder;
-pub use config::QuantizerConfig;
+pub use config::{QuantizerConfig, STD_RANGE};
 pub use error::{Error, Result};
 pub use moments::{Moments, MomentsBuilder};
 pub use quantizer::{Quantizer, narrow_u8, widen_u8};
-pub use table::Table;
+pub use table::{Table, boundaries};

@@ -120,14 +120,20 @@ impl Table {
     }
 }
 
-/// The reference's table, or `None` where one of its values leaves its own bin.
-fn reference_values(levels: usize, std_range: f32) -> Option<Vec<f32>> {
+/// The quantiles of the Gaussian that part it into `levels` bins of equal probability, cut off at ± `std_range`: the
+/// `boundaries` of a checkpoint. Indices do not come from them but from the nearest value ([`Table::index_of`]).
+pub fn boundaries(levels: usize, std_range: f32) -> Vec<f32> {
     let boundary = |i: usize| match i {
         0 => -std_range,
         i if i == levels => std_range,
         i => (quantile(i as f64 / levels as f64) as f32).clamp(-std_range, std_range),
     };
-    let boundaries: Vec<f32> = (0..=levels).map(boundary).collect();
+    (0..=levels).map(boundary).collect()
+}
+
+/// The reference's table, or `None` where one of its values leaves its own bin.
+fn reference_values(levels: usize, std_range: f32) -> Option<Vec<f32>> {
+    let boundaries = boundaries(levels, std_range);
     let value = |bin: &[f32]| {
         let value = reference_mean(bin[0], bin[1]);
         (bin[0] < value && value < bin[1]).then_some(value)

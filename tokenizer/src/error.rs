@@ -174,6 +174,16 @@ pub enum Error {
         /// The kind it gives.
         found: String,
     },
+    /// Weights without a configuration do not tell what network they are of.
+    #[error("cannot tell the network from its weights: `{name}` is {found}, expected {expected}")]
+    Infer {
+        /// The tensor.
+        name: String,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
     /// Tiles that a picture cannot be cut into.
     #[error("tiling: {field}: expected {expected}, found {found}")]
     Tiling {

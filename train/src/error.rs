@@ -32,14 +32,9 @@ pub enum Error {
         /// What this one has.
         found: String,
     },
-    /// A safetensors header does not parse, or its offsets do not tile the file.
-    #[error("{} is not a whole safetensors file", file.display())]
-    Safetensors {
-        /// The file.
-        file: PathBuf,
-        /// What the format's parser said.
-        source: safetensors::SafeTensorError,
-    },
+    /// A weights file is missing, damaged, or none.
+    #[error(transparent)]
+    Checkpoint(#[from] tessera_checkpoint::Error),
     /// A file that should hold JSON does not.
     #[error("{}, line {line}, is not the JSON expected there", file.display())]
     Json {

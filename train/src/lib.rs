@@ -25,7 +25,7 @@
 //!
 //! let weights = Weights::read(&file)?;
 //! let loaded = weights.apply(LinearConfig::new(2, 3).init(&Device::flex().autodiff()))?;
-//! assert_eq!(Weights::of(&loaded).get("weight").unwrap().shape, [3, 2]);
+//! assert_eq!(Weights::of(&loaded).get("weight").unwrap().shape(), [3, 2]);
 //! assert!(weights.apply(LinearConfig::new(2, 4).init(&Device::flex())).is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -40,24 +40,22 @@ mod config;
 pub mod data;
 mod ema;
 mod error;
-mod files;
 pub mod judge;
 mod losses;
 mod optim;
 mod run;
 mod run_folder;
-mod safetensors_file;
 mod schedule;
 pub mod weights;
 
 pub use config::{Plan, TrainConfig};
 pub use ema::Ema;
 pub use error::{BoxError, Error, Result};
-pub use files::write_atomically;
 pub use optim::{AdamW, AdamWConfig, Grads, StepInfo};
 pub use run::{
     FIRST_TRAINING_STREAM, Losses, Objective, Observer, Outcome, StepReport, Trained, train,
 };
 pub use run_folder::{RunFolder, Start};
 pub use schedule::{Decay, Schedule, scaled_lr};
-pub use weights::{Mismatch, Weight, WeightDtype, Weights};
+pub use tessera_checkpoint::{Checkpoint, Which, write_atomically};
+pub use weights::{Loaded, Mismatch, Weight, WeightDtype, Weights};

@@ -1,7 +1,7 @@
 //! The folder of a run: `config.json`, `metrics.jsonl` and `checkpoint/step-00001234.safetensors`.
 
 use crate::error::{Error, Result};
-use crate::files::{remove_temporaries, write_atomically};
+use tessera_checkpoint::{remove_temporaries, write_atomically};
 use serde::Serialize;
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
@@ -238,7 +238,7 @@ fn remove_run(root: &Path) -> Result<()> {
     if checkpoints.is_dir() {
         remove_temporaries(&checkpoints)?;
     }
-    remove_temporaries(root)
+    Ok(remove_temporaries(root)?)
 }
 
 /// The checkpoints of a run by ascending step. Every one is whole, because none ever had this name otherwise.
@@ -290,5 +290,5 @@ fn trim_metrics(path: &Path, step: u64) -> Result<()> {
     if kept.len() == text.len() {
         return Ok(());
     }
-    write_atomically(path, |file| file.write_all(kept.as_bytes()))
+    Ok(write_atomically(path, |file| file.write_all(kept.as_bytes()))?)
 }

@@ -3,7 +3,7 @@
 use super::tiny;
 use burn::tensor::Device;
 use std::ops::ControlFlow;
-use tessera_gen_ar::{Error, GenAr};
+use tessera_gen_ar::{BUFFERS, Error, GenAr};
 use tessera_train::Weight;
 
 /// A folder of this process that is removed in the end.
@@ -35,7 +35,7 @@ fn a_saved_model_loads_as_it_was() {
     );
     let read = |name| std::fs::read(folder.0.join(name)).unwrap();
     let bytes =
-        GenAr::from_bytes(&read("config.json"), &read("model.safetensors"), &device).unwrap();
+        GenAr::from_bytes(&read("config.json"), read("model.safetensors"), &device).unwrap();
     let image = |model: &GenAr| {
         let go = &mut |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
         model
@@ -69,35 +69,43 @@ fn a_checkpoint_is_used_whole_or_refused() {
 }
 
 #[test]
-fn buffers_of_released_checkpoints_are_understood() {
-    let (device, config) = (Device::flex(), tiny::config());
-    let table = tessera_quantize::Table::gaussian(3, 3.0)
-        .unwrap()
-        .values()
-        .to_vec();
-    let quantizer = tessera_quantize::Quantizer::new(tessera_quantize::QuantizerConfig {
-        bits: 3,
-        ..Default::default()
-    });
-    let mut weights = tiny::model().weights();
-    weights.take("token_values");
-    weights.insert("reconstruction_values", Weight::new([8], table));
-    weights.insert("boundaries", Weight::new([9], vec![0.0; 9]));
-    weights.insert("channel_mask", Weight::new([5, 5], vec![0.0; 25]));
-    let model = GenAr::from_weights(&config, weights.clone(), &device).unwrap();
-    assert_eq!(
-        model.weights().get("token_values").unwrap().data,
-        quantizer.unwrap().values()
-    );
-    weights.insert(
-        "reconstruction_values",
-        Weight::new([4], vec![0.0, 1.0, 2.0, 3.0]),
-    );
-    let error = GenAr::from_weights(&config, weights, &device).unwrap_err();
-    assert!(
-        matches!(error, Error::Values { expected: 8, .. }),
-        "{error}"
-    );
+fn the_state_dict_has_the_buffers_of_the_authors_module() {
+    let (device, config, model) = (Device::flex(), tiny::config(), tiny::model());
+    let weights = model.weights();
+    let buffer = |name: &str| weights.get(name).unwrap().values().unwrap().into_owned();
+    let shapes = BUFFERS.map(|name| weights.get(name).unwrap().shape().to_vec());
+    assert_eq!(shapes, [vec![8], vec![9], vec![5, 5]]);
+    let normalised: Vec<f32> = model.token_values().into_data().iter().collect();
+    for (gamma, value) in buffer("reconstruction_values").iter().zip(normalised) {
+        assert_eq!((gamma + 3.0) / 6.0 * 10.0 - 5.0, value);
+    }
+    let mask = buffer("channel_mask");
+    for (row, column) in (0..5).flat_map(|row| (0..5).map(move |column| (row, column))) {
+        let masked = mask[row * 5 + column] == f32::NEG_INFINITY;
+        assert_eq!(masked, column > row, "{row}, {column}");
+    }
+    // Those that follow from the config may be absent; the values may not.
+    for (name, needed) in BUFFERS.into_iter().zip([true, false, false]) {
+        let mut without = weights.clone();
+        without.take(name);
+        let loaded = GenAr::from_weights(&config, without, &device);
+        assert_eq!(loaded.is_err(), needed, "{name}");
+    }
+    let mut short = weights.clone();
+    short.insert(BUFFERS[0], Weight::new([4], vec![0.0, 1.0, 2.0, 3.0]));
+    let error = GenAr::from_weights(&config, short, &device).unwrap_err();
+    assert!(matches!(error, Error::Values { expected: 8, .. }), "{error}");
+}
+
+#[test]
+fn halving_the_precision_leaves_the_table_exact() {
+    let (folder, model) = (Folder::new("half"), tiny::model());
+    model.save_dir(&folder.0, tessera_train::WeightDtype::F16).unwrap();
+    let loaded = GenAr::load_dir(&folder.0, &Device::flex()).unwrap();
+    for name in BUFFERS {
+        assert_eq!(loaded.weights().get(name), model.weights().get(name), "{name}");
+    }
+    assert_ne!(loaded.weights().get("z_proj.weight"), model.weights().get("z_proj.weight"));
 }
 
 #[test]

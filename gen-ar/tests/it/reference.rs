@@ -1,33 +1,31 @@
 //! The authors' checkpoint and what their code computes with it.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::store::pytorch::PytorchReader;
 use burn::tensor::Tensor;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tessera_gen_ar::{GenAr, GenArConfig, Tower};
-use tessera_train::{Weight, Weights};
 
-/// The path of a fixture. `None` where there are none; a failure where `TESSERA_FIXTURES` says there are.
-pub fn fixture(name: &str) -> Option<PathBuf> {
-    let named = std::env::var_os("TESSERA_FIXTURES");
-    let folder = match &named {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures"),
-    };
-    let path = folder.join(name);
-    match (path.exists(), named) {
-        (true, _) => Some(path),
-        (false, Some(_)) => panic!(
-            "TESSERA_FIXTURES is set, but {} does not exist",
-            path.display()
-        ),
-        (false, None) => {
-            println!("skipped: {} does not exist", path.display());
-            None
-        }
+/// The fixtures whose name begins and ends so. None where there are none; a failure where `TESSERA_FIXTURES` says
+/// there are.
+pub fn fixtures(prefix: &str, suffix: &str) -> Vec<PathBuf> {
+    let named = std::env::var_os("TESSERA_FIXTURES").map(PathBuf::from);
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures");
+    let folder = named.clone().unwrap_or_else(default);
+    let entries = std::fs::read_dir(&folder).into_iter().flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with(prefix) && name.ends_with(suffix)
+    });
+    files.sort();
+    if files.is_empty() {
+        let absent = format!("{} has no {prefix}*{suffix}", folder.display());
+        assert!(named.is_none(), "TESSERA_FIXTURES is set, but {absent}");
+        println!("skipped: {absent}");
     }
+    files
 }
 
 /// Named arrays of a safetensors file and the config in its metadata.
@@ -97,22 +95,6 @@ impl Arrays {
             ..GenArConfig::new([side, side], 16, 1 << number(&self.config["bits"]), towers)
         }
     }
-}
-
-/// A checkpoint in the released container: `model`, every trained parameter overridden by `model_ema`.
-pub fn released_weights(path: &Path) -> Weights {
-    let mut weights = Weights::default();
-    for key in ["model", "model_ema"] {
-        let reader = PytorchReader::with_top_level_key(path, key).unwrap();
-        for (name, tensor) in reader.tensors() {
-            let bytes = tensor.read().unwrap();
-            let values = bytes
-                .chunks_exact(4)
-                .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
-            weights.insert(name.clone(), Weight::new(tensor.shape(), values.collect()));
-        }
-    }
-    weights
 }
 
 /// Gradients by name, in the checkpoint's layout (`Linear.weight` transposed).

@@ -6,6 +6,7 @@ use ndarray::Axis;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use tessera_gen_ar::{Error, GenAr, GenArConfig, ImageRequest, SampleConfig, StepInfo, Tower};
+use tessera_train::Weight;
 
 fn go(_: StepInfo<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -173,9 +174,10 @@ fn a_model_that_is_not_finite_is_an_error_with_its_step() {
         ("channel_heads.3.bias", "logits"),
     ] {
         let mut weights = model.weights();
-        let mut weight = weights.take(name).unwrap();
-        weight.data[2] = f32::NAN;
-        weights.insert(name, weight);
+        let weight = weights.take(name).unwrap();
+        let mut values = weight.values().unwrap().into_owned();
+        values[2] = f32::NAN;
+        weights.insert(name, Weight::new(weight.shape(), values));
         let broken = GenAr::from_weights(&config, weights, &Device::flex()).unwrap();
         let error = broken
             .generate(&tiny::requests(1), &tiny::sampling(3, 2.0, 1.0), &mut go)

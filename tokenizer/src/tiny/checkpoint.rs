@@ -67,7 +67,8 @@ impl TinyAutoencoder {
         Weights::of(self).write(folder.as_ref().join(WEIGHTS_FILE), metadata, dtype)?;
         write_atomically(&folder.as_ref().join(CONFIG_FILE), |file| {
             file.write_all(&config)
-        })?;
+        })
+        .map_err(tessera_train::Error::from)?;
         Ok(())
     }
 }
@@ -92,7 +93,7 @@ fn parse(path: &Path, json: &[u8]) -> Result<TinyAutoencoderConfig> {
 
 /// What the weights are of. Where they do not tell, any guess will do: they will not fit it.
 fn config_of(weights: &Weights) -> TinyAutoencoderConfig {
-    let axis = |name: &str, axis: usize| weights.get(name)?.shape.get(axis).copied();
+    let axis = |name: &str, axis: usize| weights.get(name)?.shape().get(axis).copied();
     TinyAutoencoderConfig {
         latent_channels: axis("decoder.1.weight", 1)
             .or_else(|| axis("encoder.14.weight", 0))

@@ -4,6 +4,7 @@ use super::config::KlVaeConfig;
 use super::model::KlVae;
 use crate::{Error, Result};
 use burn::tensor::Device;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -28,7 +29,11 @@ impl KlVae {
     ///
     /// # Errors
     /// As [`load_dir`](Self::load_dir).
-    pub fn from_bytes(config: &[u8], weights: &[u8], device: &Device) -> Result<Self> {
+    pub fn from_bytes(
+        config: &[u8],
+        weights: impl Into<Cow<'static, [u8]>>,
+        device: &Device,
+    ) -> Result<Self> {
         let config = parse(Path::new(CONFIG_FILE), config)?;
         Self::from_weights(
             &config,
@@ -45,11 +50,7 @@ impl KlVae {
         let path = folder.as_ref().join(CONFIG_FILE);
         let config = std::fs::read(&path).map_err(|source| Error::reading(&path, source))?;
         let config = parse(&path, &config)?;
-        Self::from_weights(
-            &config,
-            &Weights::read(folder.as_ref().join(WEIGHTS_FILE))?,
-            device,
-        )
+        Self::from_weights(&config, &Weights::read_model(folder, None)?, device)
     }
 
     /// Writes [`CONFIG_FILE`] and [`WEIGHTS_FILE`] into a folder, which is made if need be. The bytes depend
@@ -66,7 +67,8 @@ impl KlVae {
         Weights::of(self).write(folder.as_ref().join(WEIGHTS_FILE), metadata, dtype)?;
         write_atomically(&folder.as_ref().join(CONFIG_FILE), |file| {
             file.write_all(&config)
-        })?;
+        })
+        .map_err(tessera_train::Error::from)?;
         Ok(())
     }
 }

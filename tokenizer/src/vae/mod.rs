@@ -6,6 +6,7 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod encoder;
+mod infer;
 mod init;
 mod loss;
 mod model;

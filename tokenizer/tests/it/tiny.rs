@@ -110,7 +110,7 @@ fn the_presets_have_the_sizes_of_the_released_checkpoints() {
         let weights = Weights::of(&config.init(0, &Device::flex()).unwrap());
         ["encoder.", "decoder."].map(|half| {
             let rows = weights.iter().filter(|(name, _)| name.starts_with(half));
-            let sizes = rows.map(|(_, weight)| weight.shape.iter().product::<usize>());
+            let sizes = rows.map(|(_, weight)| weight.shape().iter().product::<usize>());
             sizes.fold((0, 0), |(tensors, size), more| (tensors + 1, size + more))
         })
     };

@@ -1,13 +1,12 @@
 //! The KL-VAE: its arithmetic against the reference implementation, its files, its randomness and its training step.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::store::pytorch::PytorchReader;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use std::path::{Path, PathBuf};
 use tessera_backend::Rng;
 use tessera_tokenizer::vae::losses;
 use tessera_tokenizer::{Error, KlVae, KlVaeConfig, Posterior, VaeLossConfig};
-use tessera_train::{AdamW, AdamWConfig, Grads, Weight, Weights};
+use tessera_train::{AdamW, AdamWConfig, Grads, Weight, WeightDtype, Weights};
 
 /// A file beside the workspace that users do not have: without it a test is skipped, unless one was promised.
 fn shared(file: &str) -> Option<PathBuf> {
@@ -24,6 +23,21 @@ fn shared(file: &str) -> Option<PathBuf> {
     );
     println!("skipped: there is no {}", path.display());
     None
+}
+
+/// The files of the reference's outputs whose name begins so.
+fn shared_io(prefix: &str) -> Vec<PathBuf> {
+    let Some(any) = shared(&format!("{prefix}a_io.safetensors")) else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir(any.parent().unwrap()).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with(prefix) && name.ends_with("_io.safetensors")
+    });
+    files.sort();
+    files
 }
 
 /// Two levels with attention at each of the places that can have one, on 16 px images.
@@ -45,7 +59,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 fn tensor<const D: usize>(weight: &Weight, device: &Device) -> Tensor<D> {
     Tensor::from_data(
-        TensorData::new(weight.data.clone(), weight.shape.clone()),
+        TensorData::new(weight.values().unwrap().into_owned(), weight.shape()),
         device,
     )
 }
@@ -69,40 +83,48 @@ fn assert_close(name: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert!(found.iter().all(|v| v.is_finite()), "{name} is not finite");
 }
 
-fn read_checkpoint(path: &Path) -> Weights {
-    let reader = PytorchReader::with_top_level_key(path, "model").unwrap();
-    let mut weights = Weights::default();
-    for (name, tensor) in reader.tensors() {
-        let bytes = tensor.read().unwrap();
-        let data = bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&b| f32::from_ne_bytes(b))
-            .collect();
-        weights.insert(name, Weight::new(tensor.shape(), data));
-    }
-    weights
+/// Burn's plain backend beside the fast one.
+#[allow(deprecated)]
+fn devices() -> [Device; 2] {
+    [Device::flex(), Device::ndarray()]
 }
 
+/// Every checkpoint that the reference computed with: from the authors' file, and from its conversion to safetensors.
 #[test]
 fn kl16_parity_with_the_reference_on_random_weights() {
-    let (Some(checkpoint), Some(io)) = (shared("kl16_a.ckpt"), shared("kl16_a_io.safetensors"))
-    else {
-        return;
-    };
-    let io = Weights::read(io).unwrap();
-    let sizes: serde_json::Value = serde_json::from_str(&io.metadata()["config"]).unwrap();
-    let config = KlVaeConfig {
-        ch: serde_json::from_value(sizes["vch"].clone()).unwrap(),
-        ch_mult: serde_json::from_value(sizes["vmult"].clone()).unwrap(),
-        ..KlVaeConfig::kl16()
-    };
-    let device = Device::flex();
-    let vae = KlVae::from_weights(&config, &read_checkpoint(&checkpoint), &device).unwrap();
-    let golden = |name: &str| io.get(name).unwrap().data.as_slice();
-    let image: Tensor<4> = tensor(io.get("image").unwrap(), &device);
+    for file in shared_io("kl16_") {
+        let io = Weights::read(&file).unwrap();
+        let sizes: serde_json::Value = serde_json::from_str(&io.metadata()["config"]).unwrap();
+        let config = KlVaeConfig {
+            ch: serde_json::from_value(sizes["vch"].clone()).unwrap(),
+            ch_mult: serde_json::from_value(sizes["vmult"].clone()).unwrap(),
+            ..KlVaeConfig::kl16()
+        };
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let stem = name.trim_end_matches("_io.safetensors");
+        let released = file.with_file_name(format!("{stem}.ckpt"));
+        let released = Weights::read_model(released, None).unwrap();
+        assert_eq!(KlVaeConfig::infer(&released).unwrap(), config);
+        let folder = tempfile::tempdir().unwrap();
+        let converted = folder.path().join("model.safetensors");
+        released
+            .write(&converted, Default::default(), WeightDtype::F32)
+            .unwrap();
+        let converted = Weights::read_model(converted, None).unwrap();
+        for device in devices() {
+            for (format, weights) in [("ckpt", &released), ("safetensors", &converted)] {
+                println!("{stem} from {format} on {device:?}");
+                let vae = KlVae::from_weights(&config, weights, &device).unwrap();
+                kl16_is_the_reference(&vae, &io, &device);
+            }
+        }
+    }
+}
 
+/// Every output within 1e-4 of its largest.
+fn kl16_is_the_reference(vae: &KlVae, io: &Weights, device: &Device) {
+    let golden = |name: &str| io.get(name).unwrap().values().unwrap().into_owned();
+    let image: Tensor<4> = tensor(io.get("image").unwrap(), device);
     let encoder_out = vae.encoder().forward(image.clone());
     let posterior = vae.encode(image);
     let reconstruction = vae.decode(posterior.mode());
@@ -115,7 +137,7 @@ fn kl16_parity_with_the_reference_on_random_weights() {
         ("kl", values(posterior.kl())),
         ("reconstruction", values(reconstruction)),
     ] {
-        assert_close(name, &found, golden(name), 1e-4);
+        assert_close(name, &found, &golden(name), 1e-4);
     }
 }
 
@@ -191,11 +213,11 @@ fn the_initial_weights_depend_on_the_seed_alone_and_have_pytorchs_bound() {
     assert_eq!(one, weights(1));
     for (name, weight) in one.iter().filter(|(name, _)| name.contains("conv1")) {
         assert_ne!(Some(weight), other.get(name), "{name}");
-        let fan_in: usize = one.get(&name.replace("bias", "weight")).unwrap().shape[1..]
+        let fan_in: usize = one.get(&name.replace("bias", "weight")).unwrap().shape()[1..]
             .iter()
             .product();
         let bound = 1.0 / (fan_in as f32).sqrt();
-        let largest = weight.data.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let largest = weight.values().unwrap().iter().fold(0f32, |m, v| m.max(v.abs()));
         assert!(
             largest <= bound && largest > 0.5 * bound,
             "{name}: {largest} of {bound}"
@@ -222,7 +244,7 @@ fn saving_loading_and_saving_again_gives_the_same_bytes() {
         assert_eq!(bytes, read(&second, name), "{name}");
         bytes
     });
-    let from_memory = KlVae::from_bytes(&config, &weights, &device).unwrap();
+    let from_memory = KlVae::from_bytes(&config, weights, &device).unwrap();
     assert_eq!(Weights::of(&from_memory), Weights::of(&vae));
 }
 

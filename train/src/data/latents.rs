@@ -1,16 +1,13 @@
 //! Latents encoded once, for training without the tokenizer: mean and log-variance of every image's posterior.
 
 use crate::error::{Error, Result};
-use crate::safetensors_file::{self, Entry};
-use crate::weights::{WeightDtype, decode, encode};
+use crate::weights::encode;
 use ndarray::{Array3, Array4, ArrayView3, Axis};
-use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use tessera_backend::Rng;
+use tessera_checkpoint::{Checkpoint, Dtype, Entry};
 
 /// The layout of the file.
 const SCHEMA: &str = "tessera.latents/v1";
@@ -94,9 +91,9 @@ impl LatentCache {
     pub fn write(&self, path: impl AsRef<Path>, precision: LatentPrecision) -> Result<()> {
         let path = path.as_ref();
         self.check(path)?;
-        let (dtype, stored) = match precision {
-            LatentPrecision::F32 => (Dtype::F32, WeightDtype::F32),
-            LatentPrecision::F16 => (Dtype::F16, WeightDtype::F16),
+        let dtype = match precision {
+            LatentPrecision::F32 => Dtype::F32,
+            LatentPrecision::F16 => Dtype::F16,
         };
         let parts = [
             ("moments", Some(&self.moments)),
@@ -128,7 +125,7 @@ impl LatentCache {
                 name,
                 dtype,
                 shape: part.shape(),
-                bytes: Box::new(move |file| encode(stored, values, file)),
+                bytes: Box::new(move |file| encode(dtype, values, file)),
             });
         }
         let metadata = BTreeMap::from([
@@ -139,7 +136,7 @@ impl LatentCache {
             ),
             ("provenance".to_owned(), self.provenance.to_string()),
         ]);
-        safetensors_file::write(path, &metadata, entries)
+        Ok(tessera_checkpoint::write(path, &metadata, entries)?)
     }
 
     /// Reads a cache.
@@ -148,27 +145,26 @@ impl LatentCache {
     /// When the file is not a whole latent cache.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let unreadable = || Error::io("cannot read", path);
-        let file = File::open(path).map_err(unreadable())?;
-        let length = file.metadata().map_err(unreadable())?.len();
+        let Checkpoint {
+            metadata, tensors, ..
+        } = Checkpoint::open(path)?;
         let mut parts = BTreeMap::new();
         let mut labels = None;
-        let reader = BufReader::with_capacity(1 << 20, file);
-        let metadata = safetensors_file::read(path, reader, length, |name, info, bytes| {
+        for (name, tensor) in tensors {
             let wrong = |expected| {
-                let found = format!("`{name}`, {:?} {:?}", info.dtype, info.shape);
+                let found = format!("`{name}`, {:?} {:?}", tensor.dtype(), tensor.shape());
                 Error::format(path, "a tensor", expected, found)
             };
-            match (name, info.dtype, &info.shape[..]) {
+            match (&*name, tensor.dtype(), tensor.shape()) {
                 ("labels", Dtype::U32, [_]) => {
+                    let bytes = tensor.bytes()?;
                     let (values, _) = bytes.as_chunks::<4>();
                     labels = Some(values.iter().map(|&b| u32::from_le_bytes(b)).collect());
                 }
                 ("moments" | "moments_flip", Dtype::F32 | Dtype::F16, &[n, c, h, w]) => {
-                    let values = decode(info.dtype, bytes).ok_or_else(|| wrong("floats"))?;
-                    let part = Array4::from_shape_vec((n, c, h, w), values);
+                    let part = Array4::from_shape_vec((n, c, h, w), tensor.values()?);
                     let part = part.map_err(|_| wrong("a shape that its values fill"))?;
-                    parts.insert(name.to_owned(), part);
+                    parts.insert(name, part);
                 }
                 _ => {
                     return Err(wrong(
@@ -176,8 +172,7 @@ impl LatentCache {
                     ));
                 }
             }
-            Ok(())
-        })?;
+        }
         let field = |key: &'static str| {
             let absent = || {
                 Error::format(

@@ -3,13 +3,14 @@
 
 use super::training::Augment;
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use tessera_checkpoint::write_atomically;
 use crate::weights::{WeightDtype, Weights};
 use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -272,7 +273,7 @@ impl Classifier {
         let text = serde_json::to_string_pretty(&self.config).map_err(json(&file))?;
         let metadata = BTreeMap::from([("schema".to_owned(), SCHEMA.to_owned())]);
         Weights::of(self).write(folder.join("model.safetensors"), metadata, dtype)?;
-        write_atomically(&file, |file| writeln!(file, "{text}"))
+        Ok(write_atomically(&file, |file| writeln!(file, "{text}"))?)
     }
 
     /// Reads what [`save_dir`](Self::save_dir) wrote.
@@ -292,7 +293,11 @@ impl Classifier {
     ///
     /// # Errors
     /// As [`load_dir`](Self::load_dir).
-    pub fn from_bytes(config: &[u8], weights: &[u8], device: &Device) -> Result<Self> {
+    pub fn from_bytes(
+        config: &[u8],
+        weights: impl Into<Cow<'static, [u8]>>,
+        device: &Device,
+    ) -> Result<Self> {
         let weights = Weights::read_bytes("model.safetensors", weights)?;
         Self::assemble(Path::new("config.json"), config, &weights, device)
     }

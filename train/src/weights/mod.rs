@@ -1,4 +1,4 @@
-//! Named weights: what a safetensors file holds and what a module wants, held strictly against each other.
+//! Named weights: what a weights file holds and what a module wants, held strictly against each other.
 //!
 //! A name is the path of the module's fields joined by `.`, which is PyTorch's state-dict key where the fields
 //! have the reference's names. Values are in PyTorch's layout: `Linear.weight` is `[out, in]` here and
@@ -8,16 +8,16 @@ mod mismatch;
 mod walk;
 
 pub use mismatch::{Mismatch, Misshapen, Stray, edit_distance};
+pub use walk::Loaded;
 pub(crate) use walk::{NamePath, flat_tensors, host_values, track_names, with_flat_tensors};
 
-use crate::error::{Error, Result};
-use crate::safetensors_file::{self, Entry};
+use crate::error::Result;
 use burn::tensor::{bf16, f16};
-use safetensors::Dtype;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use tessera_checkpoint::{Checkpoint, Dtype, Entry, Shards, StateDict, StoredTensor, Which, write_shards};
 
 /// How values are stored in a file. In memory they are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -32,34 +32,124 @@ pub enum WeightDtype {
     BF16,
 }
 
-/// One named tensor on the host.
-#[derive(Debug, Clone, PartialEq)]
+impl From<WeightDtype> for Dtype {
+    fn from(dtype: WeightDtype) -> Self {
+        match dtype {
+            WeightDtype::F32 => Self::F32,
+            WeightDtype::F16 => Self::F16,
+            WeightDtype::BF16 => Self::BF16,
+        }
+    }
+}
+
+/// One named tensor: on the host, or still in its file.
+#[derive(Debug, Clone)]
 pub struct Weight {
-    /// Axis lengths, in PyTorch's order.
-    pub shape: Vec<usize>,
-    /// How the file stored it (`F32` for what never was in a file).
-    pub dtype: Dtype,
-    /// Row-major values.
-    pub data: Vec<f32>,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    exact: bool,
+    values: Values,
+}
+
+#[derive(Debug, Clone)]
+enum Values {
+    Host(Vec<f32>),
+    Stored(StoredTensor),
 }
 
 impl Weight {
     /// A tensor made in memory.
     ///
     /// # Panics
-    /// If `data` does not fill `shape`.
-    pub fn new(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
+    /// If `values` do not fill `shape`.
+    pub fn new(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
         let shape = shape.into();
         assert_eq!(
             shape.iter().product::<usize>(),
-            data.len(),
+            values.len(),
             "values do not fill the shape {shape:?}"
         );
         Self {
             shape,
             dtype: Dtype::F32,
-            data,
+            exact: false,
+            values: Values::Host(values),
         }
+    }
+
+    /// The same, written with 32 bits whatever the file's type: for tables and other constants.
+    pub fn exact(self) -> Self {
+        Self {
+            exact: true,
+            ..self
+        }
+    }
+
+    /// Axis lengths, in PyTorch's order.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How the file stores it (`F32` for what never was in a file).
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Row-major values; those of a file are read anew at every call.
+    ///
+    /// # Errors
+    /// When the file can no longer be read, or is damaged.
+    pub fn values(&self) -> Result<Cow<'_, [f32]>> {
+        Ok(match &self.values {
+            Values::Host(values) => Cow::Borrowed(values),
+            Values::Stored(tensor) => Cow::Owned(tensor.values()?),
+        })
+    }
+
+    /// The same values under other axes; `None` if they are not as many.
+    pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Option<Self> {
+        let shape = shape.into();
+        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        (elements(&shape) == elements(&self.shape)).then_some(Self { shape, ..self })
+    }
+
+    /// The type it gets in a file of `dtype`, where `None` leaves every type as it is.
+    fn written_as(&self, dtype: Option<WeightDtype>) -> Dtype {
+        match (dtype, self.dtype) {
+            _ if self.exact => Dtype::F32,
+            (Some(dtype), _) => dtype.into(),
+            (None, kept @ (Dtype::F32 | Dtype::F16 | Dtype::BF16)) => kept,
+            (None, _) => Dtype::F32,
+        }
+    }
+
+    fn write(&self, dtype: Dtype, file: &mut dyn Write) -> io::Result<()> {
+        match &self.values {
+            Values::Stored(tensor) if tensor.dtype() == dtype => {
+                file.write_all(&tensor.bytes().map_err(io::Error::other)?)
+            }
+            _ => encode(dtype, &self.values().map_err(io::Error::other)?, file),
+        }
+    }
+}
+
+impl From<StoredTensor> for Weight {
+    fn from(tensor: StoredTensor) -> Self {
+        Self {
+            shape: tensor.shape().to_vec(),
+            dtype: tensor.dtype(),
+            exact: false,
+            values: Values::Stored(tensor),
+        }
+    }
+}
+
+/// Equal in shape, type and every value; values that cannot be read equal nothing.
+impl PartialEq for Weight {
+    fn eq(&self, other: &Self) -> bool {
+        let values = |weight: &Self| weight.values().map(Cow::into_owned).ok();
+        (&self.shape, self.dtype) == (&other.shape, other.dtype)
+            && values(self).is_some_and(|mine| Some(mine) == values(other))
     }
 }
 
@@ -72,71 +162,90 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads a safetensors file of F32, F16, BF16 or F64 tensors.
+    /// Opens all tensors of a weights file, of any format that [`Checkpoint::open`] knows. Values stay on disk until
+    /// they are asked for, so the file must stay as it is.
     ///
     /// # Errors
-    /// When the file cannot be read, is cut short or corrupt, or holds a tensor of another type.
+    /// When the file cannot be read, is damaged, or is no weights file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let unreadable = || Error::io("cannot read", path);
-        let file = File::open(path).map_err(unreadable())?;
-        let length = file.metadata().map_err(unreadable())?.len();
-        Self::read_from(path, io::BufReader::with_capacity(1 << 20, file), length)
+        Ok(Checkpoint::open(path)?.into())
     }
 
-    /// Reads a safetensors file that is in memory; `name` stands for the file in errors.
+    /// As [`read`](Self::read) for a file that is in memory; `name` stands for it in errors.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn read_bytes(name: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
-        Self::read_from(name.as_ref(), bytes, bytes.len() as u64)
+    pub fn read_bytes(
+        name: impl AsRef<Path>,
+        bytes: impl Into<Cow<'static, [u8]>>,
+    ) -> Result<Self> {
+        Ok(Checkpoint::from_bytes(name.as_ref(), bytes)?.into())
     }
 
-    fn read_from(file: &Path, reader: impl Read, length: u64) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
-        let metadata = safetensors_file::read(file, reader, length, |name, info, bytes| {
-            let data = decode(info.dtype, bytes).ok_or_else(|| Error::Format {
-                file: file.into(),
-                what: "the type of a tensor",
-                expected: "F32, F16, BF16 or F64".into(),
-                found: format!("{:?} in `{name}`", info.dtype),
-            })?;
-            let weight = Weight {
-                shape: info.shape.clone(),
-                dtype: info.dtype,
-                data,
-            };
-            tensors.insert(name.to_owned(), weight);
-            Ok(())
-        })?;
-        Ok(Self {
-            file: file.into(),
-            metadata,
-            tensors,
-        })
+    /// Opens the weights of a model: a bare state dict, or those of a training checkpoint, averaged if there is an
+    /// average and `which` does not say otherwise.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and when the file has not what `which` asks for.
+    pub fn read_model(path: impl AsRef<Path>, which: Option<Which>) -> Result<Self> {
+        let checkpoint = Checkpoint::open(path)?;
+        let found = checkpoint.state_dict(which)?;
+        Ok(Self::of_state_dict(&checkpoint, found))
+    }
+
+    /// The weights that were found in a checkpoint.
+    pub fn of_state_dict(checkpoint: &Checkpoint, found: StateDict) -> Self {
+        Self {
+            file: checkpoint.file.clone(),
+            metadata: checkpoint.metadata.clone(),
+            tensors: weights(found.tensors),
+        }
     }
 
     /// Writes a safetensors file whose bytes depend on the content alone: whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// When it cannot be written, or a tensor that is still in its file cannot be read.
     pub fn write(
         &self,
         path: impl AsRef<Path>,
         metadata: BTreeMap<String, String>,
         dtype: WeightDtype,
     ) -> Result<()> {
-        let entries = self.tensors.iter().map(|(name, weight)| Entry {
-            name,
-            dtype: match dtype {
-                WeightDtype::F32 => Dtype::F32,
-                WeightDtype::F16 => Dtype::F16,
-                WeightDtype::BF16 => Dtype::BF16,
-            },
-            shape: &weight.shape,
-            bytes: Box::new(move |file| encode(dtype, &weight.data, file)),
-        });
-        safetensors_file::write(path.as_ref(), &metadata, entries.collect())
+        let entries = self.entries(Some(dtype));
+        Ok(tessera_checkpoint::write(path.as_ref(), &metadata, entries)?)
+    }
+
+    /// Writes `model.safetensors` into a folder, in shards where the tensors take more than `shard_bytes`. `None` for
+    /// the type keeps that of every tensor. `done` is told the bytes written after each file.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_shards(
+        &self,
+        folder: &Path,
+        metadata: &BTreeMap<String, String>,
+        dtype: Option<WeightDtype>,
+        shard_bytes: u64,
+        done: impl FnMut(u64),
+    ) -> Result<Shards> {
+        let entries = self.entries(dtype);
+        Ok(write_shards(folder, "model", metadata, entries, shard_bytes, done)?)
+    }
+
+    fn entries(&self, dtype: Option<WeightDtype>) -> Vec<Entry<'_>> {
+        let tensors = self.tensors.iter();
+        tensors
+            .map(|(name, weight)| {
+                let dtype = weight.written_as(dtype);
+                Entry {
+                    name,
+                    dtype,
+                    shape: weight.shape(),
+                    bytes: Box::new(move |file| weight.write(dtype, file)),
+                }
+            })
+            .collect()
     }
 
     /// What the file says about itself.
@@ -201,21 +310,23 @@ impl Weights {
     }
 }
 
-pub(crate) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Option<Vec<f32>> {
-        let (values, _) = bytes.as_chunks::<N>();
-        Some(values.iter().map(|&bytes| value(bytes)).collect())
-    }
-    match dtype {
-        Dtype::F32 => each(bytes, f32::from_le_bytes),
-        Dtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        Dtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
-        _ => None,
+impl From<Checkpoint> for Weights {
+    fn from(checkpoint: Checkpoint) -> Self {
+        Self {
+            file: checkpoint.file,
+            metadata: checkpoint.metadata,
+            tensors: weights(checkpoint.tensors),
+        }
     }
 }
 
-pub(crate) fn encode(dtype: WeightDtype, values: &[f32], file: &mut dyn Write) -> io::Result<()> {
+fn weights(tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, Weight> {
+    let tensors = tensors.into_iter();
+    tensors.map(|(name, tensor)| (name, tensor.into())).collect()
+}
+
+/// Writes values in one of the float types of 16 or 32 bits.
+pub(crate) fn encode(dtype: Dtype, values: &[f32], file: &mut dyn Write) -> io::Result<()> {
     fn each<const N: usize>(
         values: &[f32],
         file: &mut dyn Write,
@@ -230,8 +341,8 @@ pub(crate) fn encode(dtype: WeightDtype, values: &[f32], file: &mut dyn Write) -
         Ok(())
     }
     match dtype {
-        WeightDtype::F32 => each(values, file, f32::to_le_bytes),
-        WeightDtype::F16 => each(values, file, |v| f16::from_f32(v).to_le_bytes()),
-        WeightDtype::BF16 => each(values, file, |v| bf16::from_f32(v).to_le_bytes()),
+        Dtype::F16 => each(values, file, |v| f16::from_f32(v).to_le_bytes()),
+        Dtype::BF16 => each(values, file, |v| bf16::from_f32(v).to_le_bytes()),
+        _ => each(values, file, f32::to_le_bytes),
     }
 }

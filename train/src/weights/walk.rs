@@ -56,6 +56,15 @@ macro_rules! track_names {
 }
 pub(crate) use track_names;
 
+/// How much of a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loaded {
+    /// Tensors done.
+    pub tensors: usize,
+    /// All of them.
+    pub of: usize,
+}
+
 impl Weights {
     /// The parameters of a module, read from its device. Parameters that were not used yet are initialised.
     pub fn of<M: Module>(module: &M) -> Self {
@@ -89,31 +98,65 @@ impl Weights {
     /// its identity and whether it is trained; one that was not used yet is not initialised first.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] names what is missing, unexpected or misshapen.
+    /// [`Error::Mismatch`] names what is missing, unexpected or misshapen; others say that a file broke meanwhile.
     pub fn apply<M: Module>(&self, module: M) -> Result<M> {
+        self.apply_with(module, &mut |_| ())
+    }
+
+    /// As [`apply`](Self::apply), telling how far it is. A tensor at a time is in memory besides the module's own.
+    ///
+    /// # Errors
+    /// As `apply`.
+    pub fn apply_with<M: Module>(
+        &self,
+        module: M,
+        progress: &mut dyn FnMut(Loaded),
+    ) -> Result<M> {
         struct Write<'a> {
             path: NamePath,
             weights: &'a Weights,
+            loaded: Loaded,
+            progress: &'a mut dyn FnMut(Loaded),
+            fault: Option<Error>,
         }
         impl ModuleMapper for Write<'_> {
             track_names!();
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let weight = &self.weights.tensors[&self.path.name()];
-                let data = match self.path.is_linear_weight() {
-                    true => transposed(&weight.data, weight.shape[1]),
-                    false => weight.data.clone(),
+                let values = match (&self.fault, weight.values()) {
+                    (None, Ok(values)) => values,
+                    // Mapping cannot be left midway; nobody gets to see the rest.
+                    (None, Err(fault)) => {
+                        self.fault = Some(fault);
+                        return param;
+                    }
+                    _ => return param,
                 };
-                let shape = self.path.file_shape(weight.shape.clone());
+                let data = match self.path.is_linear_weight() {
+                    true => transposed(&values, weight.shape()[1]),
+                    false => values.into_owned(),
+                };
+                let shape = self.path.file_shape(weight.shape().to_vec());
                 let value = Tensor::from_data(TensorData::new(data, shape), &param.lazy_device());
                 let id = param.id;
+                self.loaded.tensors += 1;
+                (self.progress)(self.loaded);
                 param.transform_for_load(value, id)
             }
         }
         self.check(&shapes(&module))?;
-        Ok(module.map(&mut Write {
+        let mut write = Write {
             path: NamePath::default(),
             weights: self,
-        }))
+            loaded: Loaded {
+                tensors: 0,
+                of: self.len(),
+            },
+            progress,
+            fault: None,
+        };
+        let module = module.map(&mut write);
+        write.fault.map_or(Ok(module), Err)
     }
 
     fn check(&self, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
@@ -130,10 +173,10 @@ impl Weights {
             .tensors
             .iter()
             .filter_map(|(name, weight)| {
-                let expected = expected.get(name).filter(|shape| **shape != weight.shape)?;
+                let expected = expected.get(name).filter(|shape| **shape != weight.shape())?;
                 Some(Misshapen {
                     name: name.clone(),
-                    found: weight.shape.clone(),
+                    found: weight.shape().to_vec(),
                     expected: expected.clone(),
                 })
             })

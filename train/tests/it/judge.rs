@@ -9,7 +9,7 @@ use tessera_train::judge::{
     Augment, Classifier, ClassifierConfig, accuracy, examine, examine_dataset, features_of,
     images_of, train_classifier,
 };
-use tessera_train::{Error, RunFolder, Start, TrainConfig, WeightDtype, Weights};
+use tessera_train::{Weight, Error, RunFolder, Start, TrainConfig, WeightDtype, Weights};
 
 /// Noise that is brighter on the left (class 0), on the right (1), above (2) or below (3).
 struct Sides {
@@ -82,12 +82,10 @@ fn busy_classifier(seed: u64) -> Classifier {
         .iter()
         .map(|(name, weight)| (name.to_owned(), weight.clone()))
         .collect();
-    for (name, mut weight) in named {
-        weight
-            .data
-            .iter_mut()
-            .for_each(|x| *x += 0.2 * rng.normal());
-        weights.insert(name, weight);
+    for (name, weight) in named {
+        let values = weight.values().unwrap();
+        let values = values.iter().map(|x| x + 0.2 * rng.normal()).collect();
+        weights.insert(name, Weight::new(weight.shape(), values));
     }
     weights.apply(classifier).unwrap()
 }
@@ -108,14 +106,14 @@ fn the_seed_alone_decides_the_weights_of_a_new_classifier() {
 fn a_classifier_calls_its_weights_by_their_places() {
     let classifier = small_config().init(0, &Device::flex()).unwrap();
     let weights = Weights::of(&classifier);
-    let shape = |name: &str| weights.get(name).map(|weight| weight.shape.clone());
-    assert_eq!(shape("conv_in.weight"), Some(vec![8, 2, 3, 3]));
-    assert_eq!(shape("stages.0.down.weight"), Some(vec![16, 8, 3, 3]));
-    assert_eq!(shape("stages.0.norm.weight"), Some(vec![8]));
-    assert_eq!(shape("stages.0.norm2.bias"), Some(vec![16]));
-    assert_eq!(shape("norm_out.weight"), Some(vec![16]));
-    assert_eq!(shape("project.weight"), Some(vec![6, 16]));
-    assert_eq!(shape("head.weight"), Some(vec![4, 6]));
+    let shape = |name: &str| weights.get(name).map(|weight| weight.shape());
+    assert_eq!(shape("conv_in.weight"), Some(&[8, 2, 3, 3][..]));
+    assert_eq!(shape("stages.0.down.weight"), Some(&[16, 8, 3, 3][..]));
+    assert_eq!(shape("stages.0.norm.weight"), Some(&[8][..]));
+    assert_eq!(shape("stages.0.norm2.bias"), Some(&[16][..]));
+    assert_eq!(shape("norm_out.weight"), Some(&[16][..]));
+    assert_eq!(shape("project.weight"), Some(&[6, 16][..]));
+    assert_eq!(shape("head.weight"), Some(&[4, 6][..]));
     assert_eq!(weights.len(), 20);
 }
 
@@ -205,7 +203,7 @@ fn a_saved_classifier_comes_back_bit_for_bit_and_half_precision_stays_close() {
         .unwrap();
     let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
     let (config, weights) = (read("config.json"), read("model.safetensors"));
-    let embedded = Classifier::from_bytes(&config, &weights, &device).unwrap();
+    let embedded = Classifier::from_bytes(&config, weights, &device).unwrap();
     let loaded = Classifier::load_dir(folder.path(), &device).unwrap();
     assert_eq!(features(&embedded), features(&loaded));
     let difference = &features(&embedded) - &features(&classifier);
@@ -223,7 +221,7 @@ fn a_classifier_that_does_not_fit_its_configuration_is_refused() {
     let weights = fs::read(folder.path().join("model.safetensors")).unwrap();
     let load = |config: &ClassifierConfig| {
         let config = serde_json::to_vec(config).unwrap();
-        Classifier::from_bytes(&config, &weights, &device).unwrap_err()
+        Classifier::from_bytes(&config, weights.clone(), &device).unwrap_err()
     };
     let more_features = ClassifierConfig {
         features: 7,
@@ -239,7 +237,7 @@ fn a_classifier_that_does_not_fit_its_configuration_is_refused() {
         load(&odd_width).to_string(),
         "widths = [8, 12]: must be multiples of 8, at least one"
     );
-    let error = Classifier::from_bytes(b"{\"layers\": 3}", &weights, &device).unwrap_err();
+    let error = Classifier::from_bytes(b"{\"layers\": 3}", weights.clone(), &device).unwrap_err();
     assert!(matches!(error, Error::Json { .. }), "{error}");
 
     let anonymous = folder.path().join("anonymous.safetensors");
@@ -248,7 +246,7 @@ fn a_classifier_that_does_not_fit_its_configuration_is_refused() {
         .write(&anonymous, Default::default(), WeightDtype::F16)
         .unwrap();
     let config = serde_json::to_vec(&small_config()).unwrap();
-    let error = Classifier::from_bytes(&config, &fs::read(anonymous).unwrap(), &device);
+    let error = Classifier::from_bytes(&config, fs::read(anonymous).unwrap(), &device);
     assert!(
         error
             .unwrap_err()

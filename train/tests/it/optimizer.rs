@@ -22,7 +22,9 @@ fn grads(toy: &Toy, coefficients: &Weights) -> Grads {
     let device = Device::flex().autodiff();
     let term = |name: &str, values: Tensor<1>| {
         let weight = coefficients.get(name).unwrap();
-        let data = TensorData::new(weight.data.clone(), [weight.data.len()]);
+        let values_of = weight.values().unwrap().into_owned();
+        let length = values_of.len();
+        let data = TensorData::new(values_of, [length]);
         (values * Tensor::from_data(data, &device)).sum()
     };
     let transposed = |t: Tensor<2>| t.transpose().reshape([-1]);
@@ -39,8 +41,8 @@ fn coefficients(seed: u64, scale: f32) -> Weights {
     let mut rng = Rng::new(seed, 0);
     let mut result = Weights::default();
     for (name, weight) in Weights::of(&Toy::new(&Device::flex())).iter() {
-        let values = weight.data.iter().map(|_| scale * rng.normal()).collect();
-        result.insert(name, Weight::new(weight.shape.clone(), values));
+        let values = weight.values().unwrap().iter().map(|_| scale * rng.normal()).collect();
+        result.insert(name, Weight::new(weight.shape(), values));
     }
     result
 }
@@ -49,14 +51,14 @@ fn coefficients(seed: u64, scale: f32) -> Weights {
 fn adamw_follows_a_double_precision_reference_over_twenty_steps() {
     let mut toy = Toy::new(&Device::flex().autodiff());
     let mut optimizer = AdamW::new(CONFIG, &toy);
-    let doubles = |w: &Weight| w.data.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+    let doubles = |w: &Weight| w.values().unwrap().iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
     let start = Weights::of(&toy);
     let mut reference: BTreeMap<String, [Vec<f64>; 3]> = start
         .iter()
         .map(|(name, w)| {
             (
                 name.to_owned(),
-                [doubles(w), vec![0.0; w.data.len()], vec![0.0; w.data.len()]],
+                [doubles(w), vec![0.0; w.values().unwrap().len()], vec![0.0; w.values().unwrap().len()]],
             )
         })
         .collect();
@@ -84,7 +86,7 @@ fn adamw_follows_a_double_precision_reference_over_twenty_steps() {
         let scale = (1.0 / (norm + 1e-6)).min(1.0);
         for (name, weight) in used() {
             let [p, m, v] = reference.get_mut(name).unwrap();
-            let decay = if weight.shape.len() >= 2 { 0.02 } else { 0.0 };
+            let decay = if weight.shape().len() >= 2 { 0.02 } else { 0.0 };
             for (i, gradient) in doubles(weight).into_iter().enumerate() {
                 let g = gradient * scale;
                 m[i] = 0.9 * m[i] + 0.1 * g;
@@ -98,7 +100,7 @@ fn adamw_follows_a_double_precision_reference_over_twenty_steps() {
     let end = Weights::of(&toy);
     let mut worst = 0.0_f64;
     for (name, [expected, ..]) in &reference {
-        for (found, expected) in end.get(name).unwrap().data.iter().zip(expected) {
+        for (found, expected) in end.get(name).unwrap().values().unwrap().iter().zip(expected) {
             worst = worst.max((f64::from(*found) - expected).abs());
         }
     }
@@ -127,7 +129,7 @@ fn biases_and_vectors_do_not_decay_and_the_rest_does() {
     for (name, weight) in Weights::of(&toy).iter() {
         let decays = matches!(name, "first.weight" | "blocks.0.weight" | "token");
         let factor = if decays { 0.95 } else { 1.0 };
-        for (after, before) in weight.data.iter().zip(&start.get(name).unwrap().data) {
+        for (after, before) in weight.values().unwrap().iter().zip(start.get(name).unwrap().values().unwrap().iter()) {
             assert!(
                 (after - factor * before).abs() < 1e-6,
                 "{name}: {before} became {after}"
@@ -141,9 +143,10 @@ fn a_gradient_that_is_not_finite_is_named_and_changes_nothing() {
     let toy = Toy::new(&Device::flex().autodiff());
     let before = Weights::of(&toy);
     let mut bad = coefficients(1, 1.0);
-    let mut weight = bad.take("norm.weight").unwrap();
-    weight.data[3] = f32::NAN;
-    bad.insert("norm.weight", weight);
+    let weight = bad.take("norm.weight").unwrap();
+    let mut values = weight.values().unwrap().into_owned();
+    values[3] = f32::NAN;
+    bad.insert("norm.weight", Weight::new(weight.shape(), values));
     let gradients = grads(&toy, &bad);
     let error = AdamW::new(CONFIG, &toy)
         .step(toy.clone(), gradients, 0.1)
@@ -171,12 +174,14 @@ fn the_average_follows_its_model_and_stays_put_when_it_is_there() {
     let other = coefficients(3, 1.0).apply(toy.clone()).unwrap();
     let moved = Weights::of(&ema.update(&other, 0).module);
     for (name, weight) in Weights::of(&toy).iter() {
-        let target = &Weights::of(&other).take(name).unwrap().data;
+        let other = Weights::of(&other);
+        let target = other.get(name).unwrap().values().unwrap();
         for ((&from, &to), &found) in weight
-            .data
+            .values()
+            .unwrap()
             .iter()
-            .zip(target)
-            .zip(&moved.get(name).unwrap().data)
+            .zip(target.iter())
+            .zip(moved.get(name).unwrap().values().unwrap().iter())
         {
             assert!((0.1 * from + 0.9 * to - found).abs() < 1e-6, "{name}");
         }

@@ -161,7 +161,7 @@ fn a_checkpoint_holds_the_weights_the_average_and_both_moments() {
         &Weights::of(&trained.model),
     );
     same(&checkpoint.take_prefix("ema."), &Weights::of(&trained.ema));
-    let shape = &checkpoint.get("exp_avg.first.weight").unwrap().shape;
+    let shape = &checkpoint.get("exp_avg.first.weight").unwrap().shape();
     assert_eq!(shape, &[8, 3], "moments are laid out as their parameters");
 }
 
@@ -319,7 +319,7 @@ fn a_checkpoint_of_another_run_or_a_damaged_one_is_refused() {
         &mut Watcher::default(),
     )
     .unwrap_err();
-    assert!(matches!(error, Error::Safetensors { .. }), "{error}");
+    assert!(matches!(error, Error::Checkpoint(_)), "{error}");
 }
 
 #[test]
@@ -370,8 +370,8 @@ fn a_batch_in_two_parts_takes_the_step_of_the_whole_batch() {
     });
     let start = Weights::of(&Toy::new(&device));
     for (name, whole) in trained[0].iter() {
-        let parts = &trained[1].get(name).unwrap().data;
-        for (a, b) in whole.data.iter().zip(parts) {
+        let parts = &trained[1].get(name).unwrap().values().unwrap();
+        for (a, b) in whole.values().unwrap().iter().zip(parts.iter()) {
             assert!((a - b).abs() < 1e-4, "{name}: {a} and {b}");
         }
         assert_ne!(whole, start.get(name).unwrap(), "{name} moved");

@@ -52,7 +52,7 @@ fn names_are_field_paths_and_linear_weights_are_laid_out_as_pytorch_does() {
     let weights = Weights::of(&toy);
     let names: Vec<_> = weights
         .iter()
-        .map(|(name, w)| (name, w.shape.clone()))
+        .map(|(name, w)| (name, w.shape().to_vec()))
         .collect();
     let expected = [
         ("blocks.0.bias", vec![2]),
@@ -71,7 +71,7 @@ fn names_are_field_paths_and_linear_weights_are_laid_out_as_pytorch_does() {
         .into_data()
         .try_into_vec::<f32>()
         .unwrap(); // [3, 8]
-    let file = &weights.get("first.weight").unwrap().data; // [8, 3]
+    let file = &weights.get("first.weight").unwrap().values().unwrap(); // [8, 3]
     for row in 0..3 {
         for column in 0..8 {
             assert_eq!(burn[row * 8 + column], file[column * 3 + row]);
@@ -140,7 +140,7 @@ fn what_is_missing_unexpected_or_misshapen_is_named_with_its_nearest() {
 }
 
 #[test]
-fn half_precision_and_doubles_are_read_as_f32() {
+fn half_precision_doubles_and_integers_are_read_as_f32() {
     // 1.5 as F16, BF16 and F64, by hand.
     let header = r#"{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]},"b":{"dtype":"BF16","shape":[1],"data_offsets":[2,4]},"c":{"dtype":"F64","shape":[],"data_offsets":[4,12]}}"#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -148,16 +148,16 @@ fn half_precision_and_doubles_are_read_as_f32() {
     bytes.extend(0x3e00_u16.to_le_bytes());
     bytes.extend(0x3fc0_u16.to_le_bytes());
     bytes.extend(1.5_f64.to_le_bytes());
-    let weights = Weights::read_bytes("made.safetensors", &bytes).unwrap();
+    let weights = Weights::read_bytes("made.safetensors", bytes).unwrap();
     for name in ["a", "b", "c"] {
-        assert_eq!(weights.get(name).unwrap().data, [1.5], "{name}");
+        assert_eq!(weights.get(name).unwrap().values().unwrap()[..], [1.5], "{name}");
     }
     let integers = r#"{"n":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
     let mut bytes = (integers.len() as u64).to_le_bytes().to_vec();
     bytes.extend(integers.as_bytes());
     bytes.extend([0; 8]);
-    let error = Weights::read_bytes("made.safetensors", &bytes).unwrap_err();
-    assert!(error.to_string().contains("I64 in `n`"), "{error}");
+    let weights = Weights::read_bytes("made.safetensors", bytes).unwrap();
+    assert_eq!(*weights.get("n").unwrap().values().unwrap(), [0.0]);
 }
 
 #[test]
@@ -194,10 +194,10 @@ fn hostile_files_are_errors() {
             &[0; 12],
         ),
     ];
-    for (index, bytes) in hostile.iter().enumerate() {
+    for (index, bytes) in hostile.into_iter().enumerate() {
         let error = Weights::read_bytes("bad.safetensors", bytes).unwrap_err();
         assert!(
-            matches!(error, Error::Safetensors { .. }),
+            matches!(error, Error::Checkpoint(_)),
             "case {index}: {error}"
         );
         assert!(error.to_string().contains("bad.safetensors"), "{error}");
@@ -215,7 +215,7 @@ fn prefixes_come_off_and_go_on() {
     let model = all.take_prefix("model.");
     assert_eq!(model, Weights::of(&toy));
     assert_eq!(all.len(), 1);
-    assert_eq!(all.take("buffer").unwrap().data, [7.0]);
+    assert_eq!(all.take("buffer").unwrap().values().unwrap()[..], [7.0]);
 }
 
 proptest! {
@@ -229,8 +229,8 @@ proptest! {
         toy.write(&path, metadata(), WeightDtype::F32).unwrap();
         let mut bytes = fs::read(&path).unwrap();
         bytes[position] = byte;
-        let _ = Weights::read_bytes("damaged", &bytes);
+        let _ = Weights::read_bytes("damaged.safetensors", bytes.clone());
         bytes.truncate(length);
-        let _ = Weights::read_bytes("cut", &bytes);
+        let _ = Weights::read_bytes("cut.safetensors", bytes);
     }
 }

@@ -46,7 +46,10 @@ pub fn write_atomically(
 }
 
 /// Removes what killed writers left in `folder`.
-pub(crate) fn remove_temporaries(folder: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_temporaries(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(Error::io("cannot list", folder))? {
         let entry = entry.map_err(Error::io("cannot list", folder))?;
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {

@@ -1,0 +1,68 @@
+//! Large models as several files and an index, as the field's hubs want them.
+
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::safetensors_file::{Entry, write};
+use crate::sharded::{INDEX_SUFFIX, Index, IndexMetadata};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+/// What [`write_shards`] wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shards {
+    /// The files of tensors, in order.
+    pub files: Vec<String>,
+    /// Bytes of all tensors.
+    pub total_size: u64,
+}
+
+/// Writes `stem.safetensors`, or where the tensors take more than `shard_bytes`, `stem-00001-of-0000N.safetensors` and
+/// so on with `stem.safetensors.index.json`, which comes last. A tensor is never split. `done` is told the bytes written.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_shards(
+    folder: &Path,
+    stem: &str,
+    metadata: &BTreeMap<String, String>,
+    mut entries: Vec<Entry<'_>>,
+    shard_bytes: u64,
+    mut done: impl FnMut(u64),
+) -> Result<Shards> {
+    entries.sort_by(|a, b| a.name.cmp(b.name));
+    let total_size = entries.iter().map(|entry| entry.length() as u64).sum();
+    let mut shards: Vec<Vec<Entry<'_>>> = vec![Vec::new()];
+    let mut filled = 0;
+    for entry in entries {
+        let length = entry.length() as u64;
+        if filled > 0 && filled + length > shard_bytes {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += length;
+        shards.last_mut().expect("there is always one").push(entry);
+    }
+    let count = shards.len();
+    let name = |number: usize| match count {
+        1 => format!("{stem}.safetensors"),
+        _ => format!("{stem}-{number:05}-of-{count:05}.safetensors"),
+    };
+    let (mut weight_map, mut files, mut written) = (BTreeMap::new(), Vec::new(), 0);
+    for (number, shard) in shards.into_iter().enumerate() {
+        let file = name(number + 1);
+        weight_map.extend(shard.iter().map(|entry| (entry.name.to_owned(), file.clone())));
+        written += shard.iter().map(|entry| entry.length() as u64).sum::<u64>();
+        write(&folder.join(&file), metadata, shard)?;
+        files.push(file);
+        done(written);
+    }
+    if count > 1 {
+        let path = folder.join(format!("{stem}.safetensors{INDEX_SUFFIX}"));
+        let metadata = IndexMetadata { total_size: Some(total_size) };
+        let json = serde_json::to_vec_pretty(&Index { metadata, weight_map })
+            .map_err(|source| Error::Json { file: path.clone(), source })?;
+        write_atomically(&path, |file| file.write_all(&json))?;
+    }
+    Ok(Shards { files, total_size })
+}

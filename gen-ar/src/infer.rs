@@ -1,0 +1,108 @@
+//! The config of a checkpoint that comes without one, from the names and shapes of its tensors.
+
+use crate::{Error, GenArConfig, Result, Tower};
+use tessera_train::Weights;
+
+/// Heads of the authors' backbones by width; shapes do not tell them.
+const HEADS: [(usize, usize); 3] = [(768, 12), (1024, 16), (1280, 16)];
+
+impl GenArConfig {
+    /// What the weights are of. All sizes follow from the shapes but for the number of heads in the backbone, which
+    /// is known for the widths that the authors have.
+    ///
+    /// # Errors
+    /// [`Error::Infer`] names the tensor that is absent or of an unexpected shape.
+    pub fn infer(weights: &Weights) -> Result<Self> {
+        let shape = Shapes(weights);
+        let [_, rows, _] = shape.of("encoder_pos_embed_learned")?;
+        let [_, seq, dec_width] = shape.of("output_pos_embed")?;
+        let [_, dims, ch_width] = shape.of("channel_embed")?;
+        let [class_num, enc_width] = shape.of("class_emb.weight")?;
+        let [levels, _] = shape.of("channel_heads.0.weight")?;
+        let [hidden, _] = shape.of("encoder_blocks.0.mlp.fc1.weight")?;
+        let [head_dim] = shape.of("channel_blocks.0.attn.q_norm.weight")?;
+        let side = seq.isqrt();
+        let sizes = [
+            (
+                side * side == seq,
+                "output_pos_embed",
+                "positions of a square",
+                seq,
+            ),
+            (
+                rows > seq,
+                "encoder_pos_embed_learned",
+                "more rows than positions",
+                rows,
+            ),
+            (
+                hidden.is_multiple_of(enc_width),
+                "encoder_blocks.0.mlp.fc1.weight",
+                "a multiple of the width",
+                hidden,
+            ),
+            (
+                head_dim > 0 && ch_width.is_multiple_of(head_dim),
+                "channel_blocks.0.attn.q_norm.weight",
+                "a divisor of the head's width",
+                head_dim,
+            ),
+        ];
+        if let Some((_, name, expected, found)) = sizes.into_iter().find(|size| !size.0) {
+            return Err(fault(name, expected, found));
+        }
+        let backbone = |name: &'static str, width| {
+            let heads = HEADS
+                .iter()
+                .find(|known| known.0 == width)
+                .map(|known| known.1);
+            let expected =
+                "a width of 768, 1024 or 1280, whose heads are known; others need a config.json";
+            let heads = heads.ok_or_else(|| fault(name, expected, width))?;
+            Ok::<_, Error>(Tower::new(width, shape.depth(name), heads))
+        };
+        let towers = [
+            backbone("encoder_blocks", enc_width)?,
+            backbone("decoder_blocks", dec_width)?,
+            Tower::new(ch_width, shape.depth("channel_blocks"), ch_width / head_dim),
+        ];
+        Ok(Self {
+            class_num,
+            buffer_size: rows - seq,
+            mlp_ratio: hidden / enc_width,
+            ..Self::new([side, side], dims, levels, towers)
+        })
+    }
+}
+
+struct Shapes<'a>(&'a Weights);
+
+impl Shapes<'_> {
+    fn of<const D: usize>(&self, name: &'static str) -> Result<[usize; D]> {
+        let found = self.0.get(name).map(|weight| weight.shape());
+        let shape = found.and_then(|shape| <[usize; D]>::try_from(shape).ok());
+        let shape = shape.filter(|shape| !shape.contains(&0));
+        shape.ok_or_else(|| {
+            let found = found.map_or("absent".into(), |shape| format!("{shape:?}"));
+            fault(name, &format!("a tensor of {D} axes"), found)
+        })
+    }
+
+    /// How many blocks have a name that begins so.
+    fn depth(&self, blocks: &str) -> usize {
+        let there = |index: &usize| {
+            self.0
+                .get(&format!("{blocks}.{index}.norm1.weight"))
+                .is_some()
+        };
+        (0..).take_while(there).count()
+    }
+}
+
+fn fault(name: &'static str, expected: &str, found: impl ToString) -> Error {
+    Error::Infer {
+        name,
+        expected: expected.into(),
+        found: found.to_string(),
+    }
+}
