@@ -6,13 +6,38 @@ use crate::tensor::StoredTensor;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where trainers put the weights, the likeliest first.
-const RAW: [&str; 6] = ["model", "state_dict", "model_state_dict", "module", "net", "generator"];
+const RAW: [&str; 6] = [
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "module",
+    "net",
+    "generator",
+];
 /// Where they put the average of the weights.
-const EMA: [&str; 5] = ["model_ema", "ema", "ema_state_dict", "state_dict_ema", "model_ema_state_dict"];
+const EMA: [&str; 5] = [
+    "model_ema",
+    "ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema_state_dict",
+];
 /// What else they keep.
 const OTHER: [&str; 14] = [
-    "optimizer", "opt", "optimizer_states", "optimizer_state_dict", "optimizers", "scaler", "scheduler",
-    "lr_scheduler", "lr_schedulers", "callbacks", "loops", "rng_state", "exp_avg", "exp_avg_sq",
+    "optimizer",
+    "opt",
+    "optimizer_states",
+    "optimizer_state_dict",
+    "optimizers",
+    "scaler",
+    "scheduler",
+    "lr_scheduler",
+    "lr_schedulers",
+    "callbacks",
+    "loops",
+    "rng_state",
+    "exp_avg",
+    "exp_avg_sq",
 ];
 /// What data-parallel wrappers put before every name.
 const WRAPPER: &str = "module.";
@@ -49,10 +74,16 @@ impl Checkpoint {
         for name in self.tensors.keys() {
             *parts.entry(head(name).to_owned()).or_insert(0) += 1;
         }
-        let first = |names: &[&'static str]| names.iter().find(|name| parts.contains_key(**name)).copied();
+        let first = |names: &[&'static str]| {
+            names
+                .iter()
+                .find(|name| parts.contains_key(**name))
+                .copied()
+        };
         let (raw, ema) = (first(&RAW), first(&EMA));
         let known: BTreeSet<&str> = [&RAW[..], &EMA, &OTHER].concat().into_iter().collect();
-        let container = (raw.is_some() || ema.is_some()) && parts.keys().all(|part| known.contains(&**part));
+        let container =
+            (raw.is_some() || ema.is_some()) && parts.keys().all(|part| known.contains(&**part));
         if !container {
             return match which {
                 Some(Which::Ema) => Err(Error::format(
@@ -61,27 +92,41 @@ impl Checkpoint {
                     format!("averaged weights ({})", EMA.join(", ")),
                     "a bare state dict; its weights are --weights raw",
                 )),
-                _ => Ok(StateDict { tensors: unwrapped(self.tensors.clone()), which: None, parts: BTreeMap::new() }),
+                _ => Ok(StateDict {
+                    tensors: unwrapped(self.tensors.clone()),
+                    which: None,
+                    parts: BTreeMap::new(),
+                }),
             };
         }
         let absent = |what: &str, names: &[&str]| {
             let found: Vec<_> = parts.keys().map(String::as_str).collect();
             let expected = format!("{what} ({})", names.join(", "));
-            Error::format(&self.file, "the content", expected, format!("{} only", found.join(", ")))
+            Error::format(
+                &self.file,
+                "the content",
+                expected,
+                format!("{} only", found.join(", ")),
+            )
         };
         let which = match (which, ema) {
             (Some(Which::Ema), None) => return Err(absent("averaged weights", &EMA)),
             (Some(Which::Ema), _) | (None, Some(_)) => Which::Ema,
             _ => Which::Raw,
         };
-        let of = |part: Option<&str>| part.map_or_else(BTreeMap::new, |part| unwrapped(self.part(part)));
+        let of =
+            |part: Option<&str>| part.map_or_else(BTreeMap::new, |part| unwrapped(self.part(part)));
         let mut tensors = of(raw);
         match which {
             Which::Ema => tensors.extend(of(ema)),
             Which::Raw if raw.is_none() => return Err(absent("weights as trained", &RAW)),
             Which::Raw => {}
         }
-        Ok(StateDict { tensors, which: Some(which), parts })
+        Ok(StateDict {
+            tensors,
+            which: Some(which),
+            parts,
+        })
     }
 
     /// The tensors whose name begins with `part.`, without it.
@@ -89,7 +134,9 @@ impl Checkpoint {
         let prefix = format!("{part}.");
         let tensors = self.tensors.iter();
         tensors
-            .filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor.clone())))
+            .filter_map(|(name, tensor)| {
+                Some((name.strip_prefix(&prefix)?.to_owned(), tensor.clone()))
+            })
             .collect()
     }
 }
@@ -104,5 +151,7 @@ fn unwrapped(tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, Stored
         return tensors;
     }
     let tensors = tensors.into_iter();
-    tensors.map(|(name, tensor)| (name[WRAPPER.len()..].to_owned(), tensor)).collect()
+    tensors
+        .map(|(name, tensor)| (name[WRAPPER.len()..].to_owned(), tensor))
+        .collect()
 }

@@ -16,6 +16,7 @@
 mod container;
 mod error;
 mod files;
+mod guess;
 mod open;
 mod safetensors_file;
 mod sharded;
@@ -27,6 +28,7 @@ mod write;
 pub use container::{StateDict, Which};
 pub use error::{Error, Result};
 pub use files::{remove_temporaries, write_atomically};
+pub use guess::guess;
 pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};

@@ -22,7 +22,8 @@ const NAMES: [&str; 6] = [
 ];
 
 /// What is read, in words.
-const EXPECTED: &str = "safetensors, an index of safetensors shards, or a PyTorch file (.pt, .pth, .ckpt)";
+const EXPECTED: &str =
+    "safetensors, an index of safetensors shards, or a PyTorch file (.pt, .pth, .ckpt)";
 
 /// The formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn from_bytes(name: impl Into<PathBuf>, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+    pub fn from_bytes(
+        name: impl Into<PathBuf>,
+        bytes: impl Into<Cow<'static, [u8]>>,
+    ) -> Result<Self> {
         Self::of(Source::memory(name, bytes))
     }
 
@@ -93,24 +97,44 @@ impl Checkpoint {
         let source = Arc::new(source);
         let file = source.name().to_path_buf();
         let start = source.window(0..source.length().min(64))?.to_vec();
-        if let Some(kind) = torch::recognise(&start) {
-            let torch::Parsed { kind: _, metadata, tensors } = torch::open(source)?;
+        if torch::recognise(&start).is_some() {
+            let torch::Parsed {
+                kind,
+                metadata,
+                tensors,
+            } = torch::open(source)?;
             let format = match kind {
                 torch::Kind::Zip => Format::TorchZip,
                 torch::Kind::Legacy => Format::TorchLegacy,
             };
-            return Ok(Self { file, format, checksums: false, metadata, tensors });
+            return Ok(Self {
+                file,
+                format,
+                checksums: false,
+                metadata,
+                tensors,
+            });
         }
         let ending = |ending: &str| file.to_string_lossy().ends_with(ending);
         let (format, parsed) = match start[..] {
-            [b'{', ..] if ending(INDEX_SUFFIX) => (Format::ShardedSafetensors, sharded::open(&source)?),
+            [b'{', ..] if ending(INDEX_SUFFIX) => {
+                (Format::ShardedSafetensors, sharded::open(&source)?)
+            }
             // The length of a header of less than 2^32 bytes, which begins right after it.
-            [_, _, _, _, 0, 0, 0, 0, b'{', ..] => (Format::Safetensors, safetensors_file::open(&source)?),
+            [_, _, _, _, 0, 0, 0, 0, b'{', ..] => {
+                (Format::Safetensors, safetensors_file::open(&source)?)
+            }
             _ => match what(&start) {
-                None if ending(".safetensors") => (Format::Safetensors, safetensors_file::open(&source)?),
+                None if ending(".safetensors") => {
+                    (Format::Safetensors, safetensors_file::open(&source)?)
+                }
                 found => {
                     let found = found.map_or_else(|| unknown(&start), str::to_owned);
-                    return Err(Error::Unknown { file, expected: EXPECTED, found });
+                    return Err(Error::Unknown {
+                        file,
+                        expected: EXPECTED,
+                        found,
+                    });
                 }
             },
         };
@@ -138,8 +162,13 @@ fn what(start: &[u8]) -> Option<&'static str> {
     let text = start.trim_ascii_start().to_ascii_lowercase();
     Some(match start {
         [] => "an empty file",
-        _ if start.starts_with(b"version https://git-lfs") => "a Git LFS pointer: the weights were not fetched, see `git lfs pull`",
-        _ if text.starts_with(b"<!doctype") || text.starts_with(b"<html") || text.starts_with(b"<?xml") => {
+        _ if start.starts_with(b"version https://git-lfs") => {
+            "a Git LFS pointer: the weights were not fetched, see `git lfs pull`"
+        }
+        _ if text.starts_with(b"<!doctype")
+            || text.starts_with(b"<html")
+            || text.starts_with(b"<?xml") =>
+        {
             "a web page: the download failed"
         }
         _ if start.starts_with(b"\x89PNG") => "a PNG picture",
@@ -156,5 +185,8 @@ fn what(start: &[u8]) -> Option<&'static str> {
 }
 
 fn unknown(start: &[u8]) -> String {
-    format!("a file that begins with \"{}\"", start[..start.len().min(12)].escape_ascii())
+    format!(
+        "a file that begins with \"{}\"",
+        start[..start.len().min(12)].escape_ascii()
+    )
 }

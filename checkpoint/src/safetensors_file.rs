@@ -60,7 +60,10 @@ pub fn write(
         // The checksums have their place from the start and their values at the end.
         write_header(file, metadata, &entries, &crcs)?;
         for (entry, crc) in entries.iter().zip(&mut crcs) {
-            let mut hashed = Hashed { file: &mut *file, crc: crc32fast::Hasher::new() };
+            let mut hashed = Hashed {
+                file: &mut *file,
+                crc: crc32fast::Hasher::new(),
+            };
             (entry.bytes)(&mut hashed)?;
             *crc = hashed.crc.finalize();
         }
@@ -95,7 +98,10 @@ fn write_header(
 ) -> io::Result<()> {
     let mut metadata = metadata.clone();
     metadata.insert(HEADER_CRC.into(), "0".repeat(CRC_DIGITS));
-    metadata.insert(TENSOR_CRCS.into(), crcs.iter().map(|crc| format!("{crc:08x}")).collect());
+    metadata.insert(
+        TENSOR_CRCS.into(),
+        crcs.iter().map(|crc| format!("{crc:08x}")).collect(),
+    );
     let unsummed = header(&metadata, entries)?;
     let crc = crc32fast::hash(unsummed.as_bytes());
     metadata.insert(HEADER_CRC.into(), format!("{crc:08x}"));
@@ -109,7 +115,10 @@ fn header(
     entries: &[Entry<'_>],
 ) -> serde_json::Result<String> {
     let mut fields = Vec::with_capacity(entries.len() + 1);
-    fields.push(format!("\"__metadata__\":{}", serde_json::to_string(metadata)?));
+    fields.push(format!(
+        "\"__metadata__\":{}",
+        serde_json::to_string(metadata)?
+    ));
     let mut start = 0;
     for entry in entries {
         let info = TensorInfo {
@@ -139,7 +148,10 @@ pub(crate) struct Parsed {
 
 /// Reads the header of a safetensors file; the tensors stay where they are.
 pub(crate) fn open(source: &Arc<Source>) -> Result<Parsed> {
-    let corrupt = |fault| Error::Safetensors { file: source.name().into(), source: fault };
+    let corrupt = |fault| Error::Safetensors {
+        file: source.name().into(),
+        source: fault,
+    };
     let length = source.length();
     if length < 8 {
         return Err(corrupt(SafeTensorError::HeaderTooSmall));
@@ -161,8 +173,12 @@ pub(crate) fn open(source: &Arc<Source>) -> Result<Parsed> {
     if header.data_len() as u64 != length - start {
         return Err(corrupt(SafeTensorError::MetadataIncompleteBuffer));
     }
-    let mut metadata: BTreeMap<_, _> =
-        header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let mut metadata: BTreeMap<_, _> = header
+        .metadata()
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
     let names = header.offset_keys();
     let crcs = checksums(source, &text, &mut metadata, names.len())?;
     let tensor = |(index, name): (usize, String)| {
@@ -198,18 +214,30 @@ fn checksums(
         (Some(stated), Some(list)) => (stated, list),
         _ => {
             let expected = "a checksum of the header and one of each tensor";
-            return Err(Error::format(source.name(), "the metadata", expected, "one without the other"));
+            return Err(Error::format(
+                source.name(),
+                "the metadata",
+                expected,
+                "one without the other",
+            ));
         }
     };
     let wrong = |what: &str, expected: String, found: &str| {
-        Error::format(source.name(), format!("the checksum of {what}"), expected, format!("{found:?}"))
+        Error::format(
+            source.name(),
+            format!("the checksum of {what}"),
+            expected,
+            format!("{found:?}"),
+        )
     };
     let hex = |digits: &str| u32::from_str_radix(digits, 16).ok();
     let expected = hex(&stated)
         .filter(|_| stated.len() == CRC_DIGITS)
         .ok_or_else(|| wrong("the header", format!("{CRC_DIGITS} digits"), &stated))?;
     let field = format!("\"{HEADER_CRC}\":\"");
-    let at = text.windows(field.len()).position(|window| window == field.as_bytes());
+    let at = text
+        .windows(field.len())
+        .position(|window| window == field.as_bytes());
     let at = at.ok_or_else(|| wrong("the header", format!("{field}…"), &stated))? + field.len();
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&text[..at]);
@@ -230,5 +258,7 @@ fn checksums(
         .map(|digits| hex(std::str::from_utf8(digits).ok()?))
         .collect();
     let crcs = crcs.filter(|crcs| crcs.len() == tensors);
-    Ok(Some(crcs.ok_or_else(|| wrong("the tensors", format!("{tensors} of them"), &list))?))
+    Ok(Some(crcs.ok_or_else(|| {
+        wrong("the tensors", format!("{tensors} of them"), &list)
+    })?))
 }

@@ -37,33 +37,61 @@ pub(crate) fn open(source: &Source) -> Result<Parsed> {
     let path = source.name();
     if source.length() > MAX_INDEX_BYTES {
         let expected = format!("at most {MAX_INDEX_BYTES} bytes");
-        return Err(Error::format(path, "the length of the index", expected, source.length()));
+        return Err(Error::format(
+            path,
+            "the length of the index",
+            expected,
+            source.length(),
+        ));
     }
     let text = source.window(0..source.length())?;
-    let index: Index = serde_json::from_slice(&text)
-        .map_err(|fault| Error::Json { file: path.into(), source: fault })?;
+    let index: Index = serde_json::from_slice(&text).map_err(|fault| Error::Json {
+        file: path.into(),
+        source: fault,
+    })?;
     let files: BTreeSet<&String> = index.weight_map.values().collect();
-    let mut whole = Parsed { metadata: BTreeMap::new(), tensors: BTreeMap::new(), summed: !files.is_empty() };
+    let mut whole = Parsed {
+        metadata: BTreeMap::new(),
+        tensors: BTreeMap::new(),
+        summed: !files.is_empty(),
+    };
     for file in files {
         let shard = open_shard(path, file)?;
         for name in shard.tensors.keys() {
             if index.weight_map.get(name) != Some(file) {
                 let found = index.weight_map.get(name).map_or("absent", |file| file);
-                return Err(Error::format(path, format!("the file of `{name}`"), file, found));
+                return Err(Error::format(
+                    path,
+                    format!("the file of `{name}`"),
+                    file,
+                    found,
+                ));
             }
         }
         whole.summed &= shard.summed;
         whole.metadata.extend(shard.metadata);
         whole.tensors.extend(shard.tensors);
     }
-    if let Some((name, file)) = index.weight_map.iter().find(|(name, _)| !whole.tensors.contains_key(*name)) {
-        return Err(Error::format(path, format!("the tensor `{name}`"), format!("in {file}"), "absent there"));
+    if let Some((name, file)) = index
+        .weight_map
+        .iter()
+        .find(|(name, _)| !whole.tensors.contains_key(*name))
+    {
+        return Err(Error::format(
+            path,
+            format!("the tensor `{name}`"),
+            format!("in {file}"),
+            "absent there",
+        ));
     }
     let total: u64 = whole.tensors.values().map(StoredTensor::length).sum();
     match index.metadata.total_size {
-        Some(stated) if stated != total => {
-            Err(Error::format(path, "the size of all tensors", format!("{stated} bytes"), format!("{total} bytes")))
-        }
+        Some(stated) if stated != total => Err(Error::format(
+            path,
+            "the size of all tensors",
+            format!("{stated} bytes"),
+            format!("{total} bytes"),
+        )),
         _ => Ok(whole),
     }
 }
@@ -71,9 +99,17 @@ pub(crate) fn open(source: &Source) -> Result<Parsed> {
 fn open_shard(index: &Path, file: &str) -> Result<Parsed> {
     // A name with a path in it could reach anywhere.
     let mut parts = Path::new(file).components();
-    if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+    if !matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(_)), None)
+    ) {
         let expected = "the name of a file beside the index";
-        return Err(Error::format(index, "a shard", expected, format!("{file:?}")));
+        return Err(Error::format(
+            index,
+            "a shard",
+            expected,
+            format!("{file:?}"),
+        ));
     }
     safetensors_file::open(&Arc::new(Source::open(&index.with_file_name(file))?))
 }

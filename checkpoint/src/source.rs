@@ -84,7 +84,12 @@ impl Source {
         let end = || format!("{} bytes", range.end);
         if range.start > range.end || range.end > self.length() {
             let found = format!("{} bytes", self.length());
-            return Err(Error::format(&self.name, "the length of the file", end(), found));
+            return Err(Error::format(
+                &self.name,
+                "the length of the file",
+                end(),
+                found,
+            ));
         }
         match &self.bytes {
             Bytes::Memory(bytes) => Ok(Window::Memory(
@@ -97,7 +102,12 @@ impl Source {
                 let length = file.metadata().map_err(unreadable())?.len();
                 if range.end > length {
                     let found = format!("{length} bytes: it was cut while being read");
-                    return Err(Error::format(&self.name, "the length of the file", end(), found));
+                    return Err(Error::format(
+                        &self.name,
+                        "the length of the file",
+                        end(),
+                        found,
+                    ));
                 }
                 let options = MmapOptions::new()
                     .offset(range.start)

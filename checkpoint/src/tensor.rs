@@ -68,7 +68,12 @@ impl StoredTensor {
         values.ok_or_else(|| {
             let what = format!("the type of `{}`", self.name);
             let expected = "a float or an integer of 8 to 64 bits";
-            Error::format(self.source.name(), what, expected, format!("{:?}", self.dtype))
+            Error::format(
+                self.source.name(),
+                what,
+                expected,
+                format!("{:?}", self.dtype),
+            )
         })
     }
 
@@ -88,7 +93,11 @@ impl StoredTensor {
         let Some(view) = &self.view else {
             return Ok(read(&window));
         };
-        Ok(read(&view.gather(&window, &self.shape, self.dtype.bitsize() / 8)))
+        Ok(read(&view.gather(
+            &window,
+            &self.shape,
+            self.dtype.bitsize() / 8,
+        )))
     }
 }
 
@@ -103,6 +112,21 @@ impl View {
             last = last.checked_add(length.checked_sub(1)?.checked_mul(stride)?)?;
         }
         last.checked_add(1)
+    }
+
+    /// Whether the elements of a tensor of `shape` follow each other in order.
+    pub(crate) fn is_contiguous(&self, shape: &[usize]) -> bool {
+        let mut step = 1;
+        shape
+            .iter()
+            .zip(&self.strides)
+            .rev()
+            .all(|(&length, &stride)| {
+                let fits = length <= 1 || stride == step;
+                step *= length;
+                fits
+            })
+            || shape.contains(&0)
     }
 
     /// Copies the view's elements, `size` bytes each, into row-major order. The reader has checked that they exist.

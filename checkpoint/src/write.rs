@@ -51,7 +51,11 @@ pub fn write_shards(
     let (mut weight_map, mut files, mut written) = (BTreeMap::new(), Vec::new(), 0);
     for (number, shard) in shards.into_iter().enumerate() {
         let file = name(number + 1);
-        weight_map.extend(shard.iter().map(|entry| (entry.name.to_owned(), file.clone())));
+        weight_map.extend(
+            shard
+                .iter()
+                .map(|entry| (entry.name.to_owned(), file.clone())),
+        );
         written += shard.iter().map(|entry| entry.length() as u64).sum::<u64>();
         write(&folder.join(&file), metadata, shard)?;
         files.push(file);
@@ -59,9 +63,17 @@ pub fn write_shards(
     }
     if count > 1 {
         let path = folder.join(format!("{stem}.safetensors{INDEX_SUFFIX}"));
-        let metadata = IndexMetadata { total_size: Some(total_size) };
-        let json = serde_json::to_vec_pretty(&Index { metadata, weight_map })
-            .map_err(|source| Error::Json { file: path.clone(), source })?;
+        let metadata = IndexMetadata {
+            total_size: Some(total_size),
+        };
+        let json = serde_json::to_vec_pretty(&Index {
+            metadata,
+            weight_map,
+        })
+        .map_err(|source| Error::Json {
+            file: path.clone(),
+            source,
+        })?;
         write_atomically(&path, |file| file.write_all(&json))?;
     }
     Ok(Shards { files, total_size })

@@ -73,7 +73,7 @@ pub enum Error {
         found: String,
     },
     /// Weights without a config do not tell what model they are of.
-    #[error("cannot tell the model from its weights: `{name}` is {found}, expected {expected}")]
+    #[error("not the weights of a generator: `{name}` is {found}, expected {expected}")]
     Infer {
         /// The tensor.
         name: &'static str,

@@ -83,7 +83,11 @@ impl Shapes<'_> {
         let shape = found.and_then(|shape| <[usize; D]>::try_from(shape).ok());
         let shape = shape.filter(|shape| !shape.contains(&0));
         shape.ok_or_else(|| {
-            let found = found.map_or("absent".into(), |shape| format!("{shape:?}"));
+            let found = match (found, self.0.guess()) {
+                (Some(shape), _) => format!("{shape:?}"),
+                (None, Some(guess)) => format!("absent (it looks like a {guess})"),
+                (None, None) => "absent".into(),
+            };
             fault(name, &format!("a tensor of {D} axes"), found)
         })
     }

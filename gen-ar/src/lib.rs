@@ -53,8 +53,8 @@ mod sampler;
 mod schedule;
 
 pub use attention::{Attention, CausalAttention, KvCache};
-pub use checkpoint::{BUFFERS, CONFIG_FILE, WEIGHTS_FILE};
 pub use block::{Block, ChannelBlock, Mlp};
+pub use checkpoint::{BUFFERS, CONFIG_FILE, WEIGHTS_FILE};
 pub use config::{FirstPosition, GenArConfig, Tower, default_channel_order};
 pub use dropout::Dropout;
 pub use error::{Error, Result};

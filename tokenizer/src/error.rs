@@ -175,7 +175,7 @@ pub enum Error {
         found: String,
     },
     /// Weights without a configuration do not tell what network they are of.
-    #[error("cannot tell the network from its weights: `{name}` is {found}, expected {expected}")]
+    #[error("not the weights of a tokenizer: `{name}` is {found}, expected {expected}")]
     Infer {
         /// The tensor.
         name: String,

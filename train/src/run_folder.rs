@@ -1,12 +1,12 @@
 //! The folder of a run: `config.json`, `metrics.jsonl` and `checkpoint/step-00001234.safetensors`.
 
 use crate::error::{Error, Result};
-use tessera_checkpoint::{remove_temporaries, write_atomically};
 use serde::Serialize;
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use tessera_checkpoint::{remove_temporaries, write_atomically};
 
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -290,5 +290,7 @@ fn trim_metrics(path: &Path, step: u64) -> Result<()> {
     if kept.len() == text.len() {
         return Ok(());
     }
-    Ok(write_atomically(path, |file| file.write_all(kept.as_bytes()))?)
+    Ok(write_atomically(path, |file| {
+        file.write_all(kept.as_bytes())
+    })?)
 }

@@ -1,10 +1,21 @@
-//! Files of `torch.save`.
+//! Files of `torch.save`: a pickle that describes the tensors, and their storages beside it.
 
-use crate::error::Result;
+mod calls;
+mod classes;
+mod legacy;
+mod pickle;
+mod tensors;
+mod value;
+mod zip;
+
+use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::tensor::StoredTensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// What every file may take besides memory of its own length.
+const ALLOWANCE: u64 = 64 << 10;
 
 /// The two containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +34,78 @@ pub(crate) struct Parsed {
 }
 
 /// The container, by the first bytes.
-pub(crate) fn recognise(_start: &[u8]) -> Option<Kind> {
-    None
+pub(crate) fn recognise(start: &[u8]) -> Option<Kind> {
+    if start.starts_with(zip::LOCAL_HEADER) {
+        Some(Kind::Zip)
+    } else if start.starts_with(legacy::MAGIC) {
+        Some(Kind::Legacy)
+    } else {
+        None
+    }
 }
 
-/// Opens a file.
-pub(crate) fn open(_source: Arc<Source>) -> Result<Parsed> {
-    Ok(Parsed { kind: Kind::Zip, metadata: BTreeMap::new(), tensors: BTreeMap::new() })
+/// Opens a file. Reads its pickle and where the storages are, and no storage.
+pub(crate) fn open(source: Arc<Source>) -> Result<Parsed> {
+    let length = source.length().min(legacy::MAGIC.len() as u64);
+    let start = source.window(0..length)?.to_vec();
+    match recognise(&start) {
+        Some(Kind::Zip) => open_zip(&source),
+        Some(Kind::Legacy) => legacy::open(&source),
+        None => {
+            let found = format!("\"{}\"", start.escape_ascii());
+            Err(Error::format(
+                source.name(),
+                "the start",
+                "that of a file of torch.save",
+                found,
+            ))
+        }
+    }
+}
+
+fn open_zip(source: &Arc<Source>) -> Result<Parsed> {
+    let entries = zip::entries(source)?;
+    let mut roots = entries
+        .keys()
+        .filter_map(|name| name.strip_suffix("/data.pkl"));
+    let root = match (roots.next(), roots.next()) {
+        (Some(root), None) => root,
+        (first, _) => {
+            let found = first.map_or("none", |_| "several");
+            return Err(Error::format(
+                source.name(),
+                "the archive",
+                "one entry `…/data.pkl`",
+                found,
+            ));
+        }
+    };
+    let byteorder = format!("{root}/byteorder");
+    if let Some(place) = entries.get(&byteorder) {
+        let order = zip::read(source, &byteorder, place)?;
+        if order.trim_ascii() != b"little" {
+            let found = format!("\"{}\"", order[..order.len().min(16)].escape_ascii());
+            return Err(Error::format(
+                source.name(),
+                format!("entry `{byteorder}`"),
+                "little",
+                found,
+            ));
+        }
+    }
+    let name = format!("{root}/data.pkl");
+    let pickle = zip::read(source, &name, &entries[&name])?;
+    let object = pickle::unpickle(source.name(), &pickle, budget(source))?;
+    let place = |key: &str| entries.get(&format!("{root}/data/{key}")).cloned();
+    let (metadata, tensors) = tensors::collect(source, &pickle, &object, place)?;
+    Ok(Parsed {
+        kind: Kind::Zip,
+        metadata,
+        tensors,
+    })
+}
+
+/// The most memory that what a file describes may take, once for what its pickle builds and once for what is made of it.
+fn budget(source: &Source) -> usize {
+    usize::try_from(source.length().saturating_add(ALLOWANCE)).unwrap_or(usize::MAX)
 }

@@ -94,18 +94,30 @@ fn the_state_dict_has_the_buffers_of_the_authors_module() {
     let mut short = weights.clone();
     short.insert(BUFFERS[0], Weight::new([4], vec![0.0, 1.0, 2.0, 3.0]));
     let error = GenAr::from_weights(&config, short, &device).unwrap_err();
-    assert!(matches!(error, Error::Values { expected: 8, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Values { expected: 8, .. }),
+        "{error}"
+    );
 }
 
 #[test]
 fn halving_the_precision_leaves_the_table_exact() {
     let (folder, model) = (Folder::new("half"), tiny::model());
-    model.save_dir(&folder.0, tessera_train::WeightDtype::F16).unwrap();
+    model
+        .save_dir(&folder.0, tessera_train::WeightDtype::F16)
+        .unwrap();
     let loaded = GenAr::load_dir(&folder.0, &Device::flex()).unwrap();
     for name in BUFFERS {
-        assert_eq!(loaded.weights().get(name), model.weights().get(name), "{name}");
+        assert_eq!(
+            loaded.weights().get(name),
+            model.weights().get(name),
+            "{name}"
+        );
     }
-    assert_ne!(loaded.weights().get("z_proj.weight"), model.weights().get("z_proj.weight"));
+    assert_ne!(
+        loaded.weights().get("z_proj.weight"),
+        model.weights().get("z_proj.weight")
+    );
 }
 
 #[test]

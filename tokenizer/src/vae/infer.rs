@@ -22,7 +22,11 @@ impl KlVaeConfig {
             size.filter(|&size| size > 0).ok_or_else(|| Error::Infer {
                 name: name.into(),
                 expected: "a tensor of a KL-VAE",
-                found: found.map_or("absent".into(), |weight| format!("{:?}", weight.shape())),
+                found: match (found, weights.guess()) {
+                    (Some(weight), _) => format!("{:?}", weight.shape()),
+                    (None, Some(guess)) => format!("absent (it looks like a {guess})"),
+                    (None, None) => "absent".into(),
+                },
             })
         };
         let there = |name: String| weights.get(&name).is_some();

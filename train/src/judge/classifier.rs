@@ -3,7 +3,6 @@
 
 use super::training::Augment;
 use crate::error::{Error, Result};
-use tessera_checkpoint::write_atomically;
 use crate::weights::{WeightDtype, Weights};
 use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -18,6 +17,7 @@ use std::path::Path;
 use tessera_backend::Rng;
 use tessera_backend::nn::GroupNorm;
 use tessera_backend::ops::{Activation, activation, conv2d, group_norm, linear};
+use tessera_checkpoint::write_atomically;
 
 /// The layout of the weights file.
 const SCHEMA: &str = "tessera.classifier/v1";

@@ -11,6 +11,8 @@ const LISTED: usize = 5;
 pub struct Mismatch {
     /// The file of the weights; empty if they were made in memory.
     pub file: PathBuf,
+    /// What the weights look like, by their names.
+    pub guess: Option<&'static str>,
     /// Parameters of the model that the weights lack.
     pub missing: Vec<Stray>,
     /// Tensors that the model has no parameter for.
@@ -73,7 +75,11 @@ impl fmt::Display for Mismatch {
             } = row;
             format!("`{name}` has shape {found:?}, expected {expected:?}")
         });
-        kind("misshapen", shapes.collect())
+        kind("misshapen", shapes.collect())?;
+        match self.guess {
+            Some(guess) if !self.unexpected.is_empty() => write!(f, "; it looks like a {guess}"),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -17,7 +17,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::{Checkpoint, Dtype, Entry, Shards, StateDict, StoredTensor, Which, write_shards};
+use tessera_checkpoint::{
+    Checkpoint, Dtype, Entry, Shards, StateDict, StoredTensor, Which, write_shards,
+};
 
 /// How values are stored in a file. In memory they are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -213,7 +215,11 @@ impl Weights {
         dtype: WeightDtype,
     ) -> Result<()> {
         let entries = self.entries(Some(dtype));
-        Ok(tessera_checkpoint::write(path.as_ref(), &metadata, entries)?)
+        Ok(tessera_checkpoint::write(
+            path.as_ref(),
+            &metadata,
+            entries,
+        )?)
     }
 
     /// Writes `model.safetensors` into a folder, in shards where the tensors take more than `shard_bytes`. `None` for
@@ -230,7 +236,14 @@ impl Weights {
         done: impl FnMut(u64),
     ) -> Result<Shards> {
         let entries = self.entries(dtype);
-        Ok(write_shards(folder, "model", metadata, entries, shard_bytes, done)?)
+        Ok(write_shards(
+            folder,
+            "model",
+            metadata,
+            entries,
+            shard_bytes,
+            done,
+        )?)
     }
 
     fn entries(&self, dtype: Option<WeightDtype>) -> Vec<Entry<'_>> {
@@ -256,6 +269,20 @@ impl Weights {
     /// The file that these weights came from; empty if they were made in memory.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// The same file without its tensors.
+    pub fn emptied(&self) -> Self {
+        Self {
+            file: self.file.clone(),
+            metadata: self.metadata.clone(),
+            tensors: BTreeMap::new(),
+        }
+    }
+
+    /// What the weights are of, as far as their names give it away.
+    pub fn guess(&self) -> Option<&'static str> {
+        tessera_checkpoint::guess(self.tensors.keys().map(String::as_str))
     }
 
     /// Number of tensors.
@@ -322,7 +349,9 @@ impl From<Checkpoint> for Weights {
 
 fn weights(tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, Weight> {
     let tensors = tensors.into_iter();
-    tensors.map(|(name, tensor)| (name, tensor.into())).collect()
+    tensors
+        .map(|(name, tensor)| (name, tensor.into()))
+        .collect()
 }
 
 /// Writes values in one of the float types of 16 or 32 bits.

@@ -107,11 +107,7 @@ impl Weights {
     ///
     /// # Errors
     /// As `apply`.
-    pub fn apply_with<M: Module>(
-        &self,
-        module: M,
-        progress: &mut dyn FnMut(Loaded),
-    ) -> Result<M> {
+    pub fn apply_with<M: Module>(&self, module: M, progress: &mut dyn FnMut(Loaded)) -> Result<M> {
         struct Write<'a> {
             path: NamePath,
             weights: &'a Weights,
@@ -173,7 +169,9 @@ impl Weights {
             .tensors
             .iter()
             .filter_map(|(name, weight)| {
-                let expected = expected.get(name).filter(|shape| **shape != weight.shape())?;
+                let expected = expected
+                    .get(name)
+                    .filter(|shape| **shape != weight.shape())?;
                 Some(Misshapen {
                     name: name.clone(),
                     found: weight.shape().to_vec(),
@@ -195,6 +193,7 @@ impl Weights {
         };
         Err(Error::Mismatch(Box::new(Mismatch {
             file: self.file.clone(),
+            guess: self.guess(),
             missing: with_nearest(missing, &there),
             unexpected: with_nearest(unexpected, &wanted),
             misshapen,

@@ -9,7 +9,7 @@ use tessera_train::judge::{
     Augment, Classifier, ClassifierConfig, accuracy, examine, examine_dataset, features_of,
     images_of, train_classifier,
 };
-use tessera_train::{Weight, Error, RunFolder, Start, TrainConfig, WeightDtype, Weights};
+use tessera_train::{Error, RunFolder, Start, TrainConfig, Weight, WeightDtype, Weights};
 
 /// Noise that is brighter on the left (class 0), on the right (1), above (2) or below (3).
 struct Sides {

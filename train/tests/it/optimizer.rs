@@ -41,7 +41,12 @@ fn coefficients(seed: u64, scale: f32) -> Weights {
     let mut rng = Rng::new(seed, 0);
     let mut result = Weights::default();
     for (name, weight) in Weights::of(&Toy::new(&Device::flex())).iter() {
-        let values = weight.values().unwrap().iter().map(|_| scale * rng.normal()).collect();
+        let values = weight
+            .values()
+            .unwrap()
+            .iter()
+            .map(|_| scale * rng.normal())
+            .collect();
         result.insert(name, Weight::new(weight.shape(), values));
     }
     result
@@ -51,14 +56,24 @@ fn coefficients(seed: u64, scale: f32) -> Weights {
 fn adamw_follows_a_double_precision_reference_over_twenty_steps() {
     let mut toy = Toy::new(&Device::flex().autodiff());
     let mut optimizer = AdamW::new(CONFIG, &toy);
-    let doubles = |w: &Weight| w.values().unwrap().iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+    let doubles = |w: &Weight| {
+        w.values()
+            .unwrap()
+            .iter()
+            .map(|&v| f64::from(v))
+            .collect::<Vec<_>>()
+    };
     let start = Weights::of(&toy);
     let mut reference: BTreeMap<String, [Vec<f64>; 3]> = start
         .iter()
         .map(|(name, w)| {
             (
                 name.to_owned(),
-                [doubles(w), vec![0.0; w.values().unwrap().len()], vec![0.0; w.values().unwrap().len()]],
+                [
+                    doubles(w),
+                    vec![0.0; w.values().unwrap().len()],
+                    vec![0.0; w.values().unwrap().len()],
+                ],
             )
         })
         .collect();
@@ -100,7 +115,14 @@ fn adamw_follows_a_double_precision_reference_over_twenty_steps() {
     let end = Weights::of(&toy);
     let mut worst = 0.0_f64;
     for (name, [expected, ..]) in &reference {
-        for (found, expected) in end.get(name).unwrap().values().unwrap().iter().zip(expected) {
+        for (found, expected) in end
+            .get(name)
+            .unwrap()
+            .values()
+            .unwrap()
+            .iter()
+            .zip(expected)
+        {
             worst = worst.max((f64::from(*found) - expected).abs());
         }
     }
@@ -129,7 +151,12 @@ fn biases_and_vectors_do_not_decay_and_the_rest_does() {
     for (name, weight) in Weights::of(&toy).iter() {
         let decays = matches!(name, "first.weight" | "blocks.0.weight" | "token");
         let factor = if decays { 0.95 } else { 1.0 };
-        for (after, before) in weight.values().unwrap().iter().zip(start.get(name).unwrap().values().unwrap().iter()) {
+        for (after, before) in weight
+            .values()
+            .unwrap()
+            .iter()
+            .zip(start.get(name).unwrap().values().unwrap().iter())
+        {
             assert!(
                 (after - factor * before).abs() < 1e-6,
                 "{name}: {before} became {after}"

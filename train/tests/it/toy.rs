@@ -23,7 +23,12 @@ impl Toy {
         let mut weights = Weights::default();
         let mut rng = Rng::new(9, 0);
         for (name, weight) in Weights::of(&empty).iter() {
-            let values = weight.values().unwrap().iter().map(|_| 0.3 * rng.normal()).collect();
+            let values = weight
+                .values()
+                .unwrap()
+                .iter()
+                .map(|_| 0.3 * rng.normal())
+                .collect();
             weights.insert(name, Weight::new(weight.shape(), values));
         }
         weights.apply(empty).unwrap()

@@ -150,7 +150,11 @@ fn half_precision_doubles_and_integers_are_read_as_f32() {
     bytes.extend(1.5_f64.to_le_bytes());
     let weights = Weights::read_bytes("made.safetensors", bytes).unwrap();
     for name in ["a", "b", "c"] {
-        assert_eq!(weights.get(name).unwrap().values().unwrap()[..], [1.5], "{name}");
+        assert_eq!(
+            weights.get(name).unwrap().values().unwrap()[..],
+            [1.5],
+            "{name}"
+        );
     }
     let integers = r#"{"n":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
     let mut bytes = (integers.len() as u64).to_le_bytes().to_vec();

@@ -1,0 +1,169 @@
+//! A tokenizer from whatever a user has of it: a folder of ours or of diffusers, a file of weights, or a file of each half.
+
+use crate::image_tokenizer::ImageTokenizer;
+use crate::tiny::TinyAutoencoder;
+use crate::vae::{CONFIG_FILE, Diffusers, KlVae, KlVaeConfig};
+use crate::{Error, Result, load_tokenizer};
+use burn::tensor::Device;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tessera_checkpoint::{Checkpoint, Which, weights_in};
+use tessera_train::Weights;
+
+/// What the names of the two halves of a tiny autoencoder end with, before the ending of the file.
+const HALVES: [&str; 2] = ["_encoder", "_decoder"];
+/// The folder of the VAE in a pipeline of diffusers.
+const PIPELINE_VAE: &str = "vae";
+
+/// A tokenizer that was found, and what is known of its latents.
+#[derive(Debug)]
+pub struct Opened {
+    /// The network.
+    pub tokenizer: Box<dyn ImageTokenizer>,
+    /// The files that its weights came from: one, or one for each half.
+    pub files: Vec<PathBuf>,
+    /// How its latents get unit variance; `None` where that must be measured.
+    pub latents: Option<LatentScale>,
+}
+
+/// `(z - mean) · scale` has unit variance over the images that a tokenizer was made for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentScale {
+    /// Subtracted.
+    pub mean: f32,
+    /// Multiplied with after that.
+    pub scale: f32,
+}
+
+impl LatentScale {
+    /// Latents that have it already.
+    pub const UNIT: Self = Self {
+        mean: 0.0,
+        scale: 1.0,
+    };
+    /// KL-16's, over ImageNet (MAR's `engine_mar.py`).
+    pub const KL16: Self = Self {
+        mean: 0.0,
+        scale: 0.2325,
+    };
+}
+
+/// Opens a tokenizer: a folder that [`ImageTokenizer::save_dir`] or diffusers wrote, or a file of weights of any format.
+/// Of a tiny autoencoder in two files, `…_encoder` and `…_decoder`, either is given, or their common name, which need
+/// not exist: `taef2.safetensors`.
+///
+/// # Errors
+/// When there is no such file, it is no tokenizer's, or its tensors do not fit together.
+pub fn open_tokenizer(
+    path: impl AsRef<Path>,
+    which: Option<Which>,
+    device: &Device,
+) -> Result<Opened> {
+    let path = path.as_ref();
+    if path.is_dir() {
+        return open_folder(path, which, device);
+    }
+    if let Some(halves) = halves(path) {
+        let [encoder, decoder] = halves.each_ref().map(|half| Weights::read_model(half, which));
+        let weights = TinyAutoencoder::merge(encoder?, decoder?);
+        return Ok(Opened {
+            tokenizer: Box::new(TinyAutoencoder::from_weights(weights, device)?),
+            files: halves.into(),
+            latents: Some(LatentScale::UNIT),
+        });
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    if weights_in(folder).as_deref() == Some(path) && folder.join(CONFIG_FILE).is_file() {
+        return open_folder(folder, which, device);
+    }
+    of_weights(path, None, which, device)
+}
+
+fn open_folder(folder: &Path, which: Option<Which>, device: &Device) -> Result<Opened> {
+    let config = folder.join(CONFIG_FILE);
+    if !config.is_file() {
+        let inner = folder.join(PIPELINE_VAE);
+        if inner.join(CONFIG_FILE).is_file() {
+            return open_folder(&inner, which, device);
+        }
+        return of_weights(folder, None, which, device);
+    }
+    let json = std::fs::read(&config).map_err(|source| Error::reading(&config, source))?;
+    let json: Value = serde_json::from_slice(&json).map_err(|source| Error::TokenizerConfigFile {
+        path: config.clone(),
+        source,
+    })?;
+    if json.get("_class_name").is_some() {
+        return of_weights(folder, Some((&config, &json)), which, device);
+    }
+    let tokenizer = load_tokenizer(folder, device)?;
+    let kl16 = serde_json::from_value(json).is_ok_and(|config: KlVaeConfig| config == KlVaeConfig::kl16());
+    Ok(Opened {
+        latents: match tokenizer.resolution() {
+            None => Some(LatentScale::UNIT),
+            Some(_) => kl16.then_some(LatentScale::KL16),
+        },
+        tokenizer,
+        files: weights_in(folder).into_iter().collect(),
+    })
+}
+
+/// Weights whose names and shapes say what they are, with diffusers' configuration if there is one.
+fn of_weights(
+    path: &Path,
+    config: Option<(&Path, &Value)>,
+    which: Option<Which>,
+    device: &Device,
+) -> Result<Opened> {
+    let checkpoint = Checkpoint::open(path).map_err(tessera_train::Error::from)?;
+    let file = checkpoint.file.clone();
+    let found = checkpoint.state_dict(which).map_err(tessera_train::Error::from)?;
+    let weights = Weights::of_state_dict(&checkpoint, found);
+    let config = config.map(|(path, json)| Diffusers::parse(path, json)).transpose()?;
+    let tiny = |weights: &Weights| {
+        weights.iter().any(|(name, _)| {
+            name.starts_with("decoder.layers.") || name.starts_with("decoder.1.")
+        })
+    };
+    let (tokenizer, latents): (Box<dyn ImageTokenizer>, _) = match config {
+        Some(Diffusers::Tiny) => (
+            Box::new(TinyAutoencoder::from_weights(weights, device)?),
+            Some(LatentScale::UNIT),
+        ),
+        Some(Diffusers::Kl { norm_groups, latents }) => (
+            Box::new(KlVae::from_diffusers(weights, norm_groups, device)?),
+            latents,
+        ),
+        None if tiny(&weights) => (
+            Box::new(TinyAutoencoder::from_weights(weights, device)?),
+            Some(LatentScale::UNIT),
+        ),
+        None if Diffusers::named(&weights) => {
+            (Box::new(KlVae::from_diffusers(weights, None, device)?), None)
+        }
+        None => {
+            let config = KlVaeConfig::infer(&weights)?;
+            let weights = KlVae::without_training_parts(weights);
+            let latents = (config == KlVaeConfig::kl16()).then_some(LatentScale::KL16);
+            (Box::new(KlVae::from_weights(&config, &weights, device)?), latents)
+        }
+    };
+    Ok(Opened {
+        tokenizer,
+        files: vec![file],
+        latents,
+    })
+}
+
+/// The files of both halves, if the path is one of them or would be their common name.
+fn halves(path: &Path) -> Option<[PathBuf; 2]> {
+    let ending = path.extension()?.to_str()?;
+    let stem = path.file_stem()?.to_str()?;
+    let common = match HALVES.iter().find_map(|half| stem.strip_suffix(half)) {
+        Some(common) => common,
+        None if path.exists() => return None,
+        None => stem,
+    };
+    let halves = HALVES.map(|half| path.with_file_name(format!("{common}{half}.{ending}")));
+    halves.iter().all(|half| half.is_file()).then_some(halves)
+}
