@@ -58,8 +58,8 @@ pub struct StateDict {
     pub tensors: BTreeMap<String, StoredTensor>,
     /// What of a training checkpoint they are; `None` where the file is a bare state dict.
     pub which: Option<Which>,
-    /// The parts of a training checkpoint with their tensors' count; empty for a bare state dict.
-    pub parts: BTreeMap<String, usize>,
+    /// The other parts of a training checkpoint, with how many tensors each has.
+    pub left_out: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
@@ -95,7 +95,7 @@ impl Checkpoint {
                 _ => Ok(StateDict {
                     tensors: unwrapped(self.tensors.clone()),
                     which: None,
-                    parts: BTreeMap::new(),
+                    left_out: BTreeMap::new(),
                 }),
             };
         }
@@ -122,10 +122,12 @@ impl Checkpoint {
             Which::Raw if raw.is_none() => return Err(absent("weights as trained", &RAW)),
             Which::Raw => {}
         }
+        let used = [raw, ema.filter(|_| which == Which::Ema)];
+        parts.retain(|part, _| !used.contains(&Some(part)));
         Ok(StateDict {
             tensors,
             which: Some(which),
-            parts,
+            left_out: parts,
         })
     }
 

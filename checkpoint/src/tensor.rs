@@ -114,21 +114,6 @@ impl View {
         last.checked_add(1)
     }
 
-    /// Whether the elements of a tensor of `shape` follow each other in order.
-    pub(crate) fn is_contiguous(&self, shape: &[usize]) -> bool {
-        let mut step = 1;
-        shape
-            .iter()
-            .zip(&self.strides)
-            .rev()
-            .all(|(&length, &stride)| {
-                let fits = length <= 1 || stride == step;
-                step *= length;
-                fits
-            })
-            || shape.contains(&0)
-    }
-
     /// Copies the view's elements, `size` bytes each, into row-major order. The reader has checked that they exist.
     fn gather(&self, storage: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
         let elements: usize = shape.iter().product();

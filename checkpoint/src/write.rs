@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::safetensors_file::{Entry, write};
 use crate::sharded::{INDEX_SUFFIX, Index, IndexMetadata};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -18,7 +19,7 @@ pub struct Shards {
 }
 
 /// Writes `stem.safetensors`, or where the tensors take more than `shard_bytes`, `stem-00001-of-0000N.safetensors` and
-/// so on with `stem.safetensors.index.json`, which comes last. A tensor is never split. `done` is told the bytes written.
+/// so on with `stem.safetensors.index.json`, which comes last. A tensor is never split. `done` is called after each.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -28,8 +29,9 @@ pub fn write_shards(
     metadata: &BTreeMap<String, String>,
     mut entries: Vec<Entry<'_>>,
     shard_bytes: u64,
-    mut done: impl FnMut(u64),
+    done: impl FnMut(),
 ) -> Result<Shards> {
+    let done = RefCell::new(done);
     entries.sort_by(|a, b| a.name.cmp(b.name));
     let total_size = entries.iter().map(|entry| entry.length() as u64).sum();
     let mut shards: Vec<Vec<Entry<'_>>> = vec![Vec::new()];
@@ -48,7 +50,7 @@ pub fn write_shards(
         1 => format!("{stem}.safetensors"),
         _ => format!("{stem}-{number:05}-of-{count:05}.safetensors"),
     };
-    let (mut weight_map, mut files, mut written) = (BTreeMap::new(), Vec::new(), 0);
+    let (mut weight_map, mut files) = (BTreeMap::new(), Vec::new());
     for (number, shard) in shards.into_iter().enumerate() {
         let file = name(number + 1);
         weight_map.extend(
@@ -56,10 +58,20 @@ pub fn write_shards(
                 .iter()
                 .map(|entry| (entry.name.to_owned(), file.clone())),
         );
-        written += shard.iter().map(|entry| entry.length() as u64).sum::<u64>();
-        write(&folder.join(&file), metadata, shard)?;
+        let done = &done;
+        let told = shard.into_iter().map(|entry| {
+            let bytes = entry.bytes;
+            Entry {
+                bytes: Box::new(move |out| {
+                    bytes(out)?;
+                    (done.borrow_mut())();
+                    Ok(())
+                }),
+                ..entry
+            }
+        });
+        write(&folder.join(&file), metadata, told.collect())?;
         files.push(file);
-        done(written);
     }
     if count > 1 {
         let path = folder.join(format!("{stem}.safetensors{INDEX_SUFFIX}"));

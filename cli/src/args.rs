@@ -49,6 +49,8 @@ pub enum Command {
     Decode(Box<commands::tokenize::Decode>),
     Calibrate(Box<commands::calibrate::Calibrate>),
     Inspect(commands::inspect::Inspect),
+    Convert(Box<commands::convert::Convert>),
+    Init(commands::init::Init),
     Classes(commands::classes::Classes),
     Doctor(commands::doctor::Doctor),
     /// Train a tokenizer or a generator on your own pictures.
@@ -105,6 +107,24 @@ impl RunArgs {
             (Some(_), _) => tessera_train::Start::Resume,
             (None, true) => tessera_train::Start::Overwrite,
             (None, false) => tessera_train::Start::New,
+        }
+    }
+}
+
+/// Which weights of a training checkpoint.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum WeightsKind {
+    /// As the last step left them.
+    Raw,
+    /// Their moving average.
+    Ema,
+}
+
+impl From<WeightsKind> for tessera_train::Which {
+    fn from(kind: WeightsKind) -> Self {
+        match kind {
+            WeightsKind::Raw => Self::Raw,
+            WeightsKind::Ema => Self::Ema,
         }
     }
 }

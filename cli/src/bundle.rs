@@ -8,18 +8,28 @@
 //! judge/                              optional: a classifier that `tessera eval` judges pictures with
 //! ```
 
+use crate::data::{download, upload};
+use crate::hub;
+use crate::progress::Progress;
+use crate::tokenizer::base_name;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use ndarray::{Array3, ArrayView3, s};
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::path::Path;
-use tessera_gen_ar::{GenAr, SampleConfig};
-use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
-use tessera_tokenizer::{KlVae, Pixels};
-use tessera_train::WeightDtype;
+use tessera_gen_ar::{CfgSchedule, GenAr, GenArConfig, SampleConfig};
+use tessera_quantize::{Calibration, Quantizer, QuantizerConfig, Table};
+use tessera_tokenizer::{
+    ImageTokenizer, KlVae, LatentScale, Opened, Pixels, load_tokenizer, open_tokenizer,
+};
 use tessera_train::judge::Classifier;
+use tessera_train::{WeightDtype, Weights, Which, write_atomically};
 
-use crate::data::{download, upload};
+/// The file that makes a folder a model's.
+pub const INFO_FILE: &str = "model.json";
+/// Models of so many tensors take long enough to load to show how far it is.
+const LARGE: usize = 300;
 
 /// `model.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,16 +54,91 @@ pub struct Info {
 impl Info {
     /// The version of the file this program writes and reads.
     pub const SCHEMA: &str = "tessera.model/v1";
+
+    /// What there is to say of a released generator: classes without names, and the authors' settings.
+    pub fn of_released(name: &str, config: &GenArConfig, vae: &Opened) -> Self {
+        let img_size = config.grid[0] * vae.tokenizer.downsampling();
+        let scale = vae.latents.unwrap_or(LatentScale::UNIT);
+        let one = |value: f32, absent| match value == absent {
+            true => Vec::new(),
+            false => vec![value],
+        };
+        Self {
+            schema: Self::SCHEMA.into(),
+            name: name.into(),
+            img_size,
+            picture_size: img_size,
+            class_names: (0..config.class_num).map(|id| id.to_string()).collect(),
+            quantizer: QuantizerConfig {
+                bits: config.levels.trailing_zeros() as u8,
+                mean: one(scale.mean, 0.0),
+                scale: one(scale.scale, 1.0),
+                ..QuantizerConfig::default()
+            },
+            sampling: SampleConfig {
+                steps: 64.min(config.seq()),
+                cfg_scale: 3.1,
+                cfg_schedule: CfgSchedule::Linear,
+                temperature: 0.96,
+                ..SampleConfig::default()
+            },
+        }
+    }
+
+    /// Writes `model.json`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let info = serde_json::to_vec_pretty(self)?;
+        Ok(write_atomically(&folder.join(INFO_FILE), |file| {
+            file.write_all(&info)
+        })?)
+    }
+}
+
+/// The generator of a file or folder, with a bar where it takes long.
+fn generator(
+    path: &Path,
+    config: Option<GenArConfig>,
+    source: &Source<'_>,
+    device: &Device,
+) -> Result<GenAr> {
+    let weights = Weights::read_model(path, source.which)?;
+    let config = match config {
+        Some(config) => config,
+        None => GenArConfig::infer(&weights)
+            .with_context(|| weights.file().display().to_string())?,
+    };
+    let quiet = source.quiet || weights.len() < LARGE;
+    let mut progress = Progress::new("load", "tensors", weights.len() as u64, quiet);
+    let generator = GenAr::from_weights_with(&config, weights, device, &mut |loaded| {
+        progress.set(loaded.tensors as u64, "");
+    })?;
+    progress.finish();
+    Ok(generator)
+}
+
+/// The quantiser with the table that the generator was trained with.
+fn quantizer(config: &QuantizerConfig, generator: &GenAr) -> Result<Quantizer> {
+    let released = QuantizerConfig::default();
+    let units = |config: &QuantizerConfig| (config.range, config.std_range);
+    // In other units the table is the one that the generator's values were made from.
+    if units(config) != units(&released) {
+        return Ok(Quantizer::new(config.clone())?);
+    }
+    let table = Table::from_values(generator.reconstruction_values())?;
+    Ok(Quantizer::with_table(config.clone(), table)?)
 }
 
 /// A model in memory.
 #[derive(Debug)]
 pub struct Bundle {
     pub info: Info,
-    pub vae: KlVae,
+    pub vae: Box<dyn ImageTokenizer>,
     pub quantizer: Quantizer,
     pub generator: GenAr,
-    pub calibration: Calibration,
+    pub calibration: Option<Calibration>,
     pub judge: Option<Classifier>,
     pub device: Device,
 }
@@ -79,47 +164,118 @@ mod builtin {
     pub const JUDGE_WEIGHTS: &[u8] = file!("judge/model.safetensors");
 }
 
+/// Where a model is, and which of its weights.
+#[derive(Debug, Clone, Default)]
+pub struct Source<'a> {
+    /// A folder, a checkpoint, or a name in the hub's cache; the built-in model if `None`.
+    pub model: Option<&'a Path>,
+    /// The tokenizer of a checkpoint that comes without one; in place of its own for a folder.
+    pub vae: Option<&'a Path>,
+    /// Which weights of a training checkpoint.
+    pub which: Option<Which>,
+    /// No progress.
+    pub quiet: bool,
+}
+
 impl Bundle {
-    /// The model in `folder`, or the built-in one.
+    /// The model in a folder, or the built-in one.
     ///
     /// # Errors
     /// When a file is missing or broken, or the parts do not fit each other.
-    pub fn open(folder: Option<&Path>, device: &Device) -> Result<Self> {
-        let Some(folder) = folder else {
+    pub fn open(model: Option<&Path>, device: &Device) -> Result<Self> {
+        let source = Source {
+            model,
+            quiet: true,
+            ..Source::default()
+        };
+        Self::open_source(&source, device)
+    }
+
+    /// As [`open`](Self::open), also of a released checkpoint with a tokenizer beside it.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_source(source: &Source<'_>, device: &Device) -> Result<Self> {
+        let Some(model) = source.model else {
             return Self::builtin(device);
         };
-        if !folder.is_dir() {
-            bail!(
-                "{}: no such model folder (expected a folder with model.json)",
-                folder.display()
-            );
+        let model = &hub::locate(model)?;
+        if !model.exists() {
+            bail!("{}: no such model", model.display());
         }
+        let bundle = match model.join(INFO_FILE).is_file() {
+            true => Self::folder(model, source, device),
+            false => Self::released(model, source, device),
+        };
+        bundle?
+            .checked()
+            .with_context(|| format!("in {}", model.display()))
+    }
+
+    fn folder(folder: &Path, source: &Source<'_>, device: &Device) -> Result<Self> {
         let judge = folder.join("judge");
+        let calibration = folder.join("calibration.json");
         let info = read_info(folder)?;
-        Self {
-            vae: KlVae::load_dir(folder.join("vae"), device)?,
-            quantizer: Quantizer::new(info.quantizer.clone())?,
-            generator: GenAr::load_dir(folder, device)?,
-            calibration: Calibration::load(folder.join("calibration.json"))?,
+        let config = GenArConfig::load(folder)?;
+        let generator = generator(folder, Some(config), source, device)?;
+        let vae = match source.vae {
+            Some(vae) => open_tokenizer(hub::locate(vae)?, None, device)?.tokenizer,
+            None => load_tokenizer(folder.join("vae"), device)?,
+        };
+        Ok(Self {
+            vae,
+            quantizer: quantizer(&info.quantizer, &generator)?,
+            generator,
+            calibration: calibration
+                .is_file()
+                .then(|| Calibration::load(&calibration))
+                .transpose()?,
             judge: judge
                 .is_dir()
                 .then(|| Classifier::load_dir(&judge, device))
                 .transpose()?,
             device: device.clone(),
             info,
-        }
-        .checked()
-        .with_context(|| format!("in {}", folder.display()))
+        })
+    }
+
+    /// A checkpoint as its authors released it: the shapes tell its sizes, `--vae` its tokenizer.
+    fn released(model: &Path, source: &Source<'_>, device: &Device) -> Result<Self> {
+        let Some(vae) = source.vae else {
+            bail!(
+                "{}: has no {INFO_FILE}, so it is no model folder; if it is a released checkpoint, give its tokenizer with --vae",
+                model.display()
+            );
+        };
+        let opened = open_tokenizer(hub::locate(vae)?, None, device)?;
+        let generator = generator(model, None, source, device)?;
+        let info = Info::of_released(&base_name(model), generator.config(), &opened);
+        Ok(Self {
+            vae: opened.tokenizer,
+            quantizer: quantizer(&info.quantizer, &generator)?,
+            generator,
+            calibration: None,
+            judge: None,
+            device: device.clone(),
+            info,
+        })
     }
 
     fn builtin(device: &Device) -> Result<Self> {
         let info: Info = serde_json::from_slice(builtin::INFO).context("built-in model.json")?;
+        let generator = GenAr::from_bytes(builtin::CONFIG, builtin::WEIGHTS, device)?;
         Self {
-            vae: KlVae::from_bytes(builtin::VAE_CONFIG, builtin::VAE_WEIGHTS, device)?,
-            quantizer: Quantizer::new(info.quantizer.clone())?,
-            generator: GenAr::from_bytes(builtin::CONFIG, builtin::WEIGHTS, device)?,
-            calibration: serde_json::from_slice(builtin::CALIBRATION)
-                .context("built-in calibration.json")?,
+            vae: Box::new(KlVae::from_bytes(
+                builtin::VAE_CONFIG,
+                builtin::VAE_WEIGHTS,
+                device,
+            )?),
+            quantizer: quantizer(&info.quantizer, &generator)?,
+            generator,
+            calibration: Some(
+                serde_json::from_slice(builtin::CALIBRATION)
+                    .context("built-in calibration.json")?,
+            ),
             judge: Some(Classifier::from_bytes(
                 builtin::JUDGE_CONFIG,
                 builtin::JUDGE_WEIGHTS,
@@ -133,13 +289,13 @@ impl Bundle {
 
     /// Refuses parts that were not made for each other.
     fn checked(self) -> Result<Self> {
-        let (generator, vae) = (self.generator.config(), self.vae.config());
+        let (generator, vae) = (self.generator.config(), &self.vae);
         let side = self.info.img_size / vae.downsampling();
         let checks = [
             ("grid", vec![side, side], generator.grid.to_vec()),
             (
                 "dimensions per token",
-                vec![vae.z_channels],
+                vec![vae.latent_channels()],
                 vec![generator.token_embed_dim],
             ),
             (
@@ -168,14 +324,12 @@ impl Bundle {
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        self.vae.save_dir(folder.join("vae"), dtype)?;
-        self.calibration.save(folder.join("calibration.json"))?;
+        self.vae.save_dir(&folder.join("vae"), dtype)?;
+        if let Some(calibration) = &self.calibration {
+            calibration.save(folder.join("calibration.json"))?;
+        }
         self.generator.save_dir(folder, dtype)?;
-        let info = serde_json::to_vec_pretty(&self.info)?;
-        tessera_train::write_atomically(&folder.join("model.json"), |file| {
-            std::io::Write::write_all(file, &info)
-        })?;
-        Ok(())
+        self.info.save(folder)
     }
 
     /// The pictures of token indices `[images, height·width, channels]`, read as the generator's grid.
@@ -213,7 +367,7 @@ impl Bundle {
 /// # Errors
 /// When it is missing or broken.
 pub fn read_info(folder: &Path) -> Result<Info> {
-    let path = folder.join("model.json");
+    let path = folder.join(INFO_FILE);
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let info: Info = serde_json::from_slice(&text)
         .with_context(|| format!("{} is not a model description", path.display()))?;

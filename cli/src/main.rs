@@ -6,6 +6,7 @@ mod args;
 mod bundle;
 mod commands;
 mod data;
+mod hub;
 mod interrupt;
 mod labels;
 mod latents;
@@ -16,6 +17,7 @@ mod plot;
 mod progress;
 mod sampling;
 mod tokenizer;
+mod weights;
 
 use clap::Parser;
 use std::process::ExitCode;

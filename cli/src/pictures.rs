@@ -70,7 +70,7 @@ impl Pictures {
         let args = DataArgs {
             data: folder.clone(),
             img_size: tokenizer.img_size,
-            channels: tokenizer.vae.config().in_channels,
+            channels: tokenizer.vae.image_channels(),
             strict: false,
         };
         let data = data::open(&args, split, quiet)?;

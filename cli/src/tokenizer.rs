@@ -9,7 +9,7 @@ use ndarray::{Array3, Array4, Axis, s};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tessera_quantize::{Calibration, QuantizerConfig};
-use tessera_tokenizer::{Channels, KlVae, Pixels, center_crop, read};
+use tessera_tokenizer::{Channels, ImageTokenizer, KlVae, Pixels, center_crop, read};
 
 /// Pixels worked on at once: 64 small pictures, or 16 of 256 px.
 const BATCH_PIXELS: usize = 1 << 20;
@@ -28,7 +28,7 @@ pub struct Tokenizer {
     /// What to call it: a base name, never a path.
     pub name: String,
     /// The network.
-    pub vae: KlVae,
+    pub vae: Box<dyn ImageTokenizer>,
     /// SHA-256 of the network's weights file, in hexadecimal.
     pub sha256: String,
     /// The model's quantiser; `None` for a VAE without a calibration.
@@ -84,7 +84,7 @@ impl Tokenizer {
         Ok(Self {
             name: base_name(folder),
             sha256: sha256_of_file(&folder.join("model.safetensors"))?,
-            vae,
+            vae: Box::new(vae),
             quantizer: calibration.map(|calibration| calibration.quantizer),
             img_size: resolution,
             picture_size: resolution,
@@ -93,7 +93,7 @@ impl Tokenizer {
     }
 
     fn channels(&self) -> Channels {
-        if self.vae.config().in_channels == 1 {
+        if self.vae.image_channels() == 1 {
             Channels::Grey
         } else {
             Channels::Rgb
@@ -102,7 +102,7 @@ impl Tokenizer {
 
     /// Rows and columns of a picture's tokens.
     pub fn grid(&self) -> [usize; 2] {
-        [self.img_size / self.vae.config().downsampling(); 2]
+        [self.img_size / self.vae.downsampling(); 2]
     }
 
     /// A picture as the network reads it: larger ones are centre-cropped to the size of a finished picture, and all
@@ -144,7 +144,7 @@ impl Tokenizer {
     pub fn encode(&self, images: &[Array3<f32>]) -> Array4<f32> {
         let views: Vec<_> = images.iter().map(|image| image.view()).collect();
         let images = ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size");
-        data::download(self.vae.encode(data::upload(images, &self.device)).mode())
+        data::download(self.vae.encode(data::upload(images, &self.device)))
     }
 
     /// The finished pictures of latents.

@@ -100,6 +100,13 @@ fn table_units(value: &f32) -> f32 {
 }
 
 impl GenAr {
+    /// What the levels stand for in the units of the released quantiser's table, whose ends are ± 3: the table that the
+    /// model was trained with, to be used in place of one that is computed anew.
+    pub fn reconstruction_values(&self) -> Vec<f32> {
+        let values = self.reconstruction_values.val().into_data();
+        values.iter().collect()
+    }
+
     /// The normalised value of every level: what indices are embedded as.
     ///
     /// # Shapes

@@ -272,14 +272,11 @@ fn round_trip(device: &Device) -> Result<String> {
     let square = |x: usize| (x as f32 + 0.5 - size as f32 / 2.0).powi(2);
     let bell = |y, x| 2.0 * (-8.0 * (square(y) + square(x)) / (size * size) as f32).exp() - 1.0;
     let image = Array4::from_shape_fn(
-        (1, bundle.vae.config().in_channels, size, size),
+        (1, bundle.vae.image_channels(), size, size),
         |(_, _, y, x)| bell(y, x),
     );
     let latents = data::download(
-        bundle
-            .vae
-            .encode(data::upload(image.clone(), device))
-            .mode(),
+        bundle.vae.encode(data::upload(image.clone(), device)),
     );
     let decoded = bundle.decode(bundle.quantizer.quantize(latents.view())?.view())?;
     let original = Pixels::from_array(

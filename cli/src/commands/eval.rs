@@ -132,7 +132,7 @@ impl Eval {
         Ok(Some(Padded::new(
             data,
             bundle.info.img_size,
-            bundle.vae.config().in_channels,
+            bundle.vae.image_channels(),
         )?))
     }
 
@@ -293,7 +293,7 @@ impl Eval {
                 .outer_iter()
                 .map(|image| Ok(Pixels::from_array(bundle.finish(image.to_owned()).view())?))
                 .collect::<Result<Vec<_>>>()?;
-            let mean = download(bundle.vae.encode(upload(images, &bundle.device)).mode());
+            let mean = download(bundle.vae.encode(upload(images, &bundle.device)));
             let [_, _, height, width] = <[usize; 4]>::from(mean.dim());
             let mut kinds = vec![bundle.decode_latents(mean.clone())?];
             for quantizer in &quantizers {

@@ -1,7 +1,7 @@
 //! `tessera generate`.
 
-use crate::args::Global;
-use crate::bundle::Bundle;
+use crate::args::{Global, WeightsKind};
+use crate::bundle::{Bundle, Source};
 use crate::names::Names;
 use crate::sampling::{SamplingArgs, draw};
 use crate::{labels, output};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tessera_backend::Rng;
 use tessera_gen_ar::{ImageRequest, SampleConfig};
+use tessera_train::Which;
 use tessera_tokenizer::{GridStyle, Pixels, grid, read_metadata, write_png};
 
 /// Generate pictures of a class.
@@ -19,11 +20,19 @@ use tessera_tokenizer::{GridStyle, Pixels, grid, read_metadata, write_png};
 #[command(after_help = "Examples:\n  \
     tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
     tessera generate -m runs/ar/model -c 3,7 -n 4 --steps 16 --cfg-scale 2 -o 'out/{class}_{seed}.png'\n  \
+    tessera generate -m checkpoint-last.pth --vae kl16.ckpt -c 207 -n 4 -o dogs\n  \
     tessera generate --from out/00002.png -o again")]
 pub struct Generate {
-    /// The model's folder; the built-in Fashion-MNIST model unless given.
-    #[arg(short, long, value_name = "DIR")]
+    /// A model's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the built-in Fashion-MNIST
+    /// model unless given.
+    #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
+    /// The tokenizer of a released checkpoint, which comes without one.
+    #[arg(long, value_name = "PATH", requires = "model")]
+    vae: Option<PathBuf>,
+    /// Which weights of a training checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, requires = "model", value_name = "KIND")]
+    weights: Option<WeightsKind>,
     /// Classes, by id or name; `tessera classes` lists them. All of them unless given.
     #[arg(short, long, value_delimiter = ',', value_name = "CLASS,…")]
     class: Vec<String>,
@@ -86,7 +95,13 @@ impl Generate {
     /// An unknown class, a setting out of range, an output that exists, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.device.open()?;
-        let bundle = Bundle::open(self.model.as_deref(), &device)?;
+        let source = Source {
+            model: self.model.as_deref(),
+            vae: self.vae.as_deref(),
+            which: self.weights.map(Which::from),
+            quiet: global.quiet,
+        };
+        let bundle = Bundle::open_source(&source, &device)?;
         let (requests, config) = self.requests(&bundle, global.quiet)?;
         let names = Names::new(&self.output, requests.len(), self.overwrite)?;
         let columns = self

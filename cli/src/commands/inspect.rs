@@ -1,20 +1,20 @@
 //! `tessera inspect`: what a file or folder is and what is in it.
 
-use crate::args::Global;
-use crate::bundle::{Info, read_info};
+use crate::args::{Global, WeightsKind};
+use crate::bundle::{INFO_FILE, Info, read_info};
 use crate::commands::tokenize::{MANIFEST, Manifest};
-use crate::output;
-use crate::tokenizer::sha256_of_file;
+use crate::{hub, output, weights};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use safetensors::tensor::Metadata;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use tessera_checkpoint::weights_in;
 use tessera_quantize::Calibration;
 use tessera_tokenizer::{read, read_metadata};
+use tessera_train::Which;
 
 /// The keyword of the settings that `generate` writes into a picture as JSON.
 const SETTINGS: &str = "tessera";
@@ -24,11 +24,18 @@ const SETTINGS: &str = "tessera";
 #[command(after_help = "Examples:\n  \
     tessera inspect out/00000.png\n  \
     tessera inspect runs/ar/model\n  \
-    tessera inspect model.safetensors --json")]
+    tessera inspect checkpoint-last.pth --weights raw\n  \
+    tessera inspect model.safetensors --check --json")]
 pub struct Inspect {
-    /// What to look at.
+    /// What to look at: a path, or org/name in the hub's cache.
     #[arg(value_name = "PATH")]
     path: PathBuf,
+    /// Read every value of weights, make the model of them, and say how much memory that took.
+    #[arg(long)]
+    check: bool,
+    /// Which weights of a training checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, value_name = "KIND")]
+    weights: Option<WeightsKind>,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -40,14 +47,14 @@ pub struct Inspect {
 enum Found {
     Model {
         info: Box<Info>,
-        weights: BTreeMap<String, Weights>,
+        weights: BTreeMap<String, weights::Report>,
     },
     Run {
         config: Value,
         checkpoints: Vec<String>,
         last_metrics: Value,
     },
-    Safetensors(Weights),
+    Weights(Box<weights::Report>),
     Picture {
         width: usize,
         height: usize,
@@ -64,24 +71,6 @@ enum Found {
     },
 }
 
-/// A safetensors file.
-#[derive(Debug, Serialize)]
-struct Weights {
-    architecture: &'static str,
-    parameters: usize,
-    bytes: u64,
-    sha256: String,
-    metadata: BTreeMap<String, String>,
-    tensors: Vec<TensorLine>,
-}
-
-#[derive(Debug, Serialize)]
-struct TensorLine {
-    name: String,
-    dtype: String,
-    shape: Vec<usize>,
-}
-
 #[derive(Serialize)]
 struct Report<'a> {
     schema: &'static str,
@@ -94,8 +83,17 @@ impl Inspect {
     ///
     /// # Errors
     /// When the path does not exist, is of no known kind, or is broken.
-    pub fn run(self, _: &Global) -> Result<()> {
-        let found = look(&self.path)?;
+    pub fn run(self, global: &Global) -> Result<()> {
+        let path = hub::locate(&self.path)?;
+        let which = self.weights.map(Which::from);
+        let mut found = look(&path, which)?;
+        match &mut found {
+            Found::Weights(weights) if self.check => {
+                weights.check(&path, which, &global.device.open()?, global.quiet)?;
+            }
+            _ if self.check => bail!("{}: --check is for weights", path.display()),
+            _ => {}
+        }
         match self.json {
             true => output::json(&Report {
                 schema: "tessera.inspect/v1",
@@ -106,10 +104,10 @@ impl Inspect {
     }
 }
 
-fn look(path: &Path) -> Result<Found> {
+fn look(path: &Path, which: Option<Which>) -> Result<Found> {
     ensure!(path.exists(), "{}: no such file or folder", path.display());
     if path.is_dir() {
-        return look_into(path);
+        return look_into(path, which);
     }
     let mut start = [0; 16];
     let mut file =
@@ -120,35 +118,31 @@ fn look(path: &Path) -> Result<Found> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match &start[..length] {
         [0x89, b'P', b'N', b'G', ..] => picture(path),
-        // The length of a header that begins right after it.
-        [_, _, _, _, _, 0, 0, 0, b'{', ..] => Ok(Found::Safetensors(weights(path)?)),
-        _ if name.ends_with(".safetensors") => Ok(Found::Safetensors(weights(path)?)),
         _ if name == MANIFEST => look_into(
             path.parent()
                 .filter(|folder| *folder != Path::new(""))
                 .unwrap_or(Path::new(".")),
+            which,
         ),
-        [b'{', ..] => Ok(Found::Calibration {
+        [b'{', ..] if !name.ends_with(".index.json") => Ok(Found::Calibration {
             calibration: Box::new(Calibration::load(path)?),
         }),
-        _ => bail!(
-            "{}: expected a PNG, a safetensors file, a calibration or a manifest of tokens, found none of them",
-            path.display()
-        ),
+        _ => Ok(Found::Weights(Box::new(weights::Report::of(path, which)?))),
     }
 }
 
-fn look_into(folder: &Path) -> Result<Found> {
+fn look_into(folder: &Path, which: Option<Which>) -> Result<Found> {
     let has = |name: &str| folder.join(name).exists();
-    if has("model.json") {
-        let files = [
-            "model.safetensors",
-            "vae/model.safetensors",
-            "judge/model.safetensors",
-        ];
-        let there = files.into_iter().filter(|file| has(file));
-        let weights = there
-            .map(|file| Ok((file.to_owned(), weights(&folder.join(file))?)))
+    if has(INFO_FILE) {
+        let parts = ["", "vae", "judge"].into_iter().filter(|part| part.is_empty() || has(part));
+        let weights = parts
+            .map(|part| {
+                let folder = folder.join(part);
+                let report = weights::Report::of(&folder, which)?;
+                let name = weights_in(&folder).unwrap_or(folder);
+                let name = name.file_name().unwrap_or_default().to_string_lossy();
+                Ok((Path::new(part).join(&*name).display().to_string(), report))
+            })
             .collect::<Result<_>>()?;
         return Ok(Found::Model {
             info: Box::new(read_info(folder)?),
@@ -163,13 +157,11 @@ fn look_into(folder: &Path) -> Result<Found> {
     if has("checkpoint") && has("config.json") {
         return run(folder);
     }
-    if has("model.safetensors") {
-        return Ok(Found::Safetensors(weights(
-            &folder.join("model.safetensors"),
-        )?));
+    if weights_in(folder).is_some() {
+        return Ok(Found::Weights(Box::new(weights::Report::of(folder, which)?)));
     }
     bail!(
-        "{}: expected model.json (a model), {MANIFEST} (tokens), checkpoint/ and config.json (a run) or model.safetensors, found none of them",
+        "{}: expected {INFO_FILE} (a model), {MANIFEST} (tokens), checkpoint/ and config.json (a run) or weights, found none of them",
         folder.display()
     )
 }
@@ -197,85 +189,6 @@ fn run(folder: &Path) -> Result<Found> {
             .collect(),
         last_metrics,
     })
-}
-
-/// The header of a safetensors file; the tensors stay on disk.
-fn weights(path: &Path) -> Result<Weights> {
-    let broken = || format!("{}: broken safetensors", path.display());
-    let mut file =
-        std::fs::File::open(path).with_context(|| format!("{}: cannot read", path.display()))?;
-    let bytes = file.metadata().with_context(broken)?.len();
-    let mut length = [0; 8];
-    file.read_exact(&mut length).with_context(broken)?;
-    let length = u64::from_le_bytes(length);
-    ensure!(
-        length <= bytes.saturating_sub(8),
-        "{}: its header claims {length} bytes of {bytes}",
-        broken()
-    );
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).with_context(broken)?;
-    let header: Metadata = serde_json::from_slice(&header).with_context(broken)?;
-    let (expected, found) = (header.data_len() as u64, bytes - 8 - length);
-    ensure!(
-        expected == found,
-        "{}: expected {expected} bytes of tensors, found {found}",
-        broken()
-    );
-    let mut tensors: Vec<_> = header
-        .tensors()
-        .into_iter()
-        .map(|(name, info)| TensorLine {
-            name,
-            dtype: format!("{:?}", info.dtype),
-            shape: info.shape.clone(),
-        })
-        .collect();
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Weights {
-        architecture: architecture(&tensors),
-        parameters: tensors
-            .iter()
-            .map(|tensor| tensor.shape.iter().product::<usize>())
-            .sum(),
-        bytes,
-        sha256: sha256_of_file(path)?,
-        metadata: header
-            .metadata()
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
-        tensors,
-    })
-}
-
-/// What the names of the tensors give away.
-fn architecture(tensors: &[TensorLine]) -> &'static str {
-    let has = |name: &str| tensors.iter().any(|tensor| tensor.name == name);
-    let kinds = [
-        (
-            ["model.", "exp_avg."]
-                .iter()
-                .all(|prefix| tensors.iter().any(|tensor| tensor.name.starts_with(prefix))),
-            "checkpoint of a run",
-        ),
-        (
-            has("quant_conv.weight") && has("decoder.conv_in.weight"),
-            "kl-vae",
-        ),
-        (has("fake_latent") && has("mask_token"), "gen-ar"),
-        (
-            has("conv_in.weight") && has("project.weight") && has("head.weight"),
-            "judge",
-        ),
-        (has("moments") && has("labels"), "cached latents"),
-        (has("ids"), "tokens"),
-    ];
-    kinds
-        .into_iter()
-        .find(|kind| kind.0)
-        .map_or("unknown", |kind| kind.1)
 }
 
 fn picture(path: &Path) -> Result<Found> {
@@ -323,19 +236,11 @@ fn describe(found: &Found) -> Vec<String> {
                     serde_json::to_string(sampling).unwrap_or_default()
                 ),
             ];
-            lines.extend(weights.iter().map(
-                |(
-                    file,
-                    Weights {
-                        architecture,
-                        parameters,
-                        sha256,
-                        ..
-                    },
-                )| {
-                    format!("{file}: {architecture}, {parameters} parameters, sha256 {sha256}")
-                },
-            ));
+            lines.extend(
+                weights
+                    .iter()
+                    .map(|(file, weights)| format!("{file}: {}, sha256 {}", weights.summary(), weights.sha256)),
+            );
             lines
         }
         Found::Run {
@@ -351,7 +256,7 @@ fn describe(found: &Found) -> Vec<String> {
             format!("last metrics: {last_metrics}"),
             format!("config: {config:#}"),
         ],
-        Found::Safetensors(weights) => describe_weights(weights),
+        Found::Weights(weights) => weights.describe(),
         Found::Picture {
             width,
             height,
@@ -389,29 +294,4 @@ fn describe(found: &Found) -> Vec<String> {
             ]
         }
     }
-}
-
-fn describe_weights(weights: &Weights) -> Vec<String> {
-    let Weights {
-        architecture,
-        parameters,
-        bytes,
-        sha256,
-        metadata,
-        tensors,
-    } = weights;
-    let mut lines = vec![
-        format!(
-            "{architecture}: {} tensors, {parameters} parameters, {bytes} bytes",
-            tensors.len()
-        ),
-        format!("sha256 {sha256}"),
-    ];
-    lines.extend(metadata.iter().map(|(key, text)| format!("{key}: {text}")));
-    lines.extend(
-        tensors
-            .iter()
-            .map(|TensorLine { name, dtype, shape }| format!("  {name}  {dtype} {shape:?}")),
-    );
-    lines
 }

@@ -2,9 +2,11 @@
 
 pub mod calibrate;
 pub mod classes;
+pub mod convert;
 pub mod doctor;
 pub mod eval;
 pub mod generate;
+pub mod init;
 pub mod inspect;
 pub mod reconstruct;
 pub mod tokenize;
@@ -36,6 +38,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Decode(command) => command.run(&cli.global),
         Command::Calibrate(command) => command.run(&cli.global),
         Command::Inspect(command) => command.run(&cli.global),
+        Command::Convert(command) => command.run(&cli.global),
+        Command::Init(command) => command.run(&cli.global),
         Command::Classes(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
     }

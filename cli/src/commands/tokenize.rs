@@ -211,7 +211,7 @@ impl Tokenize {
             img_size: tokenizer.img_size,
             picture_size: tokenizer.picture_size,
             grid: tokenizer.grid(),
-            dimensions: tokenizer.vae.config().z_channels,
+            dimensions: tokenizer.vae.latent_channels(),
             class_names: pictures.class_names().to_vec(),
             shards: writer.shards,
             pictures: writer.names,

@@ -171,8 +171,8 @@ impl TrainAr {
             quantizer: quantizer.clone(),
             judge: None,
             info,
-            vae,
-            calibration,
+            vae: Box::new(vae),
+            calibration: Some(calibration),
             device,
         };
         let progress = Progress::new("train ar", "steps", plan.total_steps, global.quiet);

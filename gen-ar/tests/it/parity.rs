@@ -43,7 +43,7 @@ fn cases(device: &Device) -> Vec<Case> {
         let released = Weights::read_model(&pth, None).unwrap();
         config.save(folder.path()).unwrap();
         released
-            .write_shards(folder.path(), &BTreeMap::new(), None, 1 << 20, |_| ())
+            .write_shards(folder.path(), &BTreeMap::new(), None, 1 << 20, || ())
             .unwrap();
         for (format, model) in [
             ("pth", GenAr::from_weights(&config, released, device)),

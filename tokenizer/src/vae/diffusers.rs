@@ -119,7 +119,7 @@ fn reference_name(name: &str, levels: usize) -> String {
     // The decoder's blocks are counted from the lowest resolution, the reference's levels from the full one.
     let level = |block: &str| {
         let block: Option<usize> = block.parse().ok();
-        block.and_then(|block| (levels.checked_sub(block + 1)))
+        block.and_then(|block| levels.checked_sub(block + 1))
     };
     let (place, rest) = match parts[..] {
         [half, "down_blocks", i, "resnets", j, ref rest @ ..] => (format!("{half}.down.{i}.block.{j}"), rest),

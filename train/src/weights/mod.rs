@@ -223,7 +223,7 @@ impl Weights {
     }
 
     /// Writes `model.safetensors` into a folder, in shards where the tensors take more than `shard_bytes`. `None` for
-    /// the type keeps that of every tensor. `done` is told the bytes written after each file.
+    /// the type keeps that of every tensor. `done` is called after each.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -233,7 +233,7 @@ impl Weights {
         metadata: &BTreeMap<String, String>,
         dtype: Option<WeightDtype>,
         shard_bytes: u64,
-        done: impl FnMut(u64),
+        done: impl FnMut(),
     ) -> Result<Shards> {
         let entries = self.entries(dtype);
         Ok(write_shards(

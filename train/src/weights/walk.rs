@@ -140,7 +140,7 @@ impl Weights {
                 param.transform_for_load(value, id)
             }
         }
-        self.check(&shapes(&module))?;
+        self.fits(&module)?;
         let mut write = Write {
             path: NamePath::default(),
             weights: self,
@@ -153,6 +153,14 @@ impl Weights {
         };
         let module = module.map(&mut write);
         write.fault.map_or(Ok(module), Err)
+    }
+
+    /// Whether these are all the weights of a module, and no others; reads none.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`].
+    pub fn fits<M: Module>(&self, module: &M) -> Result<()> {
+        self.check(&shapes(module))
     }
 
     fn check(&self, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {

@@ -1,0 +1,284 @@
+//! `tessera convert`: weights of any format to safetensors with a config beside them.
+
+use crate::args::{Dtype, Global, WeightsKind};
+use crate::bundle::Info;
+use crate::progress::Progress;
+use crate::tokenizer::base_name;
+use crate::{hub, output};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tessera_gen_ar::{BUFFERS, CONFIG_FILE, GenArConfig};
+use tessera_tokenizer::open_tokenizer;
+use tessera_train::{Checkpoint, WeightDtype, Weights, Which};
+
+/// A megabyte, as file sizes are given.
+const MEGA: u64 = 1_000_000;
+
+/// Convert weights (PyTorch's .pth, .pt and .ckpt, safetensors whole or in shards, diffusers' folders) to safetensors.
+///
+/// Writes model.safetensors and, where the weights say what they are of, config.json. A generator with --vae becomes a
+/// whole model folder, for `generate -m`. Of a training checkpoint the averaged weights are taken if there are any.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  \
+    tessera convert checkpoint-last.pth --vae kl16.ckpt -o tokenbridge-l\n  \
+    tessera convert kl16.ckpt -o kl16\n  \
+    tessera convert checkpoint-last.pth --weights raw --dtype bf16 --shard 1GB -o raw\n  \
+    tessera convert stabilityai/sd-vae-ft-mse -o vae")]
+pub struct Convert {
+    /// A file, a folder, or org/name in the hub's cache.
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Folder for the result.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// The tokenizer of a generator: makes a whole model folder.
+    #[arg(long, value_name = "PATH")]
+    vae: Option<PathBuf>,
+    /// Which weights of a training checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, value_name = "KIND")]
+    weights: Option<WeightsKind>,
+    /// The same as --weights ema: fail if there is no average.
+    #[arg(long, conflicts_with = "weights")]
+    ema: bool,
+    /// How to store the weights; as they are unless given.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    dtype: Option<Dtype>,
+    /// Split into files of at most this size, such as 2GB or 500MB, with an index.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    shard: Option<u64>,
+    /// The sizes of a generator whose number of heads its shapes do not tell.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: &'static str,
+    architecture: Option<&'static str>,
+    format: String,
+    weights: Option<&'static str>,
+    left_out: BTreeMap<String, usize>,
+    tensors: usize,
+    total_size: u64,
+    files: Vec<String>,
+}
+
+impl Convert {
+    /// Reads, names and writes.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an output folder that is in use, weights that do not fit what they are of.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let input = hub::locate(&self.input)?;
+        let which = match self.ema {
+            true => Some(Which::Ema),
+            false => self.weights.map(Which::from),
+        };
+        output::folder(&self.output, self.overwrite)?;
+        let report = match is_half(&input) {
+            true => self.tokenizer(&input, which, None, global)?,
+            false => {
+                let checkpoint = Checkpoint::open(&input)?;
+                let names = checkpoint.state_dict(which)?;
+                match tessera_checkpoint::guess(names.tensors.keys().map(String::as_str)) {
+                    Some("TokenBridge generator") => self.generator(&input, which, global)?,
+                    Some(
+                        what @ ("KL-VAE" | "AutoencoderKL (diffusers)" | "AutoencoderTiny (diffusers)"
+                        | "tiny autoencoder" | "encoder of a tiny autoencoder"
+                        | "decoder of a tiny autoencoder"),
+                    ) => self.tokenizer(&input, which, Some(what), global)?,
+                    guess => self.plain(&input, which, guess, global)?,
+                }
+            }
+        };
+        match self.json {
+            true => output::json(&report),
+            false => output::text(report.describe(&self.output)),
+        }
+    }
+
+    /// A generator: its names stay, its config is read, given, or told by the shapes.
+    fn generator(&self, input: &Path, which: Option<Which>, global: &Global) -> Result<Report> {
+        let weights = Weights::read_model(input, which)?;
+        let beside = match input.is_dir() {
+            true => input.into(),
+            false => input.parent().unwrap_or(Path::new("")).to_path_buf(),
+        };
+        let config = match (&self.config, beside.join(CONFIG_FILE).is_file()) {
+            (Some(file), _) => {
+                let json = std::fs::read(file).with_context(|| format!("{}: cannot read", file.display()))?;
+                serde_json::from_slice(&json)
+                    .with_context(|| format!("{}: not a generator's config", file.display()))?
+            }
+            (None, true) => GenArConfig::load(&beside)?,
+            (None, false) => GenArConfig::infer(&weights).with_context(|| input.display().to_string())?,
+        };
+        config.validate()?;
+        let mut parameters = weights.clone();
+        for buffer in &BUFFERS[1..] {
+            parameters.take(buffer);
+        }
+        parameters.fits(&config.init(&vec![0.0; config.levels], 0, &global.device.open()?))?;
+        let report = self.write(&weights, input, which, Some("TokenBridge generator"), global)?;
+        config.save(&self.output)?;
+        if let Some(vae) = &self.vae {
+            let opened = open_tokenizer(hub::locate(vae)?, None, &global.device.open()?)?;
+            let info = Info::of_released(&base_name(&self.output), &config, &opened);
+            let dtype = self.dtype.map_or(WeightDtype::F32, WeightDtype::from);
+            opened.tokenizer.save_dir(&self.output.join("vae"), dtype)?;
+            info.save(&self.output)?;
+        }
+        Ok(report)
+    }
+
+    /// A tokenizer: loaded, which checks it and translates its names, and saved.
+    fn tokenizer(&self, input: &Path, which: Option<Which>, what: Option<&'static str>, global: &Global) -> Result<Report> {
+        if self.vae.is_some() {
+            bail!("{}: is a tokenizer itself; --vae goes with a generator", input.display());
+        }
+        let opened = open_tokenizer(input, which, &global.device.open()?)?;
+        let aside = tempfile::tempdir_in(&self.output).context("cannot make a temporary folder")?;
+        opened.tokenizer.save_dir(aside.path(), WeightDtype::F32)?;
+        let weights = Weights::read(aside.path())?;
+        let what = what.unwrap_or("tiny autoencoder");
+        let dtype = self.dtype.map_or_else(|| stored(&opened.files), |dtype| Ok(dtype.into()))?;
+        let report = self.write_as(&weights, &opened.files[0], which, Some(what), Some(dtype), global)?;
+        std::fs::rename(aside.path().join(CONFIG_FILE), self.output.join(CONFIG_FILE))
+            .with_context(|| format!("{}: cannot write", self.output.join(CONFIG_FILE).display()))?;
+        Ok(report)
+    }
+
+    /// What is not known here keeps its names and gets no config.
+    fn plain(&self, input: &Path, which: Option<Which>, guess: Option<&'static str>, global: &Global) -> Result<Report> {
+        if !global.quiet {
+            let what = guess.unwrap_or("model that is not known here");
+            eprintln!("note: {}: a {what}; it keeps its names and gets no config.json", input.display());
+        }
+        self.write(&Weights::read_model(input, which)?, input, which, guess, global)
+    }
+
+    fn write(&self, weights: &Weights, input: &Path, which: Option<Which>, what: Option<&'static str>, global: &Global) -> Result<Report> {
+        self.write_as(weights, input, which, what, self.dtype.map(WeightDtype::from), global)
+    }
+
+    fn write_as(
+        &self,
+        weights: &Weights,
+        input: &Path,
+        which: Option<Which>,
+        what: Option<&'static str>,
+        dtype: Option<WeightDtype>,
+        global: &Global,
+    ) -> Result<Report> {
+        let checkpoint = Checkpoint::open(input)?;
+        let found = checkpoint.state_dict(which)?;
+        let mut progress = Progress::new("convert", "tensors", weights.len() as u64, global.quiet);
+        let mut done = 0;
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        let shards = weights.write_shards(
+            &self.output,
+            &metadata,
+            dtype,
+            self.shard.unwrap_or(u64::MAX),
+            || {
+                done += 1;
+                progress.set(done, "");
+            },
+        )?;
+        progress.finish();
+        Ok(Report {
+            schema: "tessera.convert/v1",
+            architecture: what,
+            format: checkpoint.format.to_string(),
+            weights: found.which.map(|which| match which {
+                Which::Ema => "ema",
+                Which::Raw => "raw",
+            }),
+            left_out: found.left_out,
+            tensors: weights.len(),
+            total_size: shards.total_size,
+            files: shards.files,
+        })
+    }
+}
+
+impl Report {
+    fn describe(&self, folder: &Path) -> String {
+        let weights = self.weights.map_or(String::new(), |which| format!(", {which} weights"));
+        let mut text = format!(
+            "{} from {}{weights}: {} tensors, {:.1} MB in {}",
+            self.architecture.unwrap_or("unknown model"),
+            self.format,
+            self.tensors,
+            self.total_size as f64 / MEGA as f64,
+            match &self.files[..] {
+                [file] => folder.join(file).display().to_string(),
+                files => format!("{} files in {}", files.len(), folder.display()),
+            }
+        );
+        if !self.left_out.is_empty() {
+            let parts: Vec<_> = self.left_out.iter().map(|(part, count)| format!("{part} ({count} tensors)")).collect();
+            text += &format!("\nleft out: {}", parts.join(", "));
+        }
+        text
+    }
+}
+
+/// Whether the path stands for a tokenizer in two files, and names neither a file nor a folder itself.
+fn is_half(input: &Path) -> bool {
+    !input.exists()
+}
+
+/// 16 bits if all of a file's tensors are stored so, else 32.
+fn stored(files: &[PathBuf]) -> Result<WeightDtype> {
+    let mut dtypes = Vec::new();
+    for file in files {
+        dtypes.extend(Checkpoint::open(file)?.tensors.values().map(|tensor| tensor.dtype()));
+    }
+    let all = |dtype| dtypes.iter().all(|found| *found == dtype);
+    Ok(match () {
+        () if all(tessera_checkpoint::Dtype::F16) => WeightDtype::F16,
+        () if all(tessera_checkpoint::Dtype::BF16) => WeightDtype::BF16,
+        () => WeightDtype::F32,
+    })
+}
+
+/// A size such as `2GB`, `500MB` or `1000000`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let upper = text.trim().to_uppercase();
+    let units = [("GB", 1000 * MEGA), ("MB", MEGA), ("KB", 1000), ("B", 1), ("", 1)];
+    let (digits, unit) = units
+        .iter()
+        .find_map(|(ending, unit)| Some((upper.strip_suffix(ending)?, unit)))
+        .expect("everything ends with nothing");
+    let number: Option<f64> = digits.trim().parse().ok();
+    match number.map(|number| number * *unit as f64) {
+        Some(size) if size >= 1.0 && size.is_finite() => Ok(size as u64),
+        _ => Err("expected a size such as 2GB or 500MB".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        for (text, size) in [("2GB", 2_000_000_000), ("1.5 mb", 1_500_000), ("10", 10), ("7kB", 7000)] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for text in ["", "GB", "-1GB", "0", "two"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+}

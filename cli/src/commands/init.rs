@@ -1,0 +1,90 @@
+//! `tessera init`: an architecture of the field with random weights.
+
+use crate::args::{Dtype, Global};
+use crate::output;
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use tessera_gen_ar::GenArConfig;
+use tessera_quantize::{Quantizer, QuantizerConfig};
+use tessera_tokenizer::{KlVaeConfig, TinyAutoencoderConfig};
+
+/// Write an architecture with random weights, initialised as its authors do: to measure, or to train from.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  tessera init --arch tokenbridge-l -o tokenbridge-l && tessera inspect tokenbridge-l")]
+pub struct Init {
+    /// What to write.
+    #[arg(short, long, value_enum, value_name = "NAME")]
+    arch: Arch,
+    /// Folder for config.json and model.safetensors.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Decides the weights.
+    #[arg(short, long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// How to store the weights.
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
+    dtype: Dtype,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// The architectures with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    /// TokenBridge-B: 218 M parameters, 256 px, 6 bits, 1000 classes.
+    TokenbridgeB,
+    /// TokenBridge-L: 487 M parameters.
+    TokenbridgeL,
+    /// TokenBridge-H: 910 M parameters.
+    TokenbridgeH,
+    /// KL-16, the VAE that TokenBridge quantises: 66 M parameters.
+    Kl16,
+    /// The tiny autoencoder of Stable Diffusion 1, 2 and XL: 4 channels.
+    Taesd,
+    /// That of Stable Diffusion 3: 16 channels.
+    Taesd3,
+    /// That of FLUX.1: 16 channels.
+    Taef1,
+    /// That of FLUX.2: 32 channels.
+    Taef2,
+}
+
+impl Init {
+    /// Draws and writes.
+    ///
+    /// # Errors
+    /// An output folder that is in use, a file that cannot be written.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let device = global.device.open()?;
+        output::folder(&self.output, self.overwrite)?;
+        let (folder, dtype, seed) = (&self.output, self.dtype.into(), self.seed);
+        let generator = |config: GenArConfig| -> Result<usize> {
+            let quantizer = Quantizer::new(QuantizerConfig::tokenbridge())?;
+            let model = config.init(quantizer.values(), seed, &device);
+            model.save_dir(folder, dtype)?;
+            Ok(model.num_trainable())
+        };
+        let tiny = |config: TinyAutoencoderConfig| -> Result<usize> {
+            let model = config.init(seed, &device)?;
+            model.save_dir(folder, dtype)?;
+            Ok(burn::module::Module::num_params(&model))
+        };
+        let parameters = match self.arch {
+            Arch::TokenbridgeB => generator(GenArConfig::tokenbridge_b())?,
+            Arch::TokenbridgeL => generator(GenArConfig::tokenbridge_l())?,
+            Arch::TokenbridgeH => generator(GenArConfig::tokenbridge_h())?,
+            Arch::Kl16 => {
+                let model = KlVaeConfig::kl16().init(seed, &device)?;
+                model.save_dir(folder, dtype)?;
+                burn::module::Module::num_params(&model)
+            }
+            Arch::Taesd => tiny(TinyAutoencoderConfig::taesd())?,
+            Arch::Taesd3 => tiny(TinyAutoencoderConfig::taesd3())?,
+            Arch::Taef1 => tiny(TinyAutoencoderConfig::taef1())?,
+            Arch::Taef2 => tiny(TinyAutoencoderConfig::taef2())?,
+        };
+        output::text(format!("{parameters} parameters in {}", folder.display()))
+    }
+}
