@@ -112,6 +112,7 @@ impl Directory {
                 .get(*at..)
                 .and_then(|end| Fields(end).skip(END_BYTES as usize - 2)?.u16());
             tail[*at..].starts_with(END)
+                && comment.is_some()
                 && comment.map(usize::from) == tail.len().checked_sub(at + END_BYTES as usize)
         };
         let at = (0..tail.len()).rev().find(ends_there);
