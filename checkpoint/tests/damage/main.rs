@@ -49,7 +49,11 @@ fn read(path: &Path, expected: &[make::Tensor]) -> Result<(), Error> {
         let same = expected.iter().any(|(expected, shape, numbers)| {
             expected == name && shape == tensor.shape() && *numbers == values
         });
-        assert!(same, "{}: `{name}` was read, but not what was written", path.display());
+        assert!(
+            same,
+            "{}: `{name}` was read, but not what was written",
+            path.display()
+        );
     }
     assert_eq!(found.tensors.len(), expected.len(), "{}", path.display());
     Ok(())
@@ -65,7 +69,11 @@ fn fifty_damaged_files_are_refused_by_name_within_twice_their_size() {
     let archive = zip(&state_dict(&values), &values);
     let old = legacy(&state_dict(&values), &values);
     let mut cases: Vec<(String, Vec<u8>)> = Vec::new();
-    for (name, good) in [("w.safetensors", &whole), ("w.pth", &archive), ("w.pt", &old)] {
+    for (name, good) in [
+        ("w.safetensors", &whole),
+        ("w.pth", &archive),
+        ("w.pt", &old),
+    ] {
         let path = folder.path().join(name);
         std::fs::write(&path, good).unwrap();
         read(&path, &values).unwrap();
@@ -78,8 +86,34 @@ fn fifty_damaged_files_are_refused_by_name_within_twice_their_size() {
     // Bits of headers and of data. The old format has no checksums, so only its structure can be damaged to be seen.
     let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
     let places: [(&str, &Vec<u8>, Vec<usize>); 3] = [
-        ("w.safetensors", &whole, vec![0, 9, 40, header / 2, header, 8 + header, 20_000, whole.len() - 1]),
-        ("w.pth", &archive, vec![0, 60, 120, 200, 5_000, archive.len() / 2, archive.len() - 90, archive.len() - 8]),
+        (
+            "w.safetensors",
+            &whole,
+            vec![
+                0,
+                9,
+                40,
+                header / 2,
+                header,
+                8 + header,
+                20_000,
+                whole.len() - 1,
+            ],
+        ),
+        (
+            "w.pth",
+            &archive,
+            vec![
+                0,
+                60,
+                120,
+                200,
+                5_000,
+                archive.len() / 2,
+                archive.len() - 90,
+                archive.len() - 8,
+            ],
+        ),
         ("w.pt", &old, vec![0, 4, 20]),
     ];
     for (name, good, places) in places {
@@ -91,36 +125,101 @@ fn fifty_damaged_files_are_refused_by_name_within_twice_their_size() {
     }
     // Types and lengths that cannot be.
     let replaced = |from: &str, to: &str| {
-        let at = whole.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        let at = whole
+            .windows(from.len())
+            .position(|window| window == from.as_bytes())
+            .unwrap();
         [&whole[..at], to.as_bytes(), &whole[at + from.len()..]].concat()
     };
     cases.push(("half.safetensors".into(), replaced("\"F32\"", "\"F16\"")));
-    cases.push(("integers.safetensors".into(), replaced("\"F32\"", "\"I32\"")));
+    cases.push((
+        "integers.safetensors".into(),
+        replaced("\"F32\"", "\"I32\""),
+    ));
     cases.push(("other.safetensors".into(), replaced("\"F32\"", "\"X32\"")));
-    cases.push(("shape.safetensors".into(), replaced("[10000,4]", "[4,10000]")));
-    for (name, length) in [("endless", u64::MAX), ("long", 1 << 40), ("longer", whole.len() as u64)] {
-        cases.push((format!("{name}.safetensors"), [&length.to_le_bytes(), &whole[8..]].concat()));
+    cases.push((
+        "shape.safetensors".into(),
+        replaced("[10000,4]", "[4,10000]"),
+    ));
+    for (name, length) in [
+        ("endless", u64::MAX),
+        ("long", 1 << 40),
+        ("longer", whole.len() as u64),
+    ] {
+        cases.push((
+            format!("{name}.safetensors"),
+            [&length.to_le_bytes(), &whole[8..]].concat(),
+        ));
     }
     let huge = |stored, size: &[usize], stride: &[usize]| {
-        Pickle::new().raw(b"}(").text("w").tensor("1", stored, 0, size, stride).raw(b"u").stop()
+        Pickle::new()
+            .raw(b"}(")
+            .text("w")
+            .tensor("1", stored, 0, size, stride)
+            .raw(b"u")
+            .stop()
     };
-    cases.push(("expanded.pth".into(), zip(&huge(40_000, &[40_000, 40_000], &[0, 1]), &values)));
-    cases.push(("beyond.pth".into(), zip(&huge(40_000, &[40_000], &[2]), &values)));
-    cases.push(("declared.pth".into(), zip(&huge(2_000_000_000, &[40_000], &[1]), &values)));
-    cases.push(("declared.pt".into(), legacy(&huge(2_000_000_000, &[40_000], &[1]), &values)));
+    cases.push((
+        "expanded.pth".into(),
+        zip(&huge(40_000, &[40_000, 40_000], &[0, 1]), &values),
+    ));
+    cases.push((
+        "beyond.pth".into(),
+        zip(&huge(40_000, &[40_000], &[2]), &values),
+    ));
+    cases.push((
+        "declared.pth".into(),
+        zip(&huge(2_000_000_000, &[40_000], &[1]), &values),
+    ));
+    cases.push((
+        "declared.pt".into(),
+        legacy(&huge(2_000_000_000, &[40_000], &[1]), &values),
+    ));
     // Pickles that want more than data.
     let hostile = |module, name| {
-        Pickle::new().global(module, name).raw(b"(").text("true").raw(b"tR").stop()
+        Pickle::new()
+            .global(module, name)
+            .raw(b"(")
+            .text("true")
+            .raw(b"tR")
+            .stop()
     };
     cases.push(("system.pth".into(), zip(&hostile("os", "system"), &values)));
-    cases.push(("eval.pt".into(), legacy(&hostile("builtins", "eval"), &values)));
-    cases.push(("nested.pth".into(), zip(&[0x80, 2].into_iter().chain([b'('; 200_000]).collect::<Vec<_>>(), &values)));
-    cases.push(("dicts.pth".into(), zip(&[0x80, 2].into_iter().chain([b'}'; 200_000]).collect::<Vec<_>>(), &values)));
-    cases.push(("memo.pth".into(), zip(&Pickle::new().raw(b"Nr\xff\xff\xff\xff").stop(), &values)));
+    cases.push((
+        "eval.pt".into(),
+        legacy(&hostile("builtins", "eval"), &values),
+    ));
+    cases.push((
+        "nested.pth".into(),
+        zip(
+            &[0x80, 2]
+                .into_iter()
+                .chain([b'('; 200_000])
+                .collect::<Vec<_>>(),
+            &values,
+        ),
+    ));
+    cases.push((
+        "dicts.pth".into(),
+        zip(
+            &[0x80, 2]
+                .into_iter()
+                .chain([b'}'; 200_000])
+                .collect::<Vec<_>>(),
+            &values,
+        ),
+    ));
+    cases.push((
+        "memo.pth".into(),
+        zip(&Pickle::new().raw(b"Nr\xff\xff\xff\xff").stop(), &values),
+    ));
     // None of the formats.
     cases.push(("empty.safetensors".into(), Vec::new()));
     cases.push(("empty.pth".into(), Vec::new()));
-    cases.push(("page.pth".into(), b"<!DOCTYPE html><html>not found</html>".to_vec()));
+    cases.push((
+        "page.pth".into(),
+        b"<!DOCTYPE html><html>not found</html>".to_vec(),
+    ));
     println!("{} files, and a folder", cases.len());
     assert!(cases.len() >= 50);
 
@@ -134,15 +233,25 @@ fn fifty_damaged_files_are_refused_by_name_within_twice_their_size() {
         PEAK.store(before, Ordering::Relaxed);
         let error = read(&path, &values).expect_err(&name);
         let peak = PEAK.load(Ordering::Relaxed) - before;
-        let (text, source) = (error.to_string(), std::error::Error::source(&error).map(ToString::to_string));
-        println!("{name} ({length} bytes, {peak} allocated): {text}{}", source.map_or(String::new(), |s| format!(": {s}")));
+        let (text, source) = (
+            error.to_string(),
+            std::error::Error::source(&error).map(ToString::to_string),
+        );
+        println!(
+            "{name} ({length} bytes, {peak} allocated): {text}{}",
+            source.map_or(String::new(), |s| format!(": {s}"))
+        );
         assert!(text.contains(&name), "{name}: {text}");
-        assert!(peak <= 2 * length + SPARE_BYTES, "{name}: {peak} bytes for {length}");
+        assert!(
+            peak <= 2 * length + SPARE_BYTES,
+            "{name}: {peak} bytes for {length}"
+        );
         if length > SPARE_BYTES {
             largest = largest.max(peak as f64 / length as f64);
         }
     }
     println!("the most memory taken was {largest:.2} of a file's size");
-    let error = Checkpoint::open(folder.path().join("w.safetensors").parent().unwrap()).unwrap_err();
+    let error =
+        Checkpoint::open(folder.path().join("w.safetensors").parent().unwrap()).unwrap_err();
     assert!(error.to_string().contains("without weights"), "{error}");
 }

@@ -1,1 +1,8 @@
 //! Tests of the readers.
+
+#![allow(clippy::unwrap_used)] // allowed in tests, but clippy does not see that helpers here are of tests
+
+mod formats;
+mod fuzz;
+#[path = "../make/mod.rs"]
+mod make;

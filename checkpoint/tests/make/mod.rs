@@ -29,7 +29,10 @@ pub fn safetensors(path: &Path, tensors: &[Tensor]) {
 }
 
 fn little_endian(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 /// Instructions of a pickle.
@@ -48,7 +51,9 @@ impl Pickle {
     }
 
     pub fn text(self, text: &str) -> Self {
-        self.raw(b"X").raw(&(text.len() as u32).to_le_bytes()).raw(text.as_bytes())
+        self.raw(b"X")
+            .raw(&(text.len() as u32).to_le_bytes())
+            .raw(text.as_bytes())
     }
 
     pub fn int(self, value: usize) -> Self {
@@ -68,7 +73,14 @@ impl Pickle {
     }
 
     /// A tensor of f32: `_rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())`.
-    pub fn tensor(self, key: &str, stored: usize, offset: usize, size: &[usize], stride: &[usize]) -> Self {
+    pub fn tensor(
+        self,
+        key: &str,
+        stored: usize,
+        offset: usize,
+        size: &[usize],
+        stride: &[usize],
+    ) -> Self {
         self.global("torch._utils", "_rebuild_tensor_v2")
             .raw(b"((")
             .text("storage")
@@ -98,14 +110,19 @@ pub fn state_dict(tensors: &[Tensor]) -> Vec<u8> {
             [_, columns] => vec![columns, 1],
             _ => vec![1],
         };
-        pickle = pickle.text(name).tensor(&key.to_string(), values.len(), 0, shape, &stride);
+        pickle = pickle
+            .text(name)
+            .tensor(&key.to_string(), values.len(), 0, shape, &stride);
     }
     pickle.raw(b"u").text("epoch").int(7).raw(b"u").stop()
 }
 
 /// An archive of `torch.save` with this pickle and the tensors' storages.
 pub fn zip(pickle: &[u8], tensors: &[Tensor]) -> Vec<u8> {
-    let mut entries = vec![("archive/data.pkl".to_owned(), pickle.to_vec()), ("archive/byteorder".into(), b"little".to_vec())];
+    let mut entries = vec![
+        ("archive/data.pkl".to_owned(), pickle.to_vec()),
+        ("archive/byteorder".into(), b"little".to_vec()),
+    ];
     for (key, (_, _, values)) in tensors.iter().enumerate() {
         entries.push((format!("archive/data/{key}"), little_endian(values)));
     }
@@ -148,9 +165,14 @@ pub fn archive(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
 
 /// A file of PyTorch before 1.6 with this pickle and the tensors' storages.
 pub fn legacy(pickle: &[u8], tensors: &[Tensor]) -> Vec<u8> {
-    let mut bytes = Pickle::new().raw(b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19").stop();
+    let mut bytes = Pickle::new()
+        .raw(b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
+        .stop();
     bytes.extend(Pickle::new().raw(b"M\xe9\x03").stop());
-    let system = Pickle::new().raw(b"}(").text("protocol_version").raw(b"M\xe9\x03");
+    let system = Pickle::new()
+        .raw(b"}(")
+        .text("protocol_version")
+        .raw(b"M\xe9\x03");
     bytes.extend(system.text("little_endian").raw(b"\x88u").stop());
     bytes.extend(pickle);
     let mut keys = Pickle::new().raw(b"](");
