@@ -12,6 +12,7 @@ use crate::data::{download, upload};
 use crate::hub;
 use crate::progress::Progress;
 use crate::tokenizer::base_name;
+use crate::weights::{generator_config, takes_long};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use ndarray::{Array3, ArrayView3, s};
@@ -28,8 +29,6 @@ use tessera_train::{WeightDtype, Weights, Which, write_atomically};
 
 /// The file that makes a folder a model's.
 pub const INFO_FILE: &str = "model.json";
-/// Models of so many tensors take long enough to load to show how far it is.
-const LARGE: usize = 300;
 
 /// `model.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,19 +97,10 @@ impl Info {
 }
 
 /// The generator of a file or folder, with a bar where it takes long.
-fn generator(
-    path: &Path,
-    config: Option<GenArConfig>,
-    source: &Source<'_>,
-    device: &Device,
-) -> Result<GenAr> {
+fn generator(path: &Path, source: &Source<'_>, device: &Device) -> Result<GenAr> {
     let weights = Weights::read_model(path, source.which)?;
-    let config = match config {
-        Some(config) => config,
-        None => GenArConfig::infer(&weights)
-            .with_context(|| weights.file().display().to_string())?,
-    };
-    let quiet = source.quiet || weights.len() < LARGE;
+    let config = generator_config(path, &weights)?;
+    let quiet = source.quiet || !takes_long(&weights);
     let mut progress = Progress::new("load", "tensors", weights.len() as u64, quiet);
     let generator = GenAr::from_weights_with(&config, weights, device, &mut |loaded| {
         progress.set(loaded.tensors as u64, "");
@@ -216,8 +206,7 @@ impl Bundle {
         let judge = folder.join("judge");
         let calibration = folder.join("calibration.json");
         let info = read_info(folder)?;
-        let config = GenArConfig::load(folder)?;
-        let generator = generator(folder, Some(config), source, device)?;
+        let generator = generator(folder, source, device)?;
         let vae = match source.vae {
             Some(vae) => open_tokenizer(hub::locate(vae)?, None, device)?.tokenizer,
             None => load_tokenizer(folder.join("vae"), device)?,
@@ -248,7 +237,7 @@ impl Bundle {
             );
         };
         let opened = open_tokenizer(hub::locate(vae)?, None, device)?;
-        let generator = generator(model, None, source, device)?;
+        let generator = generator(model, source, device)?;
         let info = Info::of_released(&base_name(model), generator.config(), &opened);
         Ok(Self {
             vae: opened.tokenizer,

@@ -24,8 +24,16 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
 
 /// Where the hub's own tools keep what they downloaded.
 fn cache(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    let folder = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || folder("HOME").or_else(|| folder("USERPROFILE")).unwrap_or_default();
+    let folder = |name: &str| {
+        variable(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let home = || {
+        folder("HOME")
+            .or_else(|| folder("USERPROFILE"))
+            .unwrap_or_default()
+    };
     let general = || folder("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
     folder("HF_HUB_CACHE")
         .or_else(|| Some(folder("HF_HOME")?.join("hub")))
@@ -48,7 +56,9 @@ impl Name {
             _ => None,
         };
         let parts: Option<Vec<String>> = path.components().map(normal).collect();
-        let [org, name, file @ ..] = &parts?[..] else { return None };
+        let [org, name, file @ ..] = &parts?[..] else {
+            return None;
+        };
         let (name, revision) = match name.split_once('@') {
             Some((name, revision)) => (name, Some(revision.to_owned())),
             None => (name.as_str(), None),
@@ -58,7 +68,10 @@ impl Name {
             !text.is_empty() && text.chars().all(allowed)
         };
         // A name with a weights file's ending is a path that was mistyped.
-        let is_file = file.is_empty() && [".safetensors", ".pth", ".pt", ".ckpt", ".json"].iter().any(|e| name.ends_with(e));
+        let is_file = file.is_empty()
+            && [".safetensors", ".pth", ".pt", ".ckpt", ".json"]
+                .iter()
+                .any(|e| name.ends_with(e));
         (plain(org) && plain(name) && !is_file).then(|| Self {
             org: org.clone(),
             name: name.into(),
@@ -92,8 +105,14 @@ impl Name {
 
     /// The command that fetches it.
     fn download(&self) -> String {
-        let file = self.file.as_ref().map_or(String::new(), |file| format!(" {}", file.display()));
-        let revision = self.revision.as_ref().map_or(String::new(), |revision| format!(" --revision {revision}"));
+        let file = self
+            .file
+            .as_ref()
+            .map_or(String::new(), |file| format!(" {}", file.display()));
+        let revision = self
+            .revision
+            .as_ref()
+            .map_or(String::new(), |revision| format!(" --revision {revision}"));
         format!("hf download {}/{}{file}{revision}", self.org, self.name)
     }
 }
@@ -114,7 +133,10 @@ mod tests {
         let locate = |name: &str| Name::parse(Path::new(name)).unwrap().locate(cache.path());
         assert_eq!(locate("org/a.model").unwrap(), snapshot);
         assert_eq!(locate("org/a.model@0123abc").unwrap(), snapshot);
-        assert_eq!(locate("org/a.model/vae/kl16.ckpt").unwrap(), snapshot.join("vae/kl16.ckpt"));
+        assert_eq!(
+            locate("org/a.model/vae/kl16.ckpt").unwrap(),
+            snapshot.join("vae/kl16.ckpt")
+        );
         let error = |name: &str| locate(name).unwrap_err().to_string();
         assert!(error("org/other").ends_with("run: hf download org/other"));
         assert!(error("org/a.model/x.pth").ends_with("run: hf download org/a.model x.pth"));
@@ -123,7 +145,14 @@ mod tests {
 
     #[test]
     fn paths_are_no_names() {
-        for path in ["/a/b", "../a/b", "a", "./x.pth", "a b/c", "runs/vae.safetensors"] {
+        for path in [
+            "/a/b",
+            "../a/b",
+            "a",
+            "./x.pth",
+            "a b/c",
+            "runs/vae.safetensors",
+        ] {
             assert_eq!(Name::parse(Path::new(path)), None, "{path}");
         }
     }
@@ -136,9 +165,21 @@ mod tests {
                 Some(OsString::from(value))
             })
         };
-        assert_eq!(with(&[("HOME", "/h")]), Path::new("/h/.cache/huggingface/hub"));
-        assert_eq!(with(&[("HOME", "/h"), ("HF_HOME", "/f")]), Path::new("/f/hub"));
-        assert_eq!(with(&[("HF_HUB_CACHE", "/c"), ("HF_HOME", "/f")]), Path::new("/c"));
-        assert_eq!(with(&[("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
+        assert_eq!(
+            with(&[("HOME", "/h")]),
+            Path::new("/h/.cache/huggingface/hub")
+        );
+        assert_eq!(
+            with(&[("HOME", "/h"), ("HF_HOME", "/f")]),
+            Path::new("/f/hub")
+        );
+        assert_eq!(
+            with(&[("HF_HUB_CACHE", "/c"), ("HF_HOME", "/f")]),
+            Path::new("/c")
+        );
+        assert_eq!(
+            with(&[("XDG_CACHE_HOME", "/x")]),
+            Path::new("/x/huggingface/hub")
+        );
     }
 }

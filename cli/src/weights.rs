@@ -88,7 +88,12 @@ impl Report {
                 Which::Raw => "raw",
                 Which::Ema => "ema",
             }),
-            parameters: found.tensors.iter().filter(is_parameter).map(|(_, tensor)| tensor.elements()).sum(),
+            parameters: found
+                .tensors
+                .iter()
+                .filter(is_parameter)
+                .map(|(_, tensor)| tensor.elements())
+                .sum(),
             bytes: found.tensors.values().map(StoredTensor::length).sum(),
             sha256: sha256_of_file(&checkpoint.file)?,
             checksums: checkpoint.checksums,
@@ -105,25 +110,35 @@ impl Report {
     ///
     /// # Errors
     /// A checksum that is wrong, a number that is not finite, weights that do not fit the model.
-    pub fn check(&mut self, path: &Path, which: Option<Which>, device: &Device, quiet: bool) -> Result<()> {
+    pub fn check(
+        &mut self,
+        path: &Path,
+        which: Option<Which>,
+        device: &Device,
+        quiet: bool,
+    ) -> Result<()> {
         let started = Instant::now();
         let weights = Weights::read_model(path, which)?;
+        let quiet = quiet || !takes_long(&weights);
         let mut progress = Progress::new("check", "tensors", weights.len() as u64, quiet);
         for (done, (name, weight)) in (1..).zip(weights.iter()) {
             let values = weight.values()?;
             // The mask of a generator is infinite where it hides.
-            if let Some(value) = values.iter().find(|value| !value.is_finite() && name != BUFFERS[2]) {
-                bail!("{}: tensor `{name}` holds {value}", weights.file().display());
+            if let Some(value) = values
+                .iter()
+                .find(|value| !value.is_finite() && name != BUFFERS[2])
+            {
+                bail!(
+                    "{}: tensor `{name}` holds {value}",
+                    weights.file().display()
+                );
             }
             progress.set(done, "");
         }
         progress.finish();
         let loaded = match self.architecture {
             "TokenBridge generator" => {
-                let config = match path.join(CONFIG_FILE).is_file() {
-                    true => GenArConfig::load(path)?,
-                    false => GenArConfig::infer(&weights).with_context(|| path.display().to_string())?,
-                };
+                let config = generator_config(path, &weights)?;
                 let mut progress = Progress::new("load", "tensors", weights.len() as u64, quiet);
                 GenAr::from_weights_with(&config, weights, device, &mut |loaded| {
                     progress.set(loaded.tensors as u64, "");
@@ -131,37 +146,80 @@ impl Report {
                 progress.finish();
                 true
             }
-            "KL-VAE" | "AutoencoderKL (diffusers)" | "AutoencoderTiny (diffusers)" | "tiny autoencoder" => {
+            "KL-VAE"
+            | "AutoencoderKL (diffusers)"
+            | "AutoencoderTiny (diffusers)"
+            | "tiny autoencoder" => {
                 open_tokenizer(path, which, device)?;
                 true
             }
             _ => false,
         };
-        self.check = Some(Check { seconds: started.elapsed().as_secs_f64(), peak_mb: peak_mb(), loaded });
+        self.check = Some(Check {
+            seconds: started.elapsed().as_secs_f64(),
+            peak_mb: peak_mb(),
+            loaded,
+        });
         Ok(())
     }
 
     /// The same for a person.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = vec![self.summary()];
-        lines.extend(self.weights.map(|which| format!("weights: {which}, of a training checkpoint")));
+        lines.extend(
+            self.weights
+                .map(|which| format!("weights: {which}, of a training checkpoint")),
+        );
         if !self.left_out.is_empty() {
-            let parts: Vec<_> = self.left_out.iter().map(|(part, count)| format!("{part} ({count} tensors)")).collect();
+            let parts: Vec<_> = self
+                .left_out
+                .iter()
+                .map(|(part, count)| format!("{part} ({count} tensors)"))
+                .collect();
             lines.push(format!("beside them: {}", parts.join(", ")));
         }
-        let dtypes: Vec<_> = self.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+        let dtypes: Vec<_> = self
+            .dtypes
+            .iter()
+            .map(|(dtype, count)| format!("{count} {dtype}"))
+            .collect();
         let checksums = if self.checksums { "with" } else { "without" };
-        lines.push(format!("types: {}, {checksums} checksums", dtypes.join(", ")));
+        lines.push(format!(
+            "types: {}, {checksums} checksums",
+            dtypes.join(", ")
+        ));
         lines.push(format!("sha256 {}", self.sha256));
-        if let Some(Check { seconds, peak_mb, loaded }) = &self.check {
+        if let Some(Check {
+            seconds,
+            peak_mb,
+            loaded,
+        }) = &self.check
+        {
             let done = if *loaded { "read and loaded" } else { "read" };
-            let peak = peak_mb.map_or(String::new(), |mb| format!(", at most {mb:.0} MB of memory"));
-            lines.push(format!("whole: every tensor {done} in {seconds:.1} s{peak}"));
+            let peak = peak_mb.map_or(String::new(), |mb| {
+                format!(", at most {mb:.0} MB of memory")
+            });
+            lines.push(format!(
+                "whole: every tensor {done} in {seconds:.1} s{peak}"
+            ));
         }
         lines.extend((!self.config.is_null()).then(|| format!("config: {}", self.config)));
-        lines.extend(self.metadata.iter().map(|(key, text)| format!("{key}: {text}")));
-        let width = self.tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
-        lines.extend(self.tensors.iter().map(|Tensor { name, dtype, shape }| format!("  {name:width$}  {dtype} {shape:?}")));
+        lines.extend(
+            self.metadata
+                .iter()
+                .map(|(key, text)| format!("{key}: {text}")),
+        );
+        let width = self
+            .tensors
+            .iter()
+            .map(|tensor| tensor.name.len())
+            .max()
+            .unwrap_or(0);
+        lines.extend(
+            self.tensors
+                .iter()
+                .map(|Tensor { name, dtype, shape }| format!("  {name:width$}  {dtype} {shape:?}")),
+        );
         lines
     }
 
@@ -178,17 +236,50 @@ impl Report {
     }
 }
 
+/// The sizes of a generator: from the config beside its weights, else from their shapes.
+///
+/// # Errors
+/// When there is no config and the shapes do not tell, or the config is broken.
+pub fn generator_config(path: &Path, weights: &Weights) -> Result<GenArConfig> {
+    let folder = match path.is_dir() {
+        true => path,
+        false => path.parent().unwrap_or(Path::new("")),
+    };
+    match folder.join(CONFIG_FILE).is_file() {
+        true => Ok(GenArConfig::load(folder)?),
+        false => GenArConfig::infer(weights).with_context(|| weights.file().display().to_string()),
+    }
+}
+
+/// Whether so many tensors take long enough to show how far it is.
+pub fn takes_long(weights: &Weights) -> bool {
+    const LARGE_BYTES: usize = 100_000_000;
+    let elements = weights
+        .iter()
+        .map(|(_, weight)| weight.shape().iter().product::<usize>());
+    elements.sum::<usize>() > LARGE_BYTES / size_of::<f32>()
+}
+
 /// Buffers are no parameters: neither the generator's tables nor counters.
 fn is_parameter((name, tensor): &(&String, &StoredTensor)) -> bool {
-    let float = matches!(tensor.dtype(), Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16);
+    let float = matches!(
+        tensor.dtype(),
+        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16
+    );
     float && !BUFFERS.contains(&name.as_str())
 }
 
 /// The sizes of an architecture of ours, `null` where the shapes do not tell them.
-fn config(architecture: Option<&str>, checkpoint: &Checkpoint, found: &tessera_checkpoint::StateDict) -> Value {
+fn config(
+    architecture: Option<&str>,
+    checkpoint: &Checkpoint,
+    found: &tessera_checkpoint::StateDict,
+) -> Value {
     let weights = Weights::of_state_dict(checkpoint, found.clone());
     let config = match architecture {
-        Some("TokenBridge generator") => GenArConfig::infer(&weights).ok().map(serde_json::to_value),
+        Some("TokenBridge generator") => {
+            GenArConfig::infer(&weights).ok().map(serde_json::to_value)
+        }
         Some("KL-VAE") => KlVaeConfig::infer(&weights).ok().map(serde_json::to_value),
         _ => None,
     };
@@ -198,7 +289,9 @@ fn config(architecture: Option<&str>, checkpoint: &Checkpoint, found: &tessera_c
 /// The most memory that this process ever had, in MB.
 fn peak_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1.024 / 1000.0)
 }

@@ -49,6 +49,15 @@ impl GenAr {
         weights
     }
 
+    /// The shapes of the state dict by name; initialises nothing.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let (levels, dims) = (self.config.levels, self.config.token_embed_dim);
+        let mut shapes = Weights::shapes_of(self);
+        shapes.insert(BOUNDARIES.into(), vec![levels + 1]);
+        shapes.insert(CHANNEL_MASK.into(), vec![dims, dims]);
+        shapes
+    }
+
     /// Writes `config.json` and `model.safetensors` into `dir`, which is made if absent; the weights come last.
     /// A `dtype` of 16 bits halves the file and rounds every weight.
     ///

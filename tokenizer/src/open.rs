@@ -64,7 +64,9 @@ pub fn open_tokenizer(
         return open_folder(path, which, device);
     }
     if let Some(halves) = halves(path) {
-        let [encoder, decoder] = halves.each_ref().map(|half| Weights::read_model(half, which));
+        let [encoder, decoder] = halves
+            .each_ref()
+            .map(|half| Weights::read_model(half, which));
         let weights = TinyAutoencoder::merge(encoder?, decoder?);
         return Ok(Opened {
             tokenizer: Box::new(TinyAutoencoder::from_weights(weights, device)?),
@@ -89,15 +91,17 @@ fn open_folder(folder: &Path, which: Option<Which>, device: &Device) -> Result<O
         return of_weights(folder, None, which, device);
     }
     let json = std::fs::read(&config).map_err(|source| Error::reading(&config, source))?;
-    let json: Value = serde_json::from_slice(&json).map_err(|source| Error::TokenizerConfigFile {
-        path: config.clone(),
-        source,
-    })?;
+    let json: Value =
+        serde_json::from_slice(&json).map_err(|source| Error::TokenizerConfigFile {
+            path: config.clone(),
+            source,
+        })?;
     if json.get("_class_name").is_some() {
         return of_weights(folder, Some((&config, &json)), which, device);
     }
     let tokenizer = load_tokenizer(folder, device)?;
-    let kl16 = serde_json::from_value(json).is_ok_and(|config: KlVaeConfig| config == KlVaeConfig::kl16());
+    let kl16 =
+        serde_json::from_value(json).is_ok_and(|config: KlVaeConfig| config == KlVaeConfig::kl16());
     Ok(Opened {
         latents: match tokenizer.resolution() {
             None => Some(LatentScale::UNIT),
@@ -117,20 +121,27 @@ fn of_weights(
 ) -> Result<Opened> {
     let checkpoint = Checkpoint::open(path).map_err(tessera_train::Error::from)?;
     let file = checkpoint.file.clone();
-    let found = checkpoint.state_dict(which).map_err(tessera_train::Error::from)?;
+    let found = checkpoint
+        .state_dict(which)
+        .map_err(tessera_train::Error::from)?;
     let weights = Weights::of_state_dict(&checkpoint, found);
-    let config = config.map(|(path, json)| Diffusers::parse(path, json)).transpose()?;
+    let config = config
+        .map(|(path, json)| Diffusers::parse(path, json))
+        .transpose()?;
     let tiny = |weights: &Weights| {
-        weights.iter().any(|(name, _)| {
-            name.starts_with("decoder.layers.") || name.starts_with("decoder.1.")
-        })
+        weights
+            .iter()
+            .any(|(name, _)| name.starts_with("decoder.layers.") || name.starts_with("decoder.1."))
     };
     let (tokenizer, latents): (Box<dyn ImageTokenizer>, _) = match config {
         Some(Diffusers::Tiny) => (
             Box::new(TinyAutoencoder::from_weights(weights, device)?),
             Some(LatentScale::UNIT),
         ),
-        Some(Diffusers::Kl { norm_groups, latents }) => (
+        Some(Diffusers::Kl {
+            norm_groups,
+            latents,
+        }) => (
             Box::new(KlVae::from_diffusers(weights, norm_groups, device)?),
             latents,
         ),
@@ -138,14 +149,18 @@ fn of_weights(
             Box::new(TinyAutoencoder::from_weights(weights, device)?),
             Some(LatentScale::UNIT),
         ),
-        None if Diffusers::named(&weights) => {
-            (Box::new(KlVae::from_diffusers(weights, None, device)?), None)
-        }
+        None if Diffusers::named(&weights) => (
+            Box::new(KlVae::from_diffusers(weights, None, device)?),
+            None,
+        ),
         None => {
             let config = KlVaeConfig::infer(&weights)?;
             let weights = KlVae::without_training_parts(weights);
             let latents = (config == KlVaeConfig::kl16()).then_some(LatentScale::KL16);
-            (Box::new(KlVae::from_weights(&config, &weights, device)?), latents)
+            (
+                Box::new(KlVae::from_weights(&config, &weights, device)?),
+                latents,
+            )
         }
     };
     Ok(Opened {

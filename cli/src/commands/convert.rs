@@ -1,17 +1,21 @@
 //! `tessera convert`: weights of any format to safetensors with a config beside them.
 
 use crate::args::{Dtype, Global, WeightsKind};
-use crate::bundle::Info;
+use crate::bundle::{INFO_FILE, Info, read_info};
 use crate::progress::Progress;
 use crate::tokenizer::base_name;
+use crate::weights::{generator_config, takes_long};
 use crate::{hub, output};
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tessera_gen_ar::{BUFFERS, CONFIG_FILE, GenArConfig};
-use tessera_tokenizer::open_tokenizer;
+use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
+use tessera_quantize::Calibration;
+use tessera_tokenizer::{load_tokenizer, open_tokenizer};
+use tessera_train::judge::Classifier;
 use tessera_train::{Checkpoint, WeightDtype, Weights, Which};
 
 /// A megabyte, as file sizes are given.
@@ -93,8 +97,11 @@ impl Convert {
                 match tessera_checkpoint::guess(names.tensors.keys().map(String::as_str)) {
                     Some("TokenBridge generator") => self.generator(&input, which, global)?,
                     Some(
-                        what @ ("KL-VAE" | "AutoencoderKL (diffusers)" | "AutoencoderTiny (diffusers)"
-                        | "tiny autoencoder" | "encoder of a tiny autoencoder"
+                        what @ ("KL-VAE"
+                        | "AutoencoderKL (diffusers)"
+                        | "AutoencoderTiny (diffusers)"
+                        | "tiny autoencoder"
+                        | "encoder of a tiny autoencoder"
                         | "decoder of a tiny autoencoder"),
                     ) => self.tokenizer(&input, which, Some(what), global)?,
                     guess => self.plain(&input, which, guess, global)?,
@@ -109,19 +116,20 @@ impl Convert {
 
     /// A generator: its names stay, its config is read, given, or told by the shapes.
     fn generator(&self, input: &Path, which: Option<Which>, global: &Global) -> Result<Report> {
-        let weights = Weights::read_model(input, which)?;
-        let beside = match input.is_dir() {
-            true => input.into(),
-            false => input.parent().unwrap_or(Path::new("")).to_path_buf(),
-        };
-        let config = match (&self.config, beside.join(CONFIG_FILE).is_file()) {
-            (Some(file), _) => {
-                let json = std::fs::read(file).with_context(|| format!("{}: cannot read", file.display()))?;
+        let mut weights = Weights::read_model(input, which)?;
+        for buffer in BUFFERS {
+            if let Some(table) = weights.take(buffer) {
+                weights.insert(buffer, table.exact());
+            }
+        }
+        let config = match &self.config {
+            Some(file) => {
+                let json = std::fs::read(file)
+                    .with_context(|| format!("{}: cannot read", file.display()))?;
                 serde_json::from_slice(&json)
                     .with_context(|| format!("{}: not a generator's config", file.display()))?
             }
-            (None, true) => GenArConfig::load(&beside)?,
-            (None, false) => GenArConfig::infer(&weights).with_context(|| input.display().to_string())?,
+            None => generator_config(input, &weights)?,
         };
         config.validate()?;
         let mut parameters = weights.clone();
@@ -129,7 +137,13 @@ impl Convert {
             parameters.take(buffer);
         }
         parameters.fits(&config.init(&vec![0.0; config.levels], 0, &global.device.open()?))?;
-        let report = self.write(&weights, input, which, Some("TokenBridge generator"), global)?;
+        let report = self.write(
+            &weights,
+            input,
+            which,
+            Some("TokenBridge generator"),
+            global,
+        )?;
         config.save(&self.output)?;
         if let Some(vae) = &self.vae {
             let opened = open_tokenizer(hub::locate(vae)?, None, &global.device.open()?)?;
@@ -137,38 +151,106 @@ impl Convert {
             let dtype = self.dtype.map_or(WeightDtype::F32, WeightDtype::from);
             opened.tokenizer.save_dir(&self.output.join("vae"), dtype)?;
             info.save(&self.output)?;
+        } else if input.join(INFO_FILE).is_file() {
+            self.rest_of_model(input, &global.device.open()?)?;
         }
         Ok(report)
     }
 
+    /// What a model folder has beside its generator.
+    fn rest_of_model(&self, input: &Path, device: &Device) -> Result<()> {
+        let dtype = self.dtype.map_or(WeightDtype::F32, WeightDtype::from);
+        let vae = load_tokenizer(input.join("vae"), device)?;
+        vae.save_dir(&self.output.join("vae"), dtype)?;
+        let judge = input.join("judge");
+        if judge.is_dir() {
+            Classifier::load_dir(&judge, device)?.save_dir(self.output.join("judge"), dtype)?;
+        }
+        let calibration = input.join("calibration.json");
+        if calibration.is_file() {
+            Calibration::load(calibration)?.save(self.output.join("calibration.json"))?;
+        }
+        read_info(input)?.save(&self.output)
+    }
+
     /// A tokenizer: loaded, which checks it and translates its names, and saved.
-    fn tokenizer(&self, input: &Path, which: Option<Which>, what: Option<&'static str>, global: &Global) -> Result<Report> {
+    fn tokenizer(
+        &self,
+        input: &Path,
+        which: Option<Which>,
+        what: Option<&'static str>,
+        global: &Global,
+    ) -> Result<Report> {
         if self.vae.is_some() {
-            bail!("{}: is a tokenizer itself; --vae goes with a generator", input.display());
+            bail!(
+                "{}: is a tokenizer itself; --vae goes with a generator",
+                input.display()
+            );
         }
         let opened = open_tokenizer(input, which, &global.device.open()?)?;
         let aside = tempfile::tempdir_in(&self.output).context("cannot make a temporary folder")?;
         opened.tokenizer.save_dir(aside.path(), WeightDtype::F32)?;
         let weights = Weights::read(aside.path())?;
         let what = what.unwrap_or("tiny autoencoder");
-        let dtype = self.dtype.map_or_else(|| stored(&opened.files), |dtype| Ok(dtype.into()))?;
-        let report = self.write_as(&weights, &opened.files[0], which, Some(what), Some(dtype), global)?;
-        std::fs::rename(aside.path().join(CONFIG_FILE), self.output.join(CONFIG_FILE))
-            .with_context(|| format!("{}: cannot write", self.output.join(CONFIG_FILE).display()))?;
+        let dtype = self
+            .dtype
+            .map_or_else(|| stored(&opened.files), |dtype| Ok(dtype.into()))?;
+        let report = self.write_as(
+            &weights,
+            &opened.files[0],
+            which,
+            Some(what),
+            Some(dtype),
+            global,
+        )?;
+        std::fs::rename(
+            aside.path().join(CONFIG_FILE),
+            self.output.join(CONFIG_FILE),
+        )
+        .with_context(|| format!("{}: cannot write", self.output.join(CONFIG_FILE).display()))?;
         Ok(report)
     }
 
     /// What is not known here keeps its names and gets no config.
-    fn plain(&self, input: &Path, which: Option<Which>, guess: Option<&'static str>, global: &Global) -> Result<Report> {
+    fn plain(
+        &self,
+        input: &Path,
+        which: Option<Which>,
+        guess: Option<&'static str>,
+        global: &Global,
+    ) -> Result<Report> {
         if !global.quiet {
             let what = guess.unwrap_or("model that is not known here");
-            eprintln!("note: {}: a {what}; it keeps its names and gets no config.json", input.display());
+            eprintln!(
+                "note: {}: a {what}; it keeps its names and gets no config.json",
+                input.display()
+            );
         }
-        self.write(&Weights::read_model(input, which)?, input, which, guess, global)
+        self.write(
+            &Weights::read_model(input, which)?,
+            input,
+            which,
+            guess,
+            global,
+        )
     }
 
-    fn write(&self, weights: &Weights, input: &Path, which: Option<Which>, what: Option<&'static str>, global: &Global) -> Result<Report> {
-        self.write_as(weights, input, which, what, self.dtype.map(WeightDtype::from), global)
+    fn write(
+        &self,
+        weights: &Weights,
+        input: &Path,
+        which: Option<Which>,
+        what: Option<&'static str>,
+        global: &Global,
+    ) -> Result<Report> {
+        self.write_as(
+            weights,
+            input,
+            which,
+            what,
+            self.dtype.map(WeightDtype::from),
+            global,
+        )
     }
 
     fn write_as(
@@ -182,7 +264,12 @@ impl Convert {
     ) -> Result<Report> {
         let checkpoint = Checkpoint::open(input)?;
         let found = checkpoint.state_dict(which)?;
-        let mut progress = Progress::new("convert", "tensors", weights.len() as u64, global.quiet);
+        let mut progress = Progress::new(
+            "convert",
+            "tensors",
+            weights.len() as u64,
+            global.quiet || !takes_long(weights),
+        );
         let mut done = 0;
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let shards = weights.write_shards(
@@ -214,7 +301,9 @@ impl Convert {
 
 impl Report {
     fn describe(&self, folder: &Path) -> String {
-        let weights = self.weights.map_or(String::new(), |which| format!(", {which} weights"));
+        let weights = self
+            .weights
+            .map_or(String::new(), |which| format!(", {which} weights"));
         let mut text = format!(
             "{} from {}{weights}: {} tensors, {:.1} MB in {}",
             self.architecture.unwrap_or("unknown model"),
@@ -227,7 +316,11 @@ impl Report {
             }
         );
         if !self.left_out.is_empty() {
-            let parts: Vec<_> = self.left_out.iter().map(|(part, count)| format!("{part} ({count} tensors)")).collect();
+            let parts: Vec<_> = self
+                .left_out
+                .iter()
+                .map(|(part, count)| format!("{part} ({count} tensors)"))
+                .collect();
             text += &format!("\nleft out: {}", parts.join(", "));
         }
         text
@@ -243,7 +336,12 @@ fn is_half(input: &Path) -> bool {
 fn stored(files: &[PathBuf]) -> Result<WeightDtype> {
     let mut dtypes = Vec::new();
     for file in files {
-        dtypes.extend(Checkpoint::open(file)?.tensors.values().map(|tensor| tensor.dtype()));
+        dtypes.extend(
+            Checkpoint::open(file)?
+                .tensors
+                .values()
+                .map(|tensor| tensor.dtype()),
+        );
     }
     let all = |dtype| dtypes.iter().all(|found| *found == dtype);
     Ok(match () {
@@ -256,7 +354,13 @@ fn stored(files: &[PathBuf]) -> Result<WeightDtype> {
 /// A size such as `2GB`, `500MB` or `1000000`.
 fn bytes(text: &str) -> Result<u64, String> {
     let upper = text.trim().to_uppercase();
-    let units = [("GB", 1000 * MEGA), ("MB", MEGA), ("KB", 1000), ("B", 1), ("", 1)];
+    let units = [
+        ("GB", 1000 * MEGA),
+        ("MB", MEGA),
+        ("KB", 1000),
+        ("B", 1),
+        ("", 1),
+    ];
     let (digits, unit) = units
         .iter()
         .find_map(|(ending, unit)| Some((upper.strip_suffix(ending)?, unit)))
@@ -274,7 +378,12 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_their_units() {
-        for (text, size) in [("2GB", 2_000_000_000), ("1.5 mb", 1_500_000), ("10", 10), ("7kB", 7000)] {
+        for (text, size) in [
+            ("2GB", 2_000_000_000),
+            ("1.5 mb", 1_500_000),
+            ("10", 10),
+            ("7kB", 7000),
+        ] {
             assert_eq!(bytes(text), Ok(size), "{text}");
         }
         for text in ["", "GB", "-1GB", "0", "two"] {

@@ -275,9 +275,7 @@ fn round_trip(device: &Device) -> Result<String> {
         (1, bundle.vae.image_channels(), size, size),
         |(_, _, y, x)| bell(y, x),
     );
-    let latents = data::download(
-        bundle.vae.encode(data::upload(image.clone(), device)),
-    );
+    let latents = data::download(bundle.vae.encode(data::upload(image.clone(), device)));
     let decoded = bundle.decode(bundle.quantizer.quantize(latents.view())?.view())?;
     let original = Pixels::from_array(
         bundle

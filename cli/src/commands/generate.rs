@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tessera_backend::Rng;
 use tessera_gen_ar::{ImageRequest, SampleConfig};
-use tessera_train::Which;
 use tessera_tokenizer::{GridStyle, Pixels, grid, read_metadata, write_png};
+use tessera_train::Which;
 
 /// Generate pictures of a class.
 #[derive(Debug, Clone, Args)]

@@ -11,7 +11,9 @@ use tessera_tokenizer::{KlVaeConfig, TinyAutoencoderConfig};
 
 /// Write an architecture with random weights, initialised as its authors do: to measure, or to train from.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  tessera init --arch tokenbridge-l -o tokenbridge-l && tessera inspect tokenbridge-l")]
+#[command(
+    after_help = "Example:\n  tessera init --arch tokenbridge-l -o tokenbridge-l && tessera inspect tokenbridge-l"
+)]
 pub struct Init {
     /// What to write.
     #[arg(short, long, value_enum, value_name = "NAME")]

@@ -134,7 +134,9 @@ fn look(path: &Path, which: Option<Which>) -> Result<Found> {
 fn look_into(folder: &Path, which: Option<Which>) -> Result<Found> {
     let has = |name: &str| folder.join(name).exists();
     if has(INFO_FILE) {
-        let parts = ["", "vae", "judge"].into_iter().filter(|part| part.is_empty() || has(part));
+        let parts = ["", "vae", "judge"]
+            .into_iter()
+            .filter(|part| part.is_empty() || has(part));
         let weights = parts
             .map(|part| {
                 let folder = folder.join(part);
@@ -158,7 +160,9 @@ fn look_into(folder: &Path, which: Option<Which>) -> Result<Found> {
         return run(folder);
     }
     if weights_in(folder).is_some() {
-        return Ok(Found::Weights(Box::new(weights::Report::of(folder, which)?)));
+        return Ok(Found::Weights(Box::new(weights::Report::of(
+            folder, which,
+        )?)));
     }
     bail!(
         "{}: expected {INFO_FILE} (a model), {MANIFEST} (tokens), checkpoint/ and config.json (a run) or weights, found none of them",
@@ -236,11 +240,9 @@ fn describe(found: &Found) -> Vec<String> {
                     serde_json::to_string(sampling).unwrap_or_default()
                 ),
             ];
-            lines.extend(
-                weights
-                    .iter()
-                    .map(|(file, weights)| format!("{file}: {}, sha256 {}", weights.summary(), weights.sha256)),
-            );
+            lines.extend(weights.iter().map(|(file, weights)| {
+                format!("{file}: {}, sha256 {}", weights.summary(), weights.sha256)
+            }));
             lines
         }
         Found::Run {

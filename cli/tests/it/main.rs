@@ -6,4 +6,5 @@ mod faults;
 mod files;
 mod model;
 mod tokens;
+mod weights;
 mod world;

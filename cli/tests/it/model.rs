@@ -94,8 +94,8 @@ fn inspect_knows_what_the_program_writes() {
     assert_eq!(kind(&WORLD.disc()), "picture");
     assert!(stdout("inspect {}", &[&WORLD.run()]).contains("gen-ar"));
     for (file, architecture) in [
-        ("model.safetensors", "gen-ar"),
-        ("vae/model.safetensors", "kl-vae"),
+        ("model.safetensors", "TokenBridge generator"),
+        ("vae/model.safetensors", "KL-VAE"),
     ] {
         let found = json(
             "inspect {} --json",

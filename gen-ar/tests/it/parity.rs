@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use tessera_backend::Rng;
 use tessera_gen_ar::{
-    CfgSchedule, Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan, Positions,
-    SampleConfig,
+    BUFFERS, CfgSchedule, Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan,
+    Positions, SampleConfig,
 };
 use tessera_quantize::{Quantizer, QuantizerConfig, Table};
 use tessera_train::Weights;
@@ -256,5 +256,52 @@ fn parity_of_the_released_sampler() {
                 assert_eq!(wrong, 0, "{name}");
             }
         }
+    }
+}
+
+/// Every name and shape of the authors' three state dicts, and no other; the parameters add up to theirs.
+#[test]
+fn parity_of_names_and_shapes_with_the_released_checkpoints() {
+    for (name, config, parameters) in [
+        ("base", GenArConfig::tokenbridge_b(), 218_024_704),
+        ("large", GenArConfig::tokenbridge_l(), 486_889_472),
+        ("huge", GenArConfig::tokenbridge_h(), 910_040_576),
+    ] {
+        let file = format!("keys_tokenbridge_{name}.tsv");
+        let Some(list) = fixtures("tokenbridge_", "_io.safetensors")
+            .first()
+            .map(|any| any.with_file_name("../papers").join(&file))
+        else {
+            return;
+        };
+        if !list.is_file() {
+            println!("skipped: there is no {}", list.display());
+            continue;
+        }
+        let list = std::fs::read_to_string(list).unwrap();
+        let row = |line: &str| {
+            let [name, shape, kind] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+            let shape: Vec<usize> = shape.split('x').map(|n| n.parse().unwrap()).collect();
+            assert_eq!(kind == "buffer", BUFFERS.contains(&name), "{name}");
+            (name.to_owned(), shape)
+        };
+        let expected: BTreeMap<String, Vec<usize>> = list.lines().map(row).collect();
+        let model = config.init(&vec![0.0; config.levels], 0, &Device::flex());
+        let found = model.shapes();
+        for (name, shape) in &expected {
+            assert_eq!(found.get(name), Some(shape), "{name}");
+        }
+        assert_eq!(found.len(), expected.len(), "{file}");
+        let is_parameter = |(name, _): &(&String, &Vec<usize>)| !BUFFERS.contains(&name.as_str());
+        let rows = expected.iter().filter(is_parameter);
+        assert_eq!(
+            rows.map(|(_, shape)| shape.iter().product::<usize>())
+                .sum::<usize>(),
+            parameters
+        );
+        println!(
+            "{file}: {} names and shapes equal, {parameters} parameters",
+            expected.len()
+        );
     }
 }

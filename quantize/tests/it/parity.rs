@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, Array4, ArrayView3};
 use safetensors::SafeTensors;
-use tessera_quantize::{Quantizer, QuantizerConfig, Table};
+use tessera_quantize::{Quantizer, QuantizerConfig, STD_RANGE, Table, boundaries};
 
 use crate::fixtures::{floats, indices, read};
 
@@ -113,4 +113,19 @@ fn parity_of_tokens_and_their_layout_in_the_generator() {
         .map(|&index| quantizer.values()[usize::from(index)])
         .collect();
     assert!(worst(&values, &floats(&file, "values")) <= 1e-6);
+}
+
+/// Equal to the last bit.
+#[test]
+fn parity_of_the_boundaries() {
+    let Some(bytes) = read("quantizer_io.safetensors") else {
+        return;
+    };
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for bits in BITS {
+        let expected = floats(&file, &format!("bits{bits}.boundaries"));
+        let worst = worst(&boundaries(1 << bits, STD_RANGE), &expected);
+        println!("{bits} bits: boundaries within {worst:e}");
+        assert!(worst == 0.0, "{bits} bits: {worst:e}");
+    }
 }

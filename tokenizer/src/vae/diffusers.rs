@@ -36,14 +36,17 @@ impl Diffusers {
         match class {
             "AutoencoderTiny" => Ok(Self::Tiny),
             "AutoencoderKL" => {
-                let fields = Fields::deserialize(json).map_err(|source| Error::TokenizerConfigFile {
-                    path: path.into(),
-                    source,
-                })?;
+                let fields =
+                    Fields::deserialize(json).map_err(|source| Error::TokenizerConfigFile {
+                        path: path.into(),
+                        source,
+                    })?;
                 let mean = fields.shift_factor.unwrap_or(0.0);
                 Ok(Self::Kl {
                     norm_groups: fields.norm_num_groups,
-                    latents: fields.scaling_factor.map(|scale| LatentScale { mean, scale }),
+                    latents: fields
+                        .scaling_factor
+                        .map(|scale| LatentScale { mean, scale }),
                 })
             }
             other => Err(Error::TokenizerKind {
@@ -56,7 +59,9 @@ impl Diffusers {
 
     /// Whether the names are diffusers'.
     pub(crate) fn named(weights: &Weights) -> bool {
-        weights.get("encoder.down_blocks.0.resnets.0.conv1.weight").is_some()
+        weights
+            .get("encoder.down_blocks.0.resnets.0.conv1.weight")
+            .is_some()
     }
 }
 
@@ -122,12 +127,20 @@ fn reference_name(name: &str, levels: usize) -> String {
         block.and_then(|block| levels.checked_sub(block + 1))
     };
     let (place, rest) = match parts[..] {
-        [half, "down_blocks", i, "resnets", j, ref rest @ ..] => (format!("{half}.down.{i}.block.{j}"), rest),
-        [half, "down_blocks", i, "attentions", j, ref rest @ ..] => (format!("{half}.down.{i}.attn.{j}"), rest),
-        [half, "down_blocks", i, "downsamplers", "0", ref rest @ ..] => (format!("{half}.down.{i}.downsample"), rest),
+        [half, "down_blocks", i, "resnets", j, ref rest @ ..] => {
+            (format!("{half}.down.{i}.block.{j}"), rest)
+        }
+        [half, "down_blocks", i, "attentions", j, ref rest @ ..] => {
+            (format!("{half}.down.{i}.attn.{j}"), rest)
+        }
+        [half, "down_blocks", i, "downsamplers", "0", ref rest @ ..] => {
+            (format!("{half}.down.{i}.downsample"), rest)
+        }
         [half, "mid_block", "resnets", "0", ref rest @ ..] => (format!("{half}.mid.block_1"), rest),
         [half, "mid_block", "resnets", "1", ref rest @ ..] => (format!("{half}.mid.block_2"), rest),
-        [half, "mid_block", "attentions", "0", ref rest @ ..] => (format!("{half}.mid.attn_1"), rest),
+        [half, "mid_block", "attentions", "0", ref rest @ ..] => {
+            (format!("{half}.mid.attn_1"), rest)
+        }
         [half, "up_blocks", i, part, j, ref rest @ ..] => match (level(i), part) {
             (Some(i), "resnets") => (format!("{half}.up.{i}.block.{j}"), rest),
             (Some(i), "attentions") => (format!("{half}.up.{i}.attn.{j}"), rest),
@@ -161,19 +174,30 @@ fn with_identities(mut weights: Weights) -> Weights {
         ("post_quant_conv", "decoder.conv_in.weight"),
     ] {
         // The bias has one axis, the weight has the channels it reads in its second.
-        let channels = weights.get(latents).and_then(|weight| match *weight.shape() {
-            [channels] | [_, channels, ..] => Some(channels),
-            _ => None,
-        });
+        let channels = weights
+            .get(latents)
+            .and_then(|weight| match *weight.shape() {
+                [channels] | [_, channels, ..] => Some(channels),
+                _ => None,
+            });
         let absent = weights.get(&format!("{name}.weight")).is_none()
             && weights.get(&format!("{name}.bias")).is_none();
         let Some(channels) = channels.filter(|_| absent) else {
             continue;
         };
         let mut identity = vec![0.0; channels * channels];
-        identity.iter_mut().step_by(channels + 1).for_each(|one| *one = 1.0);
-        weights.insert(format!("{name}.weight"), Weight::new([channels, channels, 1, 1], identity));
-        weights.insert(format!("{name}.bias"), Weight::new([channels], vec![0.0; channels]));
+        identity
+            .iter_mut()
+            .step_by(channels + 1)
+            .for_each(|one| *one = 1.0);
+        weights.insert(
+            format!("{name}.weight"),
+            Weight::new([channels, channels, 1, 1], identity),
+        );
+        weights.insert(
+            format!("{name}.bias"),
+            Weight::new([channels], vec![0.0; channels]),
+        );
     }
     weights
 }

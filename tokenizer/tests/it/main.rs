@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod images;
+mod opened;
 mod tiles;
 mod tiny;
 mod vae;

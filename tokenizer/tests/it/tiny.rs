@@ -102,6 +102,8 @@ fn assert_taef2_parity(device: &Device) {
 #[test]
 fn taef2_parity_with_the_reference_on_photographs() {
     assert_taef2_parity(&Device::flex());
+    #[allow(deprecated)]
+    assert_taef2_parity(&Device::ndarray());
 }
 
 #[test]

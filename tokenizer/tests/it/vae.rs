@@ -217,7 +217,11 @@ fn the_initial_weights_depend_on_the_seed_alone_and_have_pytorchs_bound() {
             .iter()
             .product();
         let bound = 1.0 / (fan_in as f32).sqrt();
-        let largest = weight.values().unwrap().iter().fold(0f32, |m, v| m.max(v.abs()));
+        let largest = weight
+            .values()
+            .unwrap()
+            .iter()
+            .fold(0f32, |m, v| m.max(v.abs()));
         assert!(
             largest <= bound && largest > 0.5 * bound,
             "{name}: {largest} of {bound}"

@@ -94,6 +94,26 @@ impl Weights {
         }
     }
 
+    /// The shape of every parameter of a module by name, in the layout of files; initialises nothing.
+    pub fn shapes_of<M: Module>(module: &M) -> BTreeMap<String, Vec<usize>> {
+        #[derive(Default)]
+        struct Shapes {
+            path: NamePath,
+            shapes: BTreeMap<String, Vec<usize>>,
+        }
+        impl ModuleVisitor for Shapes {
+            track_names!();
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let shape = param.lazy_shape().as_slice().to_vec();
+                self.shapes
+                    .insert(self.path.name(), self.path.file_shape(shape));
+            }
+        }
+        let mut walk = Shapes::default();
+        module.visit(&mut walk);
+        walk.shapes
+    }
+
     /// Puts the weights into a module: all of them, into all of its parameters. Every parameter keeps its device,
     /// its identity and whether it is trained; one that was not used yet is not initialised first.
     ///
@@ -160,7 +180,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Mismatch`].
     pub fn fits<M: Module>(&self, module: &M) -> Result<()> {
-        self.check(&shapes(module))
+        self.check(&Self::shapes_of(module))
     }
 
     fn check(&self, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
@@ -207,26 +227,6 @@ impl Weights {
             misshapen,
         })))
     }
-}
-
-/// Every parameter's shape in the layout of files; initialises nothing.
-fn shapes<M: Module>(module: &M) -> BTreeMap<String, Vec<usize>> {
-    #[derive(Default)]
-    struct Shapes {
-        path: NamePath,
-        shapes: BTreeMap<String, Vec<usize>>,
-    }
-    impl ModuleVisitor for Shapes {
-        track_names!();
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let shape = param.lazy_shape().as_slice().to_vec();
-            self.shapes
-                .insert(self.path.name(), self.path.file_shape(shape));
-        }
-    }
-    let mut walk = Shapes::default();
-    module.visit(&mut walk);
-    walk.shapes
 }
 
 /// Every parameter as a flat tensor outside autodiff, in the module's own layout.
