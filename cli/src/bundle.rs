@@ -11,7 +11,7 @@
 use crate::data::{download, upload};
 use crate::hub;
 use crate::progress::Progress;
-use crate::tokenizer::base_name;
+use crate::tokenizer::{base_name, quantizer_of};
 use crate::weights::{generator_config, takes_long};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
@@ -58,10 +58,6 @@ impl Info {
     pub fn of_released(name: &str, config: &GenArConfig, vae: &Opened) -> Self {
         let img_size = config.grid[0] * vae.tokenizer.downsampling();
         let scale = vae.latents.unwrap_or(LatentScale::UNIT);
-        let one = |value: f32, absent| match value == absent {
-            true => Vec::new(),
-            false => vec![value],
-        };
         Self {
             schema: Self::SCHEMA.into(),
             name: name.into(),
@@ -70,9 +66,7 @@ impl Info {
             class_names: (0..config.class_num).map(|id| id.to_string()).collect(),
             quantizer: QuantizerConfig {
                 bits: config.levels.trailing_zeros() as u8,
-                mean: one(scale.mean, 0.0),
-                scale: one(scale.scale, 1.0),
-                ..QuantizerConfig::default()
+                ..quantizer_of(scale)
             },
             sampling: SampleConfig {
                 steps: 64.min(config.seq()),

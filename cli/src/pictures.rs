@@ -62,6 +62,12 @@ impl Pictures {
             files.truncate(limit);
             return Ok(Self::Files(named(files)));
         };
+        let square = tokenizer.square.with_context(|| {
+            format!(
+                "{}: the pictures of a data set are of one size; give it with --img-size",
+                folder.display()
+            )
+        })?;
         let split = if args.train_split {
             Split::Train
         } else {
@@ -69,7 +75,7 @@ impl Pictures {
         };
         let args = DataArgs {
             data: folder.clone(),
-            img_size: tokenizer.img_size,
+            img_size: square.img_size,
             channels: tokenizer.vae.image_channels(),
             strict: false,
         };

@@ -1,15 +1,20 @@
 //! The tokenizer of a model, without its generator: pictures to latents and latents to pictures.
 
 use crate::bundle::Bundle;
-use crate::data;
+use crate::{data, hub};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use clap::Args;
-use ndarray::{Array3, Array4, Axis, s};
+use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use tessera_checkpoint::weights_in;
 use tessera_quantize::{Calibration, QuantizerConfig};
-use tessera_tokenizer::{Channels, ImageTokenizer, KlVae, Pixels, center_crop, read};
+use tessera_tokenizer::{
+    Channels, ImageTokenizer, LatentScale, Opened, Pixels, Tiling, center_crop, decode_tiled,
+    encode_tiled, open_tokenizer, read, tiles,
+};
 
 /// Pixels worked on at once: 64 small pictures, or 16 of 256 px.
 const BATCH_PIXELS: usize = 1 << 20;
@@ -29,17 +34,83 @@ pub struct Tokenizer {
     pub name: String,
     /// The network.
     pub vae: Box<dyn ImageTokenizer>,
-    /// SHA-256 of the network's weights file, in hexadecimal.
+    /// SHA-256 of the network's weights, in hexadecimal: of the file, or of both files' digests.
     pub sha256: String,
-    /// The model's quantiser; `None` for a VAE without a calibration.
+    /// How latents become tokens; `None` where nothing is known of their spread.
     pub quantizer: Option<QuantizerConfig>,
+    /// The one size that pictures are brought to; `None` leaves each its own.
+    pub square: Option<Square>,
+    /// How pictures are cut that are too large to be worked on whole; `None` never cuts.
+    pub cuts: Option<Cuts>,
+    /// Where it computes.
+    pub device: Device,
+}
+
+/// The size of a model's pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Square {
     /// Side in px of what the network reads.
     pub img_size: usize,
     /// Side in px of a finished picture, the centre of that.
     pub picture_size: usize,
-    /// Where it computes.
-    pub device: Device,
 }
+
+/// When and how pictures are cut into tiles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cuts {
+    tiling: Tiling,
+    /// Pictures of at most so many px are worked on whole.
+    whole_px: usize,
+}
+
+impl Cuts {
+    /// The tiles of a picture, if it is cut.
+    fn of(&self, height: usize, width: usize) -> Option<&Tiling> {
+        (height * width > self.whole_px).then_some(&self.tiling)
+    }
+}
+
+/// The size that a bare VAE's pictures are brought to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImgSize {
+    /// None: every picture as it is.
+    Full,
+    /// Centre-cropped to so many px.
+    Px(usize),
+}
+
+impl FromStr for ImgSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("full", _) => Ok(Self::Full),
+            (_, Ok(px)) if px > 0 => Ok(Self::Px(px)),
+            _ => Err("expected a number of px, or `full`".into()),
+        }
+    }
+}
+
+/// How a bare VAE is used.
+#[derive(Debug, Clone, Default)]
+pub struct VaeOptions<'a> {
+    /// What was measured on its latents.
+    pub calibration: Option<&'a Path>,
+    /// The size of the pictures; the one that it was made for unless given.
+    pub img_size: Option<ImgSize>,
+    /// Side and overlap of tiles in px; a side of 0 never cuts.
+    pub tile: Option<usize>,
+    /// What neighbouring tiles share, in px.
+    pub tile_overlap: Option<usize>,
+}
+
+/// Pictures of more px than this are cut unless told otherwise.
+const WHOLE_PIXELS: usize = 1 << 20;
+/// Side and overlap of tiles unless given: large, since networks that normalise over a picture do so over a tile.
+const TILE: Tiling = Tiling {
+    tile_px: 768,
+    overlap_px: 128,
+};
 
 impl Tokenizer {
     /// The tokenizer of a model folder, or of the built-in model.
@@ -49,7 +120,7 @@ impl Tokenizer {
     pub fn of_model(model: Option<&Path>, device: &Device) -> Result<Self> {
         let bundle = Bundle::open(model, device)?;
         let sha256 = match model {
-            Some(folder) => sha256_of_file(&folder.join("vae").join("model.safetensors"))?,
+            Some(folder) => sha256_of_files(&weights_in(&hub::locate(folder)?.join("vae")))?,
             None => sha256(BUILTIN_VAE),
         };
         Ok(Self {
@@ -57,37 +128,57 @@ impl Tokenizer {
             vae: bundle.vae,
             sha256,
             quantizer: Some(bundle.info.quantizer),
-            img_size: bundle.info.img_size,
-            picture_size: bundle.info.picture_size,
+            square: Some(Square {
+                img_size: bundle.info.img_size,
+                picture_size: bundle.info.picture_size,
+            }),
+            cuts: None,
             device: device.clone(),
         })
     }
 
-    /// The VAE of a folder alone, with what was measured on it if `calibration` is given.
+    /// A tokenizer alone, of any kind that is known.
     ///
     /// # Errors
-    /// When a file is missing or broken, or the calibration is of latents of other channels.
-    pub fn of_vae(folder: &Path, calibration: Option<&Path>, device: &Device) -> Result<Self> {
-        let vae = KlVae::load_dir(folder, device)?;
-        let calibration = calibration.map(Calibration::load).transpose()?;
+    /// When a file is missing or broken, the calibration is of latents of other channels, or sizes do not fit.
+    pub fn of_vae(path: &Path, options: &VaeOptions<'_>, device: &Device) -> Result<Self> {
+        let path = hub::locate(path)?;
+        let Opened {
+            tokenizer: vae,
+            files,
+            latents,
+        } = open_tokenizer(&path, None, device)?;
+        let calibration = options.calibration.map(Calibration::load).transpose()?;
         if let Some(found) = calibration
             .as_ref()
-            .filter(|found| found.channels != vae.config().z_channels)
+            .filter(|found| found.channels != vae.latent_channels())
         {
             bail!(
                 "the calibration is of {} channels, the VAE has {}",
                 found.channels,
-                vae.config().z_channels
+                vae.latent_channels()
             );
         }
-        let resolution = vae.config().resolution;
+        let img_size = match (options.img_size, vae.resolution()) {
+            (Some(ImgSize::Px(px)), _) | (None, Some(px)) => Some(px),
+            (Some(ImgSize::Full), _) | (None, None) => None,
+        };
+        if let Some(px) = img_size {
+            vae.check_image_size(px, px).context("--img-size")?;
+        }
         Ok(Self {
-            name: base_name(folder),
-            sha256: sha256_of_file(&folder.join("model.safetensors"))?,
-            vae: Box::new(vae),
-            quantizer: calibration.map(|calibration| calibration.quantizer),
-            img_size: resolution,
-            picture_size: resolution,
+            name: base_name(&path),
+            sha256: sha256_of_files(&files)?,
+            quantizer: match (calibration, latents) {
+                (Some(calibration), _) => Some(calibration.quantizer),
+                (None, scale) => scale.map(quantizer_of),
+            },
+            square: img_size.map(|px| Square {
+                img_size: px,
+                picture_size: px,
+            }),
+            cuts: options.cuts(&*vae)?,
+            vae,
             device: device.clone(),
         })
     }
@@ -100,34 +191,41 @@ impl Tokenizer {
         }
     }
 
-    /// Rows and columns of a picture's tokens.
-    pub fn grid(&self) -> [usize; 2] {
-        [self.img_size / self.vae.downsampling(); 2]
+    /// Rows and columns of a picture's tokens, where all have as many.
+    pub fn grid(&self) -> Option<[usize; 2]> {
+        let square = self.square?;
+        Some([square.img_size / self.vae.downsampling(); 2])
     }
 
-    /// A picture as the network reads it: larger ones are centre-cropped to the size of a finished picture, and all
-    /// are centred on black.
+    /// A picture as it is worked on. Where there is one size, larger ones are centre-cropped to that of a finished
+    /// picture, and all are centred on black.
     ///
     /// # Errors
     /// When its file cannot be read.
     pub fn prepare(&self, path: &Path) -> Result<Array3<f32>> {
         let picture = read(path, Some(self.channels()))?;
-        let fits = picture.height().max(picture.width()) <= self.picture_size;
+        let Some(square) = self.square else {
+            return Ok(picture.to_array());
+        };
+        let fits = picture.height().max(picture.width()) <= square.picture_size;
         let picture = if fits {
             picture
         } else {
-            center_crop(&picture, self.picture_size)?
+            center_crop(&picture, square.picture_size)?
         };
-        Ok(picture.pad(self.img_size, self.img_size)?.to_array())
+        Ok(picture.pad(square.img_size, square.img_size)?.to_array())
     }
 
-    /// The finished picture of what the network works on.
+    /// The finished picture of what is worked on.
     ///
     /// # Errors
     /// When a value is not finite.
-    pub fn finish(&self, image: ndarray::ArrayView3<'_, f32>) -> Result<Pixels> {
-        let margin = (self.img_size - self.picture_size) / 2;
-        let inner = margin..margin + self.picture_size;
+    pub fn finish(&self, image: ArrayView3<'_, f32>) -> Result<Pixels> {
+        let Some(square) = self.square else {
+            return Ok(Pixels::from_array(image)?);
+        };
+        let margin = (square.img_size - square.picture_size) / 2;
+        let inner = margin..margin + square.picture_size;
         Ok(Pixels::from_array(image.slice(s![
             ..,
             inner.clone(),
@@ -137,27 +235,98 @@ impl Tokenizer {
 
     /// How many pictures are worked on at once.
     pub fn batch(&self) -> usize {
-        (BATCH_PIXELS / (self.img_size * self.img_size)).clamp(1, 64)
+        let side = self.square.map_or(usize::MAX, |square| square.img_size);
+        (BATCH_PIXELS / side.saturating_mul(side)).clamp(1, 64)
     }
 
-    /// The means of the posteriors `[pictures, channels, height, width]`.
-    pub fn encode(&self, images: &[Array3<f32>]) -> Array4<f32> {
-        let views: Vec<_> = images.iter().map(|image| image.view()).collect();
-        let images = ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size");
-        data::download(self.vae.encode(data::upload(images, &self.device)))
-    }
-
-    /// The finished pictures of latents.
+    /// The latents `[pictures, channels, height, width]` of pictures of one size, whose sides are made to fit the network
+    /// by repeating their last rows and columns.
     ///
     /// # Errors
-    /// When a decoded value is not finite.
-    pub fn decode(&self, latents: Array4<f32>) -> Result<Vec<Pixels>> {
-        let images = data::download(self.vae.decode(data::upload(latents, &self.device)));
-        images
-            .outer_iter()
-            .map(|image| self.finish(image))
-            .collect()
+    /// When the tiles do not fit.
+    pub fn encode(&self, images: &[Array3<f32>]) -> Result<Array4<f32>> {
+        let factor = self.vae.downsampling();
+        let padded: Vec<_> = images
+            .iter()
+            .map(|image| tiles::pad(image.view(), factor))
+            .collect();
+        let views: Vec<_> = padded.iter().map(|image| image.view()).collect();
+        let cuts = self.cuts.as_ref();
+        if let [image] = &views[..]
+            && let Some(tiling) = cuts.and_then(|cuts| cuts.of(image.dim().1, image.dim().2))
+        {
+            let latents = encode_tiled(&*self.vae, image.view(), tiling)?;
+            return Ok(latents.insert_axis(Axis(0)));
+        }
+        let images = ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size");
+        Ok(data::download(
+            self.vae.encode(data::upload(images, &self.device)),
+        ))
     }
+
+    /// The finished pictures of latents, `[height, width]` px before they are finished.
+    ///
+    /// # Errors
+    /// When a decoded value is not finite, or the tiles do not fit.
+    pub fn decode(&self, latents: Array4<f32>, [height, width]: [usize; 2]) -> Result<Vec<Pixels>> {
+        let finish =
+            |image: ArrayView3<'_, f32>| self.finish(image.slice(s![.., ..height, ..width]));
+        let cuts = self.cuts.as_ref();
+        if latents.dim().0 == 1
+            && let Some(tiling) = cuts.and_then(|cuts| cuts.of(height, width))
+        {
+            let image = decode_tiled(&*self.vae, latents.index_axis(Axis(0), 0), tiling)?;
+            return Ok(vec![finish(image.view())?]);
+        }
+        let images = data::download(self.vae.decode(data::upload(latents, &self.device)));
+        images.outer_iter().map(finish).collect()
+    }
+}
+
+impl VaeOptions<'_> {
+    /// The tiles asked for, brought to multiples of the network's where they are ours to choose.
+    fn cuts(&self, vae: &dyn ImageTokenizer) -> Result<Option<Cuts>> {
+        let factor = vae.downsampling();
+        let tile_px = self.tile.unwrap_or(TILE.tile_px.next_multiple_of(factor));
+        if tile_px == 0 {
+            return Ok(None);
+        }
+        let overlap = TILE.overlap_px.min(tile_px / 4) / factor * factor;
+        let tiling = Tiling {
+            tile_px,
+            overlap_px: self.tile_overlap.unwrap_or(overlap),
+        };
+        tiling.validate(factor).context("--vae-tile")?;
+        Ok(Some(Cuts {
+            tiling,
+            whole_px: self.tile.map_or(WHOLE_PIXELS, |_| 0),
+        }))
+    }
+}
+
+/// The quantiser of latents of known spread.
+pub fn quantizer_of(LatentScale { mean, scale }: LatentScale) -> QuantizerConfig {
+    let unless = |value: f32, neutral| match value == neutral {
+        true => Vec::new(),
+        false => vec![value],
+    };
+    QuantizerConfig {
+        mean: unless(mean, LatentScale::UNIT.mean),
+        scale: unless(scale, LatentScale::UNIT.scale),
+        ..QuantizerConfig::default()
+    }
+}
+
+/// SHA-256 of one file, or of several files' digests.
+fn sha256_of_files<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<String> {
+    let digests: Vec<String> = files
+        .into_iter()
+        .map(|file| sha256_of_file(file))
+        .collect::<Result<_>>()?;
+    Ok(match &digests[..] {
+        [one] => one.clone(),
+        several => sha256(several.concat().as_bytes()),
+    })
 }
 
 /// The weights of the built-in tokenizer.

@@ -3,7 +3,7 @@
 use crate::args::Global;
 use crate::output;
 use crate::pictures::{Picture, PictureArgs, Pictures, all_done};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{ImgSize, Tokenizer, VaeOptions};
 use anyhow::{Context, Result};
 use clap::Args;
 use ndarray::Array4;
@@ -14,17 +14,22 @@ use tessera_tokenizer::{GridStyle, Pixels, difference, grid, psnr, ssim};
 
 /// Pictures that a grid shows at most.
 const GRID_ROWS: usize = 32;
+/// Pictures of more px are not gathered in one grid.
+const LARGE_PIXELS: usize = 1 << 20;
+/// Side in px of the window that SSIM compares by; smaller pictures have none.
+const SSIM_WINDOW: usize = 11;
 /// What the grid's differences are multiplied with, to be seen.
 const GAIN: f32 = 4.0;
 
 /// Send pictures through the tokenizer and measure what is lost, without and with quantisation.
 ///
-/// Pictures are centre-cropped to the model's size, or centred on black where they are smaller. With -o, each becomes
-/// NAME.png (latents left continuous) and NAME-6bit.png for every width in --bits.
+/// Pictures are centre-cropped to the model's size, or centred on black where they are smaller; a tiny autoencoder leaves
+/// each its size. With -o, each becomes NAME.png (latents left continuous) and NAME-6bit.png for every width in --bits.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera reconstruct -i photo.png -o out --grid\n  \
     tessera reconstruct -i 'photos/*.jpg' --vae runs/vae/vae --bits 3,4,5,6 --json\n  \
+    tessera reconstruct -i photos/ --vae taef2.safetensors --bits 6,3 -o out --grid\n  \
     tessera reconstruct --data fashion-mnist/ --limit 100")]
 pub struct Reconstruct {
     #[command(flatten)]
@@ -32,10 +37,22 @@ pub struct Reconstruct {
     /// A model folder; the built-in model unless given.
     #[arg(short, long, value_name = "MODEL", conflicts_with = "vae")]
     model: Option<PathBuf>,
-    /// A VAE's folder instead of a model; without --calibration the pictures themselves give the scale.
-    #[arg(long, value_name = "DIR")]
+    /// A tokenizer instead of a model: a folder, a file of weights of any format, a file of each half of a tiny
+    /// autoencoder (their common name), or org/name in the hub's cache.
+    #[arg(long, value_name = "PATH")]
     vae: Option<PathBuf>,
-    /// What `tessera calibrate` measured on that VAE.
+    /// Side in px to crop pictures to, or `full` to leave each its size; what the VAE was made for unless given.
+    #[arg(long, value_name = "PX", requires = "vae")]
+    img_size: Option<ImgSize>,
+    /// Side in px of the tiles that pictures are cut into, to bound memory; 0 never cuts. Pictures of more than 1024 x
+    /// 1024 px are cut into tiles of 768 unless given.
+    #[arg(long, value_name = "PX", requires = "vae")]
+    vae_tile: Option<usize>,
+    /// What neighbouring tiles share, in px.
+    #[arg(long, value_name = "PX", requires = "vae")]
+    vae_tile_overlap: Option<usize>,
+    /// What `tessera calibrate` measured on that VAE. Without it, the scale is the one that is known of its kind, or measured
+    /// on the pictures.
     #[arg(long, value_name = "FILE", requires = "vae")]
     calibration: Option<PathBuf>,
     /// Widths to compare, in bits per dimension, 1 to 16 each.
@@ -48,6 +65,7 @@ pub struct Reconstruct {
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Also write grid.png, a row per picture (32 at most): original, continuous, each width, 4 x the last one's error.
+    /// Pictures that are large or of another size than the first get NAME-grid.png.
     #[arg(long, requires = "output")]
     grid: bool,
     /// Print the figures as JSON.
@@ -63,6 +81,7 @@ pub struct Reconstruct {
 struct Quality {
     /// In dB; `null` in JSON when the pictures are identical.
     psnr: f64,
+    /// `null` in JSON for pictures that are smaller than its window.
     ssim: f64,
 }
 
@@ -79,7 +98,8 @@ struct Report<'a> {
     schema: &'static str,
     tokenizer: &'a str,
     vae_sha256: &'a str,
-    picture_size: usize,
+    /// `null` where each picture has its own.
+    picture_size: Option<usize>,
     bits: &'a [u8],
     range: f32,
     pictures: &'a [Row],
@@ -94,7 +114,15 @@ impl Reconstruct {
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.device.open()?;
         let tokenizer = match &self.vae {
-            Some(vae) => Tokenizer::of_vae(vae, self.calibration.as_deref(), &device)?,
+            Some(vae) => {
+                let options = VaeOptions {
+                    calibration: self.calibration.as_deref(),
+                    img_size: self.img_size,
+                    tile: self.vae_tile,
+                    tile_overlap: self.vae_tile_overlap,
+                };
+                Tokenizer::of_vae(vae, &options, &device)?
+            }
             None => Tokenizer::of_model(self.model.as_deref(), &device)?,
         };
         let pictures = Pictures::open(&self.pictures, &tokenizer, global.quiet)?;
@@ -117,14 +145,27 @@ impl Reconstruct {
                 if let Some(folder) = &self.output {
                     self.write(folder, &picture.name, &versions)?;
                 }
-                if self.grid && rows.len() <= GRID_ROWS {
+                if let Some(folder) = self.output.as_ref().filter(|_| self.grid) {
                     let error = difference(&versions[0], &versions[versions.len() - 1], GAIN)?;
-                    cells.extend(versions.into_iter().chain([error]));
+                    let row: Vec<_> = versions.into_iter().chain([error]).collect();
+                    let size = |cell: &Pixels| (cell.height(), cell.width());
+                    let large = row[0].height() * row[0].width() > LARGE_PIXELS;
+                    if large
+                        || cells
+                            .first()
+                            .is_some_and(|first| size(first) != size(&row[0]))
+                    {
+                        let name = format!("{}-grid.png", picture.name);
+                        let picture = grid(&row, row.len(), GridStyle::default())?;
+                        output::picture(&folder.join(name), &picture, &[])?;
+                    } else if cells.len() < GRID_ROWS * row.len() {
+                        cells.extend(row);
+                    }
                 }
             }
             Ok(())
         })?;
-        if let Some(folder) = self.output.as_ref().filter(|_| self.grid) {
+        if let Some(folder) = self.output.as_ref().filter(|_| !cells.is_empty()) {
             let picture = grid(&cells, self.bits.len() + 3, GridStyle::default())?;
             output::picture(&folder.join("grid.png"), &picture, &[])?;
         }
@@ -145,7 +186,7 @@ impl Reconstruct {
                 let mut moments = MomentsBuilder::new();
                 pictures.batches(tokenizer, |batch| {
                     let images: Vec<_> = batch.into_iter().map(|picture| picture.image).collect();
-                    Ok(moments.add(tokenizer.encode(&images).view())?)
+                    Ok(moments.add(tokenizer.encode(&images)?.view())?)
                 })?;
                 if !global.quiet {
                     eprintln!(
@@ -177,7 +218,7 @@ impl Reconstruct {
                 schema: "tessera.reconstruct/v1",
                 tokenizer: &tokenizer.name,
                 vae_sha256: &tokenizer.sha256,
-                picture_size: tokenizer.picture_size,
+                picture_size: tokenizer.square.map(|square| square.picture_size),
                 bits: &self.bits,
                 range,
                 pictures: rows,
@@ -220,8 +261,9 @@ fn versions(
     batch: &[Picture],
 ) -> Result<Vec<Vec<Pixels>>> {
     let images: Vec<_> = batch.iter().map(|picture| picture.image.clone()).collect();
-    let latents = tokenizer.encode(&images);
-    let [height, width] = tokenizer.grid();
+    let latents = tokenizer.encode(&images)?;
+    let (_, _, height, width) = latents.dim();
+    let (_, image_height, image_width) = images[0].dim();
     let quantised = quantizers.iter().map(|quantizer| -> Result<Array4<f32>> {
         let indices = quantizer.quantize(latents.view())?;
         Ok(quantizer.dequantize(indices.view(), height, width)?)
@@ -233,7 +275,7 @@ fn versions(
             .collect::<Result<Vec<_>>>()?,
     ];
     for latents in [Ok(latents.clone())].into_iter().chain(quantised) {
-        columns.push(tokenizer.decode(latents?)?);
+        columns.push(tokenizer.decode(latents?, [image_height, image_width])?);
     }
     Ok((0..batch.len())
         .map(|i| columns.iter().map(|column| column[i].clone()).collect())
@@ -241,10 +283,14 @@ fn versions(
 }
 
 fn measure(name: &str, versions: &[Pixels]) -> Result<Row> {
+    let measurable = versions[0].height().min(versions[0].width()) >= SSIM_WINDOW;
     let quality = |version| -> Result<Quality> {
         Ok(Quality {
             psnr: psnr(&versions[0], version)?,
-            ssim: ssim(&versions[0], version)?,
+            ssim: match measurable {
+                true => ssim(&versions[0], version)?,
+                false => f64::NAN,
+            },
         })
     };
     Ok(Row {

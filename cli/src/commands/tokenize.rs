@@ -17,6 +17,8 @@ use tessera_tokenizer::{GridStyle, Pixels, grid};
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
+/// Why a model's tokenizer has a size.
+const ONE_SIZE: &str = "a model's pictures are of one size";
 /// Pictures that a grid shows at most.
 const GRID_CELLS: usize = 256;
 
@@ -160,7 +162,7 @@ impl Manifest {
             path.display(),
             self.quantizer
         );
-        let (expected, found) = (tokenizer.grid(), self.grid);
+        let (expected, found) = (tokenizer.grid(), Some(self.grid));
         ensure!(
             expected == found,
             "{}: grid: expected {expected:?}, found {found:?}",
@@ -194,7 +196,7 @@ impl Tokenize {
                 .map(|picture| (picture.image, picture.name))
                 .unzip();
             writer.add(
-                quantizer.quantize(tokenizer.encode(&images).view())?,
+                quantizer.quantize(tokenizer.encode(&images)?.view())?,
                 labels,
                 names,
             )?;
@@ -208,9 +210,9 @@ impl Tokenize {
             model: tokenizer.name.clone(),
             vae_sha256: tokenizer.sha256.clone(),
             quantizer: config,
-            img_size: tokenizer.img_size,
-            picture_size: tokenizer.picture_size,
-            grid: tokenizer.grid(),
+            img_size: tokenizer.square.expect(ONE_SIZE).img_size,
+            picture_size: tokenizer.square.expect(ONE_SIZE).picture_size,
+            grid: tokenizer.grid().expect(ONE_SIZE),
             dimensions: tokenizer.vae.latent_channels(),
             class_names: pictures.class_names().to_vec(),
             shards: writer.shards,
@@ -367,13 +369,15 @@ impl Decode {
         output::folder(&self.output, self.overwrite)?;
         let total = manifest.pictures.len();
         let mut progress = Progress::new("decode", "pictures", total as u64, global.quiet);
+        let size = [manifest.img_size; 2];
         let mut names = manifest.pictures.iter();
         let (mut done, mut cells): (usize, Vec<Pixels>) = (0, Vec::new());
         for shard in &manifest.shards {
             let ids = read_shard(&self.input, &manifest, shard)?;
             for part in ids.axis_chunks_iter(Axis(0), tokenizer.batch()) {
                 let latents = quantizer.dequantize(part, manifest.grid[0], manifest.grid[1])?;
-                for (picture, name) in tokenizer.decode(latents)?.into_iter().zip(&mut names) {
+                for (picture, name) in tokenizer.decode(latents, size)?.into_iter().zip(&mut names)
+                {
                     output::picture(&self.output.join(format!("{name}.png")), &picture, &[])?;
                     if self.grid && cells.len() < GRID_CELLS {
                         cells.push(picture);

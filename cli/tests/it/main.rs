@@ -5,6 +5,7 @@
 mod faults;
 mod files;
 mod model;
+mod photographs;
 mod tokens;
 mod weights;
 mod world;
