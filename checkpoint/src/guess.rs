@@ -82,7 +82,7 @@ pub fn guess<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static st
     };
     SIGNATURES
         .iter()
-        .find(|(_, starts)| starts.iter().all(|start| begins(start)))
+        .find(|(_, starts)| starts.iter().all(begins))
         .map(|(what, _)| *what)
 }
 

@@ -95,7 +95,7 @@ impl Machine<'_> {
                 self.marks.push(self.stack.len());
             }
             b'0' => drop(self.pop()?),
-            b'1' => drop(self.to_mark()?),
+            b'1' => drop(self.take_to_mark()?),
             b'2' => {
                 let top = self.top()?;
                 self.push(top)?;
@@ -165,7 +165,7 @@ impl Machine<'_> {
             0x86 => self.tuple_of(2)?,
             0x87 => self.tuple_of(3)?,
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 let tuple = self.tuple(&items)?;
                 self.push(tuple)?;
             }
@@ -174,7 +174,7 @@ impl Machine<'_> {
                 self.push(Value::List(list))?;
             }
             b'l' | 0x91 => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 let list = self.list(items)?;
                 self.push(Value::List(list))?;
             }
@@ -183,7 +183,7 @@ impl Machine<'_> {
                 self.push(Value::Dict(dict))?;
             }
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 let dict = self.dict(pairs(&items)?)?;
                 self.push(Value::Dict(dict))?;
             }
@@ -192,7 +192,7 @@ impl Machine<'_> {
                 self.append(&[item])?;
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.append(&items)?;
             }
             b's' => {
@@ -200,7 +200,7 @@ impl Machine<'_> {
                 self.set_items(&[key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.set_items(&items)?;
             }
             // The memo.
@@ -305,7 +305,7 @@ impl Machine<'_> {
         Ok(value)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value>, Fault> {
+    fn take_to_mark(&mut self) -> Result<Vec<Value>, Fault> {
         let mark = self.marks.pop().ok_or_else(|| wrong("a mark", "none"))?;
         let items = self.stack.split_off(mark);
         self.budget += size_of_val(&items[..]) + size_of::<usize>();
