@@ -11,6 +11,23 @@
 //! class outside a small set is refused by name. Opening reads what describes the tensors; their values are mapped one
 //! tensor at a time, when asked for. Whatever a file claims is checked against the bytes it has before memory is
 //! taken for it.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use tessera_checkpoint::{Checkpoint, Dtype, Entry, write};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("model.safetensors");
+//! let bias = Entry { name: "model.bias", dtype: Dtype::F32, shape: &[1], bytes: Box::new(|out| out.write_all(&1.5_f32.to_le_bytes())) };
+//! write(&file, &BTreeMap::new(), vec![bias])?;
+//!
+//! let checkpoint = Checkpoint::open(folder.path())?; // the folder's weights, whatever they are called
+//! let weights = checkpoint.state_dict(None)?; // without the `model.` of a training checkpoint
+//! assert_eq!(weights.tensors["bias"].values()?, [1.5]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Out of scope: what the tensors mean; modules and devices.
 #![deny(unsafe_code)]
 
 mod container;

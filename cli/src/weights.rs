@@ -171,12 +171,7 @@ impl Report {
                 .map(|which| format!("weights: {which}, of a training checkpoint")),
         );
         if !self.left_out.is_empty() {
-            let parts: Vec<_> = self
-                .left_out
-                .iter()
-                .map(|(part, count)| format!("{part} ({count} tensors)"))
-                .collect();
-            lines.push(format!("beside them: {}", parts.join(", ")));
+            lines.push(format!("beside them: {}", counted(&self.left_out)));
         }
         let dtypes: Vec<_> = self
             .dtypes
@@ -234,6 +229,12 @@ impl Report {
             self.bytes as f64 / 1e6
         )
     }
+}
+
+/// Parts of a checkpoint with the number of their tensors, in words.
+pub fn counted(parts: &BTreeMap<String, usize>) -> String {
+    let part = |(part, count): (&String, &usize)| format!("{part} ({count} tensors)");
+    parts.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
 /// The sizes of a generator: from the config beside its weights, else from their shapes.

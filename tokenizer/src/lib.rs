@@ -31,6 +31,7 @@ mod crop;
 mod error;
 mod grid;
 mod image_tokenizer;
+mod init;
 mod metadata;
 mod metrics;
 mod open;

@@ -7,7 +7,7 @@ use clap::Args;
 use ndarray::Array3;
 use std::path::PathBuf;
 use tessera_quantize::{Calibration, Dimension};
-use tessera_tokenizer::KlVae;
+use tessera_tokenizer::{ImageTokenizer, KlVae};
 use tessera_train::data::{Dataset, Split};
 
 /// Measure a VAE's latents on data: scale, clipping, entropy and order of the dimensions.

@@ -4,7 +4,7 @@ use crate::args::{Dtype, Global, WeightsKind};
 use crate::bundle::{INFO_FILE, Info, read_info};
 use crate::progress::Progress;
 use crate::tokenizer::base_name;
-use crate::weights::{generator_config, takes_long};
+use crate::weights::{counted, generator_config, takes_long};
 use crate::{hub, output};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
@@ -316,12 +316,7 @@ impl Report {
             }
         );
         if !self.left_out.is_empty() {
-            let parts: Vec<_> = self
-                .left_out
-                .iter()
-                .map(|(part, count)| format!("{part} ({count} tensors)"))
-                .collect();
-            text += &format!("\nleft out: {}", parts.join(", "));
+            text += &format!("\nleft out: {}", counted(&self.left_out));
         }
         text
     }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use tessera_backend::Rng;
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower};
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
-use tessera_tokenizer::KlVae;
+use tessera_tokenizer::{ImageTokenizer, KlVae};
 use tessera_train::data::{LatentCache, LatentPrecision, Split};
 use tessera_train::{
     BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig,

@@ -2,14 +2,12 @@
 
 use super::config::TinyAutoencoderConfig;
 use super::model::TinyAutoencoder;
-use crate::vae::{CONFIG_FILE, WEIGHTS_FILE};
+use crate::vae::{CONFIG_FILE, WEIGHTS_FILE, save};
 use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
-use tessera_train::{WeightDtype, Weights, write_atomically};
+use tessera_train::{WeightDtype, Weights};
 
 /// `config.json`: what tells the folder from a KL-VAE's, whose configuration has no `kind`.
 #[derive(Serialize, Deserialize)]
@@ -60,16 +58,7 @@ impl TinyAutoencoder {
     /// When a file cannot be written; the one that was there is then still whole.
     pub fn save_dir(&self, folder: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
         let config = ConfigFile::TinyAutoencoder(self.config().clone());
-        let mut config = serde_json::to_vec_pretty(&config).expect("numbers and truths are JSON");
-        config.push(b'\n');
-        // Other readers of safetensors ask for the layout.
-        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        Weights::of(self).write(folder.as_ref().join(WEIGHTS_FILE), metadata, dtype)?;
-        write_atomically(&folder.as_ref().join(CONFIG_FILE), |file| {
-            file.write_all(&config)
-        })
-        .map_err(tessera_train::Error::from)?;
-        Ok(())
+        save(folder.as_ref(), &config, &Weights::of(self), dtype)
     }
 }
 

@@ -4,6 +4,7 @@ use super::config::KlVaeConfig;
 use super::model::KlVae;
 use crate::{Error, Result};
 use burn::tensor::Device;
+use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -59,18 +60,24 @@ impl KlVae {
     /// # Errors
     /// When a file cannot be written; the one that was there is then still whole.
     pub fn save_dir(&self, folder: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
-        let mut config = serde_json::to_vec_pretty(self.config())
-            .expect("numbers and lists of numbers are JSON");
-        config.push(b'\n');
-        // Other readers of safetensors ask for the layout.
-        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        Weights::of(self).write(folder.as_ref().join(WEIGHTS_FILE), metadata, dtype)?;
-        write_atomically(&folder.as_ref().join(CONFIG_FILE), |file| {
-            file.write_all(&config)
-        })
-        .map_err(tessera_train::Error::from)?;
-        Ok(())
+        save(folder.as_ref(), self.config(), &Weights::of(self), dtype)
     }
+}
+
+/// Writes the two files of a tokenizer, the sizes last.
+pub(crate) fn save(
+    folder: &Path,
+    config: &impl Serialize,
+    weights: &Weights,
+    dtype: WeightDtype,
+) -> Result<()> {
+    let config = serde_json::to_string_pretty(config).expect("sizes are JSON");
+    // Other readers of safetensors ask for the layout.
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    weights.write(folder.join(WEIGHTS_FILE), metadata, dtype)?;
+    write_atomically(&folder.join(CONFIG_FILE), |file| writeln!(file, "{config}"))
+        .map_err(tessera_train::Error::from)?;
+    Ok(())
 }
 
 fn parse(path: &Path, json: &[u8]) -> Result<KlVaeConfig> {

@@ -1,9 +1,9 @@
 //! Seeded initial weights: PyTorch's defaults, each parameter from a random stream of its own.
 
-use burn::module::{Param, ParamId};
+use crate::init::uniform;
+use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::tensor::{Device, Shape, Tensor};
-use tessera_backend::Rng;
+use burn::tensor::{Device, Tensor};
 use tessera_backend::nn::GroupNorm;
 
 /// The reference's, in every normalisation.
@@ -48,20 +48,9 @@ impl<'a> Init<'a> {
         }
     }
 
-    /// Drawn when first used, so that a network made only to be loaded into draws nothing.
     fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
-        let (seed, stream) = (self.seed, self.stream);
+        let stream = self.stream;
         self.stream += 1;
-        let draw = move |device: &Device, require_grad: bool| {
-            let unit = Rng::new(seed, stream).uniform_tensor(shape, device);
-            (unit * (2.0 * bound) - bound).set_require_grad(require_grad)
-        };
-        Param::uninitialized(
-            ParamId::new(),
-            draw,
-            self.device.clone(),
-            true,
-            Shape::from(shape),
-        )
+        uniform([self.seed, stream], shape, bound, self.device)
     }
 }

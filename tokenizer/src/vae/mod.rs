@@ -16,6 +16,7 @@ mod resnet;
 mod sampling;
 
 pub use attention::AttnBlock;
+pub(crate) use checkpoint::save;
 pub use checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 pub use config::KlVaeConfig;
 pub use decoder::{Decoder, DecoderLevel};

@@ -6,7 +6,7 @@ use super::encoder::Encoder;
 use super::init::Init;
 use super::posterior::Posterior;
 use super::resnet::NONE;
-use crate::{Error, Result};
+use crate::{ImageTokenizer, Result};
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
@@ -58,23 +58,6 @@ impl KlVae {
         &self.decoder
     }
 
-    /// Whether images of this size can be encoded; to ask before tensors are made of a user's image.
-    ///
-    /// # Errors
-    /// [`Error::ImageSize`] if a side is 0 or not a multiple of [`KlVaeConfig::downsampling`].
-    pub fn check_image_size(&self, height_px: usize, width_px: usize) -> Result<()> {
-        let multiple_of = self.config.downsampling();
-        let fits = |side: usize| side > 0 && side.is_multiple_of(multiple_of);
-        if fits(height_px) && fits(width_px) {
-            return Ok(());
-        }
-        Err(Error::ImageSize {
-            height_px,
-            width_px,
-            multiple_of,
-        })
-    }
-
     /// The distribution of the images' latents.
     ///
     /// # Shapes
@@ -82,7 +65,7 @@ impl KlVae {
     /// - returns moments of `[batch, z_channels, height / downsampling, width / downsampling]`
     ///
     /// # Panics
-    /// On another number of channels, or a size that [`check_image_size`](Self::check_image_size) refuses.
+    /// On another number of channels, or a size that [`check_image_size`](ImageTokenizer::check_image_size) refuses.
     pub fn encode(&self, images: Tensor<4>) -> Posterior {
         let [_, channels, height, width] = images.dims();
         assert_eq!(channels, self.config.in_channels, "channels of the images");

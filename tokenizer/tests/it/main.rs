@@ -2,6 +2,7 @@
 // The helpers are tests too, which the lint's own exception does not see.
 #![allow(clippy::unwrap_used)]
 
+mod fixtures;
 mod images;
 mod opened;
 mod tiles;

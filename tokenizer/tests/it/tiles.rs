@@ -1,6 +1,7 @@
 //! Pictures in tiles: what holds for any tokenizer, and how close the tiles of a real one come.
 
-use crate::tiny::{golden, shared, taef2};
+use crate::fixtures::shared;
+use crate::tiny::{golden, taef2};
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};

@@ -1,32 +1,16 @@
 //! The tiny autoencoders: their arithmetic against the reference implementation, the names and folders they are read
 //! from, and what they share with the KL-VAE.
 
+use crate::fixtures::shared;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tessera_backend::Rng;
 use tessera_tokenizer::{
     Error, ImageTokenizer, KlVaeConfig, TinyAutoencoder, TinyAutoencoderConfig, load_tokenizer,
 };
 use tessera_train::{WeightDtype, Weights};
-
-/// A file beside the workspace that users do not have: without it a test is skipped, unless one was promised.
-pub(crate) fn shared(file: &str) -> Option<PathBuf> {
-    let promised = std::env::var_os("TESSERA_FIXTURES").map(PathBuf::from);
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures");
-    let path = promised.clone().unwrap_or_else(default).join(file);
-    if path.is_file() {
-        return Some(path);
-    }
-    assert!(
-        promised.is_none(),
-        "TESSERA_FIXTURES is set, but there is no {}",
-        path.display()
-    );
-    println!("skipped: there is no {}", path.display());
-    None
-}
 
 /// The weights of TAEF2, as upstream publishes them.
 pub(crate) fn taef2() -> Option<Weights> {

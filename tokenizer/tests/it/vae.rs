@@ -1,29 +1,13 @@
 //! The KL-VAE: its arithmetic against the reference implementation, its files, its randomness and its training step.
 
+use crate::fixtures::shared;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use std::path::{Path, PathBuf};
 use tessera_backend::Rng;
 use tessera_tokenizer::vae::losses;
-use tessera_tokenizer::{Error, KlVae, KlVaeConfig, Posterior, VaeLossConfig};
+use tessera_tokenizer::{Error, ImageTokenizer, KlVae, KlVaeConfig, Posterior, VaeLossConfig};
 use tessera_train::{AdamW, AdamWConfig, Grads, Weight, WeightDtype, Weights};
-
-/// A file beside the workspace that users do not have: without it a test is skipped, unless one was promised.
-fn shared(file: &str) -> Option<PathBuf> {
-    let promised = std::env::var_os("TESSERA_FIXTURES").map(PathBuf::from);
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures");
-    let path = promised.clone().unwrap_or_else(default).join(file);
-    if path.is_file() {
-        return Some(path);
-    }
-    assert!(
-        promised.is_none(),
-        "TESSERA_FIXTURES is set, but there is no {}",
-        path.display()
-    );
-    println!("skipped: there is no {}", path.display());
-    None
-}
 
 /// The files of the reference's outputs whose name begins so.
 fn shared_io(prefix: &str) -> Vec<PathBuf> {
