@@ -149,7 +149,7 @@ impl Generate {
         if !global.quiet {
             let rate = requests.len() as f64 / seconds;
             eprintln!(
-                "{} pictures in {seconds:.1} s ({rate:.1} images/s)",
+                "{} pictures in {seconds:.1} s ({rate:.2} images/s)",
                 requests.len()
             );
         }
