@@ -2,7 +2,7 @@
 
 use crate::progress::Progress;
 use crate::tokenizer::sha256_of_file;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::Value;
@@ -248,7 +248,7 @@ pub fn generator_config(path: &Path, weights: &Weights) -> Result<GenArConfig> {
     };
     match folder.join(CONFIG_FILE).is_file() {
         true => Ok(GenArConfig::load(folder)?),
-        false => GenArConfig::infer(weights).with_context(|| weights.file().display().to_string()),
+        false => Ok(GenArConfig::infer(weights)?),
     }
 }
 

@@ -73,8 +73,10 @@ pub enum Error {
         found: String,
     },
     /// Weights without a config do not tell what model they are of.
-    #[error("not the weights of a generator: `{name}` is {found}, expected {expected}")]
+    #[error("{}: not the weights of a generator: `{name}` is {found}, expected {expected}", file.display())]
     Infer {
+        /// The file of the weights; empty if they were made in memory.
+        file: PathBuf,
         /// The tensor.
         name: &'static str,
         /// What it must be.

@@ -49,7 +49,7 @@ impl GenArConfig {
             ),
         ];
         if let Some((_, name, expected, found)) = sizes.into_iter().find(|size| !size.0) {
-            return Err(fault(name, expected, found));
+            return Err(shape.fault(name, expected, found));
         }
         let backbone = |name: &'static str, width| {
             let heads = HEADS
@@ -58,7 +58,7 @@ impl GenArConfig {
                 .map(|known| known.1);
             let expected =
                 "a width of 768, 1024 or 1280, whose heads are known; others need a config.json";
-            let heads = heads.ok_or_else(|| fault(name, expected, width))?;
+            let heads = heads.ok_or_else(|| shape.fault(name, expected, width))?;
             Ok::<_, Error>(Tower::new(width, shape.depth(name), heads))
         };
         let towers = [
@@ -88,7 +88,7 @@ impl Shapes<'_> {
                 (None, Some(guess)) => format!("absent (it looks like a {guess})"),
                 (None, None) => "absent".into(),
             };
-            fault(name, &format!("a tensor of {D} axes"), found)
+            self.fault(name, &format!("a tensor of {D} axes"), found)
         })
     }
 
@@ -101,12 +101,13 @@ impl Shapes<'_> {
         };
         (0..).take_while(there).count()
     }
-}
 
-fn fault(name: &'static str, expected: &str, found: impl ToString) -> Error {
-    Error::Infer {
-        name,
-        expected: expected.into(),
-        found: found.to_string(),
+    fn fault(&self, name: &'static str, expected: &str, found: impl ToString) -> Error {
+        Error::Infer {
+            file: self.0.file().into(),
+            name,
+            expected: expected.into(),
+            found: found.to_string(),
+        }
     }
 }

@@ -175,8 +175,10 @@ pub enum Error {
         found: String,
     },
     /// Weights without a configuration do not tell what network they are of.
-    #[error("not the weights of a tokenizer: `{name}` is {found}, expected {expected}")]
+    #[error("{}: not the weights of a tokenizer: `{name}` is {found}, expected {expected}", file.display())]
     Infer {
+        /// The file of the weights; empty if they were made in memory.
+        file: PathBuf,
         /// The tensor.
         name: String,
         /// What it must be.

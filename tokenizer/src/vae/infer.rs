@@ -20,6 +20,7 @@ impl KlVaeConfig {
             let found = weights.get(name);
             let size = found.and_then(|weight| weight.shape().get(axis).copied());
             size.filter(|&size| size > 0).ok_or_else(|| Error::Infer {
+                file: weights.file().into(),
                 name: name.into(),
                 expected: "a tensor of a KL-VAE",
                 found: match (found, weights.guess()) {
@@ -40,6 +41,7 @@ impl KlVaeConfig {
             match width.is_multiple_of(ch) {
                 true => Ok(width / ch),
                 false => Err(Error::Infer {
+                    file: weights.file().into(),
                     name,
                     expected: "a multiple of the first width",
                     found: width.to_string(),

@@ -208,7 +208,10 @@ fn what_is_missing_or_of_another_kind_is_named() {
     let error = open_tokenizer(&file, None, &device)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("looks like a DiT"), "{error}");
+    assert!(
+        error.contains("dit.safetensors") && error.contains("looks like a DiT"),
+        "{error}"
+    );
 }
 
 #[test]
