@@ -1,5 +1,6 @@
 //! What the machine makes of a class that Python would call.
 
+use super::budget::Spent;
 use super::classes::Class;
 use super::pickle::{Machine, short, wrong};
 use super::value::{Span, StorageRef, TensorRef, Value};
@@ -10,6 +11,15 @@ pub(super) enum Fault {
     Refused(String),
     /// It makes no sense where it is.
     Wrong { expected: String, found: String },
+}
+
+impl From<Spent> for Fault {
+    fn from(_: Spent) -> Self {
+        wrong(
+            "values in proportion to the file",
+            "more of them than the file accounts for",
+        )
+    }
 }
 
 impl Machine<'_> {
@@ -24,15 +34,15 @@ impl Machine<'_> {
         match class {
             Class::Dict => {
                 let pairs = self.pairs_of(first)?;
-                Ok(Value::Dict(self.dict(pairs)?))
+                Ok(Value::Dict(self.dict(&pairs)?))
             }
-            Class::DefaultDict => Ok(Value::Dict(self.dict(Vec::new())?)),
-            Class::Namespace => Ok(Value::Object(self.dict(Vec::new())?)),
+            Class::DefaultDict => Ok(Value::Dict(self.dict(&[])?)),
+            Class::Namespace => Ok(Value::Object(self.dict(&[])?)),
             Class::Sequence => match first {
-                None => Ok(Value::List(self.list(Vec::new())?)),
+                None => self.list(&[]),
                 Some(Value::List(list)) => {
                     let items = self.arena.list(list).to_vec();
-                    Ok(Value::List(self.list(items)?))
+                    self.list(&items)
                 }
                 Some(tuple @ Value::Tuple(_)) => Ok(tuple),
                 Some(other) => Err(wrong("a sequence", other.kind())),
@@ -90,9 +100,8 @@ impl Machine<'_> {
         match (object, state) {
             (Value::Object(object), Value::Dict(state)) => {
                 let state = self.arena.dict(state).to_vec();
-                self.charge(size_of_val(&state[..]))?;
-                self.arena.dicts[object as usize].extend(state);
-                Ok(())
+                let attributes = &mut self.arena.dicts[object as usize];
+                Ok(self.budget.extend(attributes, &state)?)
             }
             (Value::Dict(_), Value::Dict(_)) => Ok(()),
             (Value::Object(_) | Value::Dict(_), other) => {
@@ -135,14 +144,15 @@ impl Machine<'_> {
             },
             ref other => return Err(wrong("a view of a storage", &kinds(other))),
         };
-        self.charge(size_of::<StorageRef>())?;
-        self.arena.storages.push(StorageRef {
+        let storage = StorageRef {
             key,
             dtype,
             elements,
             part,
-        });
-        Ok(Value::Storage(short(self.arena.storages.len() - 1)?))
+        };
+        let index = short(self.arena.storages.len())?;
+        self.budget.push(&mut self.arena.storages, storage)?;
+        Ok(Value::Storage(index))
     }
 
     fn tensor(&mut self, class: Class, arguments: Span) -> Result<Value, Fault> {
@@ -187,15 +197,16 @@ impl Machine<'_> {
                 ));
             }
         };
-        self.charge(size_of::<TensorRef>())?;
-        self.arena.tensors.push(TensorRef {
+        let tensor = TensorRef {
             storage,
             dtype,
             offset,
             sizes,
             strides,
-        });
-        Ok(Value::Tensor(short(self.arena.tensors.len() - 1)?))
+        };
+        let index = short(self.arena.tensors.len())?;
+        self.budget.push(&mut self.arena.tensors, tensor)?;
+        Ok(Value::Tensor(index))
     }
 }
 

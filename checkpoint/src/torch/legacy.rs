@@ -3,10 +3,11 @@
 //! A magic number, the version of the layout, what machine wrote it, the object, the storages' keys; then for each key, in
 //! that order, how many elements there are, as an i64, and the elements.
 
+use super::budget::Budget;
 use super::pickle::{Unpickled, unpickle};
 use super::tensors::{Place, collect};
 use super::value::Value;
-use super::{Kind, Parsed, budget};
+use super::{Kind, Parsed};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use safetensors::Dtype;
@@ -24,13 +25,13 @@ pub(super) fn open(source: &Arc<Source>) -> Result<Parsed> {
     let file = source.name();
     let bytes = source.window(0..source.length())?;
     let mut at = MAGIC.len();
-    let mut next = |budget: usize| -> Result<(Unpickled, &[u8])> {
+    let mut next = |budget: &mut Budget| -> Result<(Unpickled, &[u8])> {
         let pickle = bytes.get(at..).unwrap_or_default();
         let unpickled = unpickle(file, pickle, budget)?;
         at += unpickled.length;
         Ok((unpickled, pickle))
     };
-    let (version, _) = next(budget(source))?;
+    let (version, _) = next(&mut Budget::of(source))?;
     if version.root != Value::Int(VERSION) {
         let found = version.root.kind();
         return Err(Error::format(
@@ -40,7 +41,7 @@ pub(super) fn open(source: &Arc<Source>) -> Result<Parsed> {
             found,
         ));
     }
-    let (machine, machine_pickle) = next(budget(source))?;
+    let (machine, machine_pickle) = next(&mut Budget::of(source))?;
     if attribute(&machine, machine_pickle, b"little_endian") != Some(Value::Bool(true)) {
         return Err(Error::format(
             file,
@@ -49,8 +50,9 @@ pub(super) fn open(source: &Arc<Source>) -> Result<Parsed> {
             "another",
         ));
     }
-    let (object, object_pickle) = next(budget(source))?;
-    let (keys, keys_pickle) = next(object.budget)?;
+    let mut budget = Budget::of(source);
+    let (object, object_pickle) = next(&mut budget)?;
+    let (keys, keys_pickle) = next(&mut budget)?;
     let Value::List(list) = keys.root else {
         return Err(Error::format(
             file,

@@ -1,5 +1,6 @@
 //! Files of `torch.save`: a pickle that describes the tensors, and their storages beside it.
 
+mod budget;
 mod calls;
 mod classes;
 mod legacy;
@@ -11,11 +12,9 @@ mod zip;
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::tensor::StoredTensor;
+use budget::Budget;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// What every file may take besides memory of its own length.
-const ALLOWANCE: u64 = 64 << 10;
 
 /// The two containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +94,7 @@ fn open_zip(source: &Arc<Source>) -> Result<Parsed> {
     }
     let name = format!("{root}/data.pkl");
     let pickle = zip::read(source, &name, &entries[&name])?;
-    let object = pickle::unpickle(source.name(), &pickle, budget(source))?;
+    let object = pickle::unpickle(source.name(), &pickle, &mut Budget::of(source))?;
     let place = |key: &str| entries.get(&format!("{root}/data/{key}")).cloned();
     let (metadata, tensors) = tensors::collect(source, &pickle, &object, place)?;
     Ok(Parsed {
@@ -103,9 +102,4 @@ fn open_zip(source: &Arc<Source>) -> Result<Parsed> {
         metadata,
         tensors,
     })
-}
-
-/// The most memory that what a file describes may take, once for what its pickle builds and once for what is made of it.
-fn budget(source: &Source) -> usize {
-    usize::try_from(source.length().saturating_add(ALLOWANCE)).unwrap_or(usize::MAX)
 }

@@ -1,6 +1,7 @@
 //! A machine for the opcodes of a pickle that build data. None of them calls anything: where Python would call a class,
 //! one of a dozen known ones is made into a value of its own, and the others were refused before.
 
+use super::budget::Budget;
 use super::calls::Fault;
 use super::classes::class;
 use super::value::{Arena, Span, Value};
@@ -19,12 +20,10 @@ pub(super) struct Unpickled {
     pub arena: Arena,
     /// Bytes of the stream that it took.
     pub length: usize,
-    /// What is left of the budget.
-    pub budget: usize,
 }
 
-/// Runs one pickle at the beginning of `bytes`, taking at most `budget` bytes of memory for what it builds.
-pub(super) fn unpickle(file: &Path, bytes: &[u8], budget: usize) -> Result<Unpickled> {
+/// Runs one pickle at the beginning of `bytes`. What it builds takes memory from the `budget`.
+pub(super) fn unpickle(file: &Path, bytes: &[u8], budget: &mut Budget) -> Result<Unpickled> {
     let mut machine = Machine {
         file,
         bytes,
@@ -40,7 +39,6 @@ pub(super) fn unpickle(file: &Path, bytes: &[u8], budget: usize) -> Result<Unpic
         root,
         length: machine.at,
         arena: machine.arena,
-        budget: machine.budget,
     })
 }
 
@@ -53,7 +51,7 @@ pub(super) struct Machine<'a> {
     marks: Vec<usize>,
     memo: Vec<Option<Value>>,
     pub(super) arena: Arena,
-    budget: usize,
+    pub(super) budget: &'a mut Budget,
 }
 
 impl Machine<'_> {
@@ -91,8 +89,7 @@ impl Machine<'_> {
         match opcode {
             // The stack.
             b'(' => {
-                self.charge(size_of::<usize>())?;
-                self.marks.push(self.stack.len());
+                self.budget.push(&mut self.marks, self.stack.len())?;
             }
             b'0' => drop(self.pop()?),
             b'1' => drop(self.take_to_mark()?),
@@ -170,21 +167,21 @@ impl Machine<'_> {
                 self.push(tuple)?;
             }
             b']' | 0x8f => {
-                let list = self.list(Vec::new())?;
-                self.push(Value::List(list))?;
+                let list = self.list(&[])?;
+                self.push(list)?;
             }
             b'l' | 0x91 => {
                 let items = self.take_to_mark()?;
-                let list = self.list(items)?;
-                self.push(Value::List(list))?;
+                let list = self.list(&items)?;
+                self.push(list)?;
             }
             b'}' => {
-                let dict = self.dict(Vec::new())?;
+                let dict = self.dict(&[])?;
                 self.push(Value::Dict(dict))?;
             }
             b'd' => {
                 let items = self.take_to_mark()?;
-                let dict = self.dict(pairs(&items)?)?;
+                let dict = self.dict(&pairs(&items)?)?;
                 self.push(Value::Dict(dict))?;
             }
             b'a' => {
@@ -269,47 +266,27 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Takes memory into account before it is taken.
-    pub(super) fn charge(&mut self, bytes: usize) -> Result<(), Fault> {
-        // Vectors double when they grow, so that twice the need may be there.
-        self.budget = self.budget.checked_sub(2 * bytes).ok_or_else(|| {
-            wrong(
-                "a pickle whose values are in proportion to the file",
-                "more of them than the file accounts for",
-            )
-        })?;
-        Ok(())
-    }
-
     fn push(&mut self, value: Value) -> Result<(), Fault> {
-        self.charge(size_of::<Value>())?;
-        self.stack.push(value);
-        Ok(())
+        Ok(self.budget.push(&mut self.stack, value)?)
     }
 
+    /// The last value since the last mark.
     fn top(&self) -> Result<Value, Fault> {
-        self.stack
-            .last()
-            .copied()
-            .ok_or_else(|| wrong("a value on the stack", "none"))
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let values = self.stack.get(floor..).unwrap_or_default();
+        let top = values.last().copied();
+        top.ok_or_else(|| wrong("a value on the stack", "none"))
     }
 
     fn pop(&mut self) -> Result<Value, Fault> {
-        let floor = self.marks.last().copied().unwrap_or(0);
-        if self.stack.len() <= floor {
-            return Err(wrong("a value on the stack", "none"));
-        }
         let value = self.top()?;
         self.stack.pop();
-        self.budget += size_of::<Value>();
         Ok(value)
     }
 
     fn take_to_mark(&mut self) -> Result<Vec<Value>, Fault> {
         let mark = self.marks.pop().ok_or_else(|| wrong("a mark", "none"))?;
-        let items = self.stack.split_off(mark);
-        self.budget += size_of_val(&items[..]) + size_of::<usize>();
-        Ok(items)
+        Ok(self.stack.drain(mark..).collect())
     }
 
     fn tuple_of(&mut self, count: usize) -> Result<(), Fault> {
@@ -322,44 +299,49 @@ impl Machine<'_> {
     }
 
     pub(super) fn tuple(&mut self, items: &[Value]) -> Result<Value, Fault> {
-        self.charge(size_of_val(items))?;
         let span = Span {
             start: short(self.arena.items.len())?,
             length: short(items.len())?,
         };
-        self.arena.items.extend_from_slice(items);
+        self.budget.extend(&mut self.arena.items, items)?;
         Ok(Value::Tuple(span))
     }
 
-    pub(super) fn list(&mut self, items: Vec<Value>) -> Result<u32, Fault> {
-        self.charge(size_of::<Vec<Value>>() + size_of_val(&items[..]))?;
-        self.arena.lists.push(items);
-        short(self.arena.lists.len() - 1)
+    pub(super) fn list(&mut self, items: &[Value]) -> Result<Value, Fault> {
+        let list = short(self.arena.lists.len())?;
+        let mut own = Vec::new();
+        self.budget.extend(&mut own, items)?;
+        self.budget.push(&mut self.arena.lists, own)?;
+        Ok(Value::List(list))
     }
 
-    pub(super) fn dict(&mut self, items: Vec<(Value, Value)>) -> Result<u32, Fault> {
-        self.charge(size_of::<Vec<(Value, Value)>>() + size_of_val(&items[..]))?;
-        self.arena.dicts.push(items);
-        short(self.arena.dicts.len() - 1)
+    /// The place of a new dictionary.
+    pub(super) fn dict(&mut self, items: &[(Value, Value)]) -> Result<u32, Fault> {
+        let dict = short(self.arena.dicts.len())?;
+        let mut own = Vec::new();
+        self.budget.extend(&mut own, items)?;
+        self.budget.push(&mut self.arena.dicts, own)?;
+        Ok(dict)
     }
 
     fn append(&mut self, items: &[Value]) -> Result<(), Fault> {
-        self.charge(size_of_val(items))?;
         match self.top()? {
-            Value::List(list) => self.arena.lists[list as usize].extend_from_slice(items),
-            other => return Err(wrong("a list", other.kind())),
+            Value::List(list) => {
+                let list = &mut self.arena.lists[list as usize];
+                Ok(self.budget.extend(list, items)?)
+            }
+            other => Err(wrong("a list", other.kind())),
         }
-        Ok(())
     }
 
     fn set_items(&mut self, items: &[Value]) -> Result<(), Fault> {
-        self.charge(size_of_val(items))?;
-        let items = pairs(items)?;
         match self.top()? {
-            Value::Dict(dict) => self.arena.dicts[dict as usize].extend(items),
-            other => return Err(wrong("a dict", other.kind())),
+            Value::Dict(dict) => {
+                let dict = &mut self.arena.dicts[dict as usize];
+                Ok(self.budget.extend(dict, &pairs(items)?)?)
+            }
+            other => Err(wrong("a dict", other.kind())),
         }
-        Ok(())
     }
 
     fn get(&mut self, index: usize) -> Result<(), Fault> {
@@ -379,7 +361,7 @@ impl Machine<'_> {
         }
         let value = self.top()?;
         if index >= length {
-            self.charge((index + 1 - length) * size_of::<Option<Value>>())?;
+            self.budget.reserve(&mut self.memo, index + 1 - length)?;
             self.memo.resize(index + 1, None);
         }
         self.memo[index] = Some(value);
@@ -407,7 +389,7 @@ impl Machine<'_> {
         }
         let span = Span {
             start: short(self.at)?,
-            length: length as u32,
+            length: short(length as usize)?,
         };
         self.at += length as usize;
         Ok(span)
@@ -441,10 +423,7 @@ impl Machine<'_> {
     }
 
     pub(super) fn slice(&self, span: Span) -> &[u8] {
-        let start = span.start as usize;
-        self.bytes
-            .get(start..start + span.length as usize)
-            .unwrap_or_default()
+        span.of(self.bytes)
     }
 
     fn str(&self, span: Span) -> Option<&str> {

@@ -1,7 +1,7 @@
 //! From what a pickle has built to named tensors: the walk over its containers, and the checks that what each tensor
 //! claims is there.
 
-use super::budget;
+use super::budget::Budget;
 use super::pickle::Unpickled;
 use super::value::{Span, StorageRef, TensorRef, Value};
 use crate::error::{Error, Result};
@@ -47,21 +47,22 @@ pub(super) fn collect(
     object: &Unpickled,
     place: impl Fn(&str) -> Option<Place>,
 ) -> Result<Content> {
-    let storages = object
-        .arena
-        .storages
-        .iter()
-        .map(|storage| locate(source, pickle, storage, &place));
     let mut walk = Walk {
         source,
         pickle,
         object,
-        storages: storages.collect::<Result<_>>()?,
+        storages: Vec::new(),
         name: String::new(),
-        budget: budget(source),
+        budget: Budget::of(source),
         metadata: BTreeMap::new(),
         tensors: BTreeMap::new(),
     };
+    let storages = &object.arena.storages;
+    walk.charge(size_of::<Storage>() * storages.len())?;
+    walk.storages.reserve_exact(storages.len());
+    for storage in storages {
+        walk.storages.push(locate(source, pickle, storage, &place)?);
+    }
     walk.visit(object.root, 0)?;
     Ok((walk.metadata, walk.tensors))
 }
@@ -107,9 +108,9 @@ struct Walk<'a> {
     storages: Vec<Storage>,
     /// Of the value that is being visited.
     name: String,
-    /// Bytes that the result may still take. A container in many places is walked in each of them, and its tensors are
+    /// For the result. A container in many places is walked in each of them, and its tensors are
     /// named in each, so that a short pickle may describe more than fits anywhere.
-    budget: usize,
+    budget: Budget,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, StoredTensor>,
 }
@@ -184,17 +185,14 @@ impl Walk<'_> {
     }
 
     fn charge(&mut self, bytes: usize) -> Result<()> {
-        let left = self.budget.checked_sub(bytes).ok_or_else(|| {
-            let expected = "tensors in proportion to the file";
+        self.budget.charge(bytes).map_err(|_| {
             Error::format(
                 self.source.name(),
                 "the pickle",
-                expected,
+                "tensors in proportion to the file",
                 "more of them than the file accounts for",
             )
-        });
-        self.budget = left?;
-        Ok(())
+        })
     }
 
     fn note(&mut self, value: impl ToString, depth: usize) -> Result<()> {

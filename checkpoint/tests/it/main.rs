@@ -6,3 +6,5 @@ mod formats;
 mod fuzz;
 #[path = "../make/mod.rs"]
 mod make;
+mod refusals;
+mod torch;
