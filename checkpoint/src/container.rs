@@ -51,6 +51,16 @@ pub enum Which {
     Ema,
 }
 
+impl Which {
+    /// In a word, as on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Ema => "ema",
+        }
+    }
+}
+
 /// The weights that were found in a checkpoint.
 #[derive(Debug, Clone)]
 pub struct StateDict {

@@ -6,7 +6,7 @@ use crate::safetensors_file::{Entry, write};
 use crate::sharded::{INDEX_SUFFIX, Index, IndexMetadata};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// What [`write_shards`] wrote.
@@ -19,7 +19,8 @@ pub struct Shards {
 }
 
 /// Writes `stem.safetensors`, or where the tensors take more than `shard_bytes`, `stem-00001-of-0000N.safetensors` and
-/// so on with `stem.safetensors.index.json`, which comes last. A tensor is never split. `done` is called after each.
+/// so on with `stem.safetensors.index.json`, which comes last. A tensor is never split. `done` is called after each. What
+/// the folder had of that name in the other layout is removed in the end.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -73,8 +74,10 @@ pub fn write_shards(
         write(&folder.join(&file), metadata, told.collect())?;
         files.push(file);
     }
+    let [whole, index] =
+        ["", INDEX_SUFFIX].map(|end| folder.join(format!("{stem}.safetensors{end}")));
     if count > 1 {
-        let path = folder.join(format!("{stem}.safetensors{INDEX_SUFFIX}"));
+        let path = &index;
         let metadata = IndexMetadata {
             total_size: Some(total_size),
         };
@@ -83,10 +86,18 @@ pub fn write_shards(
             weight_map,
         })
         .map_err(|source| Error::Json {
-            file: path.clone(),
+            file: path.into(),
             source,
         })?;
-        write_atomically(&path, |file| file.write_all(&json))?;
+        write_atomically(path, |file| file.write_all(&json))?;
+    }
+    // What the folder held before in the other layout would be read in place of this.
+    let stale = if count > 1 { &whole } else { &index };
+    match std::fs::remove_file(stale) {
+        Err(fault) if fault.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("cannot remove", stale)(fault));
+        }
+        _ => {}
     }
     Ok(Shards { files, total_size })
 }

@@ -84,10 +84,7 @@ impl Report {
         Ok(Self {
             architecture: architecture.unwrap_or("unknown"),
             format: checkpoint.format.to_string(),
-            weights: found.which.map(|which| match which {
-                Which::Raw => "raw",
-                Which::Ema => "ema",
-            }),
+            weights: found.which.map(Which::name),
             parameters: found
                 .tensors
                 .iter()

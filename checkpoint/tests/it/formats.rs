@@ -108,6 +108,41 @@ fn shards_are_cut_between_tensors_and_read_as_one() {
     );
 }
 
+/// Else a folder would be read by what it held before.
+#[test]
+fn weights_written_over_others_leave_none_of_the_other_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |values: &[Tensor], limit| {
+        let entries = values.iter().map(|(name, shape, values)| Entry {
+            name,
+            dtype: Dtype::F32,
+            shape,
+            bytes: Box::new(|file| {
+                let mut values = values.iter();
+                values.try_for_each(|value| file.write_all(&value.to_le_bytes()))
+            }),
+        });
+        let metadata = BTreeMap::new();
+        write_shards(
+            folder.path(),
+            "model",
+            &metadata,
+            entries.collect(),
+            limit,
+            || (),
+        )
+        .unwrap();
+    };
+    for (size, limit) in [(64, 1000), (32, 100), (16, 1000)] {
+        write(&tensors(size), limit);
+        same(
+            &Checkpoint::open(folder.path()).unwrap().tensors,
+            &tensors(size),
+        );
+    }
+    assert!(!folder.path().join("model.safetensors.index.json").exists());
+}
+
 /// `{"model": …, "model_ema": …, "epoch": 7}`, where the average has one of the two.
 fn container() -> Vec<u8> {
     let values = tensors(16);

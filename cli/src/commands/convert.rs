@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tessera_checkpoint::{StateDict, guess};
 use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
 use tessera_quantize::Calibration;
 use tessera_tokenizer::{load_tokenizer, open_tokenizer};
@@ -68,13 +69,20 @@ pub struct Convert {
 #[derive(Debug, Serialize)]
 struct Report {
     schema: &'static str,
+    #[serde(flatten)]
+    origin: Origin,
+    tensors: usize,
+    total_size: u64,
+    files: Vec<String>,
+}
+
+/// Where the weights came from.
+#[derive(Debug, Serialize)]
+struct Origin {
     architecture: Option<&'static str>,
     format: String,
     weights: Option<&'static str>,
     left_out: BTreeMap<String, usize>,
-    tensors: usize,
-    total_size: u64,
-    files: Vec<String>,
 }
 
 impl Convert {
@@ -89,22 +97,27 @@ impl Convert {
             false => self.weights.map(Which::from),
         };
         output::folder(&self.output, self.overwrite)?;
-        let report = match is_half(&input) {
-            true => self.tokenizer(&input, which, None, global)?,
-            false => {
+        let report = match input.exists() {
+            // The common name of a tokenizer in two files is none itself.
+            false => self.tokenizer(&input, which, None, global)?,
+            true => {
                 let checkpoint = Checkpoint::open(&input)?;
-                let names = checkpoint.state_dict(which)?;
-                match tessera_checkpoint::guess(names.tensors.keys().map(String::as_str)) {
-                    Some("TokenBridge generator") => self.generator(&input, which, global)?,
+                let found = checkpoint.state_dict(which)?;
+                let origin = Origin::of(&checkpoint, &found);
+                let weights = Weights::of_state_dict(&checkpoint, found);
+                match origin.architecture {
+                    Some("TokenBridge generator") => {
+                        self.generator(&input, weights, origin, global)?
+                    }
                     Some(
-                        what @ ("KL-VAE"
+                        "KL-VAE"
                         | "AutoencoderKL (diffusers)"
                         | "AutoencoderTiny (diffusers)"
                         | "tiny autoencoder"
                         | "encoder of a tiny autoencoder"
-                        | "decoder of a tiny autoencoder"),
-                    ) => self.tokenizer(&input, which, Some(what), global)?,
-                    guess => self.plain(&input, which, guess, global)?,
+                        | "decoder of a tiny autoencoder",
+                    ) => self.tokenizer(&input, which, Some(origin), global)?,
+                    _ => self.plain(&input, &weights, origin, global)?,
                 }
             }
         };
@@ -115,8 +128,13 @@ impl Convert {
     }
 
     /// A generator: its names stay, its config is read, given, or told by the shapes.
-    fn generator(&self, input: &Path, which: Option<Which>, global: &Global) -> Result<Report> {
-        let mut weights = Weights::read_model(input, which)?;
+    fn generator(
+        &self,
+        input: &Path,
+        mut weights: Weights,
+        origin: Origin,
+        global: &Global,
+    ) -> Result<Report> {
         for buffer in BUFFERS {
             if let Some(table) = weights.take(buffer) {
                 weights.insert(buffer, table.exact());
@@ -137,13 +155,8 @@ impl Convert {
             parameters.take(buffer);
         }
         parameters.fits(&config.init(&vec![0.0; config.levels], 0, &global.device.open()?))?;
-        let report = self.write(
-            &weights,
-            input,
-            which,
-            Some("TokenBridge generator"),
-            global,
-        )?;
+        let dtype = self.dtype.map(WeightDtype::from);
+        let report = self.write(&weights, origin, dtype, global)?;
         config.save(&self.output)?;
         if let Some(vae) = &self.vae {
             let opened = open_tokenizer(hub::locate(vae)?, None, &global.device.open()?)?;
@@ -173,12 +186,12 @@ impl Convert {
         read_info(input)?.save(&self.output)
     }
 
-    /// A tokenizer: loaded, which checks it and translates its names, and saved.
+    /// A tokenizer: loaded, which checks it and translates its names, and saved. In two files it has no one origin.
     fn tokenizer(
         &self,
         input: &Path,
         which: Option<Which>,
-        what: Option<&'static str>,
+        origin: Option<Origin>,
         global: &Global,
     ) -> Result<Report> {
         if self.vae.is_some() {
@@ -188,21 +201,23 @@ impl Convert {
             );
         }
         let opened = open_tokenizer(input, which, &global.device.open()?)?;
+        let origin = match origin {
+            Some(origin) => origin,
+            None => {
+                let half = Checkpoint::open(&opened.files[0])?;
+                Origin {
+                    architecture: Some("tiny autoencoder"),
+                    ..Origin::of(&half, &half.state_dict(which)?)
+                }
+            }
+        };
         let aside = tempfile::tempdir_in(&self.output).context("cannot make a temporary folder")?;
         opened.tokenizer.save_dir(aside.path(), WeightDtype::F32)?;
         let weights = Weights::read(aside.path())?;
-        let what = what.unwrap_or("tiny autoencoder");
         let dtype = self
             .dtype
             .map_or_else(|| stored(&opened.files), |dtype| Ok(dtype.into()))?;
-        let report = self.write_as(
-            &weights,
-            &opened.files[0],
-            which,
-            Some(what),
-            Some(dtype),
-            global,
-        )?;
+        let report = self.write(&weights, origin, Some(dtype), global)?;
         std::fs::rename(
             aside.path().join(CONFIG_FILE),
             self.output.join(CONFIG_FILE),
@@ -215,55 +230,30 @@ impl Convert {
     fn plain(
         &self,
         input: &Path,
-        which: Option<Which>,
-        guess: Option<&'static str>,
+        weights: &Weights,
+        origin: Origin,
         global: &Global,
     ) -> Result<Report> {
         if !global.quiet {
-            let what = guess.unwrap_or("model that is not known here");
+            let what = origin
+                .architecture
+                .unwrap_or("model that is not known here");
             eprintln!(
                 "note: {}: a {what}; it keeps its names and gets no config.json",
                 input.display()
             );
         }
-        self.write(
-            &Weights::read_model(input, which)?,
-            input,
-            which,
-            guess,
-            global,
-        )
+        self.write(weights, origin, self.dtype.map(WeightDtype::from), global)
     }
 
+    /// Writes the tensors; `None` for the type keeps that of each.
     fn write(
         &self,
         weights: &Weights,
-        input: &Path,
-        which: Option<Which>,
-        what: Option<&'static str>,
-        global: &Global,
-    ) -> Result<Report> {
-        self.write_as(
-            weights,
-            input,
-            which,
-            what,
-            self.dtype.map(WeightDtype::from),
-            global,
-        )
-    }
-
-    fn write_as(
-        &self,
-        weights: &Weights,
-        input: &Path,
-        which: Option<Which>,
-        what: Option<&'static str>,
+        origin: Origin,
         dtype: Option<WeightDtype>,
         global: &Global,
     ) -> Result<Report> {
-        let checkpoint = Checkpoint::open(input)?;
-        let found = checkpoint.state_dict(which)?;
         let mut progress = Progress::new(
             "convert",
             "tensors",
@@ -285,13 +275,7 @@ impl Convert {
         progress.finish();
         Ok(Report {
             schema: "tessera.convert/v1",
-            architecture: what,
-            format: checkpoint.format.to_string(),
-            weights: found.which.map(|which| match which {
-                Which::Ema => "ema",
-                Which::Raw => "raw",
-            }),
-            left_out: found.left_out,
+            origin,
             tensors: weights.len(),
             total_size: shards.total_size,
             files: shards.files,
@@ -299,15 +283,27 @@ impl Convert {
     }
 }
 
+impl Origin {
+    fn of(checkpoint: &Checkpoint, found: &StateDict) -> Self {
+        Self {
+            architecture: guess(found.tensors.keys().map(String::as_str)),
+            format: checkpoint.format.to_string(),
+            weights: found.which.map(Which::name),
+            left_out: found.left_out.clone(),
+        }
+    }
+}
+
 impl Report {
     fn describe(&self, folder: &Path) -> String {
         let weights = self
+            .origin
             .weights
             .map_or(String::new(), |which| format!(", {which} weights"));
         let mut text = format!(
             "{} from {}{weights}: {} tensors, {:.1} MB in {}",
-            self.architecture.unwrap_or("unknown model"),
-            self.format,
+            self.origin.architecture.unwrap_or("unknown model"),
+            self.origin.format,
             self.tensors,
             self.total_size as f64 / MEGA as f64,
             match &self.files[..] {
@@ -315,16 +311,11 @@ impl Report {
                 files => format!("{} files in {}", files.len(), folder.display()),
             }
         );
-        if !self.left_out.is_empty() {
-            text += &format!("\nleft out: {}", counted(&self.left_out));
+        if !self.origin.left_out.is_empty() {
+            text += &format!("\nleft out: {}", counted(&self.origin.left_out));
         }
         text
     }
-}
-
-/// Whether the path stands for a tokenizer in two files, and names neither a file nor a folder itself.
-fn is_half(input: &Path) -> bool {
-    !input.exists()
 }
 
 /// 16 bits if all of a file's tensors are stored so, else 32.
