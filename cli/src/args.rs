@@ -52,6 +52,8 @@ pub enum Command {
     Convert(Box<commands::convert::Convert>),
     Init(commands::init::Init),
     Classes(commands::classes::Classes),
+    #[command(subcommand)]
+    Bench(commands::bench::Bench),
     Doctor(commands::doctor::Doctor),
     /// Train a tokenizer or a generator on your own pictures.
     #[command(subcommand)]

@@ -7,7 +7,7 @@ use crate::dropout::Dropout;
 use crate::init::Init;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation};
 
@@ -42,6 +42,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// A block by itself, as `tower` has them, with weights drawn from `seed`.
+    pub fn new(tower: Tower, mlp_ratio: usize, seed: u64, device: &Device) -> Self {
+        Self::init(tower, mlp_ratio, &mut Init::new(seed, device))
+    }
+
     pub(crate) fn init(tower: Tower, mlp_ratio: usize, init: &mut Init) -> Self {
         let Tower { width, heads, .. } = tower;
         Self {

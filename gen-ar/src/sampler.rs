@@ -3,14 +3,16 @@
 use crate::config::is_permutation;
 use crate::dropout::Dropout;
 use crate::init::streams;
+use crate::parts::{Parts, timed};
 use crate::positions::{Positions, int_tensor};
-use crate::schedule::{ScheduleStep, schedule};
+use crate::schedule::schedule;
 use crate::{Error, GenAr, Result};
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
+use std::time::Duration;
 use tessera_backend::Rng;
 use tessera_backend::ops::{self, Sampling};
 
@@ -124,6 +126,8 @@ pub struct StepInfo<'a> {
     pub canvas: ArrayView3<'a, u16>,
     /// Which positions are generated, `[images, seq]`.
     pub known: ArrayView2<'a, bool>,
+    /// The time this step took. On a device that queues its work, it falls to the part that waits for it.
+    pub spent: Parts<Duration>,
 }
 
 /// What is asked after each step: go on, or stop with [`Error::Cancelled`].
@@ -182,9 +186,17 @@ impl GenAr {
                 part(now.masked, seq),
                 part(now.masked - now.predicted, now.masked),
             );
-            let z = model.guided_features(requests, &canvas, &visible, &wanted, config, now);
-            let indices = model.draw_tokens(z, &wanted, &draws, config, |what| {
-                Error::NonFinite { step, steps, what }
+            let mut spent = Parts::default();
+            let scale = now.guidance(config.cfg_scale, config.cfg_schedule, seq);
+            let guidance = (config.cfg_scale != 1.0).then_some(scale);
+            let z =
+                model.guided_features(requests, &canvas, &visible, &wanted, guidance, &mut spent);
+            let indices = timed(&mut spent.head, || {
+                model.draw_tokens(z, &wanted, &draws, config, |what| Error::NonFinite {
+                    step,
+                    steps,
+                    what,
+                })
             })?;
             canvas.fill(&wanted, &self.config.channel_order, &indices);
             let (tokens, known) = (canvas.tokens.view(), canvas.known.view());
@@ -193,6 +205,7 @@ impl GenAr {
                 steps,
                 canvas: tokens,
                 known,
+                spent,
             })
             .is_break()
             {
@@ -205,33 +218,62 @@ impl GenAr {
         Ok(canvas.tokens)
     }
 
-    /// `[images * wanted, dec.width]`: the features of the positions to generate, both guidance branches run as one
-    /// batch. Guidance acts on features, so that the head runs once.
+    /// `[images * wanted, dec.width]`: the features of the positions to generate, both branches of `guidance` run as
+    /// one batch. Guidance acts on features, so that the head runs once.
     fn guided_features(
         &self,
         requests: &[ImageRequest],
         canvas: &Canvas,
         visible: &Positions,
         wanted: &Positions,
-        config: &SampleConfig,
-        now: &ScheduleStep,
+        guidance: Option<f32>,
+        spent: &mut Parts<Duration>,
     ) -> Tensor<2> {
-        let off = &mut Dropout::off();
         let classes: Vec<_> = requests.iter().map(|request| request.class).collect();
         let values = self.visible_values(canvas, visible);
-        if config.cfg_scale == 1.0 {
-            let encoded = self.encode(values, visible, &classes, off);
-            return self.decode(encoded, visible, wanted, off);
-        }
+        let Some(scale) = guidance else {
+            return self.features(values, visible, wanted, &classes, spent);
+        };
         let both = [classes, vec![None; requests.len()]].concat();
-        let (visible, wanted_twice) = (visible.twice(), wanted.twice());
         let values = values.map(|values| Tensor::cat(vec![values.clone(), values], 0));
-        let encoded = self.encode(values, &visible, &both, off);
-        let z = self.decode(encoded, &visible, &wanted_twice, off);
+        let z = self.features(values, &visible.twice(), &wanted.twice(), &both, spent);
         let rows = wanted.total();
         let (cond, uncond) = (z.clone().narrow(0, 0, rows), z.narrow(0, rows, rows));
-        let scale = now.guidance(config.cfg_scale, config.cfg_schedule, self.config.seq());
         uncond.clone() + (cond - uncond) * scale
+    }
+
+    /// `[images * wanted, dec.width]`, an image being what has a class here.
+    fn features(
+        &self,
+        values: Option<Tensor<2>>,
+        visible: &Positions,
+        wanted: &Positions,
+        classes: &[Option<usize>],
+        spent: &mut Parts<Duration>,
+    ) -> Tensor<2> {
+        let off = &mut Dropout::off();
+        let encoded = timed(&mut spent.encoder, || match values {
+            Some(values) => self.encode(Some(values), visible, classes, off),
+            None => self.encode_classes(visible, classes),
+        });
+        timed(&mut spent.decoder, || {
+            self.decode(encoded, visible, wanted, off)
+        })
+    }
+
+    /// Before anything is visible images of one class are the same to the encoder: it sees each class once.
+    fn encode_classes(&self, none: &Positions, classes: &[Option<usize>]) -> Tensor<3> {
+        let mut distinct: Vec<Option<usize>> = Vec::new();
+        let rows = classes.iter().map(|class| {
+            let known = distinct.iter().position(|other| other == class);
+            known.unwrap_or_else(|| {
+                distinct.push(*class);
+                distinct.len() - 1
+            })
+        });
+        let rows: Vec<_> = rows.collect();
+        let encoded = self.encode(None, none, &distinct, &mut Dropout::off());
+        encoded.select(0, int_tensor(rows, &self.device()))
     }
 
     fn visible_values(&self, canvas: &Canvas, visible: &Positions) -> Option<Tensor<2>> {

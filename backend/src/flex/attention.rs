@@ -209,7 +209,8 @@ impl Tile {
                 if seen.is_empty() {
                     continue;
                 }
-                let new_max = max[r].max(simd::max(seen) * scale);
+                // Not −∞, which scores of nothing but −∞ would give: e^(−∞ + ∞) is not the 0 they weigh.
+                let new_max = max[r].max(simd::max(seen) * scale).max(f32::MIN);
                 if start > 0 && new_max > max[r] {
                     let shrink = (max[r] - new_max).exp();
                     sum[r] *= shrink;

@@ -3,7 +3,7 @@
 
 use super::matmul::{Matrix, matmul};
 use super::simd::{self, simd};
-use super::{Shared, contiguous, dims, filled, tensor, values};
+use super::{Shared, contiguous, dims, filled, tensor, values, winograd};
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -143,6 +143,18 @@ impl Geometry {
         });
     }
 
+    /// The sizes as Winograd's algorithm takes them, where it applies and pays.
+    fn winograd(&self) -> Option<winograd::Sizes> {
+        let sizes = winograd::Sizes {
+            inputs: self.input[0],
+            outputs: self.output[0],
+            input: [self.input[1], self.input[2]],
+            output: [self.output[1], self.output[2]],
+            pad: self.pad,
+        };
+        (self.kernel == [3, 3] && self.stride == [1, 1] && sizes.pay()).then_some(sizes)
+    }
+
     fn blocks(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
         let (step, height) = (self.block_rows(), self.output[1]);
         (0..height)
@@ -163,6 +175,11 @@ pub(crate) fn conv2d(
     let (batch, [out_channels, out_height, out_width]) = (dims::<4>(x)[0], geometry.output);
     let (x, w, b) = (contiguous(x), contiguous(w), contiguous(b));
     let (x, w, b) = (values(&x), values(&w), values(&b));
+    if let Some(sizes) = geometry.winograd() {
+        let kernel = |output, input| taps(w, output * sizes.inputs + input);
+        let y = winograd::conv2d(x, sizes, kernel, b);
+        return tensor(y, [batch, out_channels, out_height, out_width]);
+    }
     let (plane, depth) = (out_height * out_width, geometry.depth());
     let blocks: Vec<_> = geometry.blocks().collect();
     let y = filled(batch * geometry.output_len(), |y| {
@@ -202,6 +219,11 @@ pub(crate) fn conv2d(
     tensor(y, [batch, out_channels, out_height, out_width])
 }
 
+/// The nine taps of the 3×3 kernel number `index`.
+fn taps(w: &[f32], index: usize) -> [f32; 9] {
+    std::array::from_fn(|tap| w[9 * index + tap])
+}
+
 /// Gradients of x, w and b, each only where `wanted`.
 pub(crate) fn conv2d_backward(
     x: &FlexTensor,
@@ -211,96 +233,123 @@ pub(crate) fn conv2d_backward(
     pad: [usize; 4],
     wanted: [bool; 3],
 ) -> [Option<FlexTensor>; 3] {
-    /// Images are summed in this many groups, in order, however many threads there are.
-    const GROUPS: usize = 8;
     let (x_dims, w_dims) = (dims::<4>(x), dims::<4>(w));
     let geometry = Geometry::new(x_dims, w_dims, stride, pad);
-    let (batch, [out_channels, out_height, out_width]) = (x_dims[0], geometry.output);
     let (x, w, g) = (contiguous(x), contiguous(w), contiguous(g));
     let (x, w, g) = (values(&x), values(&w), values(&g));
-    let (plane, depth) = (out_height * out_width, geometry.depth());
-    let groups = GROUPS.min(batch).max(1);
-    let mut d_input = vec![0.0_f32; if wanted[0] { x.len() } else { 0 }];
-    let mut d_weight = vec![0.0_f32; groups * out_channels * depth];
-    let mut d_bias = vec![0.0_f32; groups * out_channels];
-    let (dx, dw, db) = (
-        Shared(d_input.as_mut_ptr()),
-        Shared(d_weight.as_mut_ptr()),
-        Shared(d_bias.as_mut_ptr()),
-    );
-    (0..groups).into_par_iter().for_each_init(
-        || (Vec::new(), Vec::new()),
-        |(patches, d_patches), group| {
-            // SAFETY: each group has its own partial sums and its own images.
-            let (dw, db) = unsafe {
-                (
-                    { dw }.part(group * out_channels * depth, out_channels * depth),
-                    { db }.part(group * out_channels, out_channels),
-                )
-            };
-            for image in batch * group / groups..batch * (group + 1) / groups {
-                let input = &x[image * geometry.input_len()..][..geometry.input_len()];
-                let grad = &g[image * geometry.output_len()..][..geometry.output_len()];
-                for (db, plane) in db.iter_mut().zip(grad.chunks_exact(plane)) {
-                    *db += simd::sum_and_squares(plane).0;
-                }
-                for rows in geometry.blocks() {
-                    let columns = rows.len() * out_width;
-                    let grad = Matrix::rows(grad, plane).at(0, rows.start * out_width);
-                    if wanted[1] {
-                        patches.resize(depth * columns, 0.0);
-                        geometry.gather(input, rows.clone(), patches);
-                        let patches = Matrix::rows(patches, columns).t();
-                        // SAFETY: `dw` is this group's own and starts at zero.
-                        unsafe {
-                            matmul(
-                                [out_channels, depth, columns],
-                                dw.as_mut_ptr(),
-                                depth,
-                                true,
-                                grad,
-                                patches,
-                                false,
-                            )
-                        };
-                    }
-                    if wanted[0] {
-                        d_patches.resize(depth * columns, 0.0);
-                        let w = Matrix::rows(w, depth).t();
-                        // SAFETY: scratch memory of just this size.
-                        unsafe {
-                            matmul(
-                                [depth, columns, out_channels],
-                                d_patches.as_mut_ptr(),
-                                columns,
-                                false,
-                                w,
-                                grad,
-                                false,
-                            )
-                        };
-                        // SAFETY: the image is this group's own.
-                        let dx = unsafe {
-                            { dx }.part(image * geometry.input_len(), geometry.input_len())
-                        };
-                        geometry.scatter(d_patches, rows, dx);
-                    }
-                }
-            }
-        },
-    );
-    let sum_groups = |mut parts: Vec<f32>, len: usize| {
-        let (first, rest) = parts.split_at_mut(len);
-        rest.chunks_exact(len)
-            .for_each(|part| simd::add_assign(first, part));
-        parts.truncate(len);
-        parts
-    };
     [
-        wanted[0].then(|| tensor(d_input, x_dims)),
-        wanted[1].then(|| tensor(sum_groups(d_weight, out_channels * depth), w_dims)),
-        wanted[2].then(|| tensor(sum_groups(d_bias, out_channels), [out_channels])),
+        wanted[0].then(|| tensor(input_gradient(&geometry, w, g), x_dims)),
+        wanted[1].then(|| tensor(weight_gradient(&geometry, x, g), w_dims)),
+        wanted[2].then(|| tensor(bias_gradient(&geometry, g), [w_dims[0]])),
     ]
+}
+
+/// The convolution of the gradient with the turned kernels: by Winograd's algorithm where that pays, else products
+/// with the patches, added up where they overlap.
+fn input_gradient(geometry: &Geometry, w: &[f32], g: &[f32]) -> Vec<f32> {
+    let [out_channels, _, out_width] = geometry.output;
+    if let Some(forward) = geometry.winograd() {
+        let backward = winograd::Sizes {
+            inputs: forward.outputs,
+            outputs: forward.inputs,
+            input: forward.output,
+            output: forward.input,
+            pad: forward.pad.map(|zeros| 2_usize.saturating_sub(zeros)),
+        };
+        if backward.pay() && forward.pad.iter().all(|&zeros| zeros <= 2) {
+            let kernel = |output, input| {
+                let mut taps = taps(w, input * forward.inputs + output);
+                taps.reverse();
+                taps
+            };
+            return winograd::conv2d(g, backward, kernel, &vec![0.0; forward.inputs]);
+        }
+    }
+    let (plane, depth) = (geometry.output[1] * out_width, geometry.depth());
+    let images = g.len() / geometry.output_len();
+    let mut dx = vec![0.0; images * geometry.input_len()];
+    dx.par_chunks_mut(geometry.input_len())
+        .zip(g.par_chunks(geometry.output_len()))
+        .for_each_init(Vec::new, |patches, (dx, g)| {
+            for rows in geometry.blocks() {
+                let columns = rows.len() * out_width;
+                patches.resize(depth * columns, 0.0);
+                // SAFETY: scratch memory of just this size.
+                unsafe {
+                    matmul(
+                        [depth, columns, out_channels],
+                        patches.as_mut_ptr(),
+                        columns,
+                        false,
+                        Matrix::rows(w, depth).t(),
+                        Matrix::rows(g, plane).at(0, rows.start * out_width),
+                        false,
+                    )
+                };
+                geometry.scatter(patches, rows, dx);
+            }
+        });
+    dx
+}
+
+/// The gradient times the patches, over all blocks of all images: in this many groups whose sums are added in order,
+/// however many threads there are.
+fn weight_gradient(geometry: &Geometry, x: &[f32], g: &[f32]) -> Vec<f32> {
+    const GROUPS: usize = 8;
+    let [out_channels, _, out_width] = geometry.output;
+    let (plane, depth) = (geometry.output[1] * out_width, geometry.depth());
+    let blocks: Vec<_> = geometry.blocks().collect();
+    let jobs = g.len() / geometry.output_len() * blocks.len();
+    let (groups, len) = (GROUPS.min(jobs).max(1), out_channels * depth);
+    let mut sums = vec![0.0_f32; groups * len];
+    sums.par_chunks_mut(len)
+        .enumerate()
+        .for_each_init(Vec::new, |patches, (group, sums)| {
+            for job in jobs * group / groups..jobs * (group + 1) / groups {
+                let (image, rows) = (job / blocks.len(), blocks[job % blocks.len()].clone());
+                let columns = rows.len() * out_width;
+                let x = &x[image * geometry.input_len()..][..geometry.input_len()];
+                let g = &g[image * geometry.output_len()..][..geometry.output_len()];
+                let grad = Matrix::rows(g, plane).at(0, rows.start * out_width);
+                let input = if geometry.pointwise() {
+                    Matrix::rows(x, plane).at(0, rows.start * out_width)
+                } else {
+                    patches.resize(depth * columns, 0.0);
+                    geometry.gather(x, rows, patches);
+                    Matrix::rows(patches, columns)
+                };
+                // SAFETY: the sums are this group's own and start at zero.
+                unsafe {
+                    matmul(
+                        [out_channels, depth, columns],
+                        sums.as_mut_ptr(),
+                        depth,
+                        true,
+                        grad,
+                        input.t(),
+                        false,
+                    )
+                };
+            }
+        });
+    let (first, rest) = sums.split_at_mut(len);
+    rest.chunks_exact(len)
+        .for_each(|part| simd::add_assign(first, part));
+    sums.truncate(len);
+    sums
+}
+
+fn bias_gradient(geometry: &Geometry, g: &[f32]) -> Vec<f32> {
+    let [out_channels, height, width] = geometry.output;
+    let planes: Vec<f32> = g
+        .par_chunks(height * width)
+        .map(|plane| simd::sum_and_squares(plane).0)
+        .collect();
+    let mut sums = vec![0.0; out_channels];
+    for image in planes.chunks_exact(out_channels) {
+        simd::add_assign(&mut sums, image);
+    }
+    sums
 }
 
 /// Every pixel becomes a 2×2 square.

@@ -2,7 +2,7 @@
 
 use super::matmul::{Matrix, matmul};
 use super::simd::{self, simd};
-use super::{Shared, contiguous, dims, filled, tensor, values};
+use super::{Shared, contiguous, dims, few_rows, filled, tensor, values};
 use crate::ops::Activation;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
@@ -12,104 +12,143 @@ pub(crate) const CHUNK: usize = 1 << 14;
 
 /// `z = x W + b`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.
 fn affine(x: &[f32], w: &[f32], b: &[f32], rows: usize) -> Vec<f32> {
-    let (inputs, outputs) = (w.len() / b.len(), b.len());
-    // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
-    let padded;
-    let (x, computed) = if rows == 1 {
-        padded = [x, &vec![0.0; inputs]].concat();
-        (padded.as_slice(), 2)
-    } else {
-        (x, rows)
-    };
-    let mut z = filled(computed * outputs, |z| {
-        for row in z.chunks_exact_mut(outputs) {
+    let (inputs, outputs) = (w.len() / b.len().max(1), b.len());
+    filled(rows * outputs, |z| {
+        for row in z.chunks_exact_mut(outputs.max(1)) {
             row.copy_from_slice(b);
         }
-        // SAFETY: shapes were checked by the caller; `z` was just filled with the bias.
-        unsafe {
-            matmul(
-                [computed, outputs, inputs],
-                z.as_mut_ptr(),
-                outputs,
-                true,
-                Matrix::rows(x, inputs),
-                Matrix::rows(w, outputs),
-                true,
-            );
+        if rows <= few_rows::MOST && simd::fused() {
+            return few_rows::accumulate(z, x, w, [rows, outputs, inputs]);
         }
-    });
-    z.truncate(rows * outputs);
-    z
+        // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
+        if rows == 1 {
+            let (x, mut pair) = ([x, x].concat(), [b, b].concat());
+            product(&mut pair, &x, w, [2, outputs, inputs]);
+            return z.copy_from_slice(&pair[..outputs]);
+        }
+        product(z, x, w, [rows, outputs, inputs]);
+    })
 }
 
+/// `z += x w` through gemm.
+fn product(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize; 3]) {
+    // SAFETY: the sizes are those of the slices, and `z` is initialised.
+    unsafe {
+        matmul(
+            [rows, outputs, inputs],
+            z.as_mut_ptr(),
+            outputs,
+            true,
+            Matrix::rows(x, inputs),
+            Matrix::rows(w, outputs),
+            true,
+        );
+    }
+}
+
+/// Two kernels of one elementwise function, `y = f(x)` and `g ← g · f'(x)`.
+macro_rules! elementwise {
+    ($forward:ident, $forward_body:ident, $f:expr, $backward:ident, $backward_body:ident, $slope:expr) => {
+        #[inline(always)]
+        fn $forward_body(y: &mut [f32], x: &[f32]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = $f(x);
+            }
+        }
+        simd!($forward = $forward_body(y: &mut [f32], x: &[f32]));
+
+        #[inline(always)]
+        fn $backward_body(dx: &mut [f32], g: &[f32], x: &[f32]) {
+            for ((dx, &g), &x) in dx.iter_mut().zip(g).zip(x) {
+                *dx = g * $slope(x);
+            }
+        }
+        simd!($backward = $backward_body(dx: &mut [f32], g: &[f32], x: &[f32]));
+    };
+}
+elementwise!(
+    gelu,
+    gelu_body,
+    simd::gelu,
+    gelu_backward,
+    gelu_backward_body,
+    simd::gelu_slope
+);
+elementwise!(
+    silu,
+    silu_body,
+    simd::silu,
+    silu_backward,
+    silu_backward_body,
+    simd::silu_slope
+);
+
 #[inline(always)]
-fn gelu_body(x: &mut [f32]) {
+fn gelu_in_place_body(x: &mut [f32]) {
     for x in x {
         *x = simd::gelu(*x);
     }
 }
-simd!(gelu_row = gelu_body(x: &mut [f32]));
+simd!(gelu_in_place = gelu_in_place_body(x: &mut [f32]));
 
 #[inline(always)]
-fn silu_body(x: &mut [f32]) {
+fn silu_in_place_body(x: &mut [f32]) {
     for x in x {
-        *x *= simd::sigmoid(*x);
+        *x = simd::silu(*x);
     }
 }
-simd!(silu_row = silu_body(x: &mut [f32]));
-
-#[inline(always)]
-fn gelu_slope_body(g: &mut [f32], z: &[f32]) {
-    for (g, &z) in g.iter_mut().zip(z) {
-        *g *= simd::gelu_slope(z);
-    }
-}
-simd!(gelu_slope_row = gelu_slope_body(g: &mut [f32], z: &[f32]));
-
-#[inline(always)]
-fn silu_slope_body(g: &mut [f32], z: &[f32]) {
-    for (g, &z) in g.iter_mut().zip(z) {
-        *g *= simd::silu_slope(z);
-    }
-}
-simd!(silu_slope_row = silu_slope_body(g: &mut [f32], z: &[f32]));
+simd!(silu_in_place = silu_in_place_body(x: &mut [f32]));
 
 /// x ← act(x).
 pub(crate) fn activate(x: &mut [f32], act: Activation) {
     let row = match act {
         Activation::None => return,
-        Activation::Gelu => gelu_row,
-        Activation::Silu => silu_row,
+        Activation::Gelu => gelu_in_place,
+        Activation::Silu => silu_in_place,
     };
     x.par_chunks_mut(CHUNK).for_each(row);
 }
 
-/// g ← g · act'(z).
-pub(crate) fn activate_backward(g: &mut [f32], z: &[f32], act: Activation) {
+/// act(x).
+pub(crate) fn activated(x: &[f32], act: Activation) -> Vec<f32> {
     let row = match act {
-        Activation::None => return,
-        Activation::Gelu => gelu_slope_row,
-        Activation::Silu => silu_slope_row,
+        Activation::None => return x.to_vec(),
+        Activation::Gelu => gelu,
+        Activation::Silu => silu,
     };
-    g.par_chunks_mut(CHUNK)
-        .zip(z.par_chunks(CHUNK))
-        .for_each(|(g, z)| row(g, z));
+    filled(x.len(), |y| {
+        y.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK))
+            .for_each(|(y, x)| row(y, x));
+    })
+}
+
+/// g · act'(z).
+pub(crate) fn activate_backward(g: &[f32], z: &[f32], act: Activation) -> Vec<f32> {
+    let row = match act {
+        Activation::None => return g.to_vec(),
+        Activation::Gelu => gelu_backward,
+        Activation::Silu => silu_backward,
+    };
+    filled(g.len(), |dx| {
+        dx.par_chunks_mut(CHUNK)
+            .zip(g.par_chunks(CHUNK))
+            .zip(z.par_chunks(CHUNK))
+            .for_each(|((dx, g), z)| row(dx, g, z));
+    })
 }
 
 /// The activation alone.
 pub(crate) fn activation(x: FlexTensor, act: Activation) -> FlexTensor {
     let shape = burn::backend::TensorMetadata::shape(&x);
-    let mut y = values(&contiguous(&x)).to_vec();
-    activate(&mut y, act);
-    tensor(y, shape)
+    tensor(activated(values(&contiguous(&x)), act), shape)
 }
 
 /// Gradient of the activation alone.
 pub(crate) fn activation_backward(x: &FlexTensor, g: &FlexTensor, act: Activation) -> FlexTensor {
     let shape = burn::backend::TensorMetadata::shape(x);
-    let mut dx = values(&contiguous(g)).to_vec();
-    activate_backward(&mut dx, values(&contiguous(x)), act);
-    tensor(dx, shape)
+    let (x, g) = (contiguous(x), contiguous(g));
+    tensor(activate_backward(values(&g), values(&x), act), shape)
 }
 
 /// Forward: the output and, where the backward pass needs it, what went into the activation.
@@ -126,9 +165,12 @@ pub(crate) fn linear(
     if act == Activation::None {
         return (tensor(z, [rows, outputs]), None);
     }
-    let kept = keep.then(|| tensor(z.clone(), [rows, outputs]));
+    if keep {
+        let y = activated(&z, act);
+        return (tensor(y, [rows, outputs]), Some(tensor(z, [rows, outputs])));
+    }
     activate(&mut z, act);
-    (tensor(z, [rows, outputs]), kept)
+    (tensor(z, [rows, outputs]), None)
 }
 
 /// Backward: gradients of `x`, `w` and `b`, each only where `wanted`.
@@ -142,11 +184,7 @@ pub(crate) fn linear_backward(
 ) -> [Option<FlexTensor>; 3] {
     let ([rows, inputs], [_, outputs]) = (dims(x), dims(w));
     let (x, w, g) = (contiguous(x), contiguous(w), contiguous(&g));
-    let scaled = z.map(|z| {
-        let mut g = values(&g).to_vec();
-        activate_backward(&mut g, values(&contiguous(z)), act);
-        g
-    });
+    let scaled = z.map(|z| activate_backward(values(&g), values(&contiguous(z)), act));
     let g = scaled.as_deref().unwrap_or_else(|| values(&g));
     let (x, w) = (
         Matrix::rows(values(&x), inputs),

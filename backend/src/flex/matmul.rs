@@ -44,7 +44,7 @@ impl Matrix {
 
 /// Longest sum that `gemm` never splits, whatever the other sizes: beyond it, we split ourselves,
 /// so that an element's order of summation depends on its own row and column alone.
-const DEPTH: usize = 512;
+pub(crate) const DEPTH: usize = 512;
 
 /// `dst[m, n] (+)= a[m, k] · b[k, n]`, `dst` row-major with `ld` values from row to row.
 ///

@@ -6,12 +6,14 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod few_rows;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod optim;
 pub(crate) mod simd;
+mod winograd;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;

@@ -1,7 +1,7 @@
 //! Layer normalisation (plain and modulated, adaLN) and group normalisation, forward and backward.
 
-use super::linear::{activate, activate_backward};
-use super::simd::{self, LANES, simd};
+use super::linear::{activate, gelu_backward};
+use super::simd::{self, LANES, simd, total};
 use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
 use crate::ops::Activation;
 use burn::backend::flex::FlexTensor;
@@ -122,7 +122,7 @@ fn reduce_body(
         dw[i] = g[i].mul_add(hat, dw[i]);
         db[i] += g[i];
     }
-    (sum.iter().sum(), product.iter().sum())
+    (total(sum), total(product))
 }
 simd!(
     /// Accumulates the gradients of weight and bias; returns Σ g·w and Σ g·w·x̂.
@@ -253,7 +253,7 @@ simd!(affine = affine_body(out: &mut [f32], x: &[f32], factor: f32, offset: f32)
 fn affine_silu_body(out: &mut [f32], x: &[f32], factor: f32, offset: f32) {
     for (out, &x) in out.iter_mut().zip(x) {
         let y = x.mul_add(factor, offset);
-        *out = y * simd::sigmoid(y);
+        *out = simd::silu(y);
     }
 }
 simd!(affine_silu = affine_silu_body(out: &mut [f32], x: &[f32], factor: f32, offset: f32));
@@ -324,7 +324,7 @@ fn centred_sums_body(g: &[f32], x: &[f32], mean: f32, rstd: f32) -> (f32, f32) {
             product[i] = g[i].mul_add((x[i] - mean) * rstd, product[i]);
         }
     }
-    (sum.iter().sum(), product.iter().sum())
+    (total(sum), total(product))
 }
 simd!(
     /// Σ g and Σ g·x̂.
@@ -385,8 +385,7 @@ pub(crate) fn group_norm_backward(
                         Activation::Gelu => {
                             let mut y = vec![0.0; plane];
                             affine(&mut y, x, factor, offset);
-                            dx.copy_from_slice(g);
-                            activate_backward(dx, &y, act);
+                            gelu_backward(dx, g, &y);
                         }
                     }
                     sums[i] = centred_sums(dx, x, mean, rstd);

@@ -35,15 +35,40 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
-/// Independent partial sums: a reduction over f32 only vectorises when the order of additions is ours.
-pub(crate) const LANES: usize = 16;
+/// Whether `mul_add` is one instruction here, for the vectors that the kernels use.
+pub(crate) fn fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    cfg!(target_arch = "aarch64")
+}
 
-/// e^x with a relative error below 2e-7 on [-87.3, 88.7]; clamped outside (Cephes' polynomial).
+/// Independent partial sums: a reduction over f32 only vectorises when the order of additions is ours, and only runs at
+/// the speed of memory when several vectors of sums hide the latency of an addition.
+pub(crate) const LANES: usize = 64;
+
+/// The sum of partial sums, by halves.
+#[inline(always)]
+pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// e^x with a relative error below 2e-7 (Cephes' polynomial) on [-87.33, 88.37]; 0 below and ∞ above, so that what the
+/// exact function makes of infinities comes out; NaN of NaN.
 /// The integer part is read from the bits of a shifted float: a saturating cast would keep the loop scalar.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23
-    let x = x.clamp(-87.3, 88.7);
+    const LOWEST: f32 = -87.33; // e^x is not normal below
+    const HIGHEST: f32 = 88.37; // 2^128 would be its factor above
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-0.693_359_4, x);
@@ -55,7 +80,9 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 1.666_666_5e-1);
     let p = p.mul_add(r, 0.5);
     let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    ((p * r).mul_add(r, r) + 1.0) * scale
+    let y = ((p * r).mul_add(r, r) + 1.0) * scale;
+    let y = if x < LOWEST { 0.0 } else { y };
+    if x > HIGHEST { f32::INFINITY } else { y }
 }
 
 /// Logistic function.
@@ -64,33 +91,50 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// (Φ(x), φ(x)·√(2π)): the normal distribution function with an absolute error below 1e-7
-/// (Abramowitz & Stegun 7.1.26 for erf) and the exponential its derivative needs.
+/// SiLU.
 #[inline(always)]
-pub(crate) fn normal_cdf(x: f32) -> (f32, f32) {
-    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / 0.327_591_1_f32.mul_add(z, 1.0);
-    let e = exp(-z * z);
-    let p = 1.061_405_4_f32;
-    let p = p.mul_add(t, -1.453_152);
-    let p = p.mul_add(t, 1.421_413_7);
-    let p = p.mul_add(t, -0.284_496_74);
-    let p = p.mul_add(t, 0.254_829_6);
-    (0.5 * (1.0 + (1.0 - p * t * e).copysign(x)), e)
+pub(crate) fn silu(x: f32) -> f32 {
+    x * sigmoid(x)
+}
+
+/// The normal distribution function Φ with an absolute error below 1.5e-7: ½ + x·P(x²), P a polynomial fitted (minimax,
+/// weighted for GELU) on |x| ≤ 5.2 and continued beyond by its last value, where the clamp makes Φ exactly 0 or 1. No
+/// exponential and no division, which would take most of the time of GELU.
+#[inline(always)]
+pub(crate) fn normal_cdf(x: f32) -> f32 {
+    let t = (x * x).mul_add(0.073_964_5, -1.0); // 2 x² / 5.2² − 1
+    let t = if t < 1.0 { t } else { 1.0 };
+    let p = 1.652_159_1e-4_f32;
+    let p = p.mul_add(t, -5.300_982e-4);
+    let p = p.mul_add(t, 7.085_271e-4);
+    let p = p.mul_add(t, -1.069_125e-3);
+    let p = p.mul_add(t, 2.542_272_9e-3);
+    let p = p.mul_add(t, -4.970_405_3e-3);
+    let p = p.mul_add(t, 8.074_782e-3);
+    let p = p.mul_add(t, -1.240_249_35e-2);
+    let p = p.mul_add(t, 1.811_666_2e-2);
+    let p = p.mul_add(t, -2.475_154e-2);
+    let p = p.mul_add(t, 3.196_441_4e-2);
+    let p = p.mul_add(t, -3.992_661e-2);
+    let p = p.mul_add(t, 5.002_602e-2);
+    let p = p.mul_add(t, -6.774_377e-2);
+    let p = p.mul_add(t, 1.359_499_8e-1);
+    let cdf = p.mul_add(x, 0.5);
+    let cdf = if cdf > 0.0 { cdf } else { 0.0 };
+    if cdf < 1.0 { cdf } else { 1.0 }
 }
 
 /// GELU with erf.
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> f32 {
-    x * normal_cdf(x).0
+    x * normal_cdf(x)
 }
 
 /// Derivative of [`gelu`].
 #[inline(always)]
 pub(crate) fn gelu_slope(x: f32) -> f32 {
     const INV_SQRT_TAU: f32 = 0.398_942_3;
-    let (cdf, e) = normal_cdf(x);
-    (x * INV_SQRT_TAU).mul_add(e, cdf)
+    (x * INV_SQRT_TAU).mul_add(exp(-0.5 * x * x), normal_cdf(x))
 }
 
 /// Derivative of SiLU.
@@ -114,7 +158,7 @@ fn sum_and_squares_body(x: &[f32]) -> (f32, f32) {
             squares[i] = c[i].mul_add(c[i], squares[i]);
         }
     }
-    (sum.iter().sum(), squares.iter().sum())
+    (total(sum), total(squares))
 }
 simd!(
     /// Sum and sum of squares.
@@ -135,7 +179,7 @@ fn squared_distance_body(x: &[f32], mean: f32) -> f32 {
             sum[i] = d.mul_add(d, sum[i]);
         }
     }
-    sum.iter().sum()
+    total(sum)
 }
 simd!(
     /// Σ (x − mean)².
@@ -175,7 +219,7 @@ fn exp_scaled_body(x: &mut [f32], scale: f32, offset: f32) -> f32 {
         *x = exp(x.mul_add(scale, -offset));
         sum[i] += *x;
     }
-    sum.iter().sum()
+    total(sum)
 }
 simd!(
     /// x ← e^(scale·x − offset); returns the sum.
@@ -194,7 +238,7 @@ fn dot_body(a: &[f32], b: &[f32]) -> f32 {
             sum[i] = a[i].mul_add(b[i], sum[i]);
         }
     }
-    sum.iter().sum()
+    total(sum)
 }
 simd!(
     /// Inner product.

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod bench;
 pub mod calibrate;
 pub mod classes;
 pub mod convert;
@@ -27,6 +28,11 @@ pub fn run(cli: Cli) -> Result<()> {
         .num_threads(threads)
         .build_global()?;
     crate::interrupt::listen()?;
+    // On a worker of the pool: from any other thread every operation would wait for one to wake up.
+    rayon::scope(|_| dispatch(cli))
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(TrainCommand::Vae(command)) => command.run(&cli.global),
         Command::Train(TrainCommand::Ar(command)) => command.run(&cli.global),
@@ -41,6 +47,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Convert(command) => command.run(&cli.global),
         Command::Init(command) => command.run(&cli.global),
         Command::Classes(command) => command.run(&cli.global),
+        Command::Bench(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
     }
 }

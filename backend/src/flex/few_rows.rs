@@ -1,0 +1,142 @@
+//! `z += x W` for a few rows of `x`, as when one token of each image is drawn: each weight is used once per row, so that
+//! reading the weights is all the time there is. They are read in order, long runs at a time, by all threads, and never
+//! copied into panels as a general matrix product does.
+//!
+//! An element's order of summation is that of [`matmul`](super::matmul::matmul): fused multiply-adds within
+//! [`DEPTH`] inputs, then the parts in order, so that a row does not depend on how many rows there are.
+
+use super::matmul::DEPTH;
+use super::simd::{self, simd};
+use super::{Shared, uninit};
+use rayon::prelude::*;
+
+/// The most rows this pays for: beyond, the panels of a general product are worth their copying.
+pub(crate) const MOST: usize = 32;
+
+/// Rows of the weight that are used together while a value of the sums is at hand.
+const DEEP: usize = 8;
+/// Columns of one vector.
+const LANES: usize = 16;
+
+/// Columns per task: as many as keep the sums of all rows in the first-level cache.
+fn block(rows: usize) -> usize {
+    match rows {
+        0..=2 => 1024,
+        3..=4 => 512,
+        _ => 256,
+    }
+}
+
+/// A part of the product: `depth` inputs by `columns` outputs.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    rows: usize,
+    depth: usize,
+    columns: usize,
+    x: *const f32,
+    x_stride: usize,
+    w: *const f32,
+    w_stride: usize,
+}
+
+/// `sums[rows, columns] = x w` over the part.
+#[inline(always)]
+fn part_body(sums: &mut [f32], part: Part) {
+    let Part {
+        rows,
+        depth,
+        columns,
+        ..
+    } = part;
+    sums.fill(0.0);
+    let (deep, wide) = (depth / DEEP * DEEP, columns / LANES * LANES);
+    // SAFETY (of all reads below): `input < depth`, `row < rows` and `column < columns` lie in the caller's matrices.
+    let x = |row: usize, input: usize| unsafe { *part.x.add(row * part.x_stride + input) };
+    let w = |input: usize, column: usize| unsafe { part.w.add(input * part.w_stride + column) };
+    for input in (0..deep).step_by(DEEP) {
+        for column in (0..wide).step_by(LANES) {
+            let weights: [[f32; LANES]; DEEP] =
+                // SAFETY: as above, `column + LANES <= columns`.
+                std::array::from_fn(|i| unsafe { *w(input + i, column).cast::<[f32; LANES]>() });
+            for row in 0..rows {
+                let at = row * columns + column;
+                let sums: &mut [f32; LANES] = (&mut sums[at..at + LANES])
+                    .try_into()
+                    .expect("a slice of just this length");
+                for (i, weights) in weights.iter().enumerate() {
+                    let x = x(row, input + i);
+                    for lane in 0..LANES {
+                        sums[lane] = weights[lane].mul_add(x, sums[lane]);
+                    }
+                }
+            }
+        }
+        edge(sums, columns, wide, rows, input..input + DEEP, x, w);
+    }
+    edge(sums, columns, 0, rows, deep..depth, x, w);
+}
+simd!(part = part_body(sums: &mut [f32], part: Part));
+
+/// The inputs `inputs` into the columns from `first` on, one at a time.
+#[inline(always)]
+fn edge(
+    sums: &mut [f32],
+    columns: usize,
+    first: usize,
+    rows: usize,
+    inputs: std::ops::Range<usize>,
+    x: impl Fn(usize, usize) -> f32,
+    w: impl Fn(usize, usize) -> *const f32,
+) {
+    for input in inputs {
+        for row in 0..rows {
+            let x = x(row, input);
+            for column in first..columns {
+                let sum = &mut sums[row * columns + column];
+                // SAFETY: an element of the caller's matrix.
+                *sum = unsafe { *w(input, column) }.mul_add(x, *sum);
+            }
+        }
+    }
+}
+
+/// `z[rows, outputs] += x[rows, inputs] · w[inputs, outputs]`.
+pub(crate) fn accumulate(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize; 3]) {
+    assert!(z.len() == rows * outputs && x.len() == rows * inputs && w.len() == inputs * outputs);
+    let width = block(rows);
+    let (parts, blocks) = (inputs.div_ceil(DEPTH), outputs.div_ceil(width));
+    let mut sums = uninit(parts * rows * outputs);
+    let shared = Shared(sums.as_mut_ptr());
+    (0..parts * blocks).into_par_iter().for_each(|task| {
+        let (input, column) = (task / blocks * DEPTH, task % blocks * width);
+        let (depth, columns) = (DEPTH.min(inputs - input), width.min(outputs - column));
+        // SAFETY: blocks of all columns before this one fill rows * column values; each task has its own place.
+        let sums = unsafe {
+            { shared }.part(
+                task / blocks * rows * outputs + rows * column,
+                rows * columns,
+            )
+        };
+        part(
+            sums,
+            Part {
+                rows,
+                depth,
+                columns,
+                x: x[input..].as_ptr(),
+                x_stride: inputs,
+                w: w[input * outputs + column..].as_ptr(),
+                w_stride: outputs,
+            },
+        );
+    });
+    for sums in sums.chunks_exact((rows * outputs).max(1)) {
+        for column in (0..outputs).step_by(width) {
+            let columns = width.min(outputs - column);
+            let block = &sums[rows * column..][..rows * columns];
+            for (row, sums) in block.chunks_exact(columns).enumerate() {
+                simd::add_assign(&mut z[row * outputs + column..][..columns], sums);
+            }
+        }
+    }
+}

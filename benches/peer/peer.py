@@ -1,0 +1,251 @@
+"""The same work in plain PyTorch: what `cargo xtask bench --peer` runs beside `tessera bench ops`.
+
+Prints one line of JSON per case: {"case": ..., "ms": ..., "runs": ...}, the median of runs that take about a second.
+The modules are written from the papers' descriptions, with the shapes of TokenBridge-L and of the KL-16 autoencoder, and
+use what PyTorch offers at its fastest in eager mode (scaled_dot_product_attention, inference_mode).
+"""
+
+import argparse
+import json
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: x + attn(norm1(x)), then x + mlp(norm2(x))."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        batch, seq, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, seq, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, seq, width)
+        x = x + self.proj(y)
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class HeadBlock(nn.Module):
+    """A block of TokenBridge's head, one dimension at a time: adaLN, causal attention against a cache, q/k norm."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, size = heads, width // heads
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.q_norm, self.k_norm = nn.LayerNorm(size, eps=1e-6), nn.LayerNorm(size, eps=1e-6)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.ada = nn.Linear(width, 6 * width)
+
+    def forward(self, x, cond, cache):
+        tokens, width = x.shape
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.ada(F.silu(cond)).chunk(6, dim=-1)
+        y = self.norm1(x) * (1 + scale1) + shift1
+        q, k, v = self.qkv(y).view(tokens, 3, self.heads, 1, width // self.heads).unbind(1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if cache:
+            k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
+        cache[:] = [k, v]
+        x = x + gate1 * self.proj(F.scaled_dot_product_attention(q, k, v).reshape(tokens, width))
+        y = self.norm2(x) * (1 + scale2) + shift2
+        return x + gate2 * self.fc2(F.gelu(self.fc1(y)))
+
+
+class Head(nn.Module):
+    """All dimensions of some tokens, drawn one after the other."""
+
+    def __init__(self, width, heads, depth, dims, levels):
+        super().__init__()
+        self.blocks = nn.ModuleList(HeadBlock(width, heads) for _ in range(depth))
+        self.times = nn.Parameter(0.02 * torch.randn(dims, width))
+        self.norm, self.final = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 2 * width)
+        self.tables = nn.ModuleList(nn.Embedding(levels, width) for _ in range(dims))
+        self.logits = nn.ModuleList(nn.Linear(width, levels) for _ in range(dims))
+
+    def forward(self, z):
+        x, caches = z, [[] for _ in self.blocks]
+        for dim, logits in enumerate(self.logits):
+            cond = z + self.times[dim]
+            for block, cache in zip(self.blocks, caches):
+                x = block(x, cond, cache)
+            scale, shift = self.final(F.silu(cond)).chunk(2, dim=-1)
+            y = F.layer_norm(self.norm(x), x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+            drawn = torch.multinomial(logits(y).softmax(-1), 1).squeeze(1)
+            x = self.tables[dim](drawn) + z
+        return x
+
+
+class Resnet(nn.Module):
+    """x + conv2(silu(norm2(conv1(silu(norm1(x))))))."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(32, inputs, 1e-6), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(32, outputs, 1e-6), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x):
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class Attend(nn.Module):
+    """Attention over the pixels, one head."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.GroupNorm(32, width, 1e-6)
+        self.q, self.k, self.v, self.out = (nn.Conv2d(width, width, 1) for _ in range(4))
+
+    def forward(self, x):
+        y = self.norm(x)
+        q, k, v = (f(y).flatten(2).transpose(1, 2).unsqueeze(1) for f in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
+        return x + self.out(y.reshape(x.shape))
+
+
+class Down(nn.Module):
+    """Halves the sides, padding below and on the right."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x):
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+WIDTHS, LATENTS = [128, 128, 256, 256, 512], 16
+
+
+def middle(width):
+    return [Resnet(width, width), Attend(width), Resnet(width, width)]
+
+
+def kl16_encoder():
+    layers, width = [nn.Conv2d(3, WIDTHS[0], 3, padding=1)], WIDTHS[0]
+    for level, wide in enumerate(WIDTHS):
+        lowest = level == len(WIDTHS) - 1
+        for inputs in (width, wide):
+            layers += [Resnet(inputs, wide)] + ([Attend(wide)] if lowest else [])
+        layers += [] if lowest else [Down(wide)]
+        width = wide
+    layers += middle(width) + [nn.GroupNorm(32, width, 1e-6), nn.SiLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, 2 * LATENTS, 3, padding=1), nn.Conv2d(2 * LATENTS, 2 * LATENTS, 1))
+
+
+def kl16_decoder():
+    width = WIDTHS[-1]
+    layers = [nn.Conv2d(LATENTS, LATENTS, 1), nn.Conv2d(LATENTS, width, 3, padding=1)] + middle(width)
+    for level, wide in reversed(list(enumerate(WIDTHS))):
+        for inputs in (width, wide, wide):
+            layers += [Resnet(inputs, wide)] + ([Attend(wide)] if wide == WIDTHS[-1] else [])
+        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(wide, wide, 3, padding=1)] if level else []
+        width = wide
+    return nn.Sequential(*layers, nn.GroupNorm(32, width, 1e-6), nn.SiLU(), nn.Conv2d(width, 3, 3, padding=1))
+
+
+def inference(function):
+    def call(*inputs):
+        with torch.inference_mode():
+            return function(*inputs)
+
+    return call
+
+
+def training(module, x):
+    """Forward and backward, the gradient of x included."""
+
+    def call():
+        module.zero_grad(set_to_none=True)
+        x.grad = None
+        module(x).sum().backward()
+
+    x.requires_grad_()
+    return call
+
+
+def cases():
+    """Name -> a function without arguments that makes the work, so that no case's memory outlives it."""
+    r = torch.randn
+
+    def run(make_module, *shapes):
+        def make():
+            module, inputs = make_module(), [r(*shape) for shape in shapes]
+            return lambda: inference(module)(*inputs)
+
+        return make
+
+    def train(make_module, shape):
+        return lambda: training(make_module(), r(*shape))
+
+    def plain(function):
+        return lambda: function
+
+    def normed_conv():
+        return nn.Sequential(nn.GroupNorm(32, 128, 1e-6), nn.SiLU(), nn.Conv2d(128, 128, 3, padding=1))
+
+    image, tokens, hidden = (1, 128, 256, 256), (8, 320, 1024), (2560, 4096)
+    attention = plain(F.scaled_dot_product_attention)
+    return {
+        "matmul-1024": run(plain(torch.matmul), (1024, 1024), (1024, 1024)),
+        "matmul-4096x1024x4096": run(plain(torch.matmul), (4096, 1024), (1024, 4096)),
+        "linear+gelu-2560x1024x4096": run(
+            lambda: nn.Sequential(nn.Linear(1024, 4096), nn.GELU()), (2560, 1024)
+        ),
+        "linear-4x1024x4096": run(lambda: nn.Linear(1024, 4096), (4, 1024)),
+        "block-forward": run(lambda: Block(1024, 16), tokens),
+        "block-forward+backward": train(lambda: Block(1024, 16), tokens),
+        "attention-16x1024x64": run(attention, *[(1, 16, 1024, 64)] * 3),
+        "attention-8x16x320x64": run(attention, *[(8, 16, 320, 64)] * 3),
+        "gelu-2560x4096": run(plain(F.gelu), hidden),
+        "silu-128x256x256": run(plain(F.silu), image),
+        "layer-norm-2560x1024": run(lambda: nn.LayerNorm(1024, eps=1e-6), (2560, 1024)),
+        "group-norm+silu-128x256x256": run(lambda: nn.Sequential(nn.GroupNorm(32, 128, 1e-6), nn.SiLU()), image),
+        "conv-128x256x256": run(lambda: nn.Conv2d(128, 128, 3, padding=1), image),
+        "group-norm+silu+conv-128x256x256": run(normed_conv, image),
+        "conv-forward+backward": train(lambda: nn.Conv2d(128, 128, 3, padding=1), image),
+        "head-4-tokens": run(lambda: Head(1024, 16, 4, 16, 64), (4, 1024)),
+        "head-64-tokens": run(lambda: Head(1024, 16, 4, 16, 64), (64, 1024)),
+        "kl16-encode": run(kl16_encoder, (1, 3, 256, 256)),
+        "kl16-decode": run(kl16_decoder, (1, 16, 16, 16)),
+    }
+
+
+def measure(work, seconds):
+    work()
+    times, start = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - start < seconds:
+        before = time.perf_counter()
+        result = work()
+        times.append(1e3 * (time.perf_counter() - before))
+        del result
+    return {"ms": sorted(times)[len(times) // 2], "runs": len(times)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", help="names or parts of names; all without")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each case")
+    parser.add_argument("--list", action="store_true", help="the names alone")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    for name, make in cases().items():
+        if args.cases and not any(part in name for part in args.cases):
+            continue
+        found = {} if args.list else measure(make(), args.seconds)
+        print(json.dumps({"case": name, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+//! Timing: medians of repeated work, and what this machine can do at best.
+
+use burn::nn::LinearConfig;
+use serde::Serialize;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+use tessera_backend::Rng;
+use tessera_backend::ops::{self, Activation};
+
+/// The median of some runs.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Median {
+    /// Milliseconds.
+    pub ms: f64,
+    pub runs: usize,
+}
+
+/// Runs `work` once unmeasured, then for about `seconds`, at least three times.
+pub fn median<T>(seconds: f64, mut work: impl FnMut() -> T) -> Median {
+    black_box(work());
+    let (mut times, started) = (Vec::new(), Instant::now());
+    while times.len() < 3 || started.elapsed().as_secs_f64() < seconds {
+        let before = Instant::now();
+        let result = black_box(work());
+        times.push(before.elapsed());
+        drop(result);
+    }
+    times.sort_unstable();
+    Median {
+        ms: 1e3 * times[times.len() / 2].as_secs_f64(),
+        runs: times.len(),
+    }
+}
+
+/// The best rate of this machine's matrix product in GFLOP/s: what every share of the peak refers to.
+pub fn matmul_peak(device: &burn::tensor::Device) -> f64 {
+    const SIZE: usize = 1536;
+    let x = Rng::new(0, 0).uniform_tensor::<2>([SIZE, SIZE], device);
+    let layer = LinearConfig::new(SIZE, SIZE).with_bias(false).init(device);
+    let mut best = Duration::MAX;
+    for _ in 0..12 {
+        let started = Instant::now();
+        black_box(ops::linear(x.clone(), &layer, Activation::None));
+        best = best.min(started.elapsed());
+    }
+    2.0 * (SIZE as f64).powi(3) / best.as_secs_f64() / 1e9
+}
+
+/// The most memory that this process has held so far, in MiB, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib >> 10)
+}

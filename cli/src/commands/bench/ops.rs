@@ -1,0 +1,339 @@
+//! `tessera bench ops`: the operations and blocks one by one, at the models' shapes. `benches/peer/peer.py` has the same
+//! names, so that the two can be run side by side.
+
+use super::measure::{Median, median};
+use crate::args::Global;
+use crate::interrupt;
+use crate::output;
+use anyhow::{Result, bail, ensure};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+use clap::Args;
+use serde::Serialize;
+use std::hint::black_box;
+use tessera_backend::Rng;
+use tessera_backend::nn::{GroupNorm, LayerNorm};
+use tessera_backend::ops::{self, Activation, Sampling};
+use tessera_gen_ar::{Block, Dropout, FirstPosition, GenArConfig, Tower};
+use tessera_tokenizer::KlVaeConfig;
+
+/// Measure the operations and blocks one by one, at the shapes of TokenBridge-L and KL-16.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  tessera bench ops\n  tessera bench ops attention conv --json")]
+pub struct Ops {
+    /// Names or parts of names; all unless given.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// How long to measure each.
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    seconds: f64,
+    /// Print one line of JSON per name.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is measured under one name.
+struct Case {
+    name: &'static str,
+    /// Arithmetic operations of its matrix products; 0 where memory is what counts.
+    flops: f64,
+    measure: fn(&Device, f64) -> Result<Median>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    case: &'static str,
+    #[serde(flatten)]
+    median: Median,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gflops: Option<f64>,
+}
+
+impl Ops {
+    /// Measures and prints each case as it is done.
+    ///
+    /// # Errors
+    /// No such name, Ctrl-C.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let device = global.device.open()?;
+        ensure!(
+            self.seconds > 0.0,
+            "--seconds: found {}, expected more than 0",
+            self.seconds
+        );
+        let asked = |case: &&Case| {
+            self.names.is_empty()
+                || self
+                    .names
+                    .iter()
+                    .any(|name| case.name.contains(name.as_str()))
+        };
+        let cases: Vec<_> = CASES.iter().filter(asked).collect();
+        if cases.is_empty() {
+            let known: Vec<_> = CASES.iter().map(|case| case.name).collect();
+            bail!(
+                "no such name: {}; there are {}",
+                self.names.join(", "),
+                known.join(", ")
+            );
+        }
+        for case in cases {
+            if interrupt::requested() {
+                bail!("stopped");
+            }
+            let median = (case.measure)(&device, self.seconds)?;
+            let gflops = (case.flops > 0.0).then(|| case.flops / median.ms / 1e6);
+            match self.json {
+                true => output::text(serde_json::to_string(&Line {
+                    case: case.name,
+                    median,
+                    gflops,
+                })?)?,
+                false => {
+                    let rate = gflops.map_or(String::new(), |rate| format!("{rate:8.0} GFLOP/s"));
+                    output::text(format!("{:<34} {:>10.3} ms {rate}", case.name, median.ms))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const WIDTH: usize = 1024;
+const HEADS: usize = 16;
+const IMAGE: [usize; 4] = [1, 128, 256, 256];
+const TOKENS: [usize; 3] = [8, 320, WIDTH];
+const HIDDEN: [usize; 2] = [2560, 4 * WIDTH];
+
+/// Of the backbone's block over [`TOKENS`]: four products of the width's square and one of fourfold width twice, and attention.
+const BLOCK_FLOPS: f64 = 2.0 * 2560.0 * 12.0 * 1024.0 * 1024.0 + 4.0 * 8.0 * 320.0 * 320.0 * 1024.0;
+const CONV_FLOPS: f64 = 18.0 * 128.0 * 128.0 * 65536.0;
+
+const CASES: &[Case] = &[
+    Case {
+        name: "matmul-1024",
+        flops: 2.0 * 1024.0 * 1024.0 * 1024.0,
+        measure: |device, seconds| matmul([1024; 3], device, seconds),
+    },
+    Case {
+        name: "matmul-4096x1024x4096",
+        flops: 2.0 * 4096.0 * 1024.0 * 4096.0,
+        measure: |device, seconds| matmul([4096, 1024, 4096], device, seconds),
+    },
+    Case {
+        name: "linear+gelu-2560x1024x4096",
+        flops: 2.0 * 2560.0 * 1024.0 * 4096.0,
+        measure: |device, seconds| linear(2560, Activation::Gelu, device, seconds),
+    },
+    Case {
+        name: "linear-4x1024x4096",
+        flops: 2.0 * 4.0 * 1024.0 * 4096.0,
+        measure: |device, seconds| linear(4, Activation::None, device, seconds),
+    },
+    Case {
+        name: "block-forward",
+        flops: BLOCK_FLOPS,
+        measure: |device, seconds| {
+            let (block, x) = (block(device), draw(TOKENS, device));
+            Ok(median(seconds, || {
+                block.forward(x.clone(), &mut Dropout::off())
+            }))
+        },
+    },
+    Case {
+        name: "block-forward+backward",
+        flops: 3.0 * BLOCK_FLOPS,
+        measure: |device, seconds| {
+            let device = device.clone().autodiff();
+            let (block, x) = (block(&device), draw(TOKENS, &device).require_grad());
+            Ok(median(seconds, || {
+                block
+                    .forward(x.clone(), &mut Dropout::off())
+                    .sum()
+                    .backward()
+            }))
+        },
+    },
+    Case {
+        name: "attention-16x1024x64",
+        flops: 4.0 * 16.0 * 1024.0 * 1024.0 * 64.0,
+        measure: |device, seconds| attention([1, HEADS, 1024, 64], device, seconds),
+    },
+    Case {
+        name: "attention-8x16x320x64",
+        flops: 4.0 * 128.0 * 320.0 * 320.0 * 64.0,
+        measure: |device, seconds| attention([8, HEADS, 320, 64], device, seconds),
+    },
+    Case {
+        name: "gelu-2560x4096",
+        flops: 0.0,
+        measure: |device, seconds| activation(HIDDEN, Activation::Gelu, device, seconds),
+    },
+    Case {
+        name: "silu-128x256x256",
+        flops: 0.0,
+        measure: |device, seconds| activation(IMAGE, Activation::Silu, device, seconds),
+    },
+    Case {
+        name: "layer-norm-2560x1024",
+        flops: 0.0,
+        measure: |device, seconds| {
+            let (norm, x) = (
+                LayerNorm::new(WIDTH, 1e-6, device),
+                draw([2560, WIDTH], device),
+            );
+            Ok(median(seconds, || ops::layer_norm(x.clone(), &norm)))
+        },
+    },
+    Case {
+        name: "group-norm+silu-128x256x256",
+        flops: 0.0,
+        measure: |device, seconds| {
+            let (norm, x) = (group_norm(device), draw(IMAGE, device));
+            Ok(median(seconds, || {
+                ops::group_norm(x.clone(), &norm, Activation::Silu)
+            }))
+        },
+    },
+    Case {
+        name: "conv-128x256x256",
+        flops: CONV_FLOPS,
+        measure: |device, seconds| {
+            let (conv, x) = (conv(device), draw(IMAGE, device));
+            Ok(median(seconds, || ops::conv2d(x.clone(), &conv, [1; 4])))
+        },
+    },
+    Case {
+        name: "group-norm+silu+conv-128x256x256",
+        flops: CONV_FLOPS,
+        measure: |device, seconds| {
+            let (norm, conv, x) = (group_norm(device), conv(device), draw(IMAGE, device));
+            Ok(median(seconds, || {
+                let y = ops::group_norm(x.clone(), &norm, Activation::Silu);
+                ops::conv2d(y, &conv, [1; 4])
+            }))
+        },
+    },
+    Case {
+        name: "conv-forward+backward",
+        flops: 3.0 * CONV_FLOPS,
+        measure: |device, seconds| {
+            let device = device.clone().autodiff();
+            let (conv, x) = (conv(&device), draw(IMAGE, &device).require_grad());
+            Ok(median(seconds, || {
+                ops::conv2d(x.clone(), &conv, [1; 4]).sum().backward()
+            }))
+        },
+    },
+    Case {
+        name: "head-4-tokens",
+        flops: 0.0,
+        measure: |device, seconds| head(4, device, seconds),
+    },
+    Case {
+        name: "head-64-tokens",
+        flops: 0.0,
+        measure: |device, seconds| head(64, device, seconds),
+    },
+    Case {
+        name: "kl16-encode",
+        flops: 0.0,
+        measure: |device, seconds| {
+            let (vae, x) = (
+                KlVaeConfig::kl16().init(0, device)?,
+                draw([1, 3, 256, 256], device),
+            );
+            Ok(median(seconds, || vae.encode(x.clone())))
+        },
+    },
+    Case {
+        name: "kl16-decode",
+        flops: 0.0,
+        measure: |device, seconds| {
+            let (vae, x) = (
+                KlVaeConfig::kl16().init(0, device)?,
+                draw([1, 16, 16, 16], device),
+            );
+            Ok(median(seconds, || vae.decode(x.clone())))
+        },
+    },
+];
+
+fn draw<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Rng::new(0, shape.iter().product::<usize>() as u64).normal_tensor(shape, device)
+}
+
+fn block(device: &Device) -> Block {
+    Block::new(Tower::new(WIDTH, 1, HEADS), 4, 0, device)
+}
+
+fn conv(device: &Device) -> Conv2d {
+    Conv2dConfig::new([128, 128], [3, 3]).init(device)
+}
+
+fn group_norm(device: &Device) -> GroupNorm {
+    GroupNorm::new(32, 128, 1e-6, device)
+}
+
+fn matmul([m, k, n]: [usize; 3], device: &Device, seconds: f64) -> Result<Median> {
+    let layer = LinearConfig::new(k, n).with_bias(false).init(device);
+    let x = draw([m, k], device);
+    Ok(median(seconds, || {
+        ops::linear(x.clone(), &layer, Activation::None)
+    }))
+}
+
+fn linear(rows: usize, act: Activation, device: &Device, seconds: f64) -> Result<Median> {
+    let layer: Linear = LinearConfig::new(WIDTH, 4 * WIDTH).init(device);
+    let x = draw([rows, WIDTH], device);
+    Ok(median(seconds, || ops::linear(x.clone(), &layer, act)))
+}
+
+fn attention(shape: [usize; 4], device: &Device, seconds: f64) -> Result<Median> {
+    let [q, k, v] = [0, 1, 2].map(|stream| Rng::new(0, stream).normal_tensor(shape, device));
+    Ok(median(seconds, || {
+        ops::attention(q.clone(), k.clone(), v.clone(), false)
+    }))
+}
+
+fn activation<const D: usize>(
+    shape: [usize; D],
+    act: Activation,
+    device: &Device,
+    seconds: f64,
+) -> Result<Median> {
+    let x = draw(shape, device);
+    Ok(median(seconds, || ops::activation(x.clone(), act)))
+}
+
+/// All dimensions of some tokens through TokenBridge-L's head; the backbone beside it is never computed.
+fn head(tokens: usize, device: &Device, seconds: f64) -> Result<Median> {
+    let full = GenArConfig::tokenbridge_l();
+    let config = GenArConfig {
+        enc: Tower {
+            depth: 1,
+            ..full.enc
+        },
+        dec: Tower {
+            depth: 1,
+            ..full.dec
+        },
+        ..full
+    };
+    let model = config.init(&vec![0.0; config.levels], 0, device);
+    let z = draw([tokens, config.dec.width], device);
+    let uniforms: Tensor<2> =
+        Rng::new(1, 0).uniform_tensor([config.token_embed_dim, tokens], device);
+    let mut choose = |dim, logits| {
+        let uniforms = uniforms.clone().narrow(0, dim, 1).squeeze_dim(0);
+        ops::categorical(logits, uniforms, Sampling::default())
+    };
+    Ok(median(seconds, || {
+        black_box(
+            model
+                .autoregress(z.clone(), FirstPosition::Released, &mut choose)
+                .into_data(),
+        )
+    }))
+}

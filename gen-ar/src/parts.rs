@@ -1,0 +1,146 @@
+//! What the parts of the generator cost: counted operations, and the time they took.
+
+use crate::sampler::{ImageRequest, SampleConfig};
+use crate::schedule::schedule;
+use crate::{GenArConfig, Tower};
+use std::collections::HashSet;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+/// One value per part of the generator.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Parts<T> {
+    /// The backbone's encoder.
+    pub encoder: T,
+    /// The backbone's decoder.
+    pub decoder: T,
+    /// The head, drawing included.
+    pub head: T,
+}
+
+impl<T: AddAssign> AddAssign for Parts<T> {
+    fn add_assign(&mut self, other: Self) {
+        self.encoder += other.encoder;
+        self.decoder += other.decoder;
+        self.head += other.head;
+    }
+}
+
+/// Runs `work` and adds the time it took to `spent`.
+pub(crate) fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    *spent += started.elapsed();
+    result
+}
+
+impl GenArConfig {
+    /// The arithmetic operations (a multiplication and an addition being two) that the matrix products of
+    /// [`GenAr::generate`](crate::GenAr::generate) take for these pictures.
+    pub fn flops(&self, requests: &[ImageRequest], config: &SampleConfig) -> Parts<f64> {
+        let (seq, images) = (self.seq(), requests.len());
+        let branches = if config.cfg_scale == 1.0 { 1 } else { 2 };
+        let classes: HashSet<_> = requests.iter().map(|request| request.class).collect();
+        let mut sum = Parts::default();
+        for step in schedule(seq, config.steps) {
+            let (visible, wanted) = (seq - step.masked, step.predicted);
+            let encoded = match visible {
+                0 => classes.len() + branches - 1,
+                _ => branches * images,
+            };
+            sum += Parts {
+                encoder: encoded as f64 * self.encoder_flops(visible),
+                decoder: (branches * images) as f64 * self.decoder_flops(visible, wanted),
+                head: (images * wanted) as f64 * self.head_flops(),
+            };
+        }
+        sum
+    }
+
+    /// Of one picture with `visible` tokens.
+    fn encoder_flops(&self, visible: usize) -> f64 {
+        let rows = self.buffer_size + visible;
+        let tokens = product(visible, self.token_embed_dim, self.enc.width);
+        tokens + self.enc.depth as f64 * self.block_flops(self.enc, rows, rows)
+    }
+
+    /// Of one picture: the last block computes the `wanted` rows alone.
+    fn decoder_flops(&self, visible: usize, wanted: usize) -> f64 {
+        let (short, rows) = (self.buffer_size + visible, self.buffer_size + self.seq());
+        product(short, self.enc.width, self.dec.width)
+            + (self.dec.depth - 1) as f64 * self.block_flops(self.dec, rows, rows)
+            + self.block_flops(self.dec, wanted, rows)
+    }
+
+    /// Of one token.
+    fn head_flops(&self) -> f64 {
+        let (dims, ch) = (self.token_embed_dim, self.ch);
+        let modulation = (6 * ch.depth + 2) as f64 * product(1, ch.width, ch.width);
+        let blocks =
+            (1..=dims).map(|keys| self.block_flops(ch, 1, keys) - self.keys_flops(ch, keys - 1));
+        product(1, self.dec.width, ch.width)
+            + dims as f64 * (modulation + product(1, ch.width, self.levels))
+            + ch.depth as f64 * blocks.sum::<f64>()
+    }
+
+    /// Of one block that computes `rows` rows of `keys`.
+    fn block_flops(&self, tower: Tower, rows: usize, keys: usize) -> f64 {
+        let square = product(1, tower.width, tower.width);
+        let attention = 2.0 * product(rows, keys, tower.width);
+        (2 + 2 * self.mlp_ratio) as f64 * rows as f64 * square
+            + self.keys_flops(tower, keys)
+            + attention
+    }
+
+    /// Of the keys and values alone.
+    fn keys_flops(&self, tower: Tower, keys: usize) -> f64 {
+        2.0 * product(keys, tower.width, tower.width)
+    }
+}
+
+fn product(m: usize, k: usize, n: usize) -> f64 {
+    2.0 * (m * k * n) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tower() -> Tower {
+        Tower::new(8, 1, 2)
+    }
+
+    /// 2 positions in 1 step, 1 buffer row, 3 dimensions of 4 levels, all by hand.
+    #[test]
+    fn operations_are_those_counted_by_hand() {
+        let config = GenArConfig {
+            buffer_size: 1,
+            mlp_ratio: 4,
+            ..GenArConfig::new([1, 2], 3, 4, [tower(); 3])
+        };
+        let request = ImageRequest {
+            class: Some(0),
+            seed: 0,
+        };
+        let sampling = SampleConfig {
+            steps: 1,
+            cfg_scale: 1.0,
+            ..SampleConfig::default()
+        };
+        let parts = config.flops(&[request], &sampling);
+        let linear = |rows: f64, inputs: f64, outputs: f64| 2.0 * rows * inputs * outputs;
+        // One row: qkv, proj, both maps of the MLP, and one key.
+        let encoder = linear(1.0, 8.0, 12.0 * 8.0) + 2.0 * linear(1.0, 1.0, 8.0);
+        assert_eq!(parts.encoder, encoder);
+        // Two queries, three keys.
+        let decoder = linear(1.0, 8.0, 8.0) + linear(2.0, 8.0, 10.0 * 8.0) + linear(3.0, 8.0, 16.0);
+        assert_eq!(parts.decoder, decoder + 2.0 * linear(2.0, 3.0, 8.0));
+        // Per dimension: adaLN, the block, the logits; its keys being 1, 2 and 3.
+        let dims = 3.0 * (linear(1.0, 8.0, 64.0) + linear(1.0, 8.0, 96.0) + linear(1.0, 8.0, 4.0));
+        let attention: f64 = [1.0, 2.0, 3.0]
+            .map(|keys| 2.0 * linear(1.0, keys, 8.0))
+            .iter()
+            .sum();
+        assert_eq!(parts.head, 2.0 * (linear(1.0, 8.0, 8.0) + dims + attention));
+    }
+}
