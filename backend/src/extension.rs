@@ -24,7 +24,8 @@ pub trait Backend: burn::backend::Backend {
         portable::activation::<Self>(x, act)
     }
 
-    /// `act(x w + b)`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.
+    /// `act(x w + b)`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`. The weight may be in a narrower type than the
+    /// others, without a gradient: sums are of the type of `x`.
     fn linear_act(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -130,6 +131,9 @@ impl Backend for Flex {
     }
 
     fn linear_act(x: FlexTensor, w: FlexTensor, b: FlexTensor, act: Activation) -> FlexTensor {
+        if flex::half_weight(&[&x, &b], &w) {
+            return flex::linear::linear_half(&x, &w, &b, act);
+        }
         match flex::all_f32(&[&x, &w, &b]) {
             true => flex::linear::linear(&x, &w, &b, act, false).0,
             false => portable::linear::<Self>(x, w, b, act),

@@ -28,6 +28,7 @@ mod flex;
 pub mod nn;
 pub mod ops;
 mod portable;
+mod precision;
 pub mod random;
 
 // One type serves wgpu and CUDA; Burn exports it beside each runtime.
@@ -39,4 +40,5 @@ use burn::backend::wgpu::CubeBackend;
 pub use device::{DeviceSpec, available};
 pub use error::{Error, Result};
 pub use extension::Backend;
+pub use precision::Precision;
 pub use random::Rng;

@@ -40,6 +40,10 @@ pub(crate) fn linear<B: Backend>(
     act: Activation,
 ) -> FloatTensor<B> {
     let [outputs] = dims::<B, 1>(&b);
+    let w = match w.dtype() == x.dtype() {
+        true => w,
+        false => B::float_cast(w, x.dtype().into()),
+    };
     let z = B::float_add(B::float_matmul(x, w), reshape::<B, 2>(b, [1, outputs]));
     activation::<B>(z, act)
 }

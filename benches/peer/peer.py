@@ -33,6 +33,17 @@ class Block(nn.Module):
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
+class HalfLinear(nn.Module):
+    """f32 in and out, bf16 between, as under autocast."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs).bfloat16()
+
+    def forward(self, x):
+        return self.linear(x.bfloat16()).float()
+
+
 class HeadBlock(nn.Module):
     """A block of TokenBridge's head, one dimension at a time: adaLN, causal attention against a cache, q/k norm."""
 
@@ -202,6 +213,8 @@ def cases():
             lambda: nn.Sequential(nn.Linear(1024, 4096), nn.GELU()), (2560, 1024)
         ),
         "linear-4x1024x4096": run(lambda: nn.Linear(1024, 4096), (4, 1024)),
+        "linear-bf16-2560x1024x4096": run(lambda: HalfLinear(1024, 4096), (2560, 1024)),
+        "linear-bf16-4x1024x4096": run(lambda: HalfLinear(1024, 4096), (4, 1024)),
         "block-forward": run(lambda: Block(1024, 16), tokens),
         "block-forward+backward": train(lambda: Block(1024, 16), tokens),
         "attention-16x1024x64": run(attention, *[(1, 16, 1024, 64)] * 3),

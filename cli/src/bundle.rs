@@ -19,6 +19,7 @@ use ndarray::{Array3, ArrayView3, s};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
+use tessera_backend::Precision;
 use tessera_gen_ar::{CfgSchedule, GenAr, GenArConfig, SampleConfig};
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig, Table};
 use tessera_tokenizer::{
@@ -162,6 +163,12 @@ pub struct Source<'a> {
 }
 
 impl Bundle {
+    /// The same, the generator's linear maps in another precision.
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.generator = precision.apply(self.generator);
+        self
+    }
+
     /// The model in a folder, or the built-in one.
     ///
     /// # Errors
@@ -363,4 +370,78 @@ pub fn read_info(folder: &Path) -> Result<Info> {
         );
     }
     Ok(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Int, Tensor, TensorData};
+    use std::ops::ControlFlow;
+    use tessera_gen_ar::{Dropout, FirstPosition, ImageRequest, Positions};
+
+    /// The likeliest level of each dimension of every second token of `pictures`, given all before it, and the other
+    /// tokens: what one choice is does not depend on the choices before, as it would in a picture drawn by each.
+    fn likeliest(generator: &GenAr, pictures: &Array3<u16>, classes: &[Option<usize>]) -> Vec<i64> {
+        let (images, seq, dims) = pictures.dim();
+        let device = generator.device();
+        let half =
+            |parity: usize| Positions::new((0..images).map(|_| (parity..seq).step_by(2).collect()));
+        let (visible, wanted) = (half(0), half(1));
+        let indices = |positions: &Positions, order: &[usize]| {
+            let token = |(image, position)| {
+                order
+                    .iter()
+                    .map(move |&dim| pictures[[image, position, dim]])
+            };
+            let values: Vec<i32> = positions.iter().flat_map(token).map(i32::from).collect();
+            let shape = [values.len() / dims, dims];
+            Tensor::<2, Int>::from_data(TensorData::new(values, shape), &device)
+        };
+        let natural: Vec<usize> = (0..dims).collect();
+        let off = &mut Dropout::off();
+        let encoded = generator.encode(
+            Some(generator.dequantize(indices(&visible, &natural))),
+            &visible,
+            classes,
+            off,
+        );
+        let z = generator.decode(encoded, &visible, &wanted, off);
+        let logits = generator.head_logits(
+            z,
+            indices(&wanted, &generator.config().channel_order),
+            FirstPosition::Released,
+            off,
+        );
+        logits.argmax(2).into_data().iter::<i64>().collect()
+    }
+
+    #[test]
+    fn the_likeliest_tokens_in_bf16_are_those_in_f32() {
+        let device = Device::flex();
+        let exact = Bundle::open(None, &device).expect("built in");
+        let half = Bundle::open(None, &device).expect("built in");
+        let half = half.in_precision(Precision::Bf16);
+        let classes: Vec<_> = (0..10).map(Some).collect();
+        let requests: Vec<_> = classes
+            .iter()
+            .map(|&class| ImageRequest { class, seed: 1 })
+            .collect();
+        let mut go_on = |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
+        let pictures = exact
+            .generator
+            .generate(&requests, &exact.info.sampling, &mut go_on);
+        let pictures = pictures.expect("the built-in model draws");
+        let choices = |bundle: &Bundle| likeliest(&bundle.generator, &pictures, &classes);
+        let (exact, half) = (choices(&exact), choices(&half));
+        let agree = exact.iter().zip(&half).filter(|(a, b)| a == b).count();
+        assert!(
+            agree * 100 >= 98 * exact.len(),
+            "{agree} of {} agree",
+            exact.len()
+        );
+        assert!(
+            agree < exact.len(),
+            "all {agree} agree: bf16 was not computed in"
+        );
+    }
 }

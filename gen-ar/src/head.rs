@@ -61,7 +61,11 @@ impl GenAr {
         let x = ops::modulate(x, None, shift, scale);
         // One product per dimension, side by side: cutting x up instead would make its gradient from `dims` zero tensors.
         let heads = &self.channel_heads[..dims];
-        let weight = heads.iter().map(|head| head.weight.val()).collect();
+        // A product here is not `ops::linear`, which takes weights of a narrower type as they are.
+        let weight = heads
+            .iter()
+            .map(|head| head.weight.val().cast(x.dtype()))
+            .collect();
         let bias = heads.iter().filter_map(|head| head.bias.as_ref());
         let bias = Tensor::stack::<2>(bias.map(|bias| bias.val()).collect(), 0);
         x.swap_dims(0, 1).matmul(Tensor::stack::<3>(weight, 0)) + bias.unsqueeze_dim(1)

@@ -1,9 +1,10 @@
-//! Pipelines and chores: `cargo xtask demo | ci | tidy`.
+//! Pipelines and chores: `cargo xtask demo | bench | ci | tidy`.
 //!
 //! Nothing here computes: a pipeline runs the commands of the program `tessera` one after the other, a chore those of
 //! cargo. It links no model, so that it compiles in seconds.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod data;
 mod demo;
@@ -31,6 +32,7 @@ struct Cli {
 enum Command {
     /// From Fashion-MNIST to pictures and a report: VAE, calibration, generator, judge, measurements.
     Demo(demo::Demo),
+    Bench(bench::Bench),
     /// Format, lints, tidy, tests, docs and benches, with one summary.
     Ci,
     /// What no lint checks: length of files, docs of modules, unwrap, leftovers, versions.
@@ -51,6 +53,7 @@ fn run(command: Command) -> Result<()> {
     let sh = Shell::new()?;
     match command {
         Command::Demo(demo) => demo.run(&sh),
+        Command::Bench(command) => command.run(&sh),
         Command::Ci => ci::run(&sh),
         Command::Tidy => tidy::run(),
     }

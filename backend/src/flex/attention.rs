@@ -8,9 +8,9 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 /// Queries per tile.
-const QUERIES: usize = 64;
+const QUERIES: usize = 192;
 /// Keys per tile.
-const KEYS: usize = 256;
+const KEYS: usize = 512;
 
 /// A `[batch, heads, seq, head_dim]` tensor seen through its strides; the last axis is contiguous.
 struct Heads {
@@ -125,7 +125,7 @@ pub(crate) fn attention(
             .into_par_iter()
             .with_min_len((1 << 17) / work.max(1) + 1)
             .for_each_init(
-                || vec![0.0_f32; QUERIES * KEYS],
+                || uninit(QUERIES.min(queries) * KEYS.min(keys)),
                 |scores, job| {
                     let (index, first) = (job / tiles, job % tiles * QUERIES);
                     let rows = QUERIES.min(queries - first);
@@ -177,6 +177,7 @@ impl Tile {
         causal: bool,
     ) {
         let ([_, _, queries, head_dim], keys, rows) = (q.sizes, k.sizes[2], self.rows);
+        let width = KEYS.min(keys);
         let (q, k, v) = (
             q.head(self.index).at(self.first, 0),
             k.head(self.index),
@@ -190,7 +191,7 @@ impl Tile {
                 matmul(
                     [rows, len, head_dim],
                     scores.as_mut_ptr(),
-                    KEYS,
+                    width,
                     false,
                     q,
                     k.at(start, 0).t(),
@@ -198,7 +199,7 @@ impl Tile {
                 )
             };
             for r in 0..rows {
-                let (seen, hidden) = scores[r * KEYS..r * KEYS + len].split_at_mut(visible(
+                let (seen, hidden) = scores[r * width..r * width + len].split_at_mut(visible(
                     causal,
                     self.first + r,
                     [queries, keys],
@@ -232,7 +233,7 @@ impl Tile {
                     start > 0,
                     Matrix {
                         ptr: scores.as_ptr(),
-                        row_stride: KEYS as isize,
+                        row_stride: width as isize,
                         col_stride: 1,
                     },
                     v.at(start, 0),

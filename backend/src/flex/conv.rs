@@ -1,6 +1,7 @@
 //! 2-D convolution as a matrix product over gathered patches (im2col), block by block of output rows so that a block
 //! stays in cache; and nearest-neighbour upsampling.
 
+use super::linear::CHUNK;
 use super::matmul::{Matrix, matmul};
 use super::simd::{self, simd};
 use super::{Shared, contiguous, dims, filled, tensor, values, winograd};
@@ -143,8 +144,10 @@ impl Geometry {
         });
     }
 
-    /// The sizes as Winograd's algorithm takes them, where it applies and pays.
-    fn winograd(&self) -> Option<winograd::Sizes> {
+    /// The sizes as Winograd's algorithm takes them, where it applies and pays. Its sums and differences of pixels would
+    /// spread an infinity, or make a NaN of it, where the sum over the patch does not.
+    fn winograd(&self, x: &[f32], w: &[f32]) -> Option<winograd::Sizes> {
+        let finite = |x: &[f32]| x.par_chunks(CHUNK).all(simd::all_finite);
         let sizes = winograd::Sizes {
             inputs: self.input[0],
             outputs: self.output[0],
@@ -152,7 +155,8 @@ impl Geometry {
             output: [self.output[1], self.output[2]],
             pad: self.pad,
         };
-        (self.kernel == [3, 3] && self.stride == [1, 1] && sizes.pay()).then_some(sizes)
+        let applies = self.kernel == [3, 3] && self.stride == [1, 1] && sizes.pay();
+        (applies && finite(x) && finite(w)).then_some(sizes)
     }
 
     fn blocks(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
@@ -175,7 +179,7 @@ pub(crate) fn conv2d(
     let (batch, [out_channels, out_height, out_width]) = (dims::<4>(x)[0], geometry.output);
     let (x, w, b) = (contiguous(x), contiguous(w), contiguous(b));
     let (x, w, b) = (values(&x), values(&w), values(&b));
-    if let Some(sizes) = geometry.winograd() {
+    if let Some(sizes) = geometry.winograd(x, w) {
         let kernel = |output, input| taps(w, output * sizes.inputs + input);
         let y = winograd::conv2d(x, sizes, kernel, b);
         return tensor(y, [batch, out_channels, out_height, out_width]);
@@ -248,7 +252,7 @@ pub(crate) fn conv2d_backward(
 /// with the patches, added up where they overlap.
 fn input_gradient(geometry: &Geometry, w: &[f32], g: &[f32]) -> Vec<f32> {
     let [out_channels, _, out_width] = geometry.output;
-    if let Some(forward) = geometry.winograd() {
+    if let Some(forward) = geometry.winograd(g, w) {
         let backward = winograd::Sizes {
             inputs: forward.outputs,
             outputs: forward.inputs,

@@ -21,8 +21,8 @@ const LANES: usize = 16;
 /// Columns per task: as many as keep the sums of all rows in the first-level cache.
 fn block(rows: usize) -> usize {
     match rows {
-        0..=2 => 1024,
-        3..=4 => 512,
+        0..=4 => 1024,
+        5..=8 => 512,
         _ => 256,
     }
 }

@@ -2,21 +2,28 @@
 
 use super::matmul::{Matrix, matmul};
 use super::simd::{self, simd};
-use super::{Shared, contiguous, dims, few_rows, filled, tensor, values};
+use super::{Shared, contiguous, dims, few_rows, filled, half, tensor, values};
 use crate::ops::Activation;
+use ::half::slice::HalfFloatSliceExt;
 use burn::backend::flex::FlexTensor;
+use burn::tensor::bf16;
 use rayon::prelude::*;
 
 /// Values per task in passes that go over memory once.
 pub(crate) const CHUNK: usize = 1 << 14;
 
+/// The bias in every row.
+fn prefill(z: &mut [f32], b: &[f32]) {
+    for row in z.chunks_exact_mut(b.len().max(1)) {
+        row.copy_from_slice(b);
+    }
+}
+
 /// `z = x W + b`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.
 fn affine(x: &[f32], w: &[f32], b: &[f32], rows: usize) -> Vec<f32> {
     let (inputs, outputs) = (w.len() / b.len().max(1), b.len());
     filled(rows * outputs, |z| {
-        for row in z.chunks_exact_mut(outputs.max(1)) {
-            row.copy_from_slice(b);
-        }
+        prefill(z, b);
         if rows <= few_rows::MOST && simd::fused() {
             return few_rows::accumulate(z, x, w, [rows, outputs, inputs]);
         }
@@ -171,6 +178,32 @@ pub(crate) fn linear(
     }
     activate(&mut z, act);
     (tensor(z, [rows, outputs]), None)
+}
+
+/// [`linear`] without a backward pass, the weights being bf16: see [`half`].
+pub(crate) fn linear_half(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    b: &FlexTensor,
+    act: Activation,
+) -> FlexTensor {
+    let ([rows, inputs], [_, outputs]) = (dims(x), dims(w));
+    // Columns cut out of a weight are read where they are.
+    let w = match w.layout().strides() {
+        [stride, 1] if *stride >= outputs as isize => w.clone(),
+        _ => w.to_contiguous(),
+    };
+    let (x, b) = (contiguous(x), contiguous(b));
+    let layout = w.layout();
+    let weights = half::Weights {
+        values: w.storage::<bf16>()[layout.start_offset()..].reinterpret_cast(),
+        stride: layout.strides()[0].unsigned_abs(),
+    };
+    let mut z = filled(rows * outputs, |z| prefill(z, values(&b)));
+    let sizes = [rows, outputs, inputs];
+    half::accumulate(half::Kernel::best(), &mut z, values(&x), weights, sizes);
+    activate(&mut z, act);
+    tensor(z, [rows, outputs])
 }
 
 /// Backward: gradients of `x`, `w` and `b`, each only where `wanted`.

@@ -4,9 +4,11 @@
 //! work is cut by shape alone and partial sums are added in a fixed order. And nothing is read before it is written:
 //! outputs are allocated without being cleared.
 
+mod amx;
 pub(crate) mod attention;
 pub(crate) mod conv;
 pub(crate) mod few_rows;
+pub(crate) mod half;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod matmul;
@@ -43,6 +45,11 @@ pub(crate) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 /// Whether the kernels here apply: they are written for f32.
 pub(crate) fn all_f32(tensors: &[&FlexTensor]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::F32)
+}
+
+/// Whether these are f32 and a weight in bf16.
+pub(crate) fn half_weight(tensors: &[&FlexTensor], weight: &FlexTensor) -> bool {
+    all_f32(tensors) && weight.dtype() == DType::BF16
 }
 
 /// The sizes of a tensor whose rank is known.

@@ -108,7 +108,7 @@ pub(crate) fn normal_cdf(x: f32) -> f32 {
     let p = p.mul_add(t, -5.300_982e-4);
     let p = p.mul_add(t, 7.085_271e-4);
     let p = p.mul_add(t, -1.069_125e-3);
-    let p = p.mul_add(t, 2.542_272_9e-3);
+    let p = p.mul_add(t, 2.542_273e-3);
     let p = p.mul_add(t, -4.970_405_3e-3);
     let p = p.mul_add(t, 8.074_782e-3);
     let p = p.mul_add(t, -1.240_249_35e-2);
@@ -224,6 +224,19 @@ fn exp_scaled_body(x: &mut [f32], scale: f32, offset: f32) -> f32 {
 simd!(
     /// x ← e^(scale·x − offset); returns the sum.
     exp_scaled = exp_scaled_body(x: &mut [f32], scale: f32, offset: f32) -> f32
+);
+
+#[inline(always)]
+fn all_finite_body(x: &[f32]) -> bool {
+    // The exponent of what is not finite is all ones: no branch, so that the loop vectorises.
+    let exponent = x
+        .iter()
+        .fold(0_u32, |most, x| most.max(x.to_bits() & 0x7f80_0000));
+    exponent < 0x7f80_0000
+}
+simd!(
+    /// Whether there is neither an infinity nor a NaN.
+    all_finite = all_finite_body(x: &[f32]) -> bool
 );
 
 #[inline(always)]

@@ -75,8 +75,8 @@ fn kernels(sizes: Sizes, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Ve
                 // Down the columns, then along the rows.
                 let columns: [_; 3] =
                     std::array::from_fn(|j| kernel_points([g[j], g[3 + j], g[6 + j]]));
-                for i in 0..SIDE {
-                    let row = kernel_points([columns[0][i], columns[1][i], columns[2][i]]);
+                let rows = (0..SIDE).map(|i| kernel_points(columns.map(|column| column[i])));
+                for (i, row) in rows.enumerate() {
                     for (j, value) in row.into_iter().enumerate() {
                         let at = ((i * SIDE + j) * outputs + output) * inputs + input;
                         // SAFETY: each output has its own rows of every point.

@@ -2,6 +2,7 @@
 
 mod gradients;
 mod invariance;
+mod kernels;
 mod sampling;
 
 #[global_allocator]

@@ -1,6 +1,6 @@
 //! `tessera generate`.
 
-use crate::args::{Global, WeightsKind};
+use crate::args::{Compute, Global, WeightsKind};
 use crate::bundle::{Bundle, Source};
 use crate::names::Names;
 use crate::sampling::{SamplingArgs, draw};
@@ -53,6 +53,9 @@ pub struct Generate {
     from: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// What the generator's linear maps are computed in.
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
+    dtype: Compute,
     /// Pictures drawn at once.
     #[arg(long, alias = "eval_bsz", default_value_t = 64, value_name = "N")]
     batch_size: usize,
@@ -101,7 +104,7 @@ impl Generate {
             which: self.weights.map(Which::from),
             quiet: global.quiet,
         };
-        let bundle = Bundle::open_source(&source, &device)?;
+        let bundle = Bundle::open_source(&source, &device)?.in_precision(self.dtype.into());
         let (requests, config) = self.requests(&bundle, global.quiet)?;
         let names = Names::new(&self.output, requests.len(), self.overwrite)?;
         let columns = self

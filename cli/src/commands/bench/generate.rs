@@ -1,7 +1,7 @@
 //! `tessera bench generate`: whole pictures, by part.
 
 use super::measure::{matmul_peak, peak_memory};
-use crate::args::Global;
+use crate::args::{Compute, Global};
 use crate::bundle::{Bundle, Source};
 use crate::interrupt;
 use crate::output;
@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tessera_backend::Rng;
+use tessera_backend::{Precision, Rng};
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, Parts, SampleConfig};
 use tessera_quantize::{Quantizer, QuantizerConfig};
 use tessera_tokenizer::{ImageTokenizer, KlVaeConfig};
@@ -34,6 +34,9 @@ pub struct Generate {
     vae: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// What the generator's linear maps are computed in.
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
+    dtype: Compute,
     /// Pictures drawn at once.
     #[arg(long, default_value_t = 1, value_name = "N")]
     batch_size: usize,
@@ -82,6 +85,7 @@ struct Report {
     model: String,
     device: String,
     threads: usize,
+    dtype: Compute,
     batch_size: usize,
     repeats: usize,
     sampling: SampleConfig,
@@ -107,7 +111,8 @@ impl Generate {
         ensure!(self.repeats > 0, "--repeats: found 0, expected 1 or more");
         let device = global.device.open()?;
         let peak = matmul_peak(&device);
-        let subject = self.subject(&device, global)?;
+        let mut subject = self.subject(&device, global)?;
+        subject.generator = Precision::from(self.dtype).apply(subject.generator);
         let config = self.sampling.over(&subject.sampling)?;
         let requests: Vec<_> = (0..self.batch_size as u64)
             .map(|seed| ImageRequest {
@@ -138,6 +143,7 @@ impl Generate {
             model: subject.name,
             device: global.device.to_string(),
             threads: rayon::current_num_threads(),
+            dtype: self.dtype,
             batch_size: self.batch_size,
             repeats: self.repeats,
             sampling: config,
@@ -248,10 +254,11 @@ impl Report {
             sampling, seconds, ..
         } = self;
         output::text(format!(
-            "{} on {} with {} threads: {} at once, {} steps, guidance {}",
+            "{} on {} with {} threads in {:?}: {} at once, {} steps, guidance {}",
             self.model,
             self.device,
             self.threads,
+            self.dtype,
             self.batch_size,
             sampling.steps,
             sampling.cfg_scale

@@ -12,9 +12,9 @@ use burn::tensor::{Device, Tensor};
 use clap::Args;
 use serde::Serialize;
 use std::hint::black_box;
-use tessera_backend::Rng;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
 use tessera_backend::ops::{self, Activation, Sampling};
+use tessera_backend::{Precision, Rng};
 use tessera_gen_ar::{Block, Dropout, FirstPosition, GenArConfig, Tower};
 use tessera_tokenizer::KlVaeConfig;
 
@@ -130,6 +130,16 @@ const CASES: &[Case] = &[
         name: "linear-4x1024x4096",
         flops: 2.0 * 4.0 * 1024.0 * 4096.0,
         measure: |device, seconds| linear(4, Activation::None, device, seconds),
+    },
+    Case {
+        name: "linear-bf16-2560x1024x4096",
+        flops: 2.0 * 2560.0 * 1024.0 * 4096.0,
+        measure: |device, seconds| linear_half(2560, device, seconds),
+    },
+    Case {
+        name: "linear-bf16-4x1024x4096",
+        flops: 2.0 * 4.0 * 1024.0 * 4096.0,
+        measure: |device, seconds| linear_half(4, device, seconds),
     },
     Case {
         name: "block-forward",
@@ -288,6 +298,14 @@ fn linear(rows: usize, act: Activation, device: &Device, seconds: f64) -> Result
     let layer: Linear = LinearConfig::new(WIDTH, 4 * WIDTH).init(device);
     let x = draw([rows, WIDTH], device);
     Ok(median(seconds, || ops::linear(x.clone(), &layer, act)))
+}
+
+fn linear_half(rows: usize, device: &Device, seconds: f64) -> Result<Median> {
+    let layer: Linear = LinearConfig::new(WIDTH, 4 * WIDTH).init(device);
+    let (layer, x) = (Precision::Bf16.apply(layer), draw([rows, WIDTH], device));
+    Ok(median(seconds, || {
+        ops::linear(x.clone(), &layer, Activation::None)
+    }))
 }
 
 fn attention(shape: [usize; 4], device: &Device, seconds: f64) -> Result<Median> {

@@ -1,0 +1,299 @@
+//! Every kernel in f32 against its portable body in f64 over odd shapes, in memory that is not contiguous, and with what
+//! is not finite: within 2e-5 of the largest value, NaN where the reference has NaN, infinities where it has them.
+
+use burn::module::Param;
+use burn::nn::LinearConfig;
+use burn::nn::conv::Conv2dConfig;
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use proptest::prelude::*;
+use tessera_backend::Rng;
+use tessera_backend::nn::{GroupNorm, LayerNorm};
+use tessera_backend::ops::{self, Activation};
+
+/// How a tensor lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Layout {
+    Plain,
+    /// The last two axes swapped.
+    Transposed,
+    /// Cut out of a wider one.
+    Cut,
+}
+
+/// What both runs of a case have in common.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    seed: u64,
+    layout: Layout,
+    /// Put somewhere into the first tensor drawn.
+    special: Option<f32>,
+    act: Activation,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let layout = prop_oneof![
+        Just(Layout::Plain),
+        Just(Layout::Transposed),
+        Just(Layout::Cut)
+    ];
+    let special = prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(f32::NAN)),
+        1 => Just(Some(f32::INFINITY)),
+        1 => Just(Some(f32::NEG_INFINITY)),
+    ];
+    let act = prop_oneof![
+        Just(Activation::None),
+        Just(Activation::Gelu),
+        Just(Activation::Silu)
+    ];
+    (any::<u64>(), layout, special, act).prop_map(|(seed, layout, special, act)| Case {
+        seed,
+        layout,
+        special,
+        act,
+    })
+}
+
+/// 1, primes, and what is beside the widths of vectors and blocks.
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        1..8_usize,
+        prop_oneof![
+            Just(13),
+            Just(16),
+            Just(17),
+            Just(31),
+            Just(37),
+            Just(64),
+            Just(67)
+        ],
+    ]
+}
+
+struct Draw {
+    case: Case,
+    drawn: u64,
+    dtype: FloatDType,
+    device: Device,
+}
+
+impl Draw {
+    fn tensor<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<D> {
+        let mut rng = Rng::new(self.case.seed, self.drawn);
+        self.drawn += 1;
+        let mut values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal()).collect();
+        if let (1, Some(special), false) = (self.drawn, self.case.special, values.is_empty()) {
+            let at = rng.below(values.len());
+            values[at] = special;
+        }
+        let plain: Tensor<D> = Tensor::from_data(TensorData::new(values, shape), &self.device);
+        let plain = plain.cast(self.dtype);
+        match self.case.layout {
+            Layout::Transposed if D >= 2 => {
+                // Through the host, so that the memory is in the other order.
+                let other = plain.swap_dims(D - 2, D - 1).into_data();
+                let other: Tensor<D> = Tensor::from_data(other, &self.device);
+                other.cast(self.dtype).swap_dims(D - 2, D - 1)
+            }
+            Layout::Cut => {
+                let wide = Tensor::cat(vec![plain.clone(), plain.clone(), plain], D - 1);
+                wide.narrow(D - 1, shape[D - 1], shape[D - 1])
+            }
+            _ => plain,
+        }
+    }
+}
+
+fn host<const D: usize>(x: Tensor<D>) -> Vec<f64> {
+    x.into_data()
+        .convert::<f64>()
+        .try_to_vec()
+        .expect("converted to f64")
+}
+
+/// Runs `f` on the kernels and on their portable bodies.
+fn agree(case: Case, f: impl Fn(&mut Draw) -> Vec<f64>) -> Result<(), TestCaseError> {
+    let run = |dtype| {
+        f(&mut Draw {
+            case,
+            drawn: 0,
+            dtype,
+            device: Device::flex(),
+        })
+    };
+    let (fast, slow) = (run(FloatDType::F32), run(FloatDType::F64));
+    prop_assert_eq!(fast.len(), slow.len());
+    let largest = slow
+        .iter()
+        .filter(|x| x.is_finite())
+        .fold(1.0_f64, |most, x| most.max(x.abs()));
+    for (i, (&x, &y)) in fast.iter().zip(&slow).enumerate() {
+        let alike = match y.is_finite() {
+            true => (x - y).abs() <= 2e-5 * largest,
+            false => x == y || (x.is_nan() && y.is_nan()),
+        };
+        prop_assert!(alike, "[{i}] is {x}, expected {y} (largest {largest})");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn activation(case in case(), a in size(), b in size()) {
+        agree(case, |draw| host(ops::activation(draw.tensor([a, b]), case.act)))?;
+    }
+
+    #[test]
+    fn linear(case in case(), rows in size(), inputs in prop_oneof![size(), Just(600)], outputs in size()) {
+        agree(case, |draw| {
+            let x = draw.tensor([rows, inputs]);
+            let mut layer = LinearConfig::new(inputs, outputs).init(&draw.device);
+            layer.weight = Param::from_tensor(draw.tensor([inputs, outputs]));
+            layer.bias = Some(Param::from_tensor(draw.tensor([outputs])));
+            host(ops::linear(x, &layer, case.act))
+        })?;
+    }
+
+    #[test]
+    fn layer_norm(case in case(), rows in size(), d in prop_oneof![size(), Just(200)]) {
+        // Of one value nothing is left but rounding, divided by the root of eps.
+        prop_assume!(d > 1);
+        agree(case, |draw| {
+            let x = draw.tensor([rows, d]);
+            let mut norm = LayerNorm::new(d, 1e-6, &draw.device);
+            norm.weight = Param::from_tensor(draw.tensor([d]));
+            norm.bias = Param::from_tensor(draw.tensor([d]));
+            let (shift, scale) = (draw.tensor([rows, d]), draw.tensor([rows, d]));
+            let plain = host(ops::layer_norm(x.clone(), &norm));
+            [plain, host(ops::modulate(x, Some(&norm), shift, scale))].concat()
+        })?;
+    }
+
+    #[test]
+    fn attention(
+        case in case(), heads in 1..4_usize, queries in size(), keys in prop_oneof![size(), Just(530)],
+        head_dim in size(), causal: bool,
+    ) {
+        // A hidden score is not computed; the reference adds −∞ to it, which is NaN if it was not finite.
+        let special = case.special.filter(|_| !causal);
+        agree(Case { special, ..case }, |draw| {
+            let q = draw.tensor([2, heads, queries, head_dim]);
+            let [k, v] = [0, 1].map(|_| draw.tensor([2, heads, keys, head_dim]));
+            let (out, lse) = ops::attention_with_lse(q, k, v, causal);
+            match special {
+                None => [host(out), host(lse)].concat(),
+                Some(_) => host(out),
+            }
+        })?;
+    }
+
+    #[test]
+    fn group_norm(case in case(), batch in 1..3_usize, groups in 1..4_usize, per in 1..4_usize, [h, w] in [size(), size()]) {
+        prop_assume!(per * h * w > 1);
+        agree(case, |draw| {
+            let channels = groups * per;
+            let x = draw.tensor([batch, channels, h, w]);
+            let mut norm = GroupNorm::new(groups, channels, 1e-6, &draw.device);
+            norm.weight = Param::from_tensor(draw.tensor([channels]));
+            norm.bias = Param::from_tensor(draw.tensor([channels]));
+            host(ops::group_norm(x, &norm, case.act))
+        })?;
+    }
+
+    #[test]
+    fn conv2d(
+        case in case(), batch in 1..3_usize, [inputs, outputs] in [size(), size()], [h, w] in [3..40_usize, 3..40],
+        kernel in prop_oneof![Just([1, 1]), Just([3, 3]), Just([2, 5])], stride in 1..3_usize,
+        padding in [0..3_usize, 0..3, 0..3, 0..3],
+    ) {
+        prop_assume!(w + padding[1] + padding[3] >= kernel[1]);
+        convolution(case, [batch, inputs, outputs], [h, w], kernel, stride, padding)?;
+    }
+
+    /// Where Winograd's algorithm is taken.
+    #[test]
+    fn winograd(
+        case in case(), batch in 1..3_usize, [inputs, outputs] in [16..40_usize, 16..40], [h, w] in [30..70_usize, 36..70],
+        padding in [0..3_usize, 0..3, 0..3, 0..3],
+    ) {
+        convolution(case, [batch, inputs, outputs], [h, w], [3, 3], 1, padding)?;
+    }
+
+    #[test]
+    fn upsample(case in case(), channels in size(), [h, w] in [size(), size()]) {
+        agree(case, |draw| host(ops::upsample_nearest(draw.tensor([2, channels, h, w]))))?;
+    }
+
+    #[test]
+    fn cross_entropy(case in case(), rows in size(), classes in size()) {
+        agree(case, |draw| {
+            let logits = draw.tensor([rows, classes]);
+            let targets: Vec<i32> = (0..rows).map(|row| (row * 7 % classes) as i32).collect();
+            let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &draw.device);
+            host(ops::cross_entropy(logits, targets))
+        })?;
+    }
+}
+
+fn convolution(
+    case: Case,
+    [batch, inputs, outputs]: [usize; 3],
+    [h, w]: [usize; 2],
+    kernel: [usize; 2],
+    stride: usize,
+    padding: [usize; 4],
+) -> Result<(), TestCaseError> {
+    agree(case, |draw| {
+        let x = draw.tensor([batch, inputs, h, w]);
+        let mut conv = Conv2dConfig::new([inputs, outputs], kernel)
+            .with_stride([stride; 2])
+            .init(&draw.device);
+        conv.weight = Param::from_tensor(draw.tensor([outputs, inputs, kernel[0], kernel[1]]));
+        conv.bias = Some(Param::from_tensor(draw.tensor([outputs])));
+        host(ops::conv2d(x, &conv, padding))
+    })
+}
+
+#[test]
+fn nothing_in_is_nothing_out() {
+    let device = Device::flex();
+    let layer = LinearConfig::new(5, 7).init(&device);
+    let norm = LayerNorm::new(5, 1e-6, &device);
+    let none = Tensor::<2>::zeros([0, 5], &device);
+    assert_eq!(
+        ops::linear(none.clone(), &layer, Activation::Gelu).dims(),
+        [0, 7]
+    );
+    assert_eq!(ops::layer_norm(none.clone(), &norm).dims(), [0, 5]);
+    assert_eq!(
+        ops::activation(none.clone(), Activation::Silu).dims(),
+        [0, 5]
+    );
+    let modulated = ops::modulate(none.clone(), Some(&norm), none.clone(), none);
+    assert_eq!(modulated.dims(), [0, 5]);
+
+    let queries = Tensor::<4>::zeros([2, 3, 0, 8], &device);
+    let keys = Tensor::<4>::ones([2, 3, 4, 8], &device);
+    let out = ops::attention(queries, keys.clone(), keys.clone(), false);
+    assert_eq!(out.dims(), [2, 3, 0, 8]);
+    let no_keys = Tensor::<4>::zeros([2, 3, 0, 8], &device);
+    let (out, lse) = ops::attention_with_lse(keys, no_keys.clone(), no_keys, false);
+    assert!(host(out).iter().all(|&x| x == 0.0), "of no keys comes zero");
+    assert!(host(lse).iter().all(|&x| x == f64::NEG_INFINITY));
+
+    let none = Tensor::<4>::zeros([0, 4, 6, 6], &device);
+    let conv = Conv2dConfig::new([4, 3], [3, 3]).init(&device);
+    assert_eq!(
+        ops::conv2d(none.clone(), &conv, [1; 4]).dims(),
+        [0, 3, 6, 6]
+    );
+    assert_eq!(ops::upsample_nearest(none.clone()).dims(), [0, 4, 12, 12]);
+    let norm = GroupNorm::new(2, 4, 1e-6, &device);
+    assert_eq!(
+        ops::group_norm(none, &norm, Activation::Silu).dims(),
+        [0, 4, 6, 6]
+    );
+}
