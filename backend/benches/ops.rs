@@ -2,15 +2,15 @@
 //! TokenBridge-L. Run with `cargo bench -p tessera-backend`.
 
 use burn::nn::conv::Conv2dConfig;
-use burn::nn::{GroupNormConfig, LayerNormConfig, LinearConfig};
+use burn::nn::{GroupNormConfig, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::module::attention as burn_attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, activation};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use tessera_backend::Rng;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
 use tessera_backend::ops::{self, Activation};
+use tessera_backend::{Precision, Rng};
 
 // Page faults of fresh buffers would drown the arithmetic.
 #[global_allocator]
@@ -35,6 +35,107 @@ fn linear_gelu(c: &mut Criterion) {
             b.iter(|| black_box(activation::gelu(layer.forward(x.clone()))))
         });
     }
+    group.finish();
+}
+
+/// A token of each of a few images: what there is to do is reading the weights.
+fn few_rows(c: &mut Criterion) {
+    let device = Device::flex();
+    let mut group = c.benchmark_group("linear_few_rows");
+    // More weights than a cache holds, one after the other, as a model has them.
+    let layers: Vec<_> = (0..8)
+        .map(|_| LinearConfig::new(1024, 4096).init(&device))
+        .collect();
+    let half: Vec<_> = layers
+        .iter()
+        .map(|layer| Precision::Bf16.apply(layer.clone()))
+        .collect();
+    for rows in [1, 4, 16] {
+        let x = draw([rows, 1024], &device);
+        group.throughput(Throughput::Bytes(8 * 4 * 1024 * 4096));
+        let name = format!("r{rows}_i1024_o4096_x8");
+        let run = |layers: &[Linear]| {
+            for layer in layers {
+                black_box(ops::linear(x.clone(), layer, Activation::None));
+            }
+        };
+        group.bench_function(format!("fused/{name}"), |b| b.iter(|| run(&layers)));
+        group.bench_function(format!("bf16/{name}"), |b| b.iter(|| run(&half)));
+        group.bench_function(format!("burn/{name}"), |b| {
+            b.iter(|| {
+                layers
+                    .iter()
+                    .for_each(|layer| drop(black_box(layer.forward(x.clone()))))
+            })
+        });
+    }
+    group.finish();
+}
+
+fn activations(c: &mut Criterion) {
+    let device = Device::flex();
+    let mut group = c.benchmark_group("activation");
+    let x = draw([2560, 4096], &device);
+    group.throughput(Throughput::Elements(2560 * 4096));
+    for act in [Activation::Gelu, Activation::Silu] {
+        group.bench_function(format!("fused/{act:?}/r2560_d4096"), |b| {
+            b.iter(|| black_box(ops::activation(x.clone(), act)))
+        });
+        group.bench_function(format!("burn/{act:?}/r2560_d4096"), |b| {
+            b.iter(|| match act {
+                Activation::Gelu => black_box(activation::gelu(x.clone())),
+                _ => black_box(activation::silu(x.clone())),
+            })
+        });
+    }
+    group.finish();
+}
+
+/// Forward and backward, through the loss's gradient of every parameter and the input.
+fn backward(c: &mut Criterion) {
+    let device = Device::flex().autodiff();
+    let mut group = c.benchmark_group("forward+backward");
+    let layer = LinearConfig::new(1024, 4096).init(&device);
+    let x = draw([1280, 1024], &device).require_grad();
+    group.bench_function("fused/linear+gelu/r1280_i1024_o4096", |b| {
+        b.iter(|| {
+            black_box(
+                ops::linear(x.clone(), &layer, Activation::Gelu)
+                    .sum()
+                    .backward(),
+            )
+        })
+    });
+    group.bench_function("burn/linear+gelu/r1280_i1024_o4096", |b| {
+        b.iter(|| black_box(activation::gelu(layer.forward(x.clone())).sum().backward()))
+    });
+    let x = draw([4, 16, 320, 64], &device).require_grad();
+    group.bench_function("fused/attention/b4_h16_s320_d64", |b| {
+        b.iter(|| {
+            black_box(
+                ops::attention(x.clone(), x.clone(), x.clone(), false)
+                    .sum()
+                    .backward(),
+            )
+        })
+    });
+    group.bench_function("burn/attention/b4_h16_s320_d64", |b| {
+        let options = AttentionModuleOptions::default();
+        b.iter(|| {
+            let y = burn_attention(x.clone(), x.clone(), x.clone(), None, None, options);
+            black_box(y.sum().backward())
+        })
+    });
+    let conv = Conv2dConfig::new([128, 128], [3, 3])
+        .with_padding(burn::nn::PaddingConfig2d::Same)
+        .init(&device);
+    let x = draw([1, 128, 64, 64], &device).require_grad();
+    group.bench_function("fused/conv2d_3x3/b1_c128_s64", |b| {
+        b.iter(|| black_box(ops::conv2d(x.clone(), &conv, [1; 4]).sum().backward()))
+    });
+    group.bench_function("burn/conv2d_3x3/b1_c128_s64", |b| {
+        b.iter(|| black_box(conv.forward(x.clone()).sum().backward()))
+    });
     group.finish();
 }
 
@@ -128,6 +229,6 @@ fn images(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(15).measurement_time(std::time::Duration::from_secs(2));
-    targets = linear_gelu, layer_norm, attention, images
+    targets = linear_gelu, few_rows, activations, layer_norm, attention, images, backward
 }
 criterion_main!(benches);

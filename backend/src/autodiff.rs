@@ -2,7 +2,7 @@
 //! body is differentiated operation by operation.
 
 use crate::extension::Backend;
-use crate::flex::{self, norm::Affine};
+use crate::fused::{Float, Fused};
 use crate::ops::Activation;
 use crate::portable;
 use burn::backend::autodiff::{
@@ -11,220 +11,9 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::flex::FlexTensor;
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Flex, TensorMetadata};
+use burn::backend::tensor::IntTensor;
+use burn::backend::{Autodiff, TensorMetadata};
 use burn::tensor::DType;
-
-type Float<B> = FloatTensor<B>;
-
-/// Backward passes in one kernel each. Where [`Fused::FUSED`] is false none of the methods is called.
-pub trait Fused: Backend {
-    /// Whether this backend has them.
-    const FUSED: bool = false;
-
-    /// Gradient of [`Backend::activation`].
-    fn activation_backward(x: Float<Self>, g: Float<Self>, act: Activation) -> Float<Self> {
-        let _ = (x, g, act);
-        unreachable!("{NOT_FUSED}")
-    }
-
-    /// [`Backend::linear_act`] with what goes into the activation, if there is one.
-    fn linear_keep(
-        x: Float<Self>,
-        w: Float<Self>,
-        b: Float<Self>,
-        act: Activation,
-    ) -> (Float<Self>, Option<Float<Self>>) {
-        let _ = (x, w, b, act);
-        unreachable!("{NOT_FUSED}")
-    }
-
-    /// Gradients of x, w, b.
-    fn linear_backward(
-        x: Float<Self>,
-        w: Float<Self>,
-        z: Option<Float<Self>>,
-        g: Float<Self>,
-        act: Activation,
-        wanted: [bool; 3],
-    ) -> [Option<Float<Self>>; 3] {
-        let _ = (x, w, z, g, act, wanted);
-        unreachable!("{NOT_FUSED}")
-    }
-
-    /// Gradients of x, weight, bias and scale (`scale` being absent for a plain layer normalisation).
-    fn layer_norm_backward(
-        x: Float<Self>,
-        affine: [Float<Self>; 2],
-        scale: Option<Float<Self>>,
-        eps: f64,
-        g: Float<Self>,
-    ) -> ([Float<Self>; 3], Option<Float<Self>>) {
-        let _ = (x, affine, scale, eps, g);
-        unreachable!("{NOT_FUSED}")
-    }
-
-    /// Gradients of q, k, v; `saved` is `[q, k, v, out, lse]`.
-    fn attention_backward(
-        saved: [Float<Self>; 5],
-        g: Float<Self>,
-        causal: bool,
-    ) -> [Float<Self>; 3] {
-        let _ = (saved, g, causal);
-        unreachable!("{NOT_FUSED}")
-    }
-
-    /// Gradients of x, weight, bias.
-    fn group_norm_backward(
-        x: Float<Self>,
-        affine: [Float<Self>; 2],
-        groups: usize,
-        eps: f64,
-        act: Activation,
-        g: Float<Self>,
-    ) -> [Float<Self>; 3] {
-        let _ = (x, affine, groups, eps, act, g);
-        unreachable!("{NOT_FUSED}")
-    }
-
-    /// Gradients of x, w, b.
-    fn conv2d_backward(
-        x: Float<Self>,
-        w: Float<Self>,
-        g: Float<Self>,
-        stride: [usize; 2],
-        padding: [usize; 4],
-        wanted: [bool; 3],
-    ) -> [Option<Float<Self>>; 3] {
-        let _ = (x, w, g, stride, padding, wanted);
-        unreachable!("{NOT_FUSED}")
-    }
-
-    /// Gradient of [`Backend::upsample_nearest`].
-    fn upsample_nearest_backward(g: Float<Self>) -> Float<Self> {
-        let _ = g;
-        unreachable!("{NOT_FUSED}")
-    }
-
-    /// Gradient of the logits.
-    fn cross_entropy_backward(
-        logits: Float<Self>,
-        targets: IntTensor<Self>,
-        g: Float<Self>,
-    ) -> Float<Self> {
-        let _ = (logits, targets, g);
-        unreachable!("{NOT_FUSED}")
-    }
-}
-
-const NOT_FUSED: &str = "a backend without fused backward passes differentiates the portable body";
-
-impl Fused for Flex {
-    const FUSED: bool = true;
-
-    fn activation_backward(x: FlexTensor, g: FlexTensor, act: Activation) -> FlexTensor {
-        flex::linear::activation_backward(&x, &g, act)
-    }
-
-    fn linear_keep(
-        x: FlexTensor,
-        w: FlexTensor,
-        b: FlexTensor,
-        act: Activation,
-    ) -> (FlexTensor, Option<FlexTensor>) {
-        flex::linear::linear(&x, &w, &b, act, true)
-    }
-
-    fn linear_backward(
-        x: FlexTensor,
-        w: FlexTensor,
-        z: Option<FlexTensor>,
-        g: FlexTensor,
-        act: Activation,
-        wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
-        flex::linear::linear_backward(&x, &w, z.as_ref(), g, act, wanted)
-    }
-
-    fn layer_norm_backward(
-        x: FlexTensor,
-        [weight, bias]: [FlexTensor; 2],
-        scale: Option<FlexTensor>,
-        eps: f64,
-        g: FlexTensor,
-    ) -> ([FlexTensor; 3], Option<FlexTensor>) {
-        flex::norm::layer_norm_backward(
-            &x,
-            Affine {
-                weight: &weight,
-                bias: &bias,
-                eps,
-            },
-            scale.as_ref(),
-            &g,
-        )
-    }
-
-    fn attention_backward(
-        [q, k, v, out, lse]: [FlexTensor; 5],
-        g: FlexTensor,
-        causal: bool,
-    ) -> [FlexTensor; 3] {
-        flex::attention::attention_backward(&q, &k, &v, &out, &lse, &g, causal)
-    }
-
-    fn group_norm_backward(
-        x: FlexTensor,
-        [weight, bias]: [FlexTensor; 2],
-        groups: usize,
-        eps: f64,
-        act: Activation,
-        g: FlexTensor,
-    ) -> [FlexTensor; 3] {
-        flex::norm::group_norm_backward(
-            &x,
-            Affine {
-                weight: &weight,
-                bias: &bias,
-                eps,
-            },
-            groups,
-            act,
-            &g,
-        )
-    }
-
-    fn conv2d_backward(
-        x: FlexTensor,
-        w: FlexTensor,
-        g: FlexTensor,
-        stride: [usize; 2],
-        padding: [usize; 4],
-        wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
-        flex::conv::conv2d_backward(&x, &w, &g, stride, padding, wanted)
-    }
-
-    fn upsample_nearest_backward(g: FlexTensor) -> FlexTensor {
-        flex::conv::upsample_nearest_backward(&g)
-    }
-
-    fn cross_entropy_backward(
-        logits: FlexTensor,
-        targets: FlexTensor,
-        g: FlexTensor,
-    ) -> FlexTensor {
-        flex::loss::cross_entropy_backward(&logits, &targets, &g)
-    }
-}
-
-#[cfg(feature = "ndarray")]
-#[allow(deprecated)]
-impl Fused for burn::backend::NdArray {}
-
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Fused for crate::CubeBackend {}
 
 /// Whether the fused node applies: the kernels are written for f32.
 fn fused<B: Fused, C: CheckpointStrategy>(x: &Float<Autodiff<B, C>>) -> bool {
@@ -279,6 +68,19 @@ impl<B: Fused> Backward<B, 1> for ActivationOp {
             grads,
             [Some(B::activation_backward(ops.state, g, self.0))],
         );
+    }
+}
+
+#[derive(Debug)]
+struct GatedAddOp;
+impl<B: Fused> Backward<B, 3> for GatedAddOp {
+    type State = (Float<B>, Float<B>);
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let (gate, y) = ops.state;
+        let [d_gate, dy] = B::gated_add_backward(gate, y, g.clone());
+        register::<B, 3>(parents, grads, [Some(g), Some(d_gate), Some(dy)]);
     }
 }
 
@@ -413,6 +215,19 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
             C,
             B::activation(x, act),
             (x.clone(), B::activation(x, act))
+        )
+    }
+
+    fn gated_add(x: Float<Self>, gate: Float<Self>, y: Float<Self>) -> Float<Self> {
+        if !fused::<B, C>(&x) {
+            return portable::gated_add::<Self>(x, gate, y);
+        }
+        node!(
+            GatedAddOp,
+            [x, gate, y],
+            C,
+            B::gated_add(x, gate, y),
+            ((gate.clone(), y.clone()), B::gated_add(x, gate, y))
         )
     }
 

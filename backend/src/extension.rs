@@ -24,6 +24,15 @@ pub trait Backend: burn::backend::Backend {
         portable::activation::<Self>(x, act)
     }
 
+    /// `x + gate · y`, all of one shape.
+    fn gated_add(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        portable::gated_add::<Self>(x, gate, y)
+    }
+
     /// `act(x w + b)`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`. The weight may be in a narrower type than the
     /// others, without a gradient: sums are of the type of `x`.
     fn linear_act(
@@ -125,8 +134,15 @@ pub trait Backend: burn::backend::Backend {
 impl Backend for Flex {
     fn activation(x: FlexTensor, act: Activation) -> FlexTensor {
         match flex::all_f32(&[&x]) {
-            true => flex::linear::activation(x, act),
+            true => flex::elementwise::activation(x, act),
             false => portable::activation::<Self>(x, act),
+        }
+    }
+
+    fn gated_add(x: FlexTensor, gate: FlexTensor, y: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&x, &gate, &y]) {
+            true => flex::elementwise::gated_add(&x, &gate, &y),
+            false => portable::gated_add::<Self>(x, gate, y),
         }
     }
 

@@ -25,6 +25,7 @@ mod device;
 mod error;
 mod extension;
 mod flex;
+mod fused;
 pub mod nn;
 pub mod ops;
 mod portable;

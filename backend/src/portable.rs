@@ -32,6 +32,15 @@ pub(crate) fn activation<B: Backend>(x: FloatTensor<B>, act: Activation) -> Floa
     }
 }
 
+/// See [`crate::Backend::gated_add`].
+pub(crate) fn gated_add<B: Backend>(
+    x: FloatTensor<B>,
+    gate: FloatTensor<B>,
+    y: FloatTensor<B>,
+) -> FloatTensor<B> {
+    B::float_add(x, B::float_mul(gate, y))
+}
+
 /// See [`crate::Backend::linear_act`].
 pub(crate) fn linear<B: Backend>(
     x: FloatTensor<B>,

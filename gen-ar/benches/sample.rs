@@ -91,6 +91,43 @@ fn head(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// At the size of TokenBridge-L's head, 64 positions.
+fn wide_head(criterion: &mut Criterion) {
+    let device = Device::flex();
+    let full = GenArConfig::tokenbridge_l();
+    let config = GenArConfig {
+        enc: Tower {
+            depth: 1,
+            ..full.enc
+        },
+        dec: Tower {
+            depth: 1,
+            ..full.dec
+        },
+        ..full
+    };
+    let model = config.init(&[0.0; 64], 0, &device);
+    let (tokens, dims) = (64, config.token_embed_dim);
+    let z = Rng::new(0, 0).normal_tensor::<2>([tokens, config.dec.width], &device);
+    let uniforms: Vec<Tensor<1>> = (0..dims)
+        .map(|dim| Rng::new(1, dim as u64).uniform_tensor([tokens], &device))
+        .collect();
+    let mut group = criterion.benchmark_group("head/flex");
+    group
+        .sample_size(10)
+        .throughput(Throughput::Elements(tokens as u64));
+    group.bench_function("t64_k16_c1024_d4/cached", |bench| {
+        let mut choose =
+            |dim: usize, logits| ops::categorical(logits, uniforms[dim].clone(), SAMPLING);
+        let first = FirstPosition::Released;
+        bench.iter(|| black_box(model.autoregress(z.clone(), first, &mut choose).into_data()));
+    });
+    group.bench_function("t64_k16_c1024_d4/uncached", |bench| {
+        bench.iter(|| black_box(without_cache(&model, z.clone(), &uniforms).into_data()));
+    });
+    group.finish();
+}
+
 fn images(criterion: &mut Criterion) {
     let model = model(&Device::flex());
     let config = SampleConfig {
@@ -138,5 +175,5 @@ fn step(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, head, images, step);
+criterion_group!(benches, head, wide_head, images, step);
 criterion_main!(benches);

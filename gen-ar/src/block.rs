@@ -160,8 +160,8 @@ impl ChannelBlock {
         attn: impl FnOnce(Tensor<D>, &mut Dropout<'a>) -> Tensor<D>,
     ) -> Tensor<D> {
         let y = ops::modulate(x.clone(), Some(&self.norm1), shift1, scale1);
-        let x = x + gate1 * attn(y, dropout);
+        let x = ops::gated_add(x, gate1, attn(y, dropout));
         let y = ops::modulate(x.clone(), Some(&self.norm2), shift2, scale2);
-        x + gate2 * self.mlp.forward(y, dropout)
+        ops::gated_add(x, gate2, self.mlp.forward(y, dropout))
     }
 }

@@ -241,6 +241,9 @@ impl Tile {
                 );
             }
         }
+        if keys == 0 {
+            (0..rows).for_each(|r| self.out_row(r).fill(0.0));
+        }
         for r in 0..rows {
             // A query that sees no key gets zero, not 0/0.
             simd::scale(

@@ -1,7 +1,7 @@
 //! 2-D convolution as a matrix product over gathered patches (im2col), block by block of output rows so that a block
 //! stays in cache; and nearest-neighbour upsampling.
 
-use super::linear::CHUNK;
+use super::elementwise::CHUNK;
 use super::matmul::{Matrix, matmul};
 use super::simd::{self, simd};
 use super::{Shared, contiguous, dims, filled, tensor, values, winograd};

@@ -1,16 +1,14 @@
 //! `act(x W + b)` and its backward pass.
 
+use super::elementwise::{activate, activate_backward, activated};
 use super::matmul::{Matrix, matmul};
-use super::simd::{self, simd};
+use super::simd;
 use super::{Shared, contiguous, dims, few_rows, filled, half, tensor, values};
 use crate::ops::Activation;
 use ::half::slice::HalfFloatSliceExt;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::bf16;
 use rayon::prelude::*;
-
-/// Values per task in passes that go over memory once.
-pub(crate) const CHUNK: usize = 1 << 14;
 
 /// The bias in every row.
 fn prefill(z: &mut [f32], b: &[f32]) {
@@ -51,111 +49,6 @@ fn product(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize;
             true,
         );
     }
-}
-
-/// Two kernels of one elementwise function, `y = f(x)` and `g ← g · f'(x)`.
-macro_rules! elementwise {
-    ($forward:ident, $forward_body:ident, $f:expr, $backward:ident, $backward_body:ident, $slope:expr) => {
-        #[inline(always)]
-        fn $forward_body(y: &mut [f32], x: &[f32]) {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = $f(x);
-            }
-        }
-        simd!($forward = $forward_body(y: &mut [f32], x: &[f32]));
-
-        #[inline(always)]
-        fn $backward_body(dx: &mut [f32], g: &[f32], x: &[f32]) {
-            for ((dx, &g), &x) in dx.iter_mut().zip(g).zip(x) {
-                *dx = g * $slope(x);
-            }
-        }
-        simd!($backward = $backward_body(dx: &mut [f32], g: &[f32], x: &[f32]));
-    };
-}
-elementwise!(
-    gelu,
-    gelu_body,
-    simd::gelu,
-    gelu_backward,
-    gelu_backward_body,
-    simd::gelu_slope
-);
-elementwise!(
-    silu,
-    silu_body,
-    simd::silu,
-    silu_backward,
-    silu_backward_body,
-    simd::silu_slope
-);
-
-#[inline(always)]
-fn gelu_in_place_body(x: &mut [f32]) {
-    for x in x {
-        *x = simd::gelu(*x);
-    }
-}
-simd!(gelu_in_place = gelu_in_place_body(x: &mut [f32]));
-
-#[inline(always)]
-fn silu_in_place_body(x: &mut [f32]) {
-    for x in x {
-        *x = simd::silu(*x);
-    }
-}
-simd!(silu_in_place = silu_in_place_body(x: &mut [f32]));
-
-/// x ← act(x).
-pub(crate) fn activate(x: &mut [f32], act: Activation) {
-    let row = match act {
-        Activation::None => return,
-        Activation::Gelu => gelu_in_place,
-        Activation::Silu => silu_in_place,
-    };
-    x.par_chunks_mut(CHUNK).for_each(row);
-}
-
-/// act(x).
-pub(crate) fn activated(x: &[f32], act: Activation) -> Vec<f32> {
-    let row = match act {
-        Activation::None => return x.to_vec(),
-        Activation::Gelu => gelu,
-        Activation::Silu => silu,
-    };
-    filled(x.len(), |y| {
-        y.par_chunks_mut(CHUNK)
-            .zip(x.par_chunks(CHUNK))
-            .for_each(|(y, x)| row(y, x));
-    })
-}
-
-/// g · act'(z).
-pub(crate) fn activate_backward(g: &[f32], z: &[f32], act: Activation) -> Vec<f32> {
-    let row = match act {
-        Activation::None => return g.to_vec(),
-        Activation::Gelu => gelu_backward,
-        Activation::Silu => silu_backward,
-    };
-    filled(g.len(), |dx| {
-        dx.par_chunks_mut(CHUNK)
-            .zip(g.par_chunks(CHUNK))
-            .zip(z.par_chunks(CHUNK))
-            .for_each(|((dx, g), z)| row(dx, g, z));
-    })
-}
-
-/// The activation alone.
-pub(crate) fn activation(x: FlexTensor, act: Activation) -> FlexTensor {
-    let shape = burn::backend::TensorMetadata::shape(&x);
-    tensor(activated(values(&contiguous(&x)), act), shape)
-}
-
-/// Gradient of the activation alone.
-pub(crate) fn activation_backward(x: &FlexTensor, g: &FlexTensor, act: Activation) -> FlexTensor {
-    let shape = burn::backend::TensorMetadata::shape(x);
-    let (x, g) = (contiguous(x), contiguous(g));
-    tensor(activate_backward(values(&g), values(&x), act), shape)
 }
 
 /// Forward: the output and, where the backward pass needs it, what went into the activation.

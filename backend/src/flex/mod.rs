@@ -7,8 +7,11 @@
 mod amx;
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod elementwise;
 pub(crate) mod few_rows;
 pub(crate) mod half;
+#[cfg(target_arch = "x86_64")]
+mod half_pairs;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod matmul;

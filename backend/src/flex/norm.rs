@@ -1,6 +1,6 @@
 //! Layer normalisation (plain and modulated, adaLN) and group normalisation, forward and backward.
 
-use super::linear::{activate, gelu_backward};
+use super::elementwise::{activate, gelu_backward};
 use super::simd::{self, LANES, simd, total};
 use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
 use crate::ops::Activation;

@@ -34,3 +34,15 @@ pub enum Activation {
 pub fn activation<const D: usize>(x: Tensor<D>, act: Activation) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Backend>::activation(x.into_dispatch(), act))
 }
+
+/// `x + gate · y`: the residual of a branch that adaLN gates.
+///
+/// # Shapes
+/// - `x`, `gate`, `y`: any, all alike; the output has the same.
+pub fn gated_add<const D: usize>(x: Tensor<D>, gate: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Backend>::gated_add(
+        x.into_dispatch(),
+        gate.into_dispatch(),
+        y.into_dispatch(),
+    ))
+}

@@ -137,6 +137,15 @@ fn activation_agrees_with_its_portable_body() {
 }
 
 #[test]
+fn gated_add_agrees_with_its_portable_body() {
+    agree("gated add", |run| {
+        let [x, gate, y] = [0, 1, 2].map(|_| run.leaf([3, 5, 33]));
+        let (out, loss) = run.weigh(ops::gated_add(x.clone(), gate.clone(), y.clone()));
+        (out, grads!(loss, x, gate, y))
+    });
+}
+
+#[test]
 fn layer_norm_agrees_with_its_portable_body() {
     for (rows, d) in [(1, 8), (130, 33), (65, 128)] {
         agree(&format!("layer_norm {rows}x{d}"), |run| {

@@ -147,6 +147,14 @@ proptest! {
     }
 
     #[test]
+    fn gated_add(case in case(), a in size(), b in size()) {
+        agree(case, |draw| {
+            let [x, gate, y] = [0, 1, 2].map(|_| draw.tensor([a, b]));
+            host(ops::gated_add(x, gate, y))
+        })?;
+    }
+
+    #[test]
     fn linear(case in case(), rows in size(), inputs in prop_oneof![size(), Just(600)], outputs in size()) {
         agree(case, |draw| {
             let x = draw.tensor([rows, inputs]);

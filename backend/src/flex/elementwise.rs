@@ -1,0 +1,169 @@
+//! Functions of one element, each a single pass over memory: activations, and the gated residual of adaLN.
+
+use super::simd::{self, simd};
+use super::{contiguous, filled, tensor, uninit, values};
+use crate::ops::Activation;
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+/// Values per task in passes that go over memory once.
+pub(crate) const CHUNK: usize = 1 << 14;
+
+/// Two kernels of one elementwise function, `y = f(x)` and `g ← g · f'(x)`.
+macro_rules! elementwise {
+    ($forward:ident, $forward_body:ident, $f:expr, $backward:ident, $backward_body:ident, $slope:expr) => {
+        #[inline(always)]
+        fn $forward_body(y: &mut [f32], x: &[f32]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = $f(x);
+            }
+        }
+        simd!($forward = $forward_body(y: &mut [f32], x: &[f32]));
+
+        #[inline(always)]
+        fn $backward_body(dx: &mut [f32], g: &[f32], x: &[f32]) {
+            for ((dx, &g), &x) in dx.iter_mut().zip(g).zip(x) {
+                *dx = g * $slope(x);
+            }
+        }
+        simd!($backward = $backward_body(dx: &mut [f32], g: &[f32], x: &[f32]));
+    };
+}
+elementwise!(
+    gelu,
+    gelu_body,
+    simd::gelu,
+    gelu_backward,
+    gelu_backward_body,
+    simd::gelu_slope
+);
+elementwise!(
+    silu,
+    silu_body,
+    simd::silu,
+    silu_backward,
+    silu_backward_body,
+    simd::silu_slope
+);
+
+#[inline(always)]
+fn gelu_in_place_body(x: &mut [f32]) {
+    for x in x {
+        *x = simd::gelu(*x);
+    }
+}
+simd!(gelu_in_place = gelu_in_place_body(x: &mut [f32]));
+
+#[inline(always)]
+fn silu_in_place_body(x: &mut [f32]) {
+    for x in x {
+        *x = simd::silu(*x);
+    }
+}
+simd!(silu_in_place = silu_in_place_body(x: &mut [f32]));
+
+/// x ← act(x).
+pub(crate) fn activate(x: &mut [f32], act: Activation) {
+    let row = match act {
+        Activation::None => return,
+        Activation::Gelu => gelu_in_place,
+        Activation::Silu => silu_in_place,
+    };
+    x.par_chunks_mut(CHUNK).for_each(row);
+}
+
+/// act(x).
+pub(crate) fn activated(x: &[f32], act: Activation) -> Vec<f32> {
+    let row = match act {
+        Activation::None => return x.to_vec(),
+        Activation::Gelu => gelu,
+        Activation::Silu => silu,
+    };
+    filled(x.len(), |y| {
+        y.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK))
+            .for_each(|(y, x)| row(y, x));
+    })
+}
+
+/// g · act'(z).
+pub(crate) fn activate_backward(g: &[f32], z: &[f32], act: Activation) -> Vec<f32> {
+    let row = match act {
+        Activation::None => return g.to_vec(),
+        Activation::Gelu => gelu_backward,
+        Activation::Silu => silu_backward,
+    };
+    filled(g.len(), |dx| {
+        dx.par_chunks_mut(CHUNK)
+            .zip(g.par_chunks(CHUNK))
+            .zip(z.par_chunks(CHUNK))
+            .for_each(|((dx, g), z)| row(dx, g, z));
+    })
+}
+
+/// The activation alone.
+pub(crate) fn activation(x: FlexTensor, act: Activation) -> FlexTensor {
+    let shape = x.shape();
+    tensor(activated(values(&contiguous(&x)), act), shape)
+}
+
+/// Gradient of the activation alone.
+pub(crate) fn activation_backward(x: &FlexTensor, g: &FlexTensor, act: Activation) -> FlexTensor {
+    let shape = x.shape();
+    let (x, g) = (contiguous(x), contiguous(g));
+    tensor(activate_backward(values(&g), values(&x), act), shape)
+}
+
+#[inline(always)]
+fn gated_add_body(out: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]) {
+    for (((out, &x), &gate), &y) in out.iter_mut().zip(x).zip(gate).zip(y) {
+        *out = gate.mul_add(y, x);
+    }
+}
+simd!(gated_add_row = gated_add_body(out: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]));
+
+/// `x + gate · y`.
+pub(crate) fn gated_add(x: &FlexTensor, gate: &FlexTensor, y: &FlexTensor) -> FlexTensor {
+    let shape = x.shape();
+    let [x, gate, y] = [x, gate, y].map(contiguous);
+    let (x, gate, y) = (values(&x), values(&gate), values(&y));
+    let out = filled(x.len(), |out| {
+        out.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK))
+            .zip(gate.par_chunks(CHUNK))
+            .zip(y.par_chunks(CHUNK))
+            .for_each(|(((out, x), gate), y)| gated_add_row(out, x, gate, y));
+    });
+    tensor(out, shape)
+}
+
+#[inline(always)]
+fn gate_gradients_body(d_gate: &mut [f32], dy: &mut [f32], gate: &[f32], y: &[f32], g: &[f32]) {
+    for ((((d_gate, dy), &gate), &y), &g) in d_gate.iter_mut().zip(dy).zip(gate).zip(y).zip(g) {
+        (*d_gate, *dy) = (g * y, g * gate);
+    }
+}
+simd!(gate_gradients = gate_gradients_body(d_gate: &mut [f32], dy: &mut [f32], gate: &[f32], y: &[f32], g: &[f32]));
+
+/// Gradients of `gate` and `y` in [`gated_add`]; that of `x` is `g` itself.
+pub(crate) fn gated_add_backward(
+    gate: &FlexTensor,
+    y: &FlexTensor,
+    g: &FlexTensor,
+) -> [FlexTensor; 2] {
+    let shape = gate.shape();
+    let [gate, y, g] = [gate, y, g].map(contiguous);
+    let (gate, y, g) = (values(&gate), values(&y), values(&g));
+    let mut d_gate = uninit(g.len());
+    let dy = filled(g.len(), |dy| {
+        d_gate
+            .par_chunks_mut(CHUNK)
+            .zip(dy.par_chunks_mut(CHUNK))
+            .zip(gate.par_chunks(CHUNK))
+            .zip(y.par_chunks(CHUNK))
+            .zip(g.par_chunks(CHUNK))
+            .for_each(|((((d_gate, dy), gate), y), g)| gate_gradients(d_gate, dy, gate, y, g));
+    });
+    [tensor(d_gate, shape.clone()), tensor(dy, shape)]
+}
