@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::tokenizer::{base_name, quantizer_of};
 use crate::weights::{generator_config, takes_long};
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use ndarray::{Array3, ArrayView3, s};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -104,6 +104,19 @@ fn generator(path: &Path, source: &Source<'_>, device: &Device) -> Result<GenAr>
     Ok(generator)
 }
 
+/// The generator with its linear maps in a precision that its device knows.
+///
+/// # Errors
+/// When it does not.
+pub fn in_precision(generator: GenAr, precision: Precision) -> Result<GenAr> {
+    if precision == Precision::Bf16 && !generator.device().supports_dtype(DType::BF16) {
+        bail!(
+            "--dtype bf16: this device does not compute with it; expected f32 or another --device"
+        );
+    }
+    Ok(precision.apply(generator))
+}
+
 /// The quantiser with the table that the generator was trained with.
 fn quantizer(config: &QuantizerConfig, generator: &GenAr) -> Result<Quantizer> {
     let released = QuantizerConfig::default();
@@ -164,9 +177,12 @@ pub struct Source<'a> {
 
 impl Bundle {
     /// The same, the generator's linear maps in another precision.
-    pub fn in_precision(mut self, precision: Precision) -> Self {
-        self.generator = precision.apply(self.generator);
-        self
+    ///
+    /// # Errors
+    /// When the device does not know it.
+    pub fn in_precision(mut self, precision: Precision) -> Result<Self> {
+        self.generator = in_precision(self.generator, precision)?;
+        Ok(self)
     }
 
     /// The model in a folder, or the built-in one.
@@ -420,7 +436,7 @@ mod tests {
         let device = Device::flex();
         let exact = Bundle::open(None, &device).expect("built in");
         let half = Bundle::open(None, &device).expect("built in");
-        let half = half.in_precision(Precision::Bf16);
+        let half = half.in_precision(Precision::Bf16).expect("flex knows it");
         let classes: Vec<_> = (0..10).map(Some).collect();
         let requests: Vec<_> = classes
             .iter()

@@ -40,12 +40,13 @@ impl GenArConfig {
     pub fn flops(&self, requests: &[ImageRequest], config: &SampleConfig) -> Parts<f64> {
         let (seq, images) = (self.seq(), requests.len());
         let branches = if config.cfg_scale == 1.0 { 1 } else { 2 };
-        let classes: HashSet<_> = requests.iter().map(|request| request.class).collect();
+        let mut classes: HashSet<_> = requests.iter().map(|request| request.class).collect();
+        classes.extend((branches == 2).then_some(None));
         let mut sum = Parts::default();
         for step in schedule(seq, config.steps) {
             let (visible, wanted) = (seq - step.masked, step.predicted);
             let encoded = match visible {
-                0 => classes.len() + branches - 1,
+                0 => classes.len(),
                 _ => branches * images,
             };
             sum += Parts {

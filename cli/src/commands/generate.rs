@@ -53,9 +53,9 @@ pub struct Generate {
     from: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// What the generator's linear maps are computed in.
-    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
-    dtype: Compute,
+    /// What the generator's linear maps are computed in; f32, or as --from has it, unless given.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    dtype: Option<Compute>,
     /// Pictures drawn at once.
     #[arg(long, alias = "eval_bsz", default_value_t = 64, value_name = "N")]
     batch_size: usize,
@@ -87,6 +87,8 @@ struct Params {
     seed: u64,
     #[serde(flatten)]
     sampling: SampleConfig,
+    #[serde(default)]
+    dtype: Compute,
 }
 
 const SCHEMA: &str = "tessera.image.params/v1";
@@ -104,8 +106,9 @@ impl Generate {
             which: self.weights.map(Which::from),
             quiet: global.quiet,
         };
-        let bundle = Bundle::open_source(&source, &device)?.in_precision(self.dtype.into());
-        let (requests, config) = self.requests(&bundle, global.quiet)?;
+        let bundle = Bundle::open_source(&source, &device)?;
+        let (requests, config, dtype) = self.requests(&bundle, global.quiet)?;
+        let bundle = bundle.in_precision(dtype.into())?;
         let names = Names::new(&self.output, requests.len(), self.overwrite)?;
         let columns = self
             .grid
@@ -122,7 +125,7 @@ impl Generate {
             global.quiet,
             |first, pictures| {
                 for (i, picture) in (first..).zip(pictures) {
-                    let params = params(&bundle, requests[i], &config);
+                    let params = params(&bundle, requests[i], &config, dtype);
                     let path = names.path(i, &params.class_name, params.seed);
                     let text = if self.no_metadata {
                         Vec::new()
@@ -159,7 +162,11 @@ impl Generate {
         self.report(&written, seconds)
     }
 
-    fn requests(&self, bundle: &Bundle, quiet: bool) -> Result<(Vec<ImageRequest>, SampleConfig)> {
+    fn requests(
+        &self,
+        bundle: &Bundle,
+        quiet: bool,
+    ) -> Result<(Vec<ImageRequest>, SampleConfig, Compute)> {
         if let Some(file) = &self.from {
             let params = read_params(file)?;
             if params.model != bundle.info.name {
@@ -174,7 +181,8 @@ impl Generate {
                 class: Some(params.class),
                 seed: params.seed,
             };
-            return Ok((vec![request], self.sampling.over(&params.sampling)?));
+            let config = self.sampling.over(&params.sampling)?;
+            return Ok((vec![request], config, self.dtype.unwrap_or(params.dtype)));
         }
         let config = self.sampling.over(&bundle.info.sampling)?;
         let classes = match self.class.is_empty() {
@@ -202,7 +210,7 @@ impl Generate {
             class: Some(class),
             seed,
         });
-        Ok((requests.collect(), config))
+        Ok((requests.collect(), config, self.dtype.unwrap_or_default()))
     }
 
     fn report(&self, written: &[(PathBuf, Params)], seconds: f64) -> Result<()> {
@@ -220,7 +228,7 @@ impl Generate {
     }
 }
 
-fn params(bundle: &Bundle, request: ImageRequest, config: &SampleConfig) -> Params {
+fn params(bundle: &Bundle, request: ImageRequest, config: &SampleConfig, dtype: Compute) -> Params {
     let class = request
         .class
         .expect("every request of this command has its class");
@@ -232,6 +240,7 @@ fn params(bundle: &Bundle, request: ImageRequest, config: &SampleConfig) -> Para
         class_name: bundle.info.class_names[class].clone(),
         seed: request.seed,
         sampling: config.clone(),
+        dtype,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::measure::{matmul_peak, peak_memory};
 use crate::args::{Compute, Global};
-use crate::bundle::{Bundle, Source};
+use crate::bundle::{Bundle, Source, in_precision};
 use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tessera_backend::{Precision, Rng};
+use tessera_backend::Rng;
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, Parts, SampleConfig};
 use tessera_quantize::{Quantizer, QuantizerConfig};
 use tessera_tokenizer::{ImageTokenizer, KlVaeConfig};
@@ -40,7 +40,7 @@ pub struct Generate {
     /// Pictures drawn at once.
     #[arg(long, default_value_t = 1, value_name = "N")]
     batch_size: usize,
-    /// Runs after the first, which warms up where it is short; the median is printed.
+    /// Runs measured, after one to warm up where that is short; the median is printed.
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     repeats: usize,
     /// Print as JSON.
@@ -112,7 +112,7 @@ impl Generate {
         let device = global.device.open()?;
         let peak = matmul_peak(&device);
         let mut subject = self.subject(&device, global)?;
-        subject.generator = Precision::from(self.dtype).apply(subject.generator);
+        subject.generator = in_precision(subject.generator, self.dtype.into())?;
         let config = self.sampling.over(&subject.sampling)?;
         let requests: Vec<_> = (0..self.batch_size as u64)
             .map(|seed| ImageRequest {
