@@ -9,8 +9,8 @@ pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, 8 of them significant: half the memory, and on processors that multiply bf16 (AVX-512 BF16, AMX) at
-    /// least twice the speed.
+    /// 16 bits, 8 of them significant: half the memory, and on processors that multiply bf16 (AVX-512 BF16, AMX) about
+    /// twice the speed or more.
     Bf16,
 }
 
