@@ -1,13 +1,14 @@
 //! Tiles of bf16 (Intel AMX) through inline assembly: the instructions are not among Rust's stable intrinsics.
 
-use super::half::{Block, PANEL, STEP};
+use super::half::Block;
 
 /// Tiles of a thread; released when dropped.
 pub(super) struct Tiles(());
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Block, PANEL, STEP, Tiles};
+    use super::super::half::{PANEL, STEP};
+    use super::{Block, Tiles};
     use std::arch::asm;
     use std::sync::LazyLock;
 
