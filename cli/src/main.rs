@@ -10,6 +10,7 @@ mod hub;
 mod interrupt;
 mod labels;
 mod latents;
+mod memory;
 mod names;
 mod output;
 mod pictures;

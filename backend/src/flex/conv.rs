@@ -252,22 +252,22 @@ pub(crate) fn conv2d_backward(
 /// with the patches, added up where they overlap.
 fn input_gradient(geometry: &Geometry, w: &[f32], g: &[f32]) -> Vec<f32> {
     let [out_channels, _, out_width] = geometry.output;
-    if let Some(forward) = geometry.winograd(g, w) {
+    // Turned around, `2 − zeros` are above and to the left.
+    let turns = geometry.pad.iter().all(|&zeros| zeros <= 2);
+    if let Some(forward) = geometry.winograd(g, w).filter(|_| turns) {
         let backward = winograd::Sizes {
             inputs: forward.outputs,
             outputs: forward.inputs,
             input: forward.output,
             output: forward.input,
-            pad: forward.pad.map(|zeros| 2_usize.saturating_sub(zeros)),
+            pad: forward.pad.map(|zeros| 2 - zeros),
         };
-        if backward.pay() && forward.pad.iter().all(|&zeros| zeros <= 2) {
-            let kernel = |output, input| {
-                let mut taps = taps(w, input * forward.inputs + output);
-                taps.reverse();
-                taps
-            };
-            return winograd::conv2d(g, backward, kernel, &vec![0.0; forward.inputs]);
-        }
+        let kernel = |output, input| {
+            let mut taps = taps(w, input * forward.inputs + output);
+            taps.reverse();
+            taps
+        };
+        return winograd::conv2d(g, backward, kernel, &vec![0.0; forward.inputs]);
     }
     let (plane, depth) = (geometry.output[1] * out_width, geometry.depth());
     let images = g.len() / geometry.output_len();

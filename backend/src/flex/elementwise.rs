@@ -10,9 +10,10 @@ use rayon::prelude::*;
 /// Values per task in passes that go over memory once.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// Two kernels of one elementwise function, `y = f(x)` and `g ← g · f'(x)`.
+/// The kernels of one elementwise function: `y = f(x)`, `x ← f(x)` and `dx = g · f'(x)`.
 macro_rules! elementwise {
-    ($forward:ident, $forward_body:ident, $f:expr, $backward:ident, $backward_body:ident, $slope:expr) => {
+    ($f:expr, $slope:expr, $forward:ident = $forward_body:ident, $in_place:ident = $in_place_body:ident,
+        $backward:ident = $backward_body:ident) => {
         #[inline(always)]
         fn $forward_body(y: &mut [f32], x: &[f32]) {
             for (y, &x) in y.iter_mut().zip(x) {
@@ -20,6 +21,14 @@ macro_rules! elementwise {
             }
         }
         simd!($forward = $forward_body(y: &mut [f32], x: &[f32]));
+
+        #[inline(always)]
+        fn $in_place_body(x: &mut [f32]) {
+            for x in x {
+                *x = $f(*x);
+            }
+        }
+        simd!($in_place = $in_place_body(x: &mut [f32]));
 
         #[inline(always)]
         fn $backward_body(dx: &mut [f32], g: &[f32], x: &[f32]) {
@@ -31,37 +40,19 @@ macro_rules! elementwise {
     };
 }
 elementwise!(
-    gelu,
-    gelu_body,
     simd::gelu,
-    gelu_backward,
-    gelu_backward_body,
-    simd::gelu_slope
+    simd::gelu_slope,
+    gelu = gelu_body,
+    gelu_in_place = gelu_in_place_body,
+    gelu_backward = gelu_backward_body
 );
 elementwise!(
-    silu,
-    silu_body,
     simd::silu,
-    silu_backward,
-    silu_backward_body,
-    simd::silu_slope
+    simd::silu_slope,
+    silu = silu_body,
+    silu_in_place = silu_in_place_body,
+    silu_backward = silu_backward_body
 );
-
-#[inline(always)]
-fn gelu_in_place_body(x: &mut [f32]) {
-    for x in x {
-        *x = simd::gelu(*x);
-    }
-}
-simd!(gelu_in_place = gelu_in_place_body(x: &mut [f32]));
-
-#[inline(always)]
-fn silu_in_place_body(x: &mut [f32]) {
-    for x in x {
-        *x = simd::silu(*x);
-    }
-}
-simd!(silu_in_place = silu_in_place_body(x: &mut [f32]));
 
 /// x ← act(x).
 pub(crate) fn activate(x: &mut [f32], act: Activation) {

@@ -263,6 +263,20 @@ fn conv2d_agrees_with_its_portable_body() {
     }
 }
 
+/// Where Winograd's algorithm is taken, backward as well; padding of 3 takes it forward alone.
+#[test]
+fn wide_conv2d_agrees_with_its_portable_body() {
+    for padding in [[1, 1, 1, 1], [0, 0, 0, 0], [0, 2, 1, 2], [3, 1, 0, 1]] {
+        agree(&format!("3x3 conv2d padding {padding:?}"), |run| {
+            let x = run.leaf([2, 17, 35, 42]);
+            let conv = run.conv([19, 17, 3, 3], 1);
+            let (out, loss) = run.weigh(ops::conv2d(x.clone(), &conv, padding));
+            let bias = conv.bias.as_ref().expect("set above").val();
+            (out, grads!(loss, x, conv.weight.val(), bias))
+        });
+    }
+}
+
 #[test]
 fn upsample_nearest_agrees_with_its_portable_body() {
     agree("upsample_nearest", |run| {

@@ -142,20 +142,11 @@ fn threads() -> Check {
 }
 
 fn memory() -> Check {
-    let field = |text: &str, name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim_start_matches(':')
-            .trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse()
-            .ok()
-    };
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    match (field(&text, "MemAvailable"), field(&text, "MemTotal")) {
+    let field = |name| crate::memory::mib("/proc/meminfo", name);
+    match (field("MemAvailable"), field("MemTotal")) {
         (Some(free), Some(total)) => {
-            let found = format!("{} of {} MiB available", free >> 10, total >> 10);
-            match free >> 10 < 512 {
+            let found = format!("{free} of {total} MiB available");
+            match free < 512 {
                 true => Check::warn(
                     "memory",
                     found,

@@ -1,9 +1,10 @@
 //! `tessera bench generate`: whole pictures, by part.
 
-use super::measure::{matmul_peak, peak_memory};
+use super::measure::matmul_peak;
 use crate::args::{Compute, Global};
 use crate::bundle::{Bundle, Source, in_precision};
 use crate::interrupt;
+use crate::memory;
 use crate::output;
 use crate::progress::Progress;
 use crate::sampling::SamplingArgs;
@@ -153,7 +154,7 @@ impl Generate {
             matmul_peak_gflops: peak,
             gflops,
             share_of_peak: gflops / peak,
-            peak_memory_mib: peak_memory(),
+            peak_memory_mib: memory::peak(),
         };
         match self.json {
             true => output::json(&report),

@@ -45,13 +45,3 @@ pub fn matmul_peak(device: &burn::tensor::Device) -> f64 {
     }
     2.0 * (SIZE as f64).powi(3) / best.as_secs_f64() / 1e9
 }
-
-/// The most memory that this process has held so far, in MiB, where the system tells.
-pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib >> 10)
-}

@@ -124,22 +124,22 @@ const CASES: &[Case] = &[
     Case {
         name: "linear+gelu-2560x1024x4096",
         flops: 2.0 * 2560.0 * 1024.0 * 4096.0,
-        measure: |device, seconds| linear(2560, Activation::Gelu, device, seconds),
+        measure: |device, seconds| linear(2560, Activation::Gelu, Precision::F32, device, seconds),
     },
     Case {
         name: "linear-4x1024x4096",
         flops: 2.0 * 4.0 * 1024.0 * 4096.0,
-        measure: |device, seconds| linear(4, Activation::None, device, seconds),
+        measure: |device, seconds| linear(4, Activation::None, Precision::F32, device, seconds),
     },
     Case {
         name: "linear-bf16-2560x1024x4096",
         flops: 2.0 * 2560.0 * 1024.0 * 4096.0,
-        measure: |device, seconds| linear_half(2560, device, seconds),
+        measure: |device, seconds| linear(2560, Activation::None, Precision::Bf16, device, seconds),
     },
     Case {
         name: "linear-bf16-4x1024x4096",
         flops: 2.0 * 4.0 * 1024.0 * 4096.0,
-        measure: |device, seconds| linear_half(4, device, seconds),
+        measure: |device, seconds| linear(4, Activation::None, Precision::Bf16, device, seconds),
     },
     Case {
         name: "block-forward",
@@ -294,18 +294,16 @@ fn matmul([m, k, n]: [usize; 3], device: &Device, seconds: f64) -> Result<Median
     }))
 }
 
-fn linear(rows: usize, act: Activation, device: &Device, seconds: f64) -> Result<Median> {
-    let layer: Linear = LinearConfig::new(WIDTH, 4 * WIDTH).init(device);
+fn linear(
+    rows: usize,
+    act: Activation,
+    precision: Precision,
+    device: &Device,
+    seconds: f64,
+) -> Result<Median> {
+    let layer: Linear = precision.apply(LinearConfig::new(WIDTH, 4 * WIDTH).init(device));
     let x = draw([rows, WIDTH], device);
     Ok(median(seconds, || ops::linear(x.clone(), &layer, act)))
-}
-
-fn linear_half(rows: usize, device: &Device, seconds: f64) -> Result<Median> {
-    let layer: Linear = LinearConfig::new(WIDTH, 4 * WIDTH).init(device);
-    let (layer, x) = (Precision::Bf16.apply(layer), draw([rows, WIDTH], device));
-    Ok(median(seconds, || {
-        ops::linear(x.clone(), &layer, Activation::None)
-    }))
 }
 
 fn attention(shape: [usize; 4], device: &Device, seconds: f64) -> Result<Median> {
