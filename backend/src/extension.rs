@@ -1,7 +1,7 @@
 //! The backend-generic trait: Burn's `Backend` plus the fused operations the models need.
 #![cfg_attr(feature = "ndarray", allow(deprecated))] // Upstream retires NdArray; here it checks the other CPU backend.
 
-use crate::ops::{Activation, AdamWStep, Sampling};
+use crate::ops::{Activation, AdamWStep, Routes, Sampling};
 use crate::{flex, portable};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -103,6 +103,23 @@ pub trait Backend: burn::backend::Backend {
     /// Nearest-neighbour upsampling by 2: `[batch, channels, h, w]` to `[batch, channels, 2h, 2w]`.
     fn upsample_nearest(x: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::upsample_nearest::<Self>(x)
+    }
+
+    /// `Σ gate · (act(x w1 + b1) w2 + b2)` over the experts of each token: `[tokens, d]`, gates `[tokens, experts]`, the
+    /// weights `[experts, d, hidden]`, `[experts, hidden]`, `[experts, hidden, d]`, `[experts, d]`, to `[tokens, d]`. Only what
+    /// `routes` has is computed; gates elsewhere are not read and have no gradient.
+    #[allow(clippy::too_many_arguments)]
+    fn grouped_experts(
+        x: FloatTensor<Self>,
+        gates: FloatTensor<Self>,
+        w1: FloatTensor<Self>,
+        b1: FloatTensor<Self>,
+        w2: FloatTensor<Self>,
+        b2: FloatTensor<Self>,
+        routes: Routes,
+        act: Activation,
+    ) -> FloatTensor<Self> {
+        portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act)
     }
 
     /// Negative log-likelihood per row: `[rows, classes]` and `[rows]` to `[rows]`.

@@ -1,10 +1,12 @@
 //! The portable bodies: every fused operation written in Burn's own tensor operations. They are the reference of the fast
 //! kernels, what a new backend gets for free, and differentiable, so a backend without fused backward passes trains too.
 
-use crate::ops::{Activation, AdamWStep, Sampling};
+use crate::ops::{Activation, AdamWStep, Routes, Sampling};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{BoolDType, IntDType, Shape, TensorData, ops::ConvOptions};
+use burn::tensor::{
+    BoolDType, IndexingUpdateOp, IntDType, Shape, Slice, TensorData, ops::ConvOptions,
+};
 
 fn dims<B: Backend, const D: usize>(x: &FloatTensor<B>) -> [usize; D] {
     x.shape().dims()
@@ -27,6 +29,12 @@ pub(crate) fn activation<B: Backend>(x: FloatTensor<B>, act: Activation) -> Floa
                 B::float_mul(x, B::float_add_scalar(cdf, 1.0.into())),
                 0.5.into(),
             )
+        }
+        Activation::GeluTanh => {
+            let cubic = B::float_mul(B::float_mul(x.clone(), x.clone()), x.clone());
+            let inner = B::float_add(x.clone(), B::float_mul_scalar(cubic, 0.044715.into()));
+            let scaled = B::float_mul_scalar(inner, (8.0 / std::f64::consts::PI).sqrt().into());
+            B::float_mul(B::sigmoid(scaled), x)
         }
         Activation::Silu => B::float_mul(B::sigmoid(x.clone()), x),
     }
@@ -55,6 +63,40 @@ pub(crate) fn linear<B: Backend>(
     };
     let z = B::float_add(B::float_matmul(x, w), reshape::<B, 2>(b, [1, outputs]));
     activation::<B>(z, act)
+}
+
+/// See [`crate::Backend::grouped_experts`]: expert by expert, the tokens of each gathered, and its outputs added to them.
+pub(crate) fn experts<B: Backend>(
+    x: FloatTensor<B>,
+    gates: FloatTensor<B>,
+    weights: [FloatTensor<B>; 4],
+    routes: &Routes,
+    act: Activation,
+) -> FloatTensor<B> {
+    let ([tokens, d], device) = (dims::<B, 2>(&x), x.device());
+    let mut y = B::float_zeros(Shape::from([tokens, d]), &device, x.dtype().into());
+    for expert in 0..routes.experts() {
+        let of_expert = routes.tokens_of(expert);
+        if of_expert.is_empty() {
+            continue;
+        }
+        let indices: Vec<i32> = of_expert.iter().map(|&token| token as i32).collect();
+        let count = indices.len();
+        let indices = B::int_from_data(TensorData::new(indices, [count]), &device);
+        let [w1, b1, w2, b2] = weights.each_ref().map(|weight| {
+            let shape = weight.shape();
+            let one = B::float_slice(weight.clone(), &[Slice::from(expert..expert + 1)]);
+            B::float_reshape(one, Shape::from(shape[1..].to_vec()))
+        });
+        let rows = B::float_select(x.clone(), 0, indices.clone());
+        let out = linear::<B>(linear::<B>(rows, w1, b1, act), w2, b2, Activation::None);
+        let column = [Slice::from(0..tokens), Slice::from(expert..expert + 1)];
+        let gate = B::float_slice(gates.clone(), &column);
+        let gate = B::float_select(gate, 0, indices.clone());
+        let out = B::float_mul(out, gate);
+        y = B::float_select_assign(y, 0, indices, out, IndexingUpdateOp::Add);
+    }
+    y
 }
 
 /// `(x − mean) / √(variance + eps)` over the last axis of a matrix.

@@ -47,6 +47,13 @@ elementwise!(
     gelu_backward = gelu_backward_body
 );
 elementwise!(
+    simd::gelu_tanh,
+    simd::gelu_tanh_slope,
+    gelu_tanh = gelu_tanh_body,
+    gelu_tanh_in_place = gelu_tanh_in_place_body,
+    gelu_tanh_backward = gelu_tanh_backward_body
+);
+elementwise!(
     simd::silu,
     simd::silu_slope,
     silu = silu_body,
@@ -59,6 +66,7 @@ pub(crate) fn activate(x: &mut [f32], act: Activation) {
     let row = match act {
         Activation::None => return,
         Activation::Gelu => gelu_in_place,
+        Activation::GeluTanh => gelu_tanh_in_place,
         Activation::Silu => silu_in_place,
     };
     x.par_chunks_mut(CHUNK).for_each(row);
@@ -69,6 +77,7 @@ pub(crate) fn activated(x: &[f32], act: Activation) -> Vec<f32> {
     let row = match act {
         Activation::None => return x.to_vec(),
         Activation::Gelu => gelu,
+        Activation::GeluTanh => gelu_tanh,
         Activation::Silu => silu,
     };
     filled(x.len(), |y| {
@@ -83,6 +92,7 @@ pub(crate) fn activate_backward(g: &[f32], z: &[f32], act: Activation) -> Vec<f3
     let row = match act {
         Activation::None => return g.to_vec(),
         Activation::Gelu => gelu_backward,
+        Activation::GeluTanh => gelu_tanh_backward,
         Activation::Silu => silu_backward,
     };
     filled(g.len(), |dx| {

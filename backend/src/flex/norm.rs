@@ -1,6 +1,6 @@
 //! Layer normalisation (plain and modulated, adaLN) and group normalisation, forward and backward.
 
-use super::elementwise::{activate, gelu_backward};
+use super::elementwise::{activate, gelu_backward, gelu_tanh_backward};
 use super::simd::{self, LANES, simd, total};
 use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
 use crate::ops::Activation;
@@ -290,13 +290,15 @@ pub(crate) fn group_norm(
                     let offset = bias[channel] - mean * factor;
                     match act {
                         Activation::Silu => affine_silu(y, x, factor, offset),
-                        Activation::None | Activation::Gelu => affine(y, x, factor, offset),
+                        Activation::None | Activation::Gelu | Activation::GeluTanh => {
+                            affine(y, x, factor, offset);
+                        }
                     }
                 }
             });
     });
     let mut y = y;
-    if act == Activation::Gelu {
+    if matches!(act, Activation::Gelu | Activation::GeluTanh) {
         activate(&mut y, act);
     }
     tensor(y, [batch, channels, height, width])
@@ -382,10 +384,13 @@ pub(crate) fn group_norm_backward(
                     match act {
                         Activation::None => dx.copy_from_slice(g),
                         Activation::Silu => silu_backward(dx, g, x, factor, offset),
-                        Activation::Gelu => {
+                        Activation::Gelu | Activation::GeluTanh => {
                             let mut y = vec![0.0; plane];
                             affine(&mut y, x, factor, offset);
-                            gelu_backward(dx, g, &y);
+                            match act {
+                                Activation::Gelu => gelu_backward(dx, g, &y),
+                                _ => gelu_tanh_backward(dx, g, &y),
+                            }
                         }
                     }
                     sums[i] = centred_sums(dx, x, mean, rstd);

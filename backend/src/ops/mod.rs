@@ -1,10 +1,12 @@
 //! The operations models call: safe functions over `Tensor`, whatever device it is on and whether or not it is being
 //! differentiated. Rows (images, heads) are computed independently: none depends on how many there are.
 
+mod experts;
 mod image;
 mod optim;
 mod sequence;
 
+pub use experts::{Experts, Routes, experts};
 pub use image::{conv2d, group_norm, upsample_nearest};
 pub use optim::{AdamWStep, adamw_step};
 pub use sequence::{
@@ -23,6 +25,8 @@ pub enum Activation {
     None,
     /// GELU with erf (not the tanh approximation).
     Gelu,
+    /// GELU as `x · ½ (1 + tanh(√(2/π) (x + 0.044715 x³)))`, which DiT's MLPs have.
+    GeluTanh,
     /// SiLU (swish).
     Silu,
 }
