@@ -26,6 +26,7 @@ mod error;
 mod extension;
 mod flex;
 mod fused;
+pub mod init;
 pub mod nn;
 pub mod ops;
 mod portable;

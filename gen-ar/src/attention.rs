@@ -1,10 +1,10 @@
 //! The two attentions: of the backbone (bidirectional) and of the head (causal over dimensions, q/k norm).
 
 use crate::dropout::Dropout;
-use crate::init::Init;
-use burn::module::{Module, Param, ParamId};
+use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, activation};
+use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation};
 
@@ -33,7 +33,7 @@ impl Attention {
     /// - x: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_model]`
     pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
-        self.attend(split_linear(x, &self.qkv), dropout)
+        self.attend(ops::split_linear(x, &self.qkv), dropout)
     }
 
     /// What `queries` see in `x`: [`forward`](Self::forward) where only some of its rows are wanted.
@@ -48,7 +48,7 @@ impl Attention {
         x: Tensor<3>,
         dropout: &mut Dropout<'_>,
     ) -> Tensor<3> {
-        let [q, k, v] = columns(&self.qkv);
+        let [q, k, v] = ops::columns(&self.qkv);
         let project = |x, part| ops::linear(x, &part, Activation::None);
         self.attend(
             [project(queries, q), project(x.clone(), k), project(x, v)],
@@ -57,8 +57,8 @@ impl Attention {
     }
 
     fn attend(&self, qkv: [Tensor<3>; 3], dropout: &mut Dropout<'_>) -> Tensor<3> {
-        let [q, k, v] = qkv.map(|x| split_heads(x, self.heads).swap_dims(1, 2));
-        let y = merge_heads(attend(q, k, v, false, dropout));
+        let [q, k, v] = qkv.map(|x| ops::split_heads(x, self.heads).swap_dims(1, 2));
+        let y = ops::merge_heads(attend(q, k, v, false, dropout));
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 }
@@ -87,7 +87,7 @@ impl CausalAttention {
 
     /// Queries, keys and values, `[rows, heads, seq, head_dim]` each.
     fn project(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
-        let [q, k, v] = split_linear(x, &self.qkv).map(|x| split_heads(x, self.heads));
+        let [q, k, v] = ops::split_linear(x, &self.qkv).map(|x| ops::split_heads(x, self.heads));
         [
             ops::layer_norm(q, &self.q_norm),
             ops::layer_norm(k, &self.k_norm),
@@ -103,7 +103,7 @@ impl CausalAttention {
     /// - output: `[tokens, dims, d_model]`
     pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
         let [q, k, v] = self.project(x);
-        let y = merge_heads(attend(q, k, v, true, dropout));
+        let y = ops::merge_heads(attend(q, k, v, true, dropout));
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 
@@ -115,7 +115,7 @@ impl CausalAttention {
     pub fn step(&self, x: Tensor<2>, cache: &mut KvCache) -> Tensor<2> {
         let [q, k, v] = self.project(x.unsqueeze_dim(1));
         let (k, v) = cache.push(k, v);
-        let y = merge_heads(ops::attention(q, k, v, false));
+        let y = ops::merge_heads(ops::attention(q, k, v, false));
         ops::linear(y.squeeze_dim::<2>(1), &self.proj, Activation::None)
     }
 }
@@ -173,45 +173,4 @@ fn attend(
         scores = scores.mask_fill(future.unsqueeze(), f32::NEG_INFINITY);
     }
     dropout.attn(activation::softmax(scores, 3)).matmul(v)
-}
-
-/// `[batch, seq, d_model]` to `[batch, seq, heads, head_dim]`.
-fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
-    let [batch, seq, d_model] = x.dims();
-    x.reshape([batch, seq, heads, d_model / heads])
-}
-
-/// `[batch, heads, seq, head_dim]` to `[batch, seq, d_model]`.
-fn merge_heads(x: Tensor<4>) -> Tensor<3> {
-    let [batch, heads, seq, head_dim] = x.dims();
-    x.swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
-}
-
-/// A linear map whose output is `N` equal parts, side by side. In training the weight is cut instead of the output:
-/// the gradient of a cut is a zero tensor as large as what was cut, and the weight is far smaller than the output.
-pub(crate) fn split_linear<const D: usize, const N: usize>(
-    x: Tensor<D>,
-    layer: &Linear,
-) -> [Tensor<D>; N] {
-    if x.device().is_autodiff() {
-        return columns::<N>(layer).map(|part| ops::linear(x.clone(), &part, Activation::None));
-    }
-    let y = ops::linear(x, layer, Activation::None);
-    let width = y.dims()[D - 1] / N;
-    std::array::from_fn(|part| y.clone().narrow(D - 1, part * width, width))
-}
-
-/// The `N` equal column blocks of a linear map, through which gradients reach the whole.
-fn columns<const N: usize>(layer: &Linear) -> [Linear; N] {
-    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|b| b.val()));
-    let width = weight.dims()[1] / N;
-    std::array::from_fn(|part| Linear {
-        weight: Param::initialized(
-            ParamId::new(),
-            weight.clone().narrow(1, part * width, width),
-        ),
-        bias: bias
-            .clone()
-            .map(|b| Param::initialized(ParamId::new(), b.narrow(0, part * width, width))),
-    })
 }

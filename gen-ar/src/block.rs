@@ -1,13 +1,13 @@
 //! The two transformer blocks: plain pre-norm (backbone) and adaLN-modulated (head).
 #![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
 
-use crate::attention::{Attention, CausalAttention, KvCache, NORM_EPS, split_linear};
+use crate::attention::{Attention, CausalAttention, KvCache, NORM_EPS};
 use crate::config::Tower;
 use crate::dropout::Dropout;
-use crate::init::Init;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::{Device, Int, Tensor};
+use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation};
 
@@ -119,7 +119,7 @@ impl ChannelBlock {
     /// - cond: `[.., d_model]`
     /// - output: six of `[.., d_model]`
     pub(crate) fn modulation<const D: usize>(&self, cond: Tensor<D>) -> Modulation<D> {
-        split_linear(cond, &self.adaLN_modulation.1)
+        ops::split_linear(cond, &self.adaLN_modulation.1)
     }
 
     /// All dimensions at once.

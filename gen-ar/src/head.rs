@@ -3,15 +3,15 @@
 #![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
 
 use crate::GenAr;
-use crate::attention::{KvCache, split_linear};
+use crate::attention::KvCache;
 use crate::block::Modulation;
 use crate::config::FirstPosition;
 use crate::dropout::Dropout;
-use crate::init::Init;
 use crate::positions::int_tensor;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::{Int, Tensor, activation};
+use tessera_backend::init::Init;
 use tessera_backend::ops::{self, Activation};
 
 /// The last modulation, of a layer norm without parameters.
@@ -29,7 +29,7 @@ impl ChannelFinal {
 
     /// Scale and shift, in this order: the reverse of the blocks'.
     fn modulation<const D: usize>(&self, cond: Tensor<D>) -> [Tensor<D>; 2] {
-        split_linear(cond, &self.adaLN_modulation.1)
+        ops::split_linear(cond, &self.adaLN_modulation.1)
     }
 }
 

@@ -45,13 +45,13 @@ mod dropout;
 mod error;
 mod head;
 mod infer;
-mod init;
 mod loss;
 mod model;
 mod parts;
 mod positions;
 mod sampler;
 mod schedule;
+mod streams;
 
 pub use attention::{Attention, CausalAttention, KvCache};
 pub use block::{Block, ChannelBlock, Mlp};

@@ -4,10 +4,10 @@ use crate::GenArConfig;
 use crate::attention::NORM_EPS;
 use crate::block::{Block, ChannelBlock};
 use crate::head::ChannelFinal;
-use crate::init::Init;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
+use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_quantize::STD_RANGE;
 
@@ -87,7 +87,10 @@ pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Dev
         channel_norm: LayerNorm::new(ch.width, NORM_EPS, device),
         channel_final: ChannelFinal::init(ch.width, init),
         channel_heads: (0..dims).map(|_| init.linear(ch.width, levels)).collect(),
-        reconstruction_values: init.buffer(&values.iter().map(table_units).collect::<Vec<_>>()),
+        reconstruction_values: init.buffer(
+            &values.iter().map(table_units).collect::<Vec<_>>(),
+            [values.len()],
+        ),
         config: config.clone(),
     }
 }

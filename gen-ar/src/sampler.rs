@@ -2,10 +2,10 @@
 
 use crate::config::is_permutation;
 use crate::dropout::Dropout;
-use crate::init::streams;
 use crate::parts::{Parts, timed};
 use crate::positions::{Positions, int_tensor};
 use crate::schedule::schedule;
+use crate::streams;
 use crate::{Error, GenAr, Result};
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};

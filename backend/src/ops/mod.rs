@@ -4,11 +4,13 @@
 mod experts;
 mod image;
 mod optim;
+mod parts;
 mod sequence;
 
 pub use experts::{Experts, Routes, experts};
 pub use image::{conv2d, group_norm, upsample_nearest};
 pub use optim::{AdamWStep, adamw_step};
+pub use parts::{columns, merge_heads, split_heads, split_linear};
 pub use sequence::{
     Sampling, attention, attention_with_lse, categorical, cross_entropy, layer_norm, linear,
     modulate,

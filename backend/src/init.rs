@@ -1,22 +1,16 @@
 //! Random weights: one stream of the seed per parameter, drawn when the parameter is first used.
 
+use crate::Rng;
 use burn::module::{Param, ParamId};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor, TensorData};
-use tessera_backend::Rng;
 
-/// The streams of a seed that this crate draws from. Parameters take `WEIGHTS`, `WEIGHTS + 1`, …
-pub(crate) mod streams {
-    /// The order in which an image's positions are generated.
-    pub const ORDERS: u64 = 1;
-    /// The draws of an image's tokens.
-    pub const TOKENS: u64 = 2;
-    /// The first parameter.
-    pub const WEIGHTS: u64 = 1 << 32;
-}
+/// The stream of the first parameter; the others follow. A model's other streams lie below.
+const WEIGHTS: u64 = 1 << 32;
 
 /// Makes the parameters of one model, one after the other.
-pub(crate) struct Init {
+#[derive(Debug)]
+pub struct Init {
     seed: u64,
     next: u64,
     device: Device,
@@ -31,14 +25,16 @@ enum Law {
 }
 
 impl Init {
+    /// Draws from `seed`.
     pub fn new(seed: u64, device: &Device) -> Self {
         Self {
             seed,
-            next: streams::WEIGHTS,
+            next: WEIGHTS,
             device: device.clone(),
         }
     }
 
+    /// Where the parameters will be.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -67,7 +63,7 @@ impl Init {
         )
     }
 
-    /// `N(0, 0.02²)`: embeddings of classes and positions, mask token.
+    /// `N(0, 0.02²)`, as embeddings of classes and positions are drawn.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
         self.param(shape, Law::Normal(0.02))
     }
@@ -96,11 +92,35 @@ impl Init {
         }
     }
 
-    /// A constant of the checkpoint that is never trained.
-    pub fn buffer(&self, values: &[f32]) -> Param<Tensor<1>> {
-        let data = TensorData::from(values);
-        let shape = [values.len()].into();
+    /// Xavier-uniform in each of `count` maps, as one tensor `[count, in, out]`.
+    pub fn linears(&mut self, count: usize, d_input: usize, d_output: usize) -> Param<Tensor<3>> {
+        let bound = (6.0 / (d_input + d_output) as f32).sqrt();
+        self.param([count, d_input, d_output], Law::Uniform(bound))
+    }
+
+    /// Zeros, to be trained.
+    pub fn zeros<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.param(shape, Law::Zeros)
+    }
+
+    /// `N(0, std²)` weight and zero bias.
+    pub fn normal_linear(&mut self, d_input: usize, d_output: usize, std: f32) -> Linear {
+        self.linear_of(d_input, d_output, Law::Normal(std))
+    }
+
+    /// A constant of the checkpoint that no gradient trains.
+    ///
+    /// # Panics
+    /// If `values` do not fill `shape`.
+    pub fn buffer<const D: usize>(&self, values: &[f32], shape: [usize; D]) -> Param<Tensor<D>> {
+        let data = TensorData::new(values.to_vec(), shape);
         let draw = move |device: &Device, _| Tensor::from_data(data, device);
-        Param::uninitialized(ParamId::new(), draw, self.device.clone(), false, shape)
+        Param::uninitialized(
+            ParamId::new(),
+            draw,
+            self.device.clone(),
+            false,
+            shape.into(),
+        )
     }
 }

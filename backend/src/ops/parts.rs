@@ -1,0 +1,59 @@
+//! Cutting features: into heads, and a linear map into equal parts.
+
+use super::{Activation, linear};
+use burn::module::{Param, ParamId};
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+
+/// The features of each head.
+///
+/// # Shapes
+/// - x: `[batch, seq, d_model]`
+/// - output: `[batch, seq, heads, head_dim]`
+pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, seq, d_model] = x.dims();
+    x.reshape([batch, seq, heads, d_model / heads])
+}
+
+/// The heads side by side.
+///
+/// # Shapes
+/// - x: `[batch, heads, seq, head_dim]`
+/// - output: `[batch, seq, d_model]`
+pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, seq, head_dim] = x.dims();
+    x.swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
+}
+
+/// A linear map whose output is `N` equal parts, side by side. In training the weight is cut instead of the output:
+/// the gradient of a cut is a zero tensor as large as what was cut, and the weight is far smaller than the output.
+///
+/// # Shapes
+/// - x: `[.., in]`
+/// - output: `N` of `[.., out / N]`
+pub fn split_linear<const D: usize, const N: usize>(
+    x: Tensor<D>,
+    layer: &Linear,
+) -> [Tensor<D>; N] {
+    if x.device().is_autodiff() {
+        return columns::<N>(layer).map(|part| linear(x.clone(), &part, Activation::None));
+    }
+    let y = linear(x, layer, Activation::None);
+    let width = y.dims()[D - 1] / N;
+    std::array::from_fn(|part| y.clone().narrow(D - 1, part * width, width))
+}
+
+/// The `N` equal column blocks of a linear map, through which gradients reach the whole.
+pub fn columns<const N: usize>(layer: &Linear) -> [Linear; N] {
+    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|b| b.val()));
+    let width = weight.dims()[1] / N;
+    std::array::from_fn(|part| Linear {
+        weight: Param::initialized(
+            ParamId::new(),
+            weight.clone().narrow(1, part * width, width),
+        ),
+        bias: bias
+            .clone()
+            .map(|b| Param::initialized(ParamId::new(), b.narrow(0, part * width, width))),
+    })
+}

@@ -1,0 +1,34 @@
+//! What can go wrong in a mixture of experts.
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of [`MoeConfig`](crate::MoeConfig) that no layer can have.
+    #[error("mixture of experts: `{field}` must be {expected}, found {found}")]
+    Config {
+        /// The field.
+        field: &'static str,
+        /// What it must satisfy.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A text that is no `k-in-E`.
+    #[error("experts `{found}`: expected k-in-E such as 4-in-32")]
+    KInE {
+        /// The text.
+        found: String,
+    },
+    /// A score that is NaN, with which nothing can be ranked.
+    #[error("router scores: NaN for token {token} and expert {expert}")]
+    NotANumber {
+        /// Token, over batch and positions.
+        token: usize,
+        /// Expert.
+        expert: usize,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
