@@ -98,6 +98,11 @@ impl Init {
         self.param([count, d_input, d_output], Law::Uniform(bound))
     }
 
+    /// Uniform in ± `bound`.
+    pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Param<Tensor<D>> {
+        self.param(shape, Law::Uniform(bound))
+    }
+
     /// Zeros, to be trained.
     pub fn zeros<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
         self.param(shape, Law::Zeros)

@@ -14,6 +14,20 @@ pub struct Losses {
     pub total: Tensor<1>,
     /// What is only reported, by the name it has in `metrics.jsonl`.
     pub parts: Vec<(&'static str, Tensor<1>)>,
+    /// New values of parameters that are measured instead of trained, by name: the model and its average take them after
+    /// the step, their mean where a batch has parts.
+    pub measured: Vec<(String, f32)>,
+}
+
+impl Losses {
+    /// A loss alone.
+    pub fn new(total: Tensor<1>) -> Self {
+        Self {
+            total,
+            parts: Vec::new(),
+            measured: Vec::new(),
+        }
+    }
 }
 
 /// [`Losses`] on the host.
@@ -21,6 +35,7 @@ pub struct Losses {
 pub(crate) struct LossValues {
     pub total: f32,
     pub parts: Vec<(&'static str, f32)>,
+    pub measured: Vec<(String, f32)>,
 }
 
 impl LossValues {
@@ -35,27 +50,39 @@ impl LossValues {
             let what = format!("the loss `{name}`");
             return Err(Error::NonFinite { step, what });
         }
+        if let Some((name, _)) = losses.measured.iter().find(|(_, value)| !value.is_finite()) {
+            let what = format!("the measured `{name}`");
+            return Err(Error::NonFinite { step, what });
+        }
         Ok(Self {
             total: values[0].1,
             parts: values[1..].to_vec(),
+            measured: losses.measured.clone(),
         })
     }
 
     /// The sum by name.
     pub(crate) fn plus(mut self, other: Self) -> Self {
         self.total += other.total;
-        for (name, value) in other.parts {
-            match self.parts.iter_mut().find(|part| part.0 == name) {
-                Some((_, sum)) => *sum += value,
-                None => self.parts.push((name, value)),
-            }
-        }
+        add(&mut self.parts, other.parts);
+        add(&mut self.measured, other.measured);
         self
     }
 
     pub(crate) fn divided(mut self, by: f32) -> Self {
         self.total /= by;
         self.parts.iter_mut().for_each(|(_, value)| *value /= by);
+        self.measured.iter_mut().for_each(|(_, value)| *value /= by);
         self
+    }
+}
+
+/// Adds values to those of the same names.
+fn add<N: PartialEq>(sums: &mut Vec<(N, f32)>, values: Vec<(N, f32)>) {
+    for (name, value) in values {
+        match sums.iter_mut().find(|sum| sum.0 == name) {
+            Some((_, sum)) => *sum += value,
+            None => sums.push((name, value)),
+        }
     }
 }

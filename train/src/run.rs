@@ -2,11 +2,13 @@
 
 use crate::checkpoint::TrainState;
 use crate::config::{Plan, TrainConfig};
+use crate::ema::Ema;
 use crate::error::{BoxError, Error, Result};
 use crate::losses::LossValues;
 pub use crate::losses::Losses;
 use crate::optim::Grads;
 use crate::run_folder::RunFolder;
+use crate::weights::with_values;
 use burn::module::Module;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -267,6 +269,11 @@ impl<O, B> Training<'_, O, B> {
         let lr = self.config.schedule(&self.plan).at(step);
         let (model, info) = optimizer.step(model, grads, lr)?;
         let ema = ema.update(&model, step);
+        let model = with_values(model, &losses.measured);
+        let ema = Ema {
+            module: with_values(ema.module, &losses.measured),
+            ..ema
+        };
 
         let seconds = self.clock.tick(started.elapsed());
         let remaining = (self.plan.total_steps - step - 1) as f64;

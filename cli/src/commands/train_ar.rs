@@ -320,10 +320,8 @@ impl Objective<GenAr> for Tokens<'_> {
         let indices = Tensor::<3, Int>::from_data(TensorData::new(values, shape), &self.device);
         let plan = MaskPlan::draw(model.config(), labels.len(), &mut rng)
             .with_head_subset(self.head_subset);
-        Ok(Losses {
-            total: model.loss(indices, &labels, &plan, &mut rng),
-            parts: Vec::new(),
-        })
+        let total = model.loss(indices, &labels, &plan, &mut rng);
+        Ok(Losses::new(total))
     }
 }
 

@@ -72,5 +72,8 @@ pub fn losses(
         parts.push(("l2", l2));
     }
     parts.push(("kl", kl));
-    Losses { total, parts }
+    Losses {
+        parts,
+        ..Losses::new(total)
+    }
 }

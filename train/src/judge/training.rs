@@ -96,8 +96,8 @@ impl Objective<Classifier> for ClassifierObjective<'_> {
         let logits = model.forward(upload(images, &device));
         let predicted = logits.clone().argmax(1).reshape([batch]);
         Ok(Losses {
-            total: cross_entropy(logits, labels.clone()).mean(),
-            parts: vec![("accuracy", predicted.equal(labels).float().mean())],
+            parts: vec![("accuracy", predicted.equal(labels.clone()).float().mean())],
+            ..Losses::new(cross_entropy(logits, labels).mean())
         })
     }
 }

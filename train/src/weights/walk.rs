@@ -267,6 +267,39 @@ pub(crate) fn with_flat_tensors<M: Module>(module: M, tensors: &BTreeMap<String,
     })
 }
 
+/// The module with every element of the named parameters set to a value.
+///
+/// # Panics
+/// If the module has no parameter of a name: whoever measured it has the same module.
+pub(crate) fn with_values<M: Module>(module: M, values: &[(String, f32)]) -> M {
+    struct Set<'a> {
+        path: NamePath,
+        values: BTreeMap<&'a str, f32>,
+    }
+    impl ModuleMapper for Set<'_> {
+        track_names!();
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match self.values.remove(&*self.path.name()) {
+                Some(value) => param.map(|old| Tensor::full(old.dims(), value, &old.device())),
+                None => param,
+            }
+        }
+    }
+    if values.is_empty() {
+        return module;
+    }
+    let mut set = Set {
+        path: NamePath::default(),
+        values: values
+            .iter()
+            .map(|(name, value)| (&**name, *value))
+            .collect(),
+    };
+    let module = module.map(&mut set);
+    assert!(set.values.is_empty(), "no such parameter: {:?}", set.values);
+    module
+}
+
 pub(crate) fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor
         .into_data()

@@ -101,8 +101,8 @@ impl Objective<Toy> for Rotation {
         let total = mse.clone() + size.clone() * 0.01;
         let total = if self.explodes { total / 0.0 } else { total };
         Ok(Losses {
-            total,
             parts: vec![("mse", mse), ("token", size)],
+            ..Losses::new(total)
         })
     }
 }

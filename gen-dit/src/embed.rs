@@ -1,0 +1,143 @@
+//! What goes into the transformer: patches, positions, time and class.
+
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Embedding, Linear, activation::SiLU};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use tessera_backend::init::Init;
+use tessera_backend::ops::{self, Activation};
+
+/// Patches to tokens.
+#[derive(Module, Debug)]
+pub struct PatchEmbed {
+    proj: Conv2d,
+}
+
+impl PatchEmbed {
+    /// Xavier-uniform, as if it were the linear map that it is.
+    pub(crate) fn init(channels: usize, width: usize, patch: usize, init: &mut Init) -> Self {
+        let inputs = channels * patch * patch;
+        let conv = Conv2dConfig::new([channels, width], [patch, patch])
+            .with_stride([patch, patch])
+            .init(init.device());
+        let bound = (6.0 / (inputs + width) as f32).sqrt();
+        Self {
+            proj: Conv2d {
+                weight: init.uniform([width, channels, patch, patch], bound),
+                bias: Some(init.zeros([width])),
+                ..conv
+            },
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, channels, height, width]`
+    /// - output: `[batch, tokens, d_model]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<3> {
+        let y = ops::conv2d(x, &self.proj, [0; 4]); // [batch, d_model, rows, columns]
+        y.flatten::<3>(2, 3).swap_dims(1, 2)
+    }
+}
+
+/// Frequencies of the time embedding.
+const FREQUENCIES: usize = 256;
+/// Its longest period in radians.
+const MAX_PERIOD: f64 = 10_000.0;
+
+/// A time to a condition.
+#[derive(Module, Debug)]
+pub struct TimestepEmbedder {
+    mlp: (Linear, SiLU, Linear),
+}
+
+impl TimestepEmbedder {
+    pub(crate) fn init(width: usize, init: &mut Init) -> Self {
+        Self {
+            mlp: (
+                init.normal_linear(FREQUENCIES, width, 0.02),
+                SiLU,
+                init.normal_linear(width, width, 0.02),
+            ),
+        }
+    }
+
+    /// # Shapes
+    /// - times: one an image, in 0..1000
+    /// - output: `[batch, d_model]`
+    pub fn forward(&self, times: &[f32]) -> Tensor<2> {
+        let device = self.mlp.0.weight.val().device();
+        let half = FREQUENCIES / 2;
+        let frequency = |i: usize| (-MAX_PERIOD.ln() * i as f64 / half as f64).exp();
+        let mut waves = Vec::with_capacity(times.len() * FREQUENCIES);
+        for &time in times {
+            let angle = |i| f64::from(time) * frequency(i);
+            waves.extend((0..half).map(|i| angle(i).cos() as f32));
+            waves.extend((0..half).map(|i| angle(i).sin() as f32));
+        }
+        let waves = TensorData::new(waves, [times.len(), FREQUENCIES]);
+        let hidden = ops::linear(
+            Tensor::<2>::from_data(waves, &device),
+            &self.mlp.0,
+            Activation::Silu,
+        );
+        ops::linear(hidden, &self.mlp.2, Activation::None)
+    }
+}
+
+/// A class to a condition.
+#[derive(Module, Debug)]
+pub struct LabelEmbedder {
+    embedding_table: Embedding,
+}
+
+impl LabelEmbedder {
+    /// One more row than classes, for none of them.
+    pub(crate) fn init(classes: usize, width: usize, init: &mut Init) -> Self {
+        Self {
+            embedding_table: init.embedding(classes + 1, width, 0.02),
+        }
+    }
+
+    /// # Shapes
+    /// - labels: one an image; `None` is the row that stands for any class
+    /// - output: `[batch, d_model]`
+    pub fn forward(&self, labels: &[Option<usize>]) -> Tensor<2> {
+        let table = self.embedding_table.weight.val();
+        let any = table.dims()[0] - 1;
+        let rows: Vec<i32> = labels
+            .iter()
+            .map(|label| label.unwrap_or(any) as i32)
+            .collect();
+        let rows = TensorData::new(rows, [labels.len()]);
+        let rows = Tensor::<1, Int>::from_data(rows, &table.device());
+        table.select(0, rows)
+    }
+}
+
+/// Sines and cosines of a token's column in the first half of the features, of its row in the second, as DiT (and MAE) have
+/// them; `[grid², d_model]`, row-major.
+pub(crate) fn position_table(d_model: usize, grid: usize) -> Vec<f32> {
+    let quarter = d_model / 4;
+    let frequency = |i: usize| MAX_PERIOD.powf(-(i as f64) / quarter as f64);
+    let mut table = Vec::with_capacity(grid * grid * d_model);
+    for row in 0..grid {
+        for column in 0..grid {
+            for place in [column, row] {
+                let angle = |i| place as f64 * frequency(i);
+                table.extend((0..quarter).map(|i| angle(i).sin() as f32));
+                table.extend((0..quarter).map(|i| angle(i).cos() as f32));
+            }
+        }
+    }
+    table
+}
+
+/// A number per image, to be multiplied with its latents.
+///
+/// # Shapes
+/// - output: `[batch, 1, 1, 1]`
+pub(crate) fn per_image(values: impl IntoIterator<Item = f64>, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+    let batch = values.len();
+    Tensor::from_data(TensorData::new(values, [batch, 1, 1, 1]), device)
+}

@@ -1,0 +1,134 @@
+//! The parameters, named as in DiT's released checkpoints, and one evaluation.
+
+use crate::DitConfig;
+use crate::block::{DitBlock, FinalLayer};
+use crate::embed::{LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table};
+use crate::patch::unpatchify;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, activation};
+use tessera_backend::init::Init;
+use tessera_moe::Trace;
+
+/// The diffusion transformer. Made by [`DitConfig::init`] or loaded (`checkpoint.rs`).
+#[derive(Module, Debug)]
+pub struct Dit {
+    x_embedder: PatchEmbed,
+    t_embedder: TimestepEmbedder,
+    y_embedder: LabelEmbedder,
+    /// Sines and cosines, in the checkpoint but not trained.
+    pos_embed: Param<Tensor<3>>,
+    pub(crate) blocks: Vec<DitBlock>,
+    final_layer: FinalLayer,
+    #[module(skip)]
+    pub(crate) config: DitConfig,
+}
+
+/// Parameters as the paper counts them: of the blocks, without biases (Expert Race, tables 4 and 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameters {
+    /// All.
+    pub total: u64,
+    /// Those a token meets on average, the router included.
+    pub activated: u64,
+}
+
+impl DitConfig {
+    /// A model with random weights, as DiT initialises them: every block begins as the identity, and the output as zero.
+    ///
+    /// # Panics
+    /// On a config that [`validate`](Self::validate) refuses.
+    pub fn init(&self, seed: u64, device: &Device) -> Dit {
+        self.validate().expect("the config was validated");
+        let init = &mut Init::new(seed, device);
+        let (width, grid) = (self.hidden_size, self.grid());
+        Dit {
+            x_embedder: PatchEmbed::init(self.in_channels, width, self.patch_size, init),
+            t_embedder: TimestepEmbedder::init(width, init),
+            y_embedder: LabelEmbedder::init(self.num_classes, width, init),
+            pos_embed: init.buffer(&position_table(width, grid), [1, grid * grid, width]),
+            blocks: (0..self.depth)
+                .map(|_| DitBlock::init(self, init))
+                .collect(),
+            final_layer: FinalLayer::init(self, init),
+            config: self.clone(),
+        }
+    }
+
+    /// Counts parameters as the paper does, which are those of the matrix products in the blocks.
+    pub fn parameters(&self) -> Parameters {
+        let width = self.hidden_size as u64;
+        let hidden = self.mlp_ratio as u64 * width;
+        let around = 4 * width * width + 6 * width * width; // attention and adaLN
+        let (mlp, activated) = match &self.moe {
+            None => (2 * width * hidden, 2 * width * hidden),
+            Some(moe) => {
+                let router = width * width + width * moe.experts as u64;
+                let expert = 2 * width * (hidden / moe.split as u64);
+                let active = (moe.k * expert as f64).round() as u64;
+                (router + moe.experts as u64 * expert, router + active)
+            }
+        };
+        Parameters {
+            total: self.depth as u64 * (around + mlp),
+            activated: self.depth as u64 * (around + activated),
+        }
+    }
+}
+
+impl Dit {
+    /// What the model was made by.
+    pub fn config(&self) -> &DitConfig {
+        &self.config
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.pos_embed.val().device()
+    }
+
+    /// What the model says of noisy latents: noise and, with a learned sigma, its variance; or a velocity.
+    ///
+    /// # Shapes
+    /// - x: `[batch, in_channels, input_size, input_size]`
+    /// - times: one an image, in 0..1000
+    /// - labels: one an image; `None` is any class
+    /// - output: `[batch, out_channels, input_size, input_size]`
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        times: &[f32],
+        labels: &[Option<usize>],
+        trace: &mut Trace,
+    ) -> Tensor<4> {
+        let config = &self.config;
+        let [batch, ..] = x.dims();
+        assert_eq!(
+            x.dims(),
+            [
+                batch,
+                config.in_channels,
+                config.input_size,
+                config.input_size
+            ]
+        );
+        assert_eq!([times.len(), labels.len()], [batch, batch]);
+        let mut x = self.x_embedder.forward(x) + self.pos_embed.val();
+        let cond = self.t_embedder.forward(times) + self.y_embedder.forward(labels);
+        let cond = activation::silu(cond);
+        for block in &self.blocks {
+            x = block.forward(x, cond.clone(), trace);
+        }
+        unpatchify(self.final_layer.forward(x, cond), config.patch_size)
+    }
+
+    /// The model as it is used: without the heads that only training needs.
+    pub fn without_targets(mut self) -> Self {
+        for block in &mut self.blocks {
+            block.moe = block.moe.take().map(tessera_moe::Moe::without_target);
+        }
+        if let Some(moe) = &mut self.config.moe {
+            moe.target_weight = 0.0;
+        }
+        self
+    }
+}
