@@ -68,6 +68,8 @@ pub enum TrainCommand {
     Vae(Box<commands::train_vae::TrainVae>),
     /// Train a generator on the tokens of a VAE.
     Ar(Box<commands::train_ar::TrainAr>),
+    /// Train a diffusion transformer, dense or with racing experts.
+    Dit(Box<commands::train_dit::TrainDit>),
     /// Train the classifier that `eval` judges pictures with.
     Judge(Box<commands::train_judge::TrainJudge>),
 }
@@ -75,7 +77,7 @@ pub enum TrainCommand {
 /// The data of a command.
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
-    /// A folder of pictures (one sub-folder per class) or of MNIST-style IDX files (.gz too).
+    /// A folder of pictures (one sub-folder per class, or train/ and test/ of such) or of MNIST-style IDX files (.gz too).
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Side of the pictures in px: photographs are centre-cropped to it, IDX pictures padded.

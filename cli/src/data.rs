@@ -4,7 +4,7 @@ use crate::args::DataArgs;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, Array4, s};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tessera_tokenizer::{Channels, center_crop, read};
 use tessera_train::data::{Dataset, ImageFolder, Split, load_mnist_folder};
 
@@ -22,6 +22,7 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
         Err(tessera_train::Error::NoData { .. }) => {}
         Err(error) => return Err(error.into()),
     }
+    let root = half_of(&args.data, split);
     let (size, channels) = (args.img_size, args.channels);
     let decode = move |path: &Path| {
         let channels = if channels == 1 {
@@ -31,8 +32,8 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
         };
         Ok(center_crop(&read(path, Some(channels))?, size)?.to_array())
     };
-    let folder = ImageFolder::open(&args.data, Box::new(decode), args.strict, MEMORY_BYTES)
-        .with_context(|| format!("cannot use the data in {}", args.data.display()))?;
+    let folder = ImageFolder::open(&root, Box::new(decode), args.strict, MEMORY_BYTES)
+        .with_context(|| format!("cannot use the data in {}", root.display()))?;
     for skipped in folder.skipped().iter().filter(|_| !quiet) {
         eprintln!(
             "warning: skipped {}: {}",
@@ -48,6 +49,16 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
         );
     }
     Ok(Box::new(folder))
+}
+
+/// `folder/train` or `folder/test` where there are both, else the folder itself for either half.
+fn half_of(folder: &Path, split: Split) -> PathBuf {
+    let halves = ["train", "test"].map(|half| folder.join(half));
+    match (halves.iter().all(|half| half.is_dir()), split) {
+        (false, _) => folder.into(),
+        (true, Split::Train) => halves[0].clone(),
+        (true, Split::Test) => halves[1].clone(),
+    }
 }
 
 /// Pictures centred on a black square.

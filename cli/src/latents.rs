@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use ndarray::{Array3, Array4, Axis, s};
 use tessera_backend::Rng;
 use tessera_quantize::{Calibration, CalibrationBuilder, MomentsBuilder, Quantizer};
-use tessera_tokenizer::KlVae;
+use tessera_tokenizer::{ImageTokenizer, KlVae};
 use tessera_train::data::{Dataset, LatentCache};
 use tessera_train::judge::images_of;
 
@@ -18,25 +18,20 @@ const BATCH: usize = 64;
 /// Random streams of calibration: the posterior of image `i` is sampled from stream `CALIBRATE + i`.
 const CALIBRATE: u64 = 1 << 40;
 
-/// The posteriors of every image of a data set.
-///
-/// # Errors
-/// When an image cannot be read or Ctrl-C is pressed.
-pub fn encode(
-    vae: &KlVae,
+/// What `encode` makes of every image of a data set, batch by batch.
+fn each(
     data: &dyn Dataset,
-    device: &Device,
     quiet: bool,
-) -> Result<LatentCache> {
+    mut encode: impl FnMut(Array4<f32>) -> Array4<f32>,
+) -> Result<Array4<f32>> {
     let mut progress = Progress::new("encode", "images", data.len() as u64, quiet);
     let indices: Vec<usize> = (0..data.len()).collect();
-    let mut moments: Option<Array4<f32>> = None;
+    let mut encoded: Option<Array4<f32>> = None;
     for chunk in indices.chunks(BATCH) {
-        let posterior = vae.encode(upload(images_of(data, chunk)?, device));
-        let part = download(posterior.moments());
+        let part = encode(images_of(data, chunk)?);
         let (_, channels, height, width) = part.dim();
         let all =
-            moments.get_or_insert_with(|| Array4::zeros((data.len(), channels, height, width)));
+            encoded.get_or_insert_with(|| Array4::zeros((data.len(), channels, height, width)));
         all.slice_mut(s![chunk[0]..chunk[0] + chunk.len(), .., .., ..])
             .assign(&part);
         progress.set((chunk[0] + chunk.len()) as u64, "");
@@ -49,15 +44,51 @@ pub fn encode(
         }
     }
     progress.finish();
-    let Some(moments) = moments else {
+    let Some(encoded) = encoded else {
         bail!("no image to encode")
     };
+    Ok(encoded)
+}
+
+/// The posteriors of every image of a data set.
+///
+/// # Errors
+/// When an image cannot be read or Ctrl-C is pressed.
+pub fn encode(
+    vae: &KlVae,
+    data: &dyn Dataset,
+    device: &Device,
+    quiet: bool,
+) -> Result<LatentCache> {
+    let moments = each(data, quiet, |images| {
+        download(vae.encode(upload(images, device)).moments())
+    })?;
     Ok(LatentCache {
         moments,
         moments_flip: None,
         labels: (0..data.len()).map(|i| data.label(i) as u32).collect(),
         class_names: data.class_names().to_vec(),
         provenance: serde_json::json!({ "vae": vae.config() }),
+    })
+}
+
+/// The latents of every image of a data set through any tokenizer; means, where these are distributions. `flip` mirrors the
+/// images.
+///
+/// # Errors
+/// As [`encode`].
+pub fn means(
+    tokenizer: &dyn ImageTokenizer,
+    data: &dyn Dataset,
+    flip: bool,
+    quiet: bool,
+) -> Result<Array4<f32>> {
+    let device = tokenizer.device();
+    each(data, quiet, |mut images| {
+        if flip {
+            images.invert_axis(Axis(3));
+        }
+        download(tokenizer.encode(upload(images, &device)))
     })
 }
 

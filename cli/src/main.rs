@@ -6,6 +6,7 @@ mod args;
 mod bundle;
 mod commands;
 mod data;
+mod dit;
 mod hub;
 mod interrupt;
 mod labels;

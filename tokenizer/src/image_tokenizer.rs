@@ -1,5 +1,6 @@
 //! What every image tokenizer does, whichever network it is.
 
+use crate::pixel::PixelTokenizer;
 use crate::tiny::TinyAutoencoder;
 use crate::vae::{CONFIG_FILE, KlVae};
 use crate::{Error, Result};
@@ -160,6 +161,7 @@ pub fn load_tokenizer(
     };
     match kind.as_deref() {
         None => Ok(Box::new(KlVae::load_dir(folder, device)?)),
+        Some(PixelTokenizer::KIND) => Ok(Box::new(PixelTokenizer::load_dir(folder, device)?)),
         Some(TinyAutoencoder::KIND) => Ok(Box::new(TinyAutoencoder::load_dir(folder, device)?)),
         Some(other) => Err(Error::TokenizerKind {
             path,

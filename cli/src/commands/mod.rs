@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod reconstruct;
 pub mod tokenize;
 pub mod train_ar;
+pub mod train_dit;
 pub mod train_judge;
 pub mod train_vae;
 
@@ -36,6 +37,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(TrainCommand::Vae(command)) => command.run(&cli.global),
         Command::Train(TrainCommand::Ar(command)) => command.run(&cli.global),
+        Command::Train(TrainCommand::Dit(command)) => command.run(&cli.global),
         Command::Train(TrainCommand::Judge(command)) => command.run(&cli.global),
         Command::Generate(command) => command.run(&cli.global),
         Command::Eval(command) => command.run(&cli.global),

@@ -1,0 +1,518 @@
+//! `tessera train dit`.
+
+use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
+use crate::commands::train_vae::write_samples;
+use crate::data::upload;
+use crate::dit::{DitBundle, Info};
+use crate::progress::Progress;
+use crate::{data, hub, interrupt, latents, output};
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use ndarray::{Array4, Axis};
+use serde::Serialize;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use tessera_backend::Rng;
+use tessera_gen_dit::{Dit, DitConfig, ImageRequest, Process, SampleConfig};
+use tessera_moe::{Gate, MoeConfig, Rule};
+use tessera_quantize::MomentsBuilder;
+use tessera_tokenizer::{ImageTokenizer, PixelTokenizer, open_tokenizer};
+use tessera_train::data::Split;
+use tessera_train::{
+    BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig,
+    write_atomically,
+};
+
+/// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  \
+    tessera train dit --data pictures/ --img-size 128 --vae taef2.safetensors --experts 2-in-8 -o runs/race\n  \
+    tessera train dit --data cifar10/ --img-size 32 --patch 4 --size 192,6,6 --experts 4-in-32 -o runs/pixels")]
+pub struct TrainDit {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    training: LoopArgs,
+    /// The tokenizer, a folder or a file of weights; pixels are diffused unless given.
+    #[arg(long, value_name = "PATH")]
+    vae: Option<PathBuf>,
+    /// Width, depth and heads.
+    #[arg(long, default_value = "256,8,4", value_parser = size, value_name = "W,D,H")]
+    size: Size,
+    /// Side of the squares of latents that are one token.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    patch: usize,
+    /// What the model is trained to undo.
+    #[arg(long, value_enum, default_value = "flow")]
+    process: ProcessArg,
+    /// Experts in every block, k-in-E: each token has k of E on average, each a k-th as wide as the dense MLP. Without, the
+    /// model is dense.
+    #[arg(long, value_name = "K-in-E")]
+    experts: Option<MoeConfig>,
+    #[command(flatten)]
+    routing: RoutingArgs,
+    /// Mirror pictures at random.
+    #[arg(long)]
+    flip: bool,
+    /// Share of the pictures that is held out, evenly spaced, for the validation loss in validation.jsonl.
+    #[arg(long, default_value_t = 0.0, value_name = "X")]
+    val_share: f64,
+    /// Epochs between sample grids.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    sample_every: u64,
+    /// How the finished model's weights are stored.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// What the model is called.
+    #[arg(long, default_value = "tessera-dit", value_name = "NAME")]
+    name: String,
+    /// Default steps of sampling of the finished model.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    steps: usize,
+    /// Default guidance scale of the finished model.
+    #[arg(long, default_value_t = 2.0, value_name = "X")]
+    cfg_scale: f32,
+}
+
+/// How tokens get their experts; the paper's choices unless given.
+#[derive(Debug, Clone, Args)]
+struct RoutingArgs {
+    /// Who races whom.
+    #[arg(long, value_enum, requires = "experts")]
+    rule: Option<RuleArg>,
+    /// What scales an expert's output.
+    #[arg(long, value_enum, requires = "experts")]
+    gate: Option<GateArg>,
+    /// Experts a token has on average, where it is not the k of k-in-E.
+    #[arg(long, requires = "experts", value_name = "X")]
+    mean_k: Option<f64>,
+    /// At inference, let the experts of each image race instead of holding them against a learned threshold.
+    #[arg(long, requires = "experts")]
+    no_threshold: bool,
+    /// Weight of the router similarity loss.
+    #[arg(long, requires = "experts", value_name = "X")]
+    similarity: Option<f64>,
+    /// Weight of Switch's balance loss.
+    #[arg(long, requires = "experts", value_name = "X")]
+    balance: Option<f64>,
+    /// Weight of the per-layer regularisation.
+    #[arg(long, requires = "experts", value_name = "X")]
+    per_layer: Option<f64>,
+}
+
+impl RoutingArgs {
+    fn over(&self, config: MoeConfig) -> MoeConfig {
+        MoeConfig {
+            k: self.mean_k.unwrap_or(config.k),
+            rule: self.rule.map_or(config.rule, Rule::from),
+            gate: self.gate.map_or(config.gate, Gate::from),
+            threshold: config.threshold && !self.no_threshold,
+            similarity_weight: self.similarity.unwrap_or(config.similarity_weight),
+            balance_weight: self.balance.unwrap_or(config.balance_weight),
+            target_weight: self.per_layer.unwrap_or(config.target_weight),
+            ..config
+        }
+    }
+}
+
+/// An enum of a library as the command line spells it.
+macro_rules! spelled {
+    ($(#[$doc:meta])* $name:ident for $of:ty { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+        enum $name {
+            $($(#[$variant_doc])* $variant),+
+        }
+
+        impl From<$name> for $of {
+            fn from(spelled: $name) -> Self {
+                match spelled {
+                    $($name::$variant => Self::$variant),+
+                }
+            }
+        }
+    };
+}
+spelled!(
+    /// What the model is trained to undo.
+    ProcessArg for Process {
+        /// Denoising diffusion with a learned sigma, as DiT.
+        Ddpm,
+        /// Rectified flow.
+        Flow,
+    }
+);
+spelled!(
+    /// Who races whom.
+    RuleArg for Rule {
+        /// The experts of one token (token choice).
+        Token,
+        /// The tokens of one image for one expert (expert choice).
+        Expert,
+        /// The tokens of the batch for one expert.
+        BatchSeq,
+        /// At one position, all images and experts.
+        BatchExperts,
+        /// In one image, all tokens and experts.
+        SeqExperts,
+        /// Everything against everything.
+        Race,
+    }
+);
+spelled!(
+    /// What scales an expert's output.
+    GateArg for Gate {
+        /// The raw logit.
+        Identity,
+        /// The logistic function.
+        Sigmoid,
+        /// Softmax over the experts.
+        Softmax,
+    }
+);
+
+/// Width, depth, heads.
+#[derive(Debug, Clone, Copy)]
+struct Size([usize; 3]);
+
+fn size(text: &str) -> Result<Size, String> {
+    let parts: Result<Vec<usize>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    match parts.as_deref() {
+        Ok(&[width, depth, heads]) => Ok(Size([width, depth, heads])),
+        _ => Err(format!(
+            "expected width,depth,heads such as 256,8,4; found {text}"
+        )),
+    }
+}
+
+/// What `config.json` of the run says; a resumed run must say the same.
+#[derive(Serialize)]
+struct RunConfig<'a> {
+    kind: &'static str,
+    model: &'a DitConfig,
+    training: &'a TrainConfig,
+    latent_mean: &'a [f32],
+    latent_scale: &'a [f32],
+    class_names: &'a [String],
+    flip: bool,
+    val_share: f64,
+}
+
+impl TrainDit {
+    /// Encodes, trains, measures the thresholds again for the averaged weights, and leaves the model in `OUTPUT/model`.
+    ///
+    /// # Errors
+    /// Bad data, bad sizes, a tokenizer that does not fit, a loss that is not finite.
+    pub fn run(self, global: &Global) -> Result<()> {
+        let device = global.device.open()?;
+        let tokenizer = self.tokenizer(&device)?;
+        let pictures = data::open(&self.data, Split::Train, global.quiet)?;
+        let (_, height, width) = pictures.image(0)?.dim();
+        tokenizer.check_image_size(height, width)?;
+        let encoded = latents::means(&*tokenizer, &*pictures, false, global.quiet)?;
+        let (info, config) = self.describe(&encoded, &*tokenizer, pictures.class_names())?;
+        let training = self.training.config();
+        let run_config = RunConfig {
+            kind: "gen-dit",
+            model: &config,
+            training: &training,
+            latent_mean: &info.latent_mean,
+            latent_scale: &info.latent_scale,
+            class_names: &info.class_names,
+            flip: self.flip,
+            val_share: self.val_share,
+        };
+        let run = RunFolder::open(&self.run.output, &run_config, self.run.start())?;
+        let mirrored = match self.flip {
+            true => Some(latents::means(&*tokenizer, &*pictures, true, global.quiet)?),
+            false => None,
+        };
+        let labels: Vec<usize> = (0..pictures.len()).map(|i| pictures.label(i)).collect();
+        let (train, held_out) = held_out(labels.len(), self.val_share)?;
+        let autodiff = device.clone().autodiff();
+        let data = Latents {
+            values: info.normalise(encoded),
+            mirrored: mirrored.map(|mirrored| info.normalise(mirrored)),
+            labels,
+            train,
+            device: autodiff.clone(),
+        };
+        let model = config.init(training.seed, &autodiff);
+        if !global.quiet {
+            let counted = config.parameters();
+            eprintln!(
+                "{:.2} M parameters in the blocks, of which a token meets {:.2} M; {} images of {} tokens",
+                counted.total as f64 / 1e6,
+                counted.activated as f64 / 1e6,
+                data.train.len(),
+                config.seq()
+            );
+        }
+        let plan = training.plan(data.train.len())?;
+        let mut watch = Watch {
+            progress: Progress::new("train dit", "steps", plan.total_steps, global.quiet),
+            bundle: DitBundle {
+                info,
+                tokenizer,
+                model: config.init(0, &device),
+            },
+            data: &data,
+            held_out,
+            every: self.sample_every.max(1),
+            output: self.run.output.clone(),
+        };
+        let trained = tessera_train::train(model, &data, &training, run, &mut watch)?;
+        watch.progress.finish();
+        if trained.outcome == Outcome::Stopped {
+            bail!(
+                "stopped at step {}; go on with --resume latest",
+                trained.step
+            );
+        }
+        let folder = self.run.output.join("model");
+        DitBundle {
+            model: data.calibrated(trained.ema, training.batch_size, training.seed)?,
+            ..watch.bundle
+        }
+        .save(&folder, self.dtype.into())?;
+        output::text(folder.display())?;
+        Ok(())
+    }
+
+    fn tokenizer(&self, device: &Device) -> Result<Box<dyn ImageTokenizer>> {
+        let Some(path) = &self.vae else {
+            return Ok(Box::new(PixelTokenizer::new(self.data.channels, device)));
+        };
+        let tokenizer = open_tokenizer(hub::locate(path)?, None, device)?.tokenizer;
+        ensure!(
+            tokenizer.image_channels() == self.data.channels,
+            "{}: takes pictures of {} channels, --channels says {}",
+            path.display(),
+            tokenizer.image_channels(),
+            self.data.channels
+        );
+        Ok(tokenizer)
+    }
+
+    /// What the data and the options make of the model.
+    fn describe(
+        &self,
+        encoded: &Array4<f32>,
+        tokenizer: &dyn ImageTokenizer,
+        class_names: &[String],
+    ) -> Result<(Info, DitConfig)> {
+        let mut moments = MomentsBuilder::new();
+        moments.add(encoded.view())?;
+        let normal = moments.finish()?.quantizer_config(8, 5.0, true);
+        let Size([width, depth, heads]) = self.size;
+        let process = Process::from(self.process);
+        let config = DitConfig {
+            input_size: self.data.img_size / tokenizer.downsampling(),
+            in_channels: tokenizer.latent_channels(),
+            num_classes: class_names.len(),
+            learn_sigma: process == Process::Ddpm,
+            process,
+            moe: self.experts.clone().map(|moe| self.routing.over(moe)),
+            ..DitConfig::sized(width, depth, heads, self.patch)
+        };
+        config.validate()?;
+        let sampling = SampleConfig {
+            steps: self.steps,
+            cfg_scale: self.cfg_scale,
+        };
+        sampling.validate()?;
+        let info = Info {
+            schema: Info::SCHEMA.into(),
+            name: self.name.clone(),
+            img_size: self.data.img_size,
+            class_names: class_names.to_vec(),
+            latent_mean: normal.mean,
+            latent_scale: normal.scale,
+            sampling,
+        };
+        Ok((info, config))
+    }
+}
+
+/// The images to train on and those held out.
+fn held_out(images: usize, share: f64) -> Result<(Vec<usize>, Vec<usize>)> {
+    ensure!(
+        (0.0..1.0).contains(&share),
+        "--val-share {share}: expected 0 or more and less than 1"
+    );
+    let count = (images as f64 * share).round() as usize;
+    let is_held_out = |i: usize| (i + 1) * count / images > i * count / images;
+    Ok((0..images).partition(|&i| !is_held_out(i)))
+}
+
+/// The objective on latents in memory.
+struct Latents {
+    values: Array4<f32>,
+    mirrored: Option<Array4<f32>>,
+    labels: Vec<usize>,
+    train: Vec<usize>,
+    device: Device,
+}
+
+impl Latents {
+    /// Some images, without mirroring.
+    fn of(&self, indices: &[usize]) -> (Array4<f32>, Vec<usize>) {
+        let labels = indices.iter().map(|&i| self.labels[i]).collect();
+        (self.values.select(Axis(0), indices), labels)
+    }
+
+    /// The model with the thresholds that its experts have on training data, and without what only training needs.
+    fn calibrated(&self, model: Dit, batch_size: usize, seed: u64) -> Result<Dit> {
+        const BATCHES: usize = 16;
+        if !model.config().moe.as_ref().is_some_and(|moe| moe.threshold) {
+            return Ok(model.without_targets());
+        }
+        let device = model.device();
+        let wanted = (BATCHES * batch_size).min(self.train.len());
+        let spaced = (0..wanted).map(|i| self.train[i * self.train.len() / wanted]);
+        let spaced: Vec<usize> = spaced.collect();
+        let batches = spaced
+            .chunks(batch_size)
+            .filter(|chunk| chunk.len() == batch_size.min(wanted));
+        let batches: Vec<_> = batches
+            .map(|chunk| {
+                let (latents, labels) = self.of(chunk);
+                (upload(latents, &device), labels)
+            })
+            .collect();
+        Ok(model.calibrated(&batches, seed)?.without_targets())
+    }
+}
+
+impl Objective<Dit> for Latents {
+    type Batch = (Array4<f32>, Vec<usize>);
+
+    fn examples(&self) -> usize {
+        self.train.len()
+    }
+
+    fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Self::Batch, BoxError> {
+        let indices: Vec<usize> = indices.iter().map(|&i| self.train[i]).collect();
+        let (mut latents, labels) = self.of(&indices);
+        if let Some(mirrored) = &self.mirrored {
+            for (mut image, &i) in latents.outer_iter_mut().zip(&indices) {
+                if rng.uniform() < 0.5 {
+                    image.assign(&mirrored.index_axis(Axis(0), i));
+                }
+            }
+        }
+        Ok((latents, labels))
+    }
+
+    fn losses(
+        &self,
+        model: &Dit,
+        (latents, labels): Self::Batch,
+        mut rng: Rng,
+    ) -> Result<Losses, BoxError> {
+        Ok(model.loss(upload(latents, &self.device), &labels, &mut rng))
+    }
+}
+
+/// Shows the progress, draws a grid of samples, a column per class, and measures the loss on what was held out.
+struct Watch<'a> {
+    progress: Progress,
+    bundle: DitBundle,
+    data: &'a Latents,
+    held_out: Vec<usize>,
+    every: u64,
+    output: PathBuf,
+}
+
+impl Watch<'_> {
+    /// Appends the loss of the averaged weights, as at inference, on the held-out images to `validation.jsonl`. The same noise
+    /// at every epoch.
+    fn validate(&self, epoch: u64, ema: &Dit) -> Result<()> {
+        const BATCH: usize = 64;
+        /// Beyond what training draws from.
+        const STREAM: u64 = 1 << 40;
+        let device = ema.device();
+        let mut sum = 0.0;
+        for (number, chunk) in (0..).zip(self.held_out.chunks(BATCH)) {
+            let (latents, labels) = self.data.of(chunk);
+            let mut rng = Rng::new(0, STREAM + number);
+            let losses = ema.loss(upload(latents, &device), &labels, &mut rng);
+            let mse = losses.parts.iter().find(|part| part.0 == "mse");
+            let mse = mse.context("the loss has its mean squared error as a part")?;
+            let value: f32 = mse
+                .1
+                .clone()
+                .into_data()
+                .convert::<f32>()
+                .iter::<f32>()
+                .sum();
+            sum += f64::from(value) * chunk.len() as f64;
+        }
+        let path = self.output.join("validation.jsonl");
+        let known = std::fs::read_to_string(&path).unwrap_or_default();
+        // A resumed run comes by epochs that were measured before.
+        let before = |line: &&str| {
+            let line: Option<serde_json::Value> = serde_json::from_str(line).ok();
+            line.is_some_and(|line| line["epoch"].as_u64().is_some_and(|at| at < epoch))
+        };
+        let mut text: String = known
+            .lines()
+            .filter(before)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let mse = sum / self.held_out.len() as f64;
+        text += &format!(
+            "{}\n",
+            serde_json::json!({ "epoch": epoch, "split": "val", "mse": mse })
+        );
+        Ok(write_atomically(&path, |file| {
+            file.write_all(text.as_bytes())
+        })?)
+    }
+}
+
+impl Observer<Dit> for Watch<'_> {
+    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        let mse = report.parts.iter().find(|part| part.0 == "mse");
+        let message = format!(
+            "mse {:.4} {:.0} img/s",
+            mse.map_or(report.loss, |part| part.1),
+            report.images_per_second
+        );
+        self.progress.set(report.step, message);
+        interrupt::flow()
+    }
+
+    fn on_epoch(&mut self, epoch: u64, _: &Dit, ema: &Dit) -> Result<(), BoxError> {
+        const ROWS: usize = 4;
+        if !self.held_out.is_empty() {
+            self.validate(epoch, ema)?;
+        }
+        if !epoch.is_multiple_of(self.every) {
+            return Ok(());
+        }
+        let classes = self.bundle.info.class_names.len().min(10);
+        let request = |i| ImageRequest {
+            class: Some(i % classes),
+            seed: i as u64,
+        };
+        let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
+        let latents = ema.generate(&requests, &self.bundle.info.sampling, &mut |_| {
+            interrupt::flow()
+        });
+        match latents {
+            Ok(latents) => {
+                let cells = self.bundle.decode(latents)?;
+                write_samples(&self.output.join("samples"), epoch, &cells, classes)
+                    .map_err(Into::into)
+            }
+            // The checkpoint that the step's own Break brings must not be lost to a grid.
+            Err(tessera_gen_dit::Error::Cancelled { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
