@@ -3,7 +3,7 @@
 
 use crate::extension::Backend;
 use crate::fused::{Float, Fused};
-use crate::ops::Activation;
+use crate::ops::{Activation, Routes};
 use crate::portable;
 use burn::backend::autodiff::{
     NodeId,
@@ -185,6 +185,22 @@ impl<B: Fused> Backward<B, 1> for UpsampleOp {
         let g = grads.consume::<B>(&ops.node);
         let parents = ids!(ops);
         register::<B, 1>(parents, grads, [Some(B::upsample_nearest_backward(g))]);
+    }
+}
+
+#[derive(Debug)]
+struct GroupedExpertsOp(Routes, Activation);
+impl<B: Fused> Backward<B, 6> for GroupedExpertsOp {
+    type State = [Float<B>; 6];
+    fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let wanted = parents.map(|parent| parent.is_some());
+        register::<B, 6>(
+            parents,
+            grads,
+            B::grouped_experts_backward(ops.state, g, &self.0, self.1, wanted),
+        );
     }
 }
 
@@ -378,6 +394,36 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
             C,
             B::upsample_nearest(x),
             ((), B::upsample_nearest(x))
+        )
+    }
+
+    fn grouped_experts(
+        x: Float<Self>,
+        gates: Float<Self>,
+        w1: Float<Self>,
+        b1: Float<Self>,
+        w2: Float<Self>,
+        b2: Float<Self>,
+        routes: Routes,
+        act: Activation,
+    ) -> Float<Self> {
+        if ![&x, &gates, &w1, &b1, &w2, &b2]
+            .into_iter()
+            .all(fused::<B, C>)
+        {
+            return portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act);
+        }
+        node!(
+            GroupedExpertsOp(routes.clone(), act),
+            [x, gates, w1, b1, w2, b2],
+            C,
+            B::grouped_experts(x, gates, w1, b1, w2, b2, routes, act),
+            {
+                let weights = [w1.clone(), b1, w2.clone(), b2.clone()];
+                let (y, z) =
+                    B::grouped_experts_keep(x.clone(), gates.clone(), weights, &routes, act);
+                ([x, gates, w1, w2, b2, z], y)
+            }
         )
     }
 

@@ -269,6 +269,25 @@ impl Backend for Flex {
         }
     }
 
+    fn grouped_experts(
+        x: FlexTensor,
+        gates: FlexTensor,
+        w1: FlexTensor,
+        b1: FlexTensor,
+        w2: FlexTensor,
+        b2: FlexTensor,
+        routes: Routes,
+        act: Activation,
+    ) -> FlexTensor {
+        match flex::all_f32(&[&x, &gates, &w1, &b1, &w2, &b2]) {
+            true => {
+                let weights = [&w1, &b1, &w2, &b2];
+                flex::experts::experts(&x, &gates, weights, &routes, act, false).0
+            }
+            false => portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act),
+        }
+    }
+
     fn cross_entropy(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
         match flex::all_f32(&[&logits]) {
             true => flex::loss::cross_entropy(&logits, &targets),

@@ -2,7 +2,7 @@
 
 use crate::extension::Backend;
 use crate::flex::{self, norm::Affine};
-use crate::ops::Activation;
+use crate::ops::{Activation, Routes};
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -101,6 +101,30 @@ pub trait Fused: Backend {
     /// Gradient of [`Backend::upsample_nearest`].
     fn upsample_nearest_backward(g: Float<Self>) -> Float<Self> {
         let _ = g;
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// [`Backend::grouped_experts`] with what goes into the activations, a row per pair.
+    fn grouped_experts_keep(
+        x: Float<Self>,
+        gates: Float<Self>,
+        weights: [Float<Self>; 4],
+        routes: &Routes,
+        act: Activation,
+    ) -> (Float<Self>, Float<Self>) {
+        let _ = (x, gates, weights, routes, act);
+        unreachable!("{NOT_FUSED}")
+    }
+
+    /// Gradients of x, gates, w1, b1, w2, b2; `saved` is `[x, gates, w1, w2, b2, z]`.
+    fn grouped_experts_backward(
+        saved: [Float<Self>; 6],
+        g: Float<Self>,
+        routes: &Routes,
+        act: Activation,
+        wanted: [bool; 6],
+    ) -> [Option<Float<Self>>; 6] {
+        let _ = (saved, g, routes, act, wanted);
         unreachable!("{NOT_FUSED}")
     }
 
@@ -209,6 +233,28 @@ impl Fused for Flex {
 
     fn upsample_nearest_backward(g: FlexTensor) -> FlexTensor {
         flex::conv::upsample_nearest_backward(&g)
+    }
+
+    fn grouped_experts_keep(
+        x: FlexTensor,
+        gates: FlexTensor,
+        weights: [FlexTensor; 4],
+        routes: &Routes,
+        act: Activation,
+    ) -> (FlexTensor, FlexTensor) {
+        let weights = weights.each_ref();
+        let (y, z) = flex::experts::experts(&x, &gates, weights, routes, act, true);
+        (y, z.expect("kept as asked"))
+    }
+
+    fn grouped_experts_backward(
+        saved: [FlexTensor; 6],
+        g: FlexTensor,
+        routes: &Routes,
+        act: Activation,
+        wanted: [bool; 6],
+    ) -> [Option<FlexTensor>; 6] {
+        flex::experts::experts_backward(saved, g, routes, act, wanted)
     }
 
     fn cross_entropy_backward(

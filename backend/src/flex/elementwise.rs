@@ -72,14 +72,25 @@ pub(crate) fn activate(x: &mut [f32], act: Activation) {
     x.par_chunks_mut(CHUNK).for_each(row);
 }
 
+type Forward = fn(&mut [f32], &[f32]);
+type Backward = fn(&mut [f32], &[f32], &[f32]);
+
+/// `y = act(x)` and `dx = g · act'(x)` over one row.
+pub(crate) fn row_kernels(act: Activation) -> (Forward, Backward) {
+    match act {
+        Activation::None => (
+            |y, x| y.copy_from_slice(x),
+            |dx, g, _| dx.copy_from_slice(g),
+        ),
+        Activation::Gelu => (gelu, gelu_backward),
+        Activation::GeluTanh => (gelu_tanh, gelu_tanh_backward),
+        Activation::Silu => (silu, silu_backward),
+    }
+}
+
 /// act(x).
 pub(crate) fn activated(x: &[f32], act: Activation) -> Vec<f32> {
-    let row = match act {
-        Activation::None => return x.to_vec(),
-        Activation::Gelu => gelu,
-        Activation::GeluTanh => gelu_tanh,
-        Activation::Silu => silu,
-    };
+    let (row, _) = row_kernels(act);
     filled(x.len(), |y| {
         y.par_chunks_mut(CHUNK)
             .zip(x.par_chunks(CHUNK))
@@ -89,12 +100,7 @@ pub(crate) fn activated(x: &[f32], act: Activation) -> Vec<f32> {
 
 /// g · act'(z).
 pub(crate) fn activate_backward(g: &[f32], z: &[f32], act: Activation) -> Vec<f32> {
-    let row = match act {
-        Activation::None => return g.to_vec(),
-        Activation::Gelu => gelu_backward,
-        Activation::GeluTanh => gelu_tanh_backward,
-        Activation::Silu => silu_backward,
-    };
+    let (_, row) = row_kernels(act);
     filled(g.len(), |dx| {
         dx.par_chunks_mut(CHUNK)
             .zip(g.par_chunks(CHUNK))

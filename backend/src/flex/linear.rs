@@ -19,20 +19,23 @@ fn prefill(z: &mut [f32], b: &[f32]) {
 
 /// `z = x W + b`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.
 fn affine(x: &[f32], w: &[f32], b: &[f32], rows: usize) -> Vec<f32> {
+    filled(rows * b.len(), |z| affine_into(z, x, w, b, rows))
+}
+
+/// [`affine`] into memory that need not be initialised.
+pub(crate) fn affine_into(z: &mut [f32], x: &[f32], w: &[f32], b: &[f32], rows: usize) {
     let (inputs, outputs) = (w.len() / b.len().max(1), b.len());
-    filled(rows * outputs, |z| {
-        prefill(z, b);
-        if rows <= few_rows::MOST && simd::fused() {
-            return few_rows::accumulate(z, x, w, [rows, outputs, inputs]);
-        }
-        // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
-        if rows == 1 {
-            let (x, mut pair) = ([x, x].concat(), [b, b].concat());
-            product(&mut pair, &x, w, [2, outputs, inputs]);
-            return z.copy_from_slice(&pair[..outputs]);
-        }
-        product(z, x, w, [rows, outputs, inputs]);
-    })
+    prefill(z, b);
+    if rows <= few_rows::MOST && simd::fused() {
+        return few_rows::accumulate(z, x, w, [rows, outputs, inputs]);
+    }
+    // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
+    if rows == 1 {
+        let (x, mut pair) = ([x, x].concat(), [b, b].concat());
+        product(&mut pair, &x, w, [2, outputs, inputs]);
+        return z.copy_from_slice(&pair[..outputs]);
+    }
+    product(z, x, w, [rows, outputs, inputs]);
 }
 
 /// `z += x w` through gemm.

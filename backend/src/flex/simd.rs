@@ -292,6 +292,17 @@ simd!(
 );
 
 #[inline(always)]
+fn add_scaled_body(out: &mut [f32], x: &[f32], factor: f32) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = x.mul_add(factor, *out);
+    }
+}
+simd!(
+    /// out ← out + factor·x.
+    add_scaled = add_scaled_body(out: &mut [f32], x: &[f32], factor: f32)
+);
+
+#[inline(always)]
 fn scale_body(x: &mut [f32], factor: f32) {
     for x in x {
         *x *= factor;
@@ -332,6 +343,21 @@ mod tests {
             assert!((f64::from(gelu(x)) - wide * cdf(wide)).abs() < 1e-6, "{x}");
             let slope = cdf(wide) + wide * density(wide);
             assert!((f64::from(gelu_slope(x)) - slope).abs() < 1e-6, "{x}");
+        }
+    }
+
+    #[test]
+    fn gelu_tanh_and_its_slope_are_within_1e_6_of_f64() {
+        let factor = (2.0 / std::f64::consts::PI).sqrt();
+        for i in -8000..=8000 {
+            let x = i as f32 / 1000.0;
+            let wide = f64::from(x);
+            let tanh = (factor * (wide + 0.044715 * wide.powi(3))).tanh();
+            let value = 0.5 * wide * (1.0 + tanh);
+            assert!((f64::from(gelu_tanh(x)) - value).abs() < 1e-6, "{x}");
+            let inner = factor * (1.0 + 3.0 * 0.044715 * wide * wide);
+            let slope = 0.5 * (1.0 + tanh) + 0.5 * wide * (1.0 - tanh * tanh) * inner;
+            assert!((f64::from(gelu_tanh_slope(x)) - slope).abs() < 1e-6, "{x}");
         }
     }
 }

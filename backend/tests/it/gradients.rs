@@ -9,7 +9,7 @@ use burn::nn::{
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use tessera_backend::Rng;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
-use tessera_backend::ops::{self, Activation};
+use tessera_backend::ops::{self, Activation, Experts, Routes};
 
 /// Draws leaves of one precision and collects what a run computed.
 struct Run {
@@ -110,7 +110,12 @@ fn close(name: &str, a: &[f64], b: &[f64], tolerance: f64) {
 
 #[test]
 fn linear_agrees_with_its_portable_body() {
-    for act in [Activation::None, Activation::Gelu, Activation::Silu] {
+    for act in [
+        Activation::None,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+    ] {
         for [rows, inputs, outputs] in [[1, 5, 7], [3, 16, 64], [70, 600, 33], [300, 96, 96]] {
             agree(
                 &format!("linear {act:?} {rows}x{inputs}x{outputs}"),
@@ -127,7 +132,7 @@ fn linear_agrees_with_its_portable_body() {
 
 #[test]
 fn activation_agrees_with_its_portable_body() {
-    for act in [Activation::Gelu, Activation::Silu] {
+    for act in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
         agree("activation", |run| {
             let x = run.leaf([4, 17, 9]);
             let (out, loss) = run.weigh(ops::activation(x.clone(), act));
@@ -284,6 +289,115 @@ fn upsample_nearest_agrees_with_its_portable_body() {
         let (out, loss) = run.weigh(ops::upsample_nearest(x.clone()));
         (out, grads!(loss, x))
     });
+}
+
+/// With tokens that have no expert, and experts with none, one and many tokens.
+fn agree_on_experts(mask: &[bool], [tokens, experts]: [usize; 2], [d, hidden]: [usize; 2]) {
+    let routes = Routes::of_mask(mask, experts);
+    for act in [
+        Activation::None,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+    ] {
+        let name = format!("{act:?} experts {tokens}x{experts} {d}->{hidden}");
+        agree(&name, |run| {
+            let (x, gates) = (run.leaf([tokens, d]), run.leaf([tokens, experts]));
+            let weights = Experts {
+                w1: run.leaf([experts, d, hidden]),
+                b1: run.leaf([experts, hidden]),
+                w2: run.leaf([experts, hidden, d]),
+                b2: run.leaf([experts, d]),
+            };
+            let out = ops::experts(
+                x.clone(),
+                gates.clone(),
+                weights.clone(),
+                routes.clone(),
+                act,
+            );
+            let (out, loss) = run.weigh(out);
+            let Experts { w1, b1, w2, b2 } = weights;
+            (out, grads!(loss, x, gates, w1, b1, w2, b2))
+        });
+    }
+}
+
+#[test]
+fn experts_agree_with_their_portable_body() {
+    for [tokens, experts, d, hidden] in [
+        [1, 1, 5, 7],
+        [9, 4, 8, 16],
+        [130, 5, 33, 20],
+        [1100, 3, 17, 9],
+    ] {
+        // The first expert has every second token, the last but one token 0 alone, the last none.
+        let mask: Vec<bool> = (0..tokens * experts)
+            .map(|i| match (i / experts, experts - i % experts) {
+                (_, 1) => experts == 1,
+                (token, 2) => token == 0,
+                (token, _) if i % experts == 0 => token % 2 == 0,
+                (token, _) => (token * 7 + i % experts * 3) % 5 < 2,
+            })
+            .collect();
+        agree_on_experts(&mask, [tokens, experts], [d, hidden]);
+        agree_on_experts(
+            &vec![true; tokens * experts],
+            [tokens, experts],
+            [d, hidden],
+        );
+    }
+}
+
+/// A sum of more than a part of a product, in both maps and in the gradient of the weights.
+#[test]
+fn wide_experts_agree_with_their_portable_body() {
+    let mask: Vec<bool> = (0..600 * 2)
+        .map(|i| i % 2 == 0 || i / 2 % 40 == 3)
+        .collect();
+    agree_on_experts(&mask, [600, 2], [520, 530]);
+}
+
+/// No gradient is computed that nobody asked for, nor are the others changed by that.
+#[test]
+fn each_gradient_of_experts_can_be_had_alone() {
+    let (device, routes) = (
+        Device::flex().autodiff(),
+        Routes::of_mask(&[true, false, true, true, false, false], 2),
+    );
+    let run = |asked: [bool; 6]| {
+        let mut rng = Rng::new(4, 4);
+        let mut leaf = |i: usize, shape: [usize; 3]| {
+            let leaf: Tensor<3> = rng.normal_tensor(shape, &device);
+            if asked[i] { leaf.require_grad() } else { leaf }
+        };
+        let (x, gates) = (leaf(0, [1, 3, 4]), leaf(1, [1, 3, 2]));
+        let (w1, b1) = (leaf(2, [2, 4, 5]), leaf(3, [1, 2, 5]));
+        let (w2, b2) = (leaf(4, [2, 5, 4]), leaf(5, [1, 2, 4]));
+        let weights = Experts {
+            w1: w1.clone(),
+            b1: b1.clone().squeeze_dim(0),
+            w2: w2.clone(),
+            b2: b2.clone().squeeze_dim(0),
+        };
+        let (flat_x, flat_gates) = (x.clone().squeeze_dim(0), gates.clone().squeeze_dim(0));
+        let y = ops::experts(
+            flat_x,
+            flat_gates,
+            weights,
+            routes.clone(),
+            Activation::GeluTanh,
+        );
+        let grads = y.sum().backward();
+        [x, gates, w1, b1, w2, b2].map(|leaf| leaf.grad(&grads).map(host))
+    };
+    let all = run([true; 6]);
+    for i in 0..6 {
+        let alone = run(std::array::from_fn(|j| i == j));
+        for (j, (alone, all)) in alone.iter().zip(&all).enumerate() {
+            assert_eq!(alone, if i == j { all } else { &None }, "{i} {j}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,332 @@
+//! A mixture of experts: the tokens of each expert are gathered, and go through its two linear maps as products of many rows.
+//!
+//! Work is cut into blocks of one expert's pairs, which threads take as they come free, so that uneven loads even out; a
+//! product spreads over the threads that are left when there are fewer blocks than these. A token's outputs are added in
+//! the order of its experts once all are there.
+
+use super::elementwise::{activate, activated, row_kernels};
+use super::linear::{affine_into, column_sums};
+use super::matmul::{Matrix, matmul};
+use super::{Shared, contiguous, dims, filled, simd, tensor, uninit, values};
+use crate::ops::{Activation, Routes};
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Pairs per block of the forward pass: what is gathered and what comes of it stay in the second-level cache, and the
+/// weights are worth their way there.
+const BLOCK: usize = 512;
+/// Rows per task in passes over rows that are at hand.
+const ROWS: usize = 16;
+
+/// Pairs of one expert, one after the other.
+struct Block<'a> {
+    expert: usize,
+    pairs: Range<usize>,
+    tokens: &'a [u32],
+}
+
+/// The pairs of every expert in blocks of at most `most`, without the experts that have none.
+fn blocks(routes: &Routes, most: usize) -> Vec<Block<'_>> {
+    (0..routes.experts())
+        .flat_map(|expert| {
+            let cut = routes.tokens_of(expert).chunks(most).enumerate();
+            cut.map(move |(i, tokens)| {
+                let start = routes.offset(expert) + i * most;
+                Block {
+                    expert,
+                    pairs: start..start + tokens.len(),
+                    tokens,
+                }
+            })
+        })
+        .collect()
+}
+
+/// The part of expert `expert` in values of which each expert has `len`.
+fn of(values: &[f32], expert: usize, len: usize) -> &[f32] {
+    &values[expert * len..][..len]
+}
+
+/// The rows of `x` that belong to `tokens`.
+fn gather(x: &[f32], tokens: &[u32], d: usize) -> Vec<f32> {
+    filled(tokens.len() * d, |rows| {
+        rows.par_chunks_mut(ROWS * d)
+            .zip(tokens.par_chunks(ROWS))
+            .for_each(|(rows, tokens)| {
+                for (row, &token) in rows.chunks_exact_mut(d).zip(tokens) {
+                    row.copy_from_slice(of(x, token as usize, d));
+                }
+            });
+    })
+}
+
+/// The gate of each pair.
+fn gates_of_pairs(gates: &[f32], routes: &Routes) -> Vec<f32> {
+    let experts = routes.experts();
+    let of_expert = |expert| {
+        let tokens = routes.tokens_of(expert).iter();
+        tokens.map(move |&token| gates[token as usize * experts + expert])
+    };
+    (0..experts).flat_map(of_expert).collect()
+}
+
+/// `Σ factor · row` over the pairs of each token, in the order of its experts: `[pairs, d]` to `[tokens, d]`.
+fn combine(
+    rows: &[f32],
+    d: usize,
+    factor: impl Fn(usize) -> f32 + Sync,
+    routes: &Routes,
+) -> Vec<f32> {
+    let (tokens, pairs) = (routes.tokens(), routes.pairs());
+    // Pairs are sorted by expert, so that those of a token are found in the order of its experts.
+    let mut ends = vec![0_u32; tokens + 1];
+    let mut pair_of = vec![0_u32; pairs];
+    let all = || (0..routes.experts()).flat_map(|expert| routes.tokens_of(expert));
+    all().for_each(|&token| ends[token as usize + 1] += 1);
+    for token in 0..tokens {
+        ends[token + 1] += ends[token];
+    }
+    for (pair, &token) in all().enumerate() {
+        pair_of[ends[token as usize] as usize] = pair as u32;
+        ends[token as usize] += 1;
+    }
+    let pairs_of = |token: usize| {
+        let start = if token == 0 { 0 } else { ends[token - 1] };
+        &pair_of[start as usize..ends[token] as usize]
+    };
+    filled(tokens * d, |out| {
+        out.par_chunks_mut(ROWS * d)
+            .enumerate()
+            .for_each(|(chunk, out)| {
+                for (i, out) in out.chunks_exact_mut(d).enumerate() {
+                    let Some((&first, rest)) = pairs_of(chunk * ROWS + i).split_first() else {
+                        out.fill(0.0);
+                        continue;
+                    };
+                    let (first, row) = (first as usize, |pair| of(rows, pair, d));
+                    out.copy_from_slice(row(first));
+                    simd::scale(out, factor(first));
+                    for &pair in rest {
+                        simd::add_scaled(out, row(pair as usize), factor(pair as usize));
+                    }
+                }
+            });
+    })
+}
+
+/// Forward: the output and, where the backward pass needs it, what went into the activations, `[pairs, hidden]`.
+pub(crate) fn experts(
+    x: &FlexTensor,
+    gates: &FlexTensor,
+    weights: [&FlexTensor; 4],
+    routes: &Routes,
+    act: Activation,
+    keep: bool,
+) -> (FlexTensor, Option<FlexTensor>) {
+    let ([tokens, d], [_, hidden]) = (dims(x), dims(weights[1]));
+    let (x, gates, weights) = (contiguous(x), contiguous(gates), weights.map(contiguous));
+    let [w1, b1, w2, b2] = weights.each_ref().map(values);
+    let mut z = uninit(if keep { routes.pairs() * hidden } else { 0 });
+    let mut y = uninit(routes.pairs() * d);
+    let (all_z, all_y) = (Shared(z.as_mut_ptr()), Shared(y.as_mut_ptr()));
+    let run = |Block {
+                   expert,
+                   pairs,
+                   tokens,
+               }: Block| {
+        let rows = tokens.len();
+        let x = gather(values(&x), tokens, d);
+        let [w1, w2] = [w1, w2].map(|w| of(w, expert, d * hidden));
+        let (b1, b2) = (of(b1, expert, hidden), of(b2, expert, d));
+        let a = if keep {
+            // SAFETY: blocks are disjoint ranges of the pairs.
+            let z = unsafe { { all_z }.part(pairs.start * hidden, rows * hidden) };
+            affine_into(z, &x, w1, b1, rows);
+            activated(z, act)
+        } else {
+            let mut a = uninit(rows * hidden);
+            affine_into(&mut a, &x, w1, b1, rows);
+            activate(&mut a, act);
+            a
+        };
+        // SAFETY: as above.
+        let y = unsafe { { all_y }.part(pairs.start * d, rows * d) };
+        affine_into(y, &a, w2, b2, rows);
+    };
+    let blocks = blocks(routes, BLOCK);
+    blocks.into_par_iter().with_max_len(1).for_each(run);
+    let gates = gates_of_pairs(values(&gates), routes);
+    let out = combine(&y, d, |pair| gates[pair], routes);
+    let z = keep.then(|| tensor(z, [routes.pairs(), hidden]));
+    (tensor(out, [tokens, d]), z)
+}
+
+/// `out = a wᵀ`, `w` being `[outputs, inputs]` in memory as the forward pass has it the other way round.
+fn transposed(out: &mut [f32], a: &[f32], w: &[f32], [rows, outputs, inputs]: [usize; 3]) {
+    // One row alone would be summed in another order: see `affine_into`.
+    if rows == 1 {
+        let mut pair = uninit(2 * outputs);
+        transposed(&mut pair, &[a, a].concat(), w, [2, outputs, inputs]);
+        return out.copy_from_slice(&pair[..outputs]);
+    }
+    let (a, w) = (Matrix::rows(a, inputs), Matrix::rows(w, inputs).t());
+    // SAFETY: the sizes are those of the slices, and all of `out` is overwritten.
+    unsafe {
+        matmul(
+            [rows, outputs, inputs],
+            out.as_mut_ptr(),
+            outputs,
+            false,
+            a,
+            w,
+            true,
+        )
+    }
+}
+
+/// `out = aᵀ g`: the gradient of a weight.
+fn outer(out: &mut [f32], a: &[f32], g: &[f32], [inputs, outputs, rows]: [usize; 3]) {
+    let (a, g) = (Matrix::rows(a, inputs).t(), Matrix::rows(g, outputs));
+    // SAFETY: as in `transposed`.
+    unsafe {
+        matmul(
+            [inputs, outputs, rows],
+            out.as_mut_ptr(),
+            outputs,
+            false,
+            a,
+            g,
+            true,
+        )
+    }
+}
+
+/// Memory for a gradient, if it is wanted, of which threads write parts.
+struct Grad(Option<Vec<f32>>, Shared<f32>);
+
+impl Grad {
+    fn new(wanted: bool, make: impl FnOnce() -> Vec<f32>) -> Self {
+        let mut data = wanted.then(make);
+        let start = data.as_mut().map_or(std::ptr::null_mut(), Vec::as_mut_ptr);
+        Self(data, Shared(start))
+    }
+
+    /// # Safety
+    /// As [`Shared::part`].
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn part(&self, start: usize, len: usize) -> Option<&mut [f32]> {
+        // SAFETY: the caller's contract.
+        self.0.as_ref().map(|_| unsafe { self.1.part(start, len) })
+    }
+
+    fn tensor(self, shape: impl Into<burn::tensor::Shape>) -> Option<FlexTensor> {
+        self.0.map(|data| tensor(data, shape))
+    }
+}
+
+/// Backward: gradients of `x`, `gates` and the four weights, each only where `wanted`; `saved` is `[x, gates, w1, w2, b2, z]`.
+pub(crate) fn experts_backward(
+    saved: [FlexTensor; 6],
+    g: FlexTensor,
+    routes: &Routes,
+    act: Activation,
+    wanted: [bool; 6],
+) -> [Option<FlexTensor>; 6] {
+    let ([tokens, d], [experts, _, hidden]) = (dims(&saved[0]), dims(&saved[2]));
+    let (saved, g) = (saved.each_ref().map(contiguous), contiguous(&g));
+    let ([x, gates, w1, w2, b2, z], g) = (saved.each_ref().map(values), values(&g));
+    let (_, slope) = row_kernels(act);
+    let gate_of_pair = gates_of_pairs(gates, routes);
+    let uncleared = |wanted, len| Grad::new(wanted, || uninit(len));
+    let d_rows = uncleared(wanted[0], routes.pairs() * d);
+    let d_gates = Grad::new(wanted[1], || vec![0.0; tokens * experts]);
+    let (dw1, db1) = (
+        uncleared(wanted[2], w1.len()),
+        uncleared(wanted[3], experts * hidden),
+    );
+    let (dw2, db2) = (
+        uncleared(wanted[4], w2.len()),
+        uncleared(wanted[5], experts * d),
+    );
+    // Whether anything is wanted of what comes before the second map.
+    let inner = wanted[..4].contains(&true);
+
+    let run = |expert| {
+        let (tokens, start) = (routes.tokens_of(expert), routes.offset(expert));
+        let rows = tokens.len();
+        // SAFETY: each expert has its own part of its weights' gradients.
+        let [dw1, db1, dw2, db2] = [
+            (&dw1, d * hidden),
+            (&db1, hidden),
+            (&dw2, d * hidden),
+            (&db2, d),
+        ]
+        .map(|(grad, len)| unsafe { grad.part(expert * len, len) });
+        if rows == 0 {
+            return [dw1, db1, dw2, db2]
+                .into_iter()
+                .flatten()
+                .for_each(|grad| grad.fill(0.0));
+        }
+        let [w1, w2] = [w1, w2].map(|w| of(w, expert, d * hidden));
+        let b2 = of(b2, expert, d);
+        let z = &z[start * hidden..][..rows * hidden];
+        let gates = &gate_of_pair[start..][..rows];
+        let (a, mut dy) = (activated(z, act), gather(g, tokens, d));
+        // First dy W2ᵀ, then the gradient of z.
+        let mut dz = uninit(rows * hidden);
+        if inner {
+            transposed(&mut dz, &dy, w2, [rows, hidden, d]);
+        }
+        dz.par_chunks_mut(ROWS * hidden)
+            .zip(dy.par_chunks_mut(ROWS * d))
+            .enumerate()
+            .for_each(|(chunk, (dz, dy))| {
+                let mut before = vec![0.0; hidden];
+                let rows = dz.chunks_exact_mut(hidden).zip(dy.chunks_exact_mut(d));
+                for (row, (dz, dy)) in (chunk * ROWS..).zip(rows) {
+                    if inner {
+                        let at = tokens[row] as usize * experts + expert;
+                        // SAFETY: a token has an expert once.
+                        if let Some(d_gate) = unsafe { d_gates.part(at, 1) } {
+                            d_gate[0] = simd::dot(of(&a, row, hidden), dz) + simd::dot(dy, b2);
+                        }
+                        simd::scale(dz, gates[row]);
+                        before.copy_from_slice(dz);
+                        slope(dz, &before, of(z, row, hidden));
+                    }
+                    simd::scale(dy, gates[row]);
+                }
+            });
+        if let Some(dw2) = dw2 {
+            outer(dw2, &a, &dy, [hidden, d, rows]);
+        }
+        if let Some(db2) = db2 {
+            db2.copy_from_slice(&column_sums(&dy, d));
+        }
+        drop((a, dy));
+        if let Some(dw1) = dw1 {
+            outer(dw1, &gather(x, tokens, d), &dz, [d, hidden, rows]);
+        }
+        if let Some(db1) = db1 {
+            db1.copy_from_slice(&column_sums(&dz, hidden));
+        }
+        // SAFETY: each expert has its own pairs.
+        if let Some(dx) = unsafe { d_rows.part(start * d, rows * d) } {
+            transposed(dx, &dz, w1, [rows, d, hidden]);
+        }
+    };
+    (0..experts).into_par_iter().with_max_len(1).for_each(run);
+    let dx = d_rows
+        .0
+        .map(|rows| tensor(combine(&rows, d, |_| 1.0, routes), [tokens, d]));
+    [
+        dx,
+        d_gates.tensor([tokens, experts]),
+        dw1.tensor([experts, d, hidden]),
+        db1.tensor([experts, hidden]),
+        dw2.tensor([experts, hidden, d]),
+        db2.tensor([experts, d]),
+    ]
+}
