@@ -14,6 +14,7 @@ use crate::progress::Progress;
 use crate::tokenizer::{base_name, quantizer_of};
 use crate::weights::{generator_config, takes_long};
 use anyhow::{Context, Result, bail};
+use burn::module::Module;
 use burn::tensor::{DType, Device};
 use ndarray::{Array3, ArrayView3, s};
 use serde::{Deserialize, Serialize};
@@ -104,17 +105,17 @@ fn generator(path: &Path, source: &Source<'_>, device: &Device) -> Result<GenAr>
     Ok(generator)
 }
 
-/// The generator with its linear maps in a precision that its device knows.
+/// A model with its linear maps in a precision that its device knows.
 ///
 /// # Errors
 /// When it does not.
-pub fn in_precision(generator: GenAr, precision: Precision) -> Result<GenAr> {
-    if precision == Precision::Bf16 && !generator.device().supports_dtype(DType::BF16) {
+pub fn in_precision<M: Module>(model: M, precision: Precision, device: &Device) -> Result<M> {
+    if precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
         bail!(
             "--dtype bf16: this device does not compute with it; expected f32 or another --device"
         );
     }
-    Ok(precision.apply(generator))
+    Ok(precision.apply(model))
 }
 
 /// The quantiser with the table that the generator was trained with.
@@ -181,7 +182,7 @@ impl Bundle {
     /// # Errors
     /// When the device does not know it.
     pub fn in_precision(mut self, precision: Precision) -> Result<Self> {
-        self.generator = in_precision(self.generator, precision)?;
+        self.generator = in_precision(self.generator, precision, &self.device)?;
         Ok(self)
     }
 
@@ -206,7 +207,12 @@ impl Bundle {
         let Some(model) = source.model else {
             return Self::builtin(device);
         };
-        let model = &hub::locate(model)?;
+        let mut model = &hub::locate(model)?;
+        // A run's folder holds its model.
+        let inner = model.join("model");
+        if !model.join(INFO_FILE).is_file() && inner.join(INFO_FILE).is_file() {
+            model = &inner;
+        }
         if !model.exists() {
             bail!("{}: no such model", model.display());
         }

@@ -18,8 +18,10 @@ use ndarray::{Array4, Axis};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use tessera_gen_dit::{Dit, DitConfig, ImageRequest, SampleConfig};
-use tessera_tokenizer::{ImageTokenizer, LatentScale, Pixels, load_tokenizer, open_tokenizer};
+use tessera_gen_dit::{CONFIG_FILE, Dit, DitConfig, ImageRequest, SampleConfig};
+use tessera_tokenizer::{
+    ImageTokenizer, LatentScale, Opened, Pixels, load_tokenizer, open_tokenizer,
+};
 use tessera_train::{WeightDtype, Weights, write_atomically};
 
 /// `(z − mean) · scale` of the autoencoder of Stable Diffusion, which released models were trained on (DiT's `train.py`).
@@ -51,6 +53,34 @@ pub struct Info {
 impl Info {
     /// The version of the file this program writes and reads.
     pub const SCHEMA: &str = "tessera.dit/v1";
+
+    /// What there is to say of a released model: classes without names, and the authors' settings.
+    pub fn of_released(name: &str, config: &DitConfig, vae: &Opened) -> Self {
+        let scale = vae.latents.unwrap_or(STABLE_DIFFUSION);
+        Self {
+            schema: Self::SCHEMA.into(),
+            name: name.into(),
+            img_size: config.input_size * vae.tokenizer.downsampling(),
+            class_names: (0..config.num_classes).map(|id| id.to_string()).collect(),
+            latent_mean: vec![scale.mean; config.in_channels],
+            latent_scale: vec![scale.scale; config.in_channels],
+            sampling: SampleConfig {
+                steps: 250,
+                cfg_scale: 4.0,
+            },
+        }
+    }
+
+    /// Writes `model.json`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let info = serde_json::to_vec_pretty(self)?;
+        Ok(write_atomically(&folder.join(INFO_FILE), |file| {
+            file.write_all(&info)
+        })?)
+    }
 
     /// Latents as the model has them.
     pub fn normalise(&self, mut latents: Array4<f32>) -> Array4<f32> {
@@ -124,15 +154,7 @@ impl DitBundle {
     }
 
     fn folder(folder: &Path, source: &Source<'_>, device: &Device) -> Result<Self> {
-        let path = folder.join(INFO_FILE);
-        let text =
-            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let info: Info = serde_json::from_slice(&text).with_context(|| {
-            format!(
-                "{} is not the description of a diffusion transformer",
-                path.display()
-            )
-        })?;
+        let info = read_info(folder)?;
         let tokenizer = match source.vae {
             Some(vae) => open_tokenizer(hub::locate(vae)?, None, device)?.tokenizer,
             None => load_tokenizer(folder.join("vae"), device)?,
@@ -154,19 +176,7 @@ impl DitBundle {
         let opened = open_tokenizer(hub::locate(vae)?, None, device)?;
         let weights = Weights::read_model(path, source.which)?;
         let config = DitConfig::infer(&weights)?;
-        let scale = opened.latents.unwrap_or(STABLE_DIFFUSION);
-        let info = Info {
-            schema: Info::SCHEMA.into(),
-            name: base_name(path),
-            img_size: config.input_size * opened.tokenizer.downsampling(),
-            class_names: (0..config.num_classes).map(|id| id.to_string()).collect(),
-            latent_mean: vec![scale.mean; config.in_channels],
-            latent_scale: vec![scale.scale; config.in_channels],
-            sampling: SampleConfig {
-                steps: 250,
-                cfg_scale: 4.0,
-            },
-        };
+        let info = Info::of_released(&base_name(path), &config, &opened);
         Ok(Self {
             info,
             tokenizer: opened.tokenizer,
@@ -210,10 +220,7 @@ impl DitBundle {
         self.tokenizer
             .save_dir(&folder.join("vae"), WeightDtype::F32)?;
         self.model.save_dir(folder, dtype)?;
-        let info = serde_json::to_vec_pretty(&self.info)?;
-        Ok(write_atomically(&folder.join(INFO_FILE), |file| {
-            file.write_all(&info)
-        })?)
+        self.info.save(folder)
     }
 
     /// The pictures of normalised latents.
@@ -259,8 +266,42 @@ impl DitBundle {
     }
 }
 
+/// Reads `model.json`.
+///
+/// # Errors
+/// When it is missing or broken.
+pub fn read_info(folder: &Path) -> Result<Info> {
+    let path = folder.join(INFO_FILE);
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "{} is not the description of a diffusion transformer",
+            path.display()
+        )
+    })
+}
+
+/// The sizes of a model: from the config beside its weights, else from their shapes.
+///
+/// # Errors
+/// When there is no config and the shapes do not tell, or the config is broken.
+pub fn config_of(path: &Path, weights: &Weights) -> Result<DitConfig> {
+    let folder = if path.is_dir() {
+        path
+    } else {
+        path.parent().unwrap_or(path)
+    };
+    Ok(match folder.join(CONFIG_FILE).is_file() {
+        true => DitConfig::load(folder)?,
+        false => DitConfig::infer(weights)?,
+    })
+}
+
 /// The model of weights, with a bar where it takes long.
-fn model(config: &DitConfig, weights: Weights, quiet: bool, device: &Device) -> Result<Dit> {
+///
+/// # Errors
+/// When they do not fit the config.
+pub fn model(config: &DitConfig, weights: Weights, quiet: bool, device: &Device) -> Result<Dit> {
     let quiet = quiet || !takes_long(&weights);
     let mut progress = Progress::new("load", "tensors", weights.len() as u64, quiet);
     let model = Dit::from_weights(config, weights, device, &mut |loaded| {

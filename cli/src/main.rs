@@ -7,6 +7,7 @@ mod bundle;
 mod commands;
 mod data;
 mod dit;
+mod generator;
 mod hub;
 mod interrupt;
 mod labels;

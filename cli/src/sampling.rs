@@ -55,6 +55,20 @@ impl From<Schedule> for CfgSchedule {
 }
 
 impl SamplingArgs {
+    /// The first option given that only means something where tokens are drawn from logits.
+    pub fn of_logits(&self) -> Option<&'static str> {
+        let given = [
+            ("--cfg-schedule", self.cfg_schedule.is_some()),
+            ("--temperature", self.temperature.is_some()),
+            ("--top-k", self.top_k.is_some()),
+            ("--top-p", self.top_p.is_some()),
+        ];
+        given
+            .into_iter()
+            .find(|option| option.1)
+            .map(|option| option.0)
+    }
+
     /// The model's settings with these in place of its own.
     ///
     /// # Errors

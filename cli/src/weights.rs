@@ -1,5 +1,6 @@
 //! What `inspect` says of a file of weights, and what it takes to load it.
 
+use crate::dit;
 use crate::progress::Progress;
 use crate::tokenizer::sha256_of_file;
 use anyhow::{Result, bail};
@@ -141,6 +142,10 @@ impl Report {
                     progress.set(loaded.tensors as u64, "");
                 })?;
                 progress.finish();
+                true
+            }
+            "DiT" => {
+                dit::model(&dit::config_of(path, &weights)?, weights, quiet, device)?;
                 true
             }
             "KL-VAE"

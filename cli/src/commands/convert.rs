@@ -2,6 +2,7 @@
 
 use crate::args::{Dtype, Global, WeightsKind};
 use crate::bundle::{INFO_FILE, Info, read_info};
+use crate::dit;
 use crate::progress::Progress;
 use crate::tokenizer::base_name;
 use crate::weights::{counted, generator_config, takes_long};
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{StateDict, guess};
 use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
+use tessera_gen_dit::DitConfig;
 use tessera_quantize::Calibration;
 use tessera_tokenizer::{load_tokenizer, open_tokenizer};
 use tessera_train::judge::Classifier;
@@ -109,6 +111,7 @@ impl Convert {
                     Some("TokenBridge generator") => {
                         self.generator(&input, weights, origin, global)?
                     }
+                    Some("DiT") => self.dit(&input, weights, origin, global)?,
                     Some(
                         "KL-VAE"
                         | "AutoencoderKL (diffusers)"
@@ -166,6 +169,43 @@ impl Convert {
             info.save(&self.output)?;
         } else if input.join(INFO_FILE).is_file() {
             self.rest_of_model(input, &global.device.open()?)?;
+        }
+        Ok(report)
+    }
+
+    /// A diffusion transformer: its names stay, its config is read, given, or told by the shapes.
+    fn dit(
+        &self,
+        input: &Path,
+        weights: Weights,
+        origin: Origin,
+        global: &Global,
+    ) -> Result<Report> {
+        let config: DitConfig = match &self.config {
+            Some(file) => {
+                let json = std::fs::read(file)
+                    .with_context(|| format!("{}: cannot read", file.display()))?;
+                serde_json::from_slice(&json).with_context(|| {
+                    format!("{}: no diffusion transformer's config", file.display())
+                })?
+            }
+            None => dit::config_of(input, &weights)?,
+        };
+        config.validate()?;
+        let device = global.device.open()?;
+        weights.fits(&config.init(0, &device))?;
+        let report = self.write(&weights, origin, self.dtype.map(WeightDtype::from), global)?;
+        config.save(&self.output)?;
+        let dtype = self.dtype.map_or(WeightDtype::F32, WeightDtype::from);
+        if let Some(vae) = &self.vae {
+            let opened = open_tokenizer(hub::locate(vae)?, None, &device)?;
+            let info = dit::Info::of_released(&base_name(&self.output), &config, &opened);
+            opened.tokenizer.save_dir(&self.output.join("vae"), dtype)?;
+            info.save(&self.output)?;
+        } else if input.join(INFO_FILE).is_file() {
+            let vae = load_tokenizer(input.join("vae"), &device)?;
+            vae.save_dir(&self.output.join("vae"), dtype)?;
+            dit::read_info(input)?.save(&self.output)?;
         }
         Ok(report)
     }

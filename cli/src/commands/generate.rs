@@ -1,9 +1,10 @@
 //! `tessera generate`.
 
 use crate::args::{Compute, Global, WeightsKind};
-use crate::bundle::{Bundle, Source};
+use crate::bundle::Source;
+use crate::generator::Generator;
 use crate::names::Names;
-use crate::sampling::{SamplingArgs, draw};
+use crate::sampling::SamplingArgs;
 use crate::{labels, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -19,11 +20,12 @@ use tessera_train::Which;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
+    tessera generate -m runs/dit -c dress -n 8 --cfg-scale 3 -o dresses --grid\n  \
     tessera generate -m runs/ar/model -c 3,7 -n 4 --steps 16 --cfg-scale 2 -o 'out/{class}_{seed}.png'\n  \
     tessera generate -m checkpoint-last.pth --vae kl16.ckpt -c 207 -n 4 -o dogs\n  \
     tessera generate --from out/00002.png -o again")]
 pub struct Generate {
-    /// A model's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the built-in Fashion-MNIST
+    /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the built-in Fashion-MNIST
     /// model unless given.
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
@@ -106,9 +108,9 @@ impl Generate {
             which: self.weights.map(Which::from),
             quiet: global.quiet,
         };
-        let bundle = Bundle::open_source(&source, &device)?;
-        let (requests, config, dtype) = self.requests(&bundle, global.quiet)?;
-        let bundle = bundle.in_precision(dtype.into())?;
+        let model = Generator::open(&source, &device)?;
+        let (requests, config, dtype) = self.requests(&model, global.quiet)?;
+        let model = model.in_precision(dtype.into())?;
         let names = Names::new(&self.output, requests.len(), self.overwrite)?;
         let columns = self
             .grid
@@ -117,15 +119,14 @@ impl Generate {
             .transpose()?;
         let started = Instant::now();
         let (mut written, mut cells) = (Vec::new(), Vec::new());
-        draw(
-            &bundle,
+        model.draw(
             &requests,
             &config,
             self.batch_size,
             global.quiet,
             |first, pictures| {
                 for (i, picture) in (first..).zip(pictures) {
-                    let params = params(&bundle, requests[i], &config, dtype);
+                    let params = params(&model, requests[i], &config, dtype);
                     let path = names.path(i, &params.class_name, params.seed);
                     let text = if self.no_metadata {
                         Vec::new()
@@ -164,30 +165,30 @@ impl Generate {
 
     fn requests(
         &self,
-        bundle: &Bundle,
+        model: &Generator,
         quiet: bool,
     ) -> Result<(Vec<ImageRequest>, SampleConfig, Compute)> {
         if let Some(file) = &self.from {
             let params = read_params(file)?;
-            if params.model != bundle.info.name {
+            if params.model != model.name() {
                 bail!(
                     "{}: made by model `{}`, this one is `{}`",
                     file.display(),
                     params.model,
-                    bundle.info.name
+                    model.name()
                 );
             }
             let request = ImageRequest {
                 class: Some(params.class),
                 seed: params.seed,
             };
-            let config = self.sampling.over(&params.sampling)?;
+            let config = model.settings(&self.sampling, &params.sampling)?;
             return Ok((vec![request], config, self.dtype.unwrap_or(params.dtype)));
         }
-        let config = self.sampling.over(&bundle.info.sampling)?;
+        let config = model.settings(&self.sampling, &model.defaults())?;
         let classes = match self.class.is_empty() {
-            true => (0..bundle.info.class_names.len()).collect(),
-            false => labels::resolve(&self.class, &bundle.info.class_names)?,
+            true => (0..model.class_names().len()).collect(),
+            false => labels::resolve(&self.class, model.class_names())?,
         };
         let seed = match u64::try_from(self.seed) {
             Ok(seed) => seed,
@@ -228,16 +229,21 @@ impl Generate {
     }
 }
 
-fn params(bundle: &Bundle, request: ImageRequest, config: &SampleConfig, dtype: Compute) -> Params {
+fn params(
+    model: &Generator,
+    request: ImageRequest,
+    config: &SampleConfig,
+    dtype: Compute,
+) -> Params {
     let class = request
         .class
         .expect("every request of this command has its class");
     Params {
         schema: SCHEMA.into(),
-        model: bundle.info.name.clone(),
+        model: model.name().into(),
         version: env!("CARGO_PKG_VERSION").into(),
         class,
-        class_name: bundle.info.class_names[class].clone(),
+        class_name: model.class_names()[class].clone(),
         seed: request.seed,
         sampling: config.clone(),
         dtype,

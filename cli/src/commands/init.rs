@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use tessera_gen_ar::GenArConfig;
+use tessera_gen_dit::DitConfig;
 use tessera_quantize::{Quantizer, QuantizerConfig};
 use tessera_tokenizer::{KlVaeConfig, TinyAutoencoderConfig};
 
@@ -15,8 +16,9 @@ use tessera_tokenizer::{KlVaeConfig, TinyAutoencoderConfig};
     after_help = "Example:\n  tessera init --arch tokenbridge-l -o tokenbridge-l && tessera inspect tokenbridge-l"
 )]
 pub struct Init {
-    /// What to write.
-    #[arg(short, long, value_enum, value_name = "NAME")]
+    /// What to write: tokenbridge-b, -l, -h, kl16, taesd, taesd3, taef1, taef2; dit-SIZE/PATCH or race-dit-SIZE/PATCH-KinE with
+    /// SIZE one of s, b, m, l, xl, such as race-dit-b/2-4in32.
+    #[arg(short, long, value_parser = arch, value_name = "NAME")]
     arch: Arch,
     /// Folder for config.json and model.safetensors.
     #[arg(short, long, value_name = "DIR")]
@@ -33,7 +35,7 @@ pub struct Init {
 }
 
 /// The architectures with a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, ValueEnum)]
 pub enum Arch {
     /// TokenBridge-B: 218 M parameters, 256 px, 6 bits, 1000 classes.
     TokenbridgeB,
@@ -51,6 +53,28 @@ pub enum Arch {
     Taef1,
     /// That of FLUX.2: 32 channels.
     Taef2,
+    /// A diffusion transformer by its preset.
+    #[value(skip)]
+    Dit(Box<DitConfig>),
+}
+
+fn arch(text: &str) -> Result<Arch, String> {
+    if let Ok(arch) = Arch::from_str(text, true) {
+        return Ok(arch);
+    }
+    match text.parse() {
+        Ok(config) => Ok(Arch::Dit(Box::new(config))),
+        Err(_) => {
+            let named = Arch::value_variants()
+                .iter()
+                .filter_map(Arch::to_possible_value);
+            let named: Vec<_> = named.map(|value| value.get_name().to_owned()).collect();
+            Err(format!(
+                "expected {}, dit-SIZE/PATCH or race-dit-SIZE/PATCH-KinE",
+                named.join(", ")
+            ))
+        }
+    }
 }
 
 impl Init {
@@ -86,6 +110,12 @@ impl Init {
             Arch::Taesd3 => tiny(TinyAutoencoderConfig::taesd3())?,
             Arch::Taef1 => tiny(TinyAutoencoderConfig::taef1())?,
             Arch::Taef2 => tiny(TinyAutoencoderConfig::taef2())?,
+            Arch::Dit(config) => {
+                config.validate()?;
+                let model = config.init(seed, &device);
+                model.save_dir(folder, dtype)?;
+                burn::module::Module::num_params(&model)
+            }
         };
         output::text(format!("{parameters} parameters in {}", folder.display()))
     }

@@ -113,7 +113,7 @@ impl Generate {
         let device = global.device.open()?;
         let peak = matmul_peak(&device);
         let mut subject = self.subject(&device, global)?;
-        subject.generator = in_precision(subject.generator, self.dtype.into())?;
+        subject.generator = in_precision(subject.generator, self.dtype.into(), &device)?;
         let config = self.sampling.over(&subject.sampling)?;
         let requests: Vec<_> = (0..self.batch_size as u64)
             .map(|seed| ImageRequest {
