@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // allowed in tests, but clippy does not see that helpers here are of tests
 
 mod bench;
+mod dit;
 mod faults;
 mod files;
 mod model;

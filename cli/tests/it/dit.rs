@@ -1,0 +1,162 @@
+//! The diffusion transformer from end to end: a tiny one with experts, on the pixels of the shared pictures.
+
+use crate::world::{WORLD, failure, json, stdout};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+const TRAIN: &str = "train dit --data {} --img-size 16 --patch 4 --size 16,2,2 --experts 2-in-4 --batch-size 3 --epochs 9 \
+                     --max-steps 3 --steps 4 --flip --val-share 0.2 -o {}";
+
+/// The run, made once.
+static RUN: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let printed = stdout(TRAIN, &[&WORLD.pictures(), &run]);
+    assert_eq!(printed.trim(), run.join("model").display().to_string());
+    (folder, run)
+});
+
+fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn training_leaves_a_run_with_metrics_validation_samples_and_a_model() {
+    let run = &RUN.1;
+    for name in ["config.json", "validation.jsonl", "samples/epoch-0001.png"] {
+        assert!(run.join(name).is_file(), "{name}");
+    }
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    for part in ["mse", "similarity", "target"] {
+        assert!(last[part].as_f64().unwrap() > 0.0, "{last}");
+    }
+    // The heads that only training needs are not in the finished model, and its thresholds were measured.
+    let report = json(
+        "inspect {} --json",
+        &[&run.join("model/model.safetensors")],
+        "tessera.inspect/v1",
+    );
+    let names = report["tensors"].as_array().unwrap().iter();
+    let names: Vec<_> = names
+        .map(|tensor| tensor["name"].as_str().unwrap())
+        .collect();
+    assert!(
+        names.contains(&"blocks.1.moe.router.threshold"),
+        "{names:?}"
+    );
+    assert!(
+        !names.iter().any(|name| name.contains("router.target")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_picture_is_the_same_alone_and_in_any_batch_and_from_its_metadata() {
+    let (run, folder) = (&RUN.1, tempfile::tempdir().unwrap());
+    let at = |name: &str| folder.path().join(name);
+    let all = "generate -m {} -n 3 --seed 5 --batch-size 6 -o {}";
+    stdout(all, &[run, &at("all")]);
+    let alone = "generate -m {} -c square -n 1 --seed 9 --batch-size 1 -o {}";
+    stdout(alone, &[&run.join("model"), &at("alone")]);
+    // The fifth of all: square, seed 5 + 4.
+    assert_eq!(bytes(&at("all/00004.png")), bytes(&at("alone/00000.png")));
+    let again = "generate -m {} --from {} -o {}";
+    stdout(again, &[run, &at("all/00002.png"), &at("again")]);
+    assert_eq!(bytes(&at("all/00002.png")), bytes(&at("again/00000.png")));
+}
+
+#[test]
+fn settings_of_other_models_and_unknown_classes_are_refused() {
+    let (run, folder) = (&RUN.1, tempfile::tempdir().unwrap());
+    let out = folder.path().join("out");
+    let error = failure(1, "generate -m {} --top-k 3 -o {}", &[run, &out]);
+    assert!(
+        error.contains("--top-k: a setting of autoregressive models"),
+        "{error}"
+    );
+    let error = failure(1, "generate -m {} -c disk -o {}", &[run, &out]);
+    assert!(error.contains("the nearest are: disc (0)"), "{error}");
+    let error = failure(1, "generate -m {} --steps 0 -o {}", &[run, &out]);
+    assert!(error.contains("steps"), "{error}");
+    let error = failure(
+        2,
+        "train dit --data {} --img-size 16 --experts 5-in-4 -o {}",
+        &[&WORLD.pictures(), &out],
+    );
+    assert!(error.contains("expected k-in-E such as 4-in-32"), "{error}");
+    let error = failure(
+        1,
+        "train dit --data {} --img-size 16 --patch 3 -o {}",
+        &[&WORLD.pictures(), &out],
+    );
+    assert!(
+        error.contains("`input_size` must be a multiple of patch_size"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_model_is_checked_converted_and_drawn_from_again() {
+    let (run, folder) = (&RUN.1, tempfile::tempdir().unwrap());
+    let at = |name: &str| folder.path().join(name);
+    let model = run.join("model");
+    let report = json(
+        "inspect {} --check --json",
+        &[&model.join("model.safetensors")],
+        "tessera.inspect/v1",
+    );
+    assert_eq!(report["architecture"], "DiT");
+    assert_eq!(report["check"]["loaded"], true);
+    json(
+        "convert {} -o {} --json",
+        &[&model, &at("copy")],
+        "tessera.convert/v1",
+    );
+    let draw = "generate -m {} -c disc --seed 3 -o {}";
+    stdout(draw, &[&model, &at("a")]);
+    stdout(draw, &[&at("copy"), &at("b")]);
+    assert_eq!(bytes(&at("a/00000.png")), bytes(&at("b/00000.png")));
+}
+
+#[test]
+fn a_run_goes_on_where_it_was_and_refuses_other_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run, whole) = (folder.path().join("run"), &RUN.1);
+    stdout(TRAIN, &[&WORLD.pictures(), &run]);
+    // As if it had been killed after its second checkpoint: the last step is done again.
+    std::fs::remove_dir_all(run.join("model")).unwrap();
+    let mut checkpoints: Vec<_> = std::fs::read_dir(run.join("checkpoint"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    checkpoints.sort();
+    assert_eq!(checkpoints.len(), 2);
+    std::fs::remove_file(&checkpoints[1]).unwrap();
+    let resumed = format!("{TRAIN} --resume latest");
+    stdout(&resumed, &[&WORLD.pictures(), &run]);
+    let weights = "model/model.safetensors";
+    assert_eq!(bytes(&run.join(weights)), bytes(&whole.join(weights)));
+    let other = resumed.replace("2-in-4", "1-in-4");
+    let error = failure(1, &other, &[&WORLD.pictures(), &run]);
+    assert!(
+        error.contains("model.moe.split: ran with 2, now 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn presets_are_written_under_dits_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = failure(2, "init --arch dit-q/2 -o {}", &[folder.path()]);
+    assert!(error.contains("dit-SIZE/PATCH"), "{error}");
+    let out = folder.path().join("s");
+    let printed = stdout("init --arch dit-s/8 --dtype bf16 -o {}", &[&out]);
+    assert!(printed.contains("parameters in"), "{printed}");
+    let report = json(
+        "inspect {} --json",
+        &[&out.join("model.safetensors")],
+        "tessera.inspect/v1",
+    );
+    assert_eq!(report["architecture"], "DiT");
+}
