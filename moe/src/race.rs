@@ -131,7 +131,8 @@ pub struct Winners {
 }
 
 impl Winners {
-    /// All scores that reach a threshold: a token's experts then depend on no other token (section 4).
+    /// All scores that reach a threshold: a token's experts then depend on no other token (section 4). A score that is NaN
+    /// counts as one that does, because an expert left out would hide it.
     ///
     /// # Panics
     /// If the scores do not fill the shape.
@@ -139,7 +140,10 @@ impl Winners {
         assert_eq!(scores.len(), shape.iter().product::<usize>());
         Self {
             shape,
-            mask: scores.iter().map(|&score| score >= threshold).collect(),
+            mask: scores
+                .iter()
+                .map(|&score| score >= threshold || score.is_nan())
+                .collect(),
             kth: None,
         }
     }

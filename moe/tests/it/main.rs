@@ -1,0 +1,10 @@
+//! Tests of the experts: the races and the layer against naive references, and what the losses and measures promise.
+
+#![allow(clippy::unwrap_used)]
+
+mod config;
+mod layer;
+mod losses;
+mod naive;
+mod race;
+mod usage;
