@@ -5,6 +5,7 @@ mod data;
 mod frechet;
 mod judge;
 mod kill;
+mod measured;
 mod optimizer;
 mod resume;
 mod toy;
