@@ -5,11 +5,11 @@ use burn::nn::conv::Conv2dConfig;
 use burn::nn::{GroupNormConfig, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::module::attention as burn_attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, activation};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
-use tessera_backend::ops::{self, Activation};
+use tessera_backend::ops::{self, Activation, Experts, Routes};
 use tessera_backend::{Precision, Rng};
 
 // Page faults of fresh buffers would drown the arithmetic.
@@ -139,6 +139,97 @@ fn backward(c: &mut Criterion) {
     group.finish();
 }
 
+/// Some experts of each token, the first ones of all eight times as often as the last.
+fn uneven(tokens: usize, experts: usize, each: usize) -> Routes {
+    let mut mask = vec![false; tokens * experts];
+    for (token, row) in mask.chunks_exact_mut(experts).enumerate() {
+        for choice in 0..each {
+            let draw = ((token * each + choice) as u32).wrapping_mul(0x9e37_79b9) as u64 >> 16;
+            let mut expert = ((experts as u64 * draw * draw) >> 32) as usize;
+            while row[expert] {
+                expert = (expert + 1) % experts;
+            }
+            row[expert] = true;
+        }
+    }
+    Routes::of_mask(&mask, experts)
+}
+
+/// A mixture of 32 experts of which a token has 4, the same expert by expert in Burn's operations, and an MLP as wide as what
+/// a token passes through.
+fn experts(c: &mut Criterion) {
+    const TOKENS: usize = 4096;
+    const EXPERTS: usize = 32;
+    const WIDTH: usize = 1024;
+    let naive = |x: &Tensor<2>, gates: &Tensor<2>, weights: &Experts, routes: &Routes| {
+        let mut y = Tensor::zeros_like(x);
+        for expert in 0..EXPERTS {
+            let tokens: Vec<i32> = routes.tokens_of(expert).iter().map(|&t| t as i32).collect();
+            let indices = Tensor::<1, Int>::from_data(tokens.as_slice(), &x.device());
+            let [w1, w2] = [&weights.w1, &weights.w2]
+                .map(|w| w.clone().narrow(0, expert, 1).squeeze_dim::<2>(0));
+            let [b1, b2] = [&weights.b1, &weights.b2].map(|b| b.clone().narrow(0, expert, 1));
+            let z = x.clone().select(0, indices.clone()).matmul(w1) + b1;
+            let out = activation::gelu_approximate(z).matmul(w2) + b2;
+            let gate = gates.clone().narrow(1, expert, 1);
+            let out = out * gate.select(0, indices.clone());
+            y = y.select_assign(0, indices, out, IndexingUpdateOp::Add);
+        }
+        y
+    };
+    let mut group = c.benchmark_group("experts");
+    group.throughput(Throughput::Elements((16 * TOKENS * WIDTH * WIDTH) as u64));
+    let routes = uneven(TOKENS, EXPERTS, 4);
+    for backward in [false, true] {
+        let device = Device::flex();
+        let device = if backward { device.autodiff() } else { device };
+        let leaf = |x: Tensor<2>| if backward { x.require_grad() } else { x };
+        let x = leaf(draw([TOKENS, WIDTH], &device));
+        let gates = leaf(draw([TOKENS, EXPERTS], &device));
+        let weight = || {
+            let w: Tensor<3> = draw([EXPERTS, WIDTH, WIDTH], &device) * 0.03;
+            if backward { w.require_grad() } else { w }
+        };
+        let weights = Experts {
+            w1: weight(),
+            b1: leaf(draw([EXPERTS, WIDTH], &device)),
+            w2: weight(),
+            b2: leaf(draw([EXPERTS, WIDTH], &device)),
+        };
+        let [up, down] = [[WIDTH, 4 * WIDTH], [4 * WIDTH, WIDTH]]
+            .map(|[inputs, outputs]| LinearConfig::new(inputs, outputs).init(&device));
+        let finish = |y: Tensor<2>| {
+            if backward {
+                drop(black_box(y.sum().backward()));
+            } else {
+                black_box(y);
+            }
+        };
+        let pass = if backward {
+            "forward+backward"
+        } else {
+            "forward"
+        };
+        let act = Activation::GeluTanh;
+        group.bench_function(format!("fused/{pass}/4in32_t4096_d1024_h1024"), |b| {
+            b.iter(|| {
+                let (weights, routes) = (weights.clone(), routes.clone());
+                finish(ops::experts(x.clone(), gates.clone(), weights, routes, act))
+            })
+        });
+        group.bench_function(format!("naive/{pass}/4in32_t4096_d1024_h1024"), |b| {
+            b.iter(|| finish(naive(&x, &gates, &weights, &routes)))
+        });
+        group.bench_function(format!("mlp/{pass}/t4096_d1024_h4096"), |b| {
+            b.iter(|| {
+                let hidden = ops::linear(x.clone(), &up, act);
+                finish(ops::linear(hidden, &down, Activation::None))
+            })
+        });
+    }
+    group.finish();
+}
+
 fn layer_norm(c: &mut Criterion) {
     let device = Device::flex();
     let mut group = c.benchmark_group("layer_norm");
@@ -229,6 +320,6 @@ fn images(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(15).measurement_time(std::time::Duration::from_secs(2));
-    targets = linear_gelu, few_rows, activations, layer_norm, attention, images, backward
+    targets = linear_gelu, few_rows, activations, layer_norm, attention, images, backward, experts
 }
 criterion_main!(benches);

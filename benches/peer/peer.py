@@ -44,6 +44,37 @@ class HalfLinear(nn.Module):
         return self.linear(x.bfloat16()).float()
 
 
+class Experts(nn.Module):
+    """Four experts of each token, unevenly loaded, each expert's tokens gathered and added up again, weighed by gates."""
+
+    def __init__(self, width, experts, tokens):
+        super().__init__()
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
+            for _ in range(experts)
+        )
+        self.gates = nn.Parameter(torch.randn(tokens, experts))
+        routed = [[] for _ in range(experts)]
+        for token in range(tokens):
+            chosen = set()
+            for choice in range(4):
+                draw = ((4 * token + choice) * 0x9E3779B9 & 0xFFFFFFFF) >> 16
+                expert = experts * draw * draw >> 32
+                while expert in chosen:
+                    expert = (expert + 1) % experts
+                chosen.add(expert)
+            for expert in chosen:
+                routed[expert].append(token)
+        self.routed = [torch.tensor(tokens) for tokens in routed]
+
+    def forward(self, x):
+        y = torch.zeros_like(x)
+        for index, (expert, tokens) in enumerate(zip(self.experts, self.routed)):
+            out = expert(x.index_select(0, tokens)) * self.gates[tokens, index].unsqueeze(1)
+            y.index_add_(0, tokens, out)
+        return y
+
+
 class HeadBlock(nn.Module):
     """A block of TokenBridge's head, one dimension at a time: adaLN, causal attention against a cache, q/k norm."""
 
@@ -204,6 +235,12 @@ def cases():
     def normed_conv():
         return nn.Sequential(nn.GroupNorm(32, 128, 1e-6), nn.SiLU(), nn.Conv2d(128, 128, 3, padding=1))
 
+    def experts():
+        return Experts(1024, 32, 4096)
+
+    def mlp():
+        return nn.Sequential(nn.Linear(1024, 4096), nn.GELU(approximate="tanh"), nn.Linear(4096, 1024))
+
     image, tokens, hidden = (1, 128, 256, 256), (8, 320, 1024), (2560, 4096)
     attention = plain(F.scaled_dot_product_attention)
     return {
@@ -217,6 +254,10 @@ def cases():
         "linear-bf16-4x1024x4096": run(lambda: HalfLinear(1024, 4096), (4, 1024)),
         "block-forward": run(lambda: Block(1024, 16), tokens),
         "block-forward+backward": train(lambda: Block(1024, 16), tokens),
+        "experts-4in32-forward": run(experts, (4096, 1024)),
+        "experts-4in32-forward+backward": train(experts, (4096, 1024)),
+        "mlp-4096x1024x4096-forward": run(mlp, (4096, 1024)),
+        "mlp-4096x1024x4096-forward+backward": train(mlp, (4096, 1024)),
         "attention-16x1024x64": run(attention, *[(1, 16, 1024, 64)] * 3),
         "attention-8x16x320x64": run(attention, *[(8, 16, 320, 64)] * 3),
         "gelu-2560x4096": run(plain(F.gelu), hidden),

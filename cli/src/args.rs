@@ -49,6 +49,7 @@ pub enum Command {
     Tokenize(Box<commands::tokenize::Tokenize>),
     Decode(Box<commands::tokenize::Decode>),
     Calibrate(Box<commands::calibrate::Calibrate>),
+    Route(Box<commands::route::Route>),
     Inspect(commands::inspect::Inspect),
     Convert(Box<commands::convert::Convert>),
     Init(commands::init::Init),

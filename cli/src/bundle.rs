@@ -399,7 +399,7 @@ mod tests {
     use super::*;
     use burn::tensor::{Int, Tensor, TensorData};
     use std::ops::ControlFlow;
-    use tessera_gen_ar::{Dropout, FirstPosition, ImageRequest, Positions};
+    use tessera_gen_ar::{FirstPosition, ImageRequest, Pass, Positions};
 
     /// The likeliest level of each dimension of every second token of `pictures`, given all before it, and the other
     /// tokens: what one choice is does not depend on the choices before, as it would in a picture drawn by each.
@@ -420,19 +420,19 @@ mod tests {
             Tensor::<2, Int>::from_data(TensorData::new(values, shape), &device)
         };
         let natural: Vec<usize> = (0..dims).collect();
-        let off = &mut Dropout::off();
+        let pass = &mut Pass::inference();
         let encoded = generator.encode(
             Some(generator.dequantize(indices(&visible, &natural))),
             &visible,
             classes,
-            off,
+            pass,
         );
-        let z = generator.decode(encoded, &visible, &wanted, off);
+        let z = generator.decode(encoded, &visible, &wanted, pass);
         let logits = generator.head_logits(
             z,
             indices(&wanted, &generator.config().channel_order),
             FirstPosition::Released,
-            off,
+            &mut pass.dropout,
         );
         logits.argmax(2).into_data().iter::<i64>().collect()
     }

@@ -10,6 +10,7 @@ use tessera_gen_ar::{CfgSchedule, ImageRequest, SampleConfig};
 use tessera_tokenizer::Pixels;
 
 /// A model in memory, of either kind.
+#[allow(clippy::large_enum_variant)] // there is one of it
 #[derive(Debug)]
 pub enum Generator {
     Ar(Bundle),

@@ -8,6 +8,7 @@ mod commands;
 mod data;
 mod dit;
 mod generator;
+mod heat;
 mod hub;
 mod interrupt;
 mod labels;

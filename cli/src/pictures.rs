@@ -176,7 +176,10 @@ pub fn all_done(failed: usize, of: usize) -> Result<()> {
 }
 
 /// The files that paths stand for: themselves, the pictures of a folder and its sub-folders, or a pattern's matches.
-fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// When a path does not exist, or a pattern matches nothing.
+pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         let name = last(path);

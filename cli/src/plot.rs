@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow, bail};
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::io::Write;
 use std::path::Path;
 
@@ -10,6 +11,10 @@ use std::path::Path;
 const SIZE: (u32, u32) = (900, 480);
 /// The colour of the bars.
 const COLOR: RGBColor = RGBColor(0, 90, 160);
+/// Where the legend beside a chart begins, in px from the left.
+const LEGEND: i32 = 770;
+/// A chart of cells has its numbers in them up to so many a side.
+const NUMBERED: usize = 16;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -51,6 +56,168 @@ pub fn bars(
         chart.draw_series(values.iter().enumerate().map(bar))?;
         Ok(())
     })
+}
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Look {
+    /// One of many in an order, at a place in 0..=1.
+    Of(f64),
+    /// The one to see first.
+    Bold,
+    /// What the others are held against.
+    Reference,
+}
+
+/// A line of a chart.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub name: String,
+    pub look: Look,
+    /// From left to right.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A chart of lines over `x`, values from zero, with a legend.
+///
+/// # Errors
+/// As [`bars`].
+pub fn lines(
+    path: &Path,
+    title: &str,
+    [x_label, y_label]: [&str; 2],
+    x: std::ops::Range<f64>,
+    lines: &[Line],
+) -> Result<()> {
+    let points = lines.iter().flat_map(|line| &line.points);
+    let top = upper(&points.map(|point| point.1).collect::<Vec<_>>())?;
+    svg(path, |area| {
+        let (left, right) = area.split_horizontally(LEGEND);
+        let mut chart = ChartBuilder::on(&left)
+            .caption(title, ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(x, 0.0..top)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RGBColor(225, 225, 225))
+            .x_label_formatter(&|x| x.to_string())
+            .x_desc(x_label)
+            .y_desc(y_label)
+            .axis_desc_style(("sans-serif", 15))
+            .draw()?;
+        let height = ((SIZE.1 as i32 - 80) / lines.len().max(1) as i32).min(22);
+        for (line, y) in lines.iter().zip((56..).step_by(height as usize)) {
+            let style = match line.look {
+                // The last quarter of the colours is too light for lines on white.
+                Look::Of(place) => rgb(colour(0.75 * place)).stroke_width(2),
+                Look::Bold => RGBColor(200, 30, 30).stroke_width(4),
+                Look::Reference => RGBColor(120, 120, 120).stroke_width(2),
+            };
+            chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
+            right.draw(&PathElement::new([(0, y), (22, y)], style))?;
+            let font = ("sans-serif", height.min(16)).into_text_style(&right);
+            let text = font.pos(Pos::new(HPos::Left, VPos::Center));
+            right.draw(&Text::new(line.name.clone(), (30, y), text))?;
+        }
+        Ok(())
+    })
+}
+
+/// A chart of coloured cells, the first row on top, and the scale of the colours, from zero.
+///
+/// # Errors
+/// As [`bars`].
+pub fn cells(
+    path: &Path,
+    title: &str,
+    [x_label, y_label]: [&str; 2],
+    rows: &[Vec<f64>],
+) -> Result<()> {
+    let top = upper(&rows.concat())?;
+    let columns = rows.first().map_or(0, Vec::len);
+    svg(path, |area| {
+        let (left, right) = area.split_horizontally(LEGEND);
+        let mut chart = ChartBuilder::on(&left)
+            .caption(title, ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(
+                0.5..columns.max(1) as f64 + 0.5,
+                0.5..rows.len().max(1) as f64 + 0.5,
+            )?;
+        let whole = |number: f64| match number.fract() == 0.0 {
+            true => number.to_string(),
+            false => String::new(),
+        };
+        chart
+            .configure_mesh()
+            .disable_mesh()
+            .x_labels((columns + 2).min(32))
+            .y_labels((rows.len() + 2).min(32))
+            .x_label_formatter(&|&x| whole(x))
+            .y_label_formatter(&|&y| whole(rows.len() as f64 + 1.0 - y))
+            .x_desc(x_label)
+            .y_desc(y_label)
+            .axis_desc_style(("sans-serif", 15))
+            .draw()?;
+        let centred = ("sans-serif", 15)
+            .into_text_style(&left)
+            .pos(Pos::new(HPos::Center, VPos::Center));
+        for (row, y) in rows.iter().zip((1..=rows.len()).rev()) {
+            for (&value, x) in row.iter().zip(1..) {
+                let (x, y, place) = (f64::from(x), y as f64, value / top);
+                let corners = [(x - 0.5, y - 0.5), (x + 0.5, y + 0.5)];
+                let cell = Rectangle::new(corners, rgb(colour(place)).filled());
+                chart.draw_series([cell])?;
+                if columns.max(rows.len()) <= NUMBERED {
+                    let ink = if place > 0.6 { BLACK } else { WHITE };
+                    let text = Text::new(format!("{value:.1}"), (x, y), centred.color(&ink));
+                    chart.draw_series([text])?;
+                }
+            }
+        }
+        const STEPS: i32 = 100;
+        for step in 0..STEPS {
+            let filled = rgb(colour(f64::from(step) / f64::from(STEPS))).filled();
+            let y = 56 + 3 * (STEPS - step);
+            right.draw(&Rectangle::new([(10, y - 3), (34, y)], filled))?;
+        }
+        for part in 0..=4 {
+            let y = 56 + 3 * STEPS * (4 - part) / 4;
+            let font = ("sans-serif", 14).into_text_style(&right);
+            let text = font.pos(Pos::new(HPos::Left, VPos::Center));
+            let value = format!("{:.1}", top * f64::from(part) / 4.0);
+            right.draw(&Text::new(value, (40, y), text))?;
+        }
+        Ok(())
+    })
+}
+
+/// Viridis, the colours that are evenly spaced to the eye, at a place in 0..=1.
+pub fn colour(place: f64) -> [u8; 3] {
+    const AT: [[f64; 3]; 9] = [
+        [68.0, 1.0, 84.0],
+        [71.0, 44.0, 122.0],
+        [59.0, 81.0, 139.0],
+        [44.0, 113.0, 142.0],
+        [33.0, 144.0, 141.0],
+        [39.0, 173.0, 129.0],
+        [92.0, 200.0, 99.0],
+        [170.0, 220.0, 50.0],
+        [253.0, 231.0, 37.0],
+    ];
+    let place = place.clamp(0.0, 1.0) * (AT.len() - 1) as f64;
+    let below = (place as usize).min(AT.len() - 2);
+    let share = place - below as f64;
+    std::array::from_fn(|i| (AT[below][i] * (1.0 - share) + AT[below + 1][i] * share).round() as u8)
+}
+
+fn rgb([red, green, blue]: [u8; 3]) -> RGBColor {
+    RGBColor(red, green, blue)
 }
 
 /// Draws in memory, then writes the file whole.
@@ -97,6 +264,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn colours_run_from_dark_to_light_and_end_where_they_end() {
+        assert_eq!([colour(-1.0), colour(0.0)], [[68, 1, 84]; 2]);
+        assert_eq!([colour(1.0), colour(7.0)], [[253, 231, 37]; 2]);
+        assert_eq!(colour(0.5), [33, 144, 141]);
+    }
+
+    #[test]
     fn a_chart_holds_its_labels_and_is_refused_under_another_ending() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("chart.svg");
@@ -112,6 +286,25 @@ mod tests {
             text.starts_with("<svg") && text.contains("one") && text.contains("Title"),
             "{text}"
         );
+        let line = |name: &str, look| Line {
+            name: name.into(),
+            look,
+            points: vec![(0.0, 1.0), (10.0, 2.0)],
+        };
+        let both = [line("layer 1", Look::Of(0.0)), line("mean", Look::Bold)];
+        lines(&file, "Over time", ["time", "experts"], 0.0..10.0, &both)?;
+        let text = std::fs::read_to_string(&file)?;
+        for word in ["Over time", "layer 1", "mean", "experts"] {
+            assert!(text.contains(word), "{word}");
+        }
+        cells(
+            &file,
+            "Load",
+            ["expert", "layer"],
+            &[vec![12.5, 7.25], vec![0.0, 1.0]],
+        )?;
+        let text = std::fs::read_to_string(&file)?;
+        assert!(text.contains("12.5") && text.contains("layer"), "{text}");
         assert!(bars(&folder.path().join("chart.png"), "Title", &[], &[], "bits").is_err());
         assert!(bars(&file, "Title", &["nan".into()], &[f64::NAN], "bits").is_err());
         Ok(())

@@ -168,7 +168,7 @@ fn step(criterion: &mut Criterion) {
         group.bench_function(format!("b{batch}_s64_k16_c256_d3_head_quarter"), |bench| {
             bench.iter(|| {
                 let loss = model.loss(indices.clone(), &labels, &plan, &mut Rng::new(0, 1));
-                black_box(loss.backward())
+                black_box(loss.total.backward())
             });
         });
     }

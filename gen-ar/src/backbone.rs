@@ -2,7 +2,7 @@
 //! visible tokens alone, the decoder puts mask tokens where nothing is visible and makes a feature per position.
 
 use crate::GenAr;
-use crate::dropout::Dropout;
+use crate::pass::Pass;
 use crate::positions::{Positions, int_tensor};
 use burn::tensor::{Int, Tensor};
 use tessera_backend::ops::{self, Activation};
@@ -32,7 +32,7 @@ impl GenAr {
         values: Option<Tensor<2>>,
         visible: &Positions,
         classes: &[Option<usize>],
-        dropout: &mut Dropout<'_>,
+        pass: &mut Pass<'_>,
     ) -> Tensor<3> {
         let (batch, buffer, width) = (
             classes.len(),
@@ -53,7 +53,7 @@ impl GenAr {
         }
         let mut x = ops::layer_norm(x, &self.z_proj_ln);
         for block in &self.encoder_blocks {
-            x = block.forward(x, dropout);
+            x = block.forward(x, pass);
         }
         ops::layer_norm(x, &self.encoder_norm)
     }
@@ -68,7 +68,7 @@ impl GenAr {
         encoded: Tensor<3>,
         visible: &Positions,
         wanted: &Positions,
-        dropout: &mut Dropout<'_>,
+        pass: &mut Pass<'_>,
     ) -> Tensor<2> {
         let ([batch, short, _], device) = (encoded.dims(), encoded.device());
         let (width, buffer, seq) = (
@@ -86,11 +86,11 @@ impl GenAr {
             .split_last()
             .expect("a valid config has depth");
         for block in blocks {
-            x = block.forward(x, dropout);
+            x = block.forward(x, pass);
         }
         let rows = wanted.rows(buffer + seq, buffer, &device);
         let x = last
-            .forward_rows(x, rows, dropout)
+            .forward_rows(x, rows, pass)
             .reshape([wanted.total(), width]);
         let positions = self.output_pos_embed.val().squeeze_dim::<2>(0);
         ops::layer_norm(x, &self.decoder_norm) + positions.select(0, wanted.rows(0, 0, &device))

@@ -4,12 +4,14 @@
 use crate::attention::{Attention, CausalAttention, KvCache, NORM_EPS};
 use crate::config::Tower;
 use crate::dropout::Dropout;
+use crate::pass::Pass;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::{Device, Int, Tensor};
 use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation};
+use tessera_moe::{Moe, MoeConfig};
 
 /// Two linear maps with GELU between them.
 #[derive(Module, Debug)]
@@ -32,41 +34,57 @@ impl Mlp {
     }
 }
 
-/// A block of the backbone: `x + attn(norm1(x))`, then `x + mlp(norm2(x))`.
+/// A block of the backbone: `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, or experts in place of the MLP.
 #[derive(Module, Debug)]
 pub struct Block {
     norm1: LayerNorm,
     attn: Attention,
     norm2: LayerNorm,
-    mlp: Mlp,
+    /// A dense block's.
+    mlp: Option<Mlp>,
+    /// Of a block with experts, in place of `mlp`.
+    pub(crate) moe: Option<Moe>,
 }
 
 impl Block {
-    /// A block by itself, as `tower` has them, with weights drawn from `seed`.
+    /// A dense block by itself, as `tower` has them, with weights drawn from `seed`.
     pub fn new(tower: Tower, mlp_ratio: usize, seed: u64, device: &Device) -> Self {
-        Self::init(tower, mlp_ratio, &mut Init::new(seed, device))
+        Self::init(tower, mlp_ratio, None, &mut Init::new(seed, device))
     }
 
-    pub(crate) fn init(tower: Tower, mlp_ratio: usize, init: &mut Init) -> Self {
+    pub(crate) fn init(
+        tower: Tower,
+        mlp_ratio: usize,
+        moe: Option<&MoeConfig>,
+        init: &mut Init,
+    ) -> Self {
         let Tower { width, heads, .. } = tower;
+        let sizes = [width, mlp_ratio * width];
+        let norm1 = LayerNorm::new(width, NORM_EPS, init.device());
+        let attn = Attention::init(width, heads, init);
+        // No target head: this model is trained towards no values of its tokens, which a layer could guess.
+        let moe = moe.map(|moe| Moe::init(moe, sizes, None, init));
         Self {
-            norm1: LayerNorm::new(width, NORM_EPS, init.device()),
-            attn: Attention::init(width, heads, init),
+            norm1,
+            attn,
             norm2: LayerNorm::new(width, NORM_EPS, init.device()),
-            mlp: Mlp::init(width, mlp_ratio, init),
+            mlp: moe.is_none().then(|| Mlp::init(width, mlp_ratio, init)),
+            moe,
         }
     }
 
     /// # Shapes
     /// - x: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_model]`
-    pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(ops::layer_norm(x, &self.norm1), dropout);
-        x.clone() + self.mlp.forward(ops::layer_norm(x, &self.norm2), dropout)
+    pub fn forward(&self, x: Tensor<3>, pass: &mut Pass<'_>) -> Tensor<3> {
+        let y = ops::layer_norm(x.clone(), &self.norm1);
+        let x = x + self.attn.forward(y, &mut pass.dropout);
+        self.feed_forward(x, pass)
     }
 
     /// Some rows of [`forward`](Self::forward) alone, at their cost: the last block of a stack need not compute what
-    /// nobody reads.
+    /// nobody reads. Experts race for these rows alone, in training as at inference; a config without threshold hence
+    /// routes a row of an image by the other rows asked for.
     ///
     /// # Shapes
     /// - x: `[batch, seq, d_model]`
@@ -76,15 +94,27 @@ impl Block {
         &self,
         x: Tensor<3>,
         rows: Tensor<1, Int>,
-        dropout: &mut Dropout<'_>,
+        pass: &mut Pass<'_>,
     ) -> Tensor<3> {
         let ([batch, seq, width], [total]) = (x.dims(), rows.dims());
         let kept = x.clone().reshape([batch * seq, width]).select(0, rows);
         let kept = kept.reshape([batch, total / batch, width]);
         let queries = ops::layer_norm(kept.clone(), &self.norm1);
         let all = ops::layer_norm(x, &self.norm1);
-        let x = kept + self.attn.forward_rows(queries, all, dropout);
-        x.clone() + self.mlp.forward(ops::layer_norm(x, &self.norm2), dropout)
+        let x = kept + self.attn.forward_rows(queries, all, &mut pass.dropout);
+        self.feed_forward(x, pass)
+    }
+
+    /// The second branch, with its residual.
+    fn feed_forward(&self, x: Tensor<3>, pass: &mut Pass<'_>) -> Tensor<3> {
+        let y = ops::layer_norm(x.clone(), &self.norm2);
+        let y = match (&self.mlp, &self.moe) {
+            (Some(mlp), _) => mlp.forward(y, &mut pass.dropout),
+            // The hidden features of experts, which exist for routed tokens alone, are not dropped.
+            (None, Some(moe)) => pass.dropout.proj(moe.forward(y, &mut pass.trace)),
+            (None, None) => unreachable!("a block has one or the other"),
+        };
+        x + y
     }
 }
 

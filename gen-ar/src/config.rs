@@ -3,6 +3,7 @@
 use crate::{Error, GenAr, Result, model};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+use tessera_moe::MoeConfig;
 
 /// The order in which the head walks over the 16 dimensions of KL-16 latents, sorted by their share of
 /// low-frequency energy (section 3.2 of the paper; the measurement behind it was not published).
@@ -85,6 +86,10 @@ pub struct GenArConfig {
     pub proj_dropout: f32,
     /// What the sampler feeds the head first.
     pub first_position: FirstPosition,
+    /// Experts in place of the MLPs of the encoder's and the decoder's blocks, whose GELU is by tanh; dense if absent, as
+    /// the paper has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moe: Option<MoeConfig>,
 }
 
 impl GenArConfig {
@@ -112,6 +117,7 @@ impl GenArConfig {
             attn_dropout: 0.1,
             proj_dropout: 0.1,
             first_position: FirstPosition::Released,
+            moe: None,
         }
     }
 
@@ -142,7 +148,7 @@ impl GenArConfig {
     /// Refuses what no model can have.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field.
+    /// [`Error::Config`] or [`Error::Moe`] names the field.
     pub fn validate(&self) -> Result<()> {
         let check = |field, ok: bool, expected: &str, found: String| match ok {
             true => Ok(()),
@@ -222,7 +228,18 @@ impl GenArConfig {
                 rate.to_string(),
             )?;
         }
-        Ok(())
+        let Some(moe) = &self.moe else {
+            return Ok(());
+        };
+        for width in [self.enc.width, self.dec.width] {
+            moe.validate(self.mlp_ratio * width)?;
+        }
+        check(
+            "moe.target_weight",
+            moe.target_weight == 0.0,
+            "0: a token has no target that a layer could guess",
+            moe.target_weight.to_string(),
+        )
     }
 
     /// A generator with random weights, initialised as the authors do; the same on every device for one `seed`.

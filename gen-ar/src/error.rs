@@ -16,6 +16,12 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// The experts' part of the config.
+    #[error(transparent)]
+    Moe(#[from] tessera_moe::Error),
+    /// What only a model with experts has.
+    #[error("the model has no experts: its blocks are dense")]
+    Dense,
     /// An option of [`SampleConfig`](crate::SampleConfig) out of its range.
     #[error("sampling option `{option}` must be {expected}, found {found}")]
     Sampling {

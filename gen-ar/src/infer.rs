@@ -6,9 +6,12 @@ use tessera_train::Weights;
 /// Heads of the authors' backbones by width; shapes do not tell them.
 const HEADS: [(usize, usize); 3] = [(768, 12), (1024, 16), (1280, 16)];
 
+/// What a backbone with experts has in place of an MLP.
+const EXPERTS: &str = "encoder_blocks.0.moe.experts.fc1.weight";
+
 impl GenArConfig {
     /// What the weights are of. All sizes follow from the shapes but for the number of heads in the backbone, which
-    /// is known for the widths that the authors have.
+    /// is known for the widths that the authors have. Of a model with experts shapes tell too little.
     ///
     /// # Errors
     /// [`Error::Infer`] names the tensor that is absent or of an unexpected shape.
@@ -19,7 +22,13 @@ impl GenArConfig {
         let [_, dims, ch_width] = shape.of("channel_embed")?;
         let [class_num, enc_width] = shape.of("class_emb.weight")?;
         let [levels, _] = shape.of("channel_heads.0.weight")?;
-        let [hidden, _] = shape.of("encoder_blocks.0.mlp.fc1.weight")?;
+        let dense = "encoder_blocks.0.mlp.fc1.weight";
+        if let Some(experts) = weights.get(EXPERTS) {
+            let expected = "there: shapes do not tell how experts are routed, such a model needs a config.json";
+            let found = format!("absent, and `{EXPERTS}` is {:?}", experts.shape());
+            return Err(shape.fault(dense, expected, found));
+        }
+        let [hidden, _] = shape.of(dense)?;
         let [head_dim] = shape.of("channel_blocks.0.attn.q_norm.weight")?;
         let side = seq.isqrt();
         let sizes = [
@@ -37,7 +46,7 @@ impl GenArConfig {
             ),
             (
                 hidden.is_multiple_of(enc_width),
-                "encoder_blocks.0.mlp.fc1.weight",
+                dense,
                 "a multiple of the width",
                 hidden,
             ),

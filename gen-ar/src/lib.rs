@@ -10,6 +10,7 @@
 //! | [`GenArConfig`] | sizes and training choices, with the paper's three as presets |
 //! | [`GenAr`] | the parameters; [`encode`](GenAr::encode) and [`decode`](GenAr::decode) are the backbone, [`head_logits`](GenAr::head_logits) and [`autoregress`](GenAr::autoregress) the head |
 //! | [`GenAr::loss`], [`MaskPlan`] | one training step |
+//! | [`Pass`], [`GenAr::calibrated`] | dropout and, with [`GenArConfig::moe`], the routes to the backbone's experts; their thresholds |
 //! | [`GenAr::generate`], [`SampleConfig`] | the sampler |
 //! | [`GenAr::load_dir`], [`GenAr::save_dir`] | `config.json` and `model.safetensors` |
 //!
@@ -32,6 +33,9 @@
 //! # }
 //! ```
 //!
+//! With [`GenArConfig::moe`] the backbone's blocks have Expert Race's experts (arXiv 2503.16057) in place of their MLPs; the
+//! head, whose tokens come one dimension at a time, stays dense. In bf16 ([`tessera_backend::Precision`]) experts stay f32.
+//!
 //! Out of scope: latents and pixels (the tokenizer's and the quantiser's), the training loop (`tessera-train`'s).
 #![forbid(unsafe_code)]
 #![recursion_limit = "256"]
@@ -43,11 +47,13 @@ mod checkpoint;
 mod config;
 mod dropout;
 mod error;
+mod experts;
 mod head;
 mod infer;
 mod loss;
 mod model;
 mod parts;
+mod pass;
 mod positions;
 mod sampler;
 mod schedule;
@@ -63,6 +69,7 @@ pub use head::ChannelFinal;
 pub use loss::MaskPlan;
 pub use model::GenAr;
 pub use parts::Parts;
+pub use pass::Pass;
 pub use positions::Positions;
 pub use sampler::{CfgSchedule, ImageRequest, Progress, SampleConfig, StepInfo};
 pub use schedule::{ScheduleStep, schedule};

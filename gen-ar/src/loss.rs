@@ -1,11 +1,13 @@
 //! The training loss: cross-entropy of every dimension of the masked tokens (section 3.2 of the paper).
 
 use crate::config::FirstPosition;
-use crate::dropout::Dropout;
+use crate::pass::Pass;
 use crate::positions::{Positions, int_tensor};
 use crate::{GenAr, GenArConfig};
 use burn::tensor::{Int, Tensor};
 use tessera_backend::{Rng, ops};
+use tessera_moe::Auxiliary;
+use tessera_train::Losses;
 
 /// What one training step hides: positions from the encoder, classes from some images.
 #[derive(Debug, Clone)]
@@ -107,12 +109,12 @@ fn mask_ratio(min: f64, std: f64, rng: &mut Rng) -> f64 {
 }
 
 impl GenAr {
-    /// Mean cross-entropy in nats over the dimensions of the predicted tokens, with the config's dropout (masks from
-    /// `rng`) if the model is on an autodiff device and without it elsewhere.
+    /// Mean cross-entropy in nats over the dimensions of the predicted tokens and, where experts race, what keeps them apart
+    /// and even; `cross_entropy` is then a part on its own. On an autodiff device the config's dropout is in it (masks from
+    /// `rng`), and experts race in the batch; elsewhere the model is as at inference.
     ///
     /// # Shapes
     /// - indices: `[batch, seq, dims]`
-    /// - output: `[1]`
     ///
     /// # Panics
     /// If the batch is not the plan's, or a label is not a class.
@@ -122,8 +124,56 @@ impl GenAr {
         labels: &[usize],
         plan: &MaskPlan,
         rng: &mut Rng,
-    ) -> Tensor<1> {
+    ) -> Losses {
         let ([batch, seq, dims], config, device) = (indices.dims(), &self.config, indices.device());
+        let pass = &mut match device.is_autodiff() {
+            true => Pass::training(config, rng),
+            false => Pass::inference(),
+        };
+        let z = self.masked_features(indices.clone(), labels, plan, pass);
+        let predicted = plan.predicted();
+        let order = int_tensor(config.channel_order.iter().copied(), &device);
+        let targets = indices
+            .reshape([batch * seq, dims])
+            .select(0, predicted.rows(seq, 0, &device))
+            .select(1, order); // [tokens, dims]
+        let first = FirstPosition::AsTrained;
+        let logits = self.head_logits(z, targets.clone(), first, &mut pass.dropout);
+        let rows = dims * predicted.total();
+        let cross_entropy = ops::cross_entropy(
+            logits.reshape([rows, config.levels]),
+            targets.transpose().reshape([rows]),
+        )
+        .mean();
+        let Some(moe) = &config.moe else {
+            return Losses::new(cross_entropy);
+        };
+        let auxiliary = Auxiliary::of(moe, &pass.trace.layers, None);
+        let mut parts = vec![("cross_entropy", cross_entropy.clone())];
+        parts.extend(auxiliary.parts);
+        Losses {
+            total: match auxiliary.total {
+                Some(total) => cross_entropy + total,
+                None => cross_entropy,
+            },
+            parts,
+            measured: self.thresholds_after(&pass.trace),
+        }
+    }
+
+    /// The features of the predicted tokens, from what the plan leaves visible.
+    ///
+    /// # Shapes
+    /// - indices: `[batch, seq, dims]`
+    /// - output: `[predicted, dec.width]`
+    pub(crate) fn masked_features(
+        &self,
+        indices: Tensor<3, Int>,
+        labels: &[usize],
+        plan: &MaskPlan,
+        pass: &mut Pass<'_>,
+    ) -> Tensor<2> {
+        let ([batch, seq, dims], config) = (indices.dims(), &self.config);
         assert_eq!(
             [batch, batch, seq, dims],
             [
@@ -137,32 +187,12 @@ impl GenAr {
             labels.iter().all(|&label| label < config.class_num),
             "a label is a class"
         );
-        let dropout = &mut match device.is_autodiff() {
-            true => Dropout::new(config.attn_dropout, config.proj_dropout, rng),
-            false => Dropout::off(),
-        };
-        let (visible, predicted) = (plan.visible(), plan.predicted());
-        let rows = indices.reshape([batch * seq, dims]);
-        let seen = rows.clone().select(0, visible.rows(seq, 0, &device));
-        let encoded = self.encode(
-            self.values_of(seen),
-            &visible,
-            &plan.classes(labels),
-            dropout,
-        );
-        let z = self.decode(encoded, &visible, &predicted, dropout);
-
-        let order = int_tensor(config.channel_order.iter().copied(), &device);
-        let targets = rows
-            .select(0, predicted.rows(seq, 0, &device))
-            .select(1, order); // [tokens, dims]
-        let logits = self.head_logits(z, targets.clone(), FirstPosition::AsTrained, dropout);
-        let rows = dims * predicted.total();
-        ops::cross_entropy(
-            logits.reshape([rows, config.levels]),
-            targets.transpose().reshape([rows]),
-        )
-        .mean()
+        let visible = plan.visible();
+        let seen = visible.rows(seq, 0, &indices.device());
+        let seen = indices.reshape([batch * seq, dims]).select(0, seen);
+        let values = self.values_of(seen);
+        let encoded = self.encode(values, &visible, &plan.classes(labels), pass);
+        self.decode(encoded, &visible, &plan.predicted(), pass)
     }
 
     fn values_of(&self, seen: Tensor<2, Int>) -> Option<Tensor<2>> {

@@ -55,7 +55,7 @@ pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Dev
         ch,
         ..
     } = *config;
-    let rows = config.buffer_size + config.seq();
+    let (rows, moe) = (config.buffer_size + config.seq(), config.moe.as_ref());
     GenAr {
         fake_latent: init.normal([1, enc.width]),
         encoder_pos_embed_learned: init.normal([1, rows, enc.width]),
@@ -66,12 +66,12 @@ pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Dev
         z_proj: init.linear(dims, enc.width),
         z_proj_ln: LayerNorm::new(enc.width, NORM_EPS, device),
         encoder_blocks: (0..enc.depth)
-            .map(|_| Block::init(enc, config.mlp_ratio, init))
+            .map(|_| Block::init(enc, config.mlp_ratio, moe, init))
             .collect(),
         encoder_norm: LayerNorm::new(enc.width, NORM_EPS, device),
         decoder_embed: init.linear(enc.width, dec.width),
         decoder_blocks: (0..dec.depth)
-            .map(|_| Block::init(dec, config.mlp_ratio, init))
+            .map(|_| Block::init(dec, config.mlp_ratio, moe, init))
             .collect(),
         decoder_norm: LayerNorm::new(dec.width, NORM_EPS, device),
         channel_embed: init.normal([1, dims, ch.width]),
@@ -131,6 +131,6 @@ impl GenAr {
 
     /// Trainable parameters; reads none.
     pub fn num_trainable(&self) -> usize {
-        self.num_params() - self.config.levels
+        self.num_params() - self.config.levels - self.num_measured()
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
 
 impl GenArConfig {
     /// The arithmetic operations (a multiplication and an addition being two) that the matrix products of
-    /// [`GenAr::generate`](crate::GenAr::generate) take for these pictures.
+    /// [`GenAr::generate`](crate::GenAr::generate) take for these pictures, where tokens have the mean number of experts.
     pub fn flops(&self, requests: &[ImageRequest], config: &SampleConfig) -> Parts<f64> {
         let (seq, images) = (self.seq(), requests.len());
         let branches = if config.cfg_scale == 1.0 { 1 } else { 2 };
@@ -62,15 +62,15 @@ impl GenArConfig {
     fn encoder_flops(&self, visible: usize) -> f64 {
         let rows = self.buffer_size + visible;
         let tokens = product(visible, self.token_embed_dim, self.enc.width);
-        tokens + self.enc.depth as f64 * self.block_flops(self.enc, rows, rows)
+        tokens + self.enc.depth as f64 * self.backbone_flops(self.enc, rows, rows)
     }
 
     /// Of one picture: the last block computes the `wanted` rows alone.
     fn decoder_flops(&self, visible: usize, wanted: usize) -> f64 {
         let (short, rows) = (self.buffer_size + visible, self.buffer_size + self.seq());
         product(short, self.enc.width, self.dec.width)
-            + (self.dec.depth - 1) as f64 * self.block_flops(self.dec, rows, rows)
-            + self.block_flops(self.dec, wanted, rows)
+            + (self.dec.depth - 1) as f64 * self.backbone_flops(self.dec, rows, rows)
+            + self.backbone_flops(self.dec, wanted, rows)
     }
 
     /// Of one token.
@@ -84,7 +84,17 @@ impl GenArConfig {
             + ch.depth as f64 * blocks.sum::<f64>()
     }
 
-    /// Of one block that computes `rows` rows of `keys`.
+    /// Of one block of the backbone that computes `rows` rows of `keys`.
+    fn backbone_flops(&self, tower: Tower, rows: usize, keys: usize) -> f64 {
+        let dense = self.block_flops(tower, rows, keys);
+        let Some(moe) = &self.moe else { return dense };
+        let router = product(rows, tower.width, tower.width + moe.experts);
+        let share = moe.k / moe.split as f64 - 1.0;
+        let mlp = 2.0 * product(rows, tower.width, self.mlp_ratio * tower.width);
+        dense + share * mlp + router
+    }
+
+    /// Of one dense block that computes `rows` rows of `keys`.
     fn block_flops(&self, tower: Tower, rows: usize, keys: usize) -> f64 {
         let square = product(1, tower.width, tower.width);
         let attention = 2.0 * product(rows, keys, tower.width);
@@ -106,6 +116,7 @@ fn product(m: usize, k: usize, n: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tessera_moe::MoeConfig;
 
     fn tower() -> Tower {
         Tower::new(8, 1, 2)
@@ -133,6 +144,20 @@ mod tests {
         // One row: qkv, proj, both maps of the MLP, and one key.
         let encoder = linear(1.0, 8.0, 12.0 * 8.0) + 2.0 * linear(1.0, 1.0, 8.0);
         assert_eq!(parts.encoder, encoder);
+        // Experts: the router, and three quarters of the MLP more where a token has 3.5 halves of it.
+        let moe = MoeConfig {
+            k: 3.5,
+            target_weight: 0.0,
+            ..MoeConfig::k_in_e(2, 6)
+        };
+        let experts = GenArConfig {
+            moe: Some(moe),
+            ..config.clone()
+        };
+        let more = linear(1.0, 8.0, 8.0 + 6.0) + 0.75 * linear(1.0, 8.0, 2.0 * 32.0);
+        let routed = experts.flops(&[request], &sampling);
+        assert_eq!(routed.encoder, encoder + more);
+        assert_eq!(routed.head, parts.head);
         // Two queries, three keys.
         let decoder = linear(1.0, 8.0, 8.0) + linear(2.0, 8.0, 10.0 * 8.0) + linear(3.0, 8.0, 16.0);
         assert_eq!(parts.decoder, decoder + 2.0 * linear(2.0, 3.0, 8.0));

@@ -1,8 +1,8 @@
 //! The sampler: random order, cosine schedule, guidance on features, one token of the head's dimensions at a time.
 
 use crate::config::is_permutation;
-use crate::dropout::Dropout;
 use crate::parts::{Parts, timed};
+use crate::pass::Pass;
 use crate::positions::{Positions, int_tensor};
 use crate::schedule::schedule;
 use crate::streams;
@@ -251,13 +251,13 @@ impl GenAr {
         classes: &[Option<usize>],
         spent: &mut Parts<Duration>,
     ) -> Tensor<2> {
-        let off = &mut Dropout::off();
+        let pass = &mut Pass::inference();
         let encoded = timed(&mut spent.encoder, || match values {
-            Some(values) => self.encode(Some(values), visible, classes, off),
+            Some(values) => self.encode(Some(values), visible, classes, pass),
             None => self.encode_classes(visible, classes),
         });
         timed(&mut spent.decoder, || {
-            self.decode(encoded, visible, wanted, off)
+            self.decode(encoded, visible, wanted, pass)
         })
     }
 
@@ -272,7 +272,7 @@ impl GenAr {
             })
         });
         let rows: Vec<_> = rows.collect();
-        let encoded = self.encode(None, none, &distinct, &mut Dropout::off());
+        let encoded = self.encode(None, none, &distinct, &mut Pass::inference());
         encoded.select(0, int_tensor(rows, &self.device()))
     }
 

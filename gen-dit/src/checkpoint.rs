@@ -13,9 +13,16 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 
 impl Dit {
-    /// The state dict.
+    /// The state dict. Thresholds keep 32 bits in files of 16: scores are held against them.
     pub fn weights(&self) -> Weights {
-        Weights::of(self)
+        let mut weights = Weights::of(self);
+        for layer in 0..self.config.depth {
+            let name = threshold_name(layer);
+            if let Some(threshold) = weights.take(&name) {
+                weights.insert(name, threshold.exact());
+            }
+        }
+        weights
     }
 
     /// The shapes of the state dict by name; initialises nothing.
@@ -58,6 +65,11 @@ impl Dit {
         config.validate()?;
         Ok(weights.apply_with(config.init(0, device), progress)?)
     }
+}
+
+/// The name of a layer's threshold in a state dict.
+pub(crate) fn threshold_name(layer: usize) -> String {
+    format!("blocks.{layer}.moe.router.threshold")
 }
 
 impl DitConfig {

@@ -49,6 +49,17 @@ impl DitConfig {
                 .is_some()
         };
         let depth = (0..).take_while(block).count();
+        if classes < 2 {
+            let expected = "of a row or more for classes and one for none";
+            let name = "y_embedder.embedding_table.weight";
+            return Err(fault(name, expected, classes.to_string()));
+        }
+        let latents = patch * patch * channels;
+        if outputs != latents && outputs != 2 * latents {
+            let expected = format!("of {latents} outputs, or {} with a variance", 2 * latents);
+            let name = "final_layer.linear.weight";
+            return Err(fault(name, &expected, outputs.to_string()));
+        }
         if seq.isqrt().pow(2) != seq {
             return Err(fault("pos_embed", "positions of a square", seq.to_string()));
         }
@@ -57,7 +68,7 @@ impl DitConfig {
             in_channels: channels,
             mlp_ratio: hidden / width,
             num_classes: classes - 1,
-            learn_sigma: outputs == 2 * patch * patch * channels,
+            learn_sigma: outputs == 2 * latents,
             ..Self::sized(width, depth, heads.1, patch)
         })
     }

@@ -1,5 +1,6 @@
 //! One training step: noise latents, ask the model, and compare.
 
+use crate::checkpoint::threshold_name;
 use crate::ddpm::{Ddpm, TRAIN_STEPS};
 use crate::patch::patchify;
 use crate::{Dit, Process, flow};
@@ -114,10 +115,7 @@ impl Dit {
         let layers = layers.filter_map(|(i, block)| block.moe.as_ref().map(|moe| (i, moe)));
         layers
             .zip(&trace.layers)
-            .map(|((i, moe), layer)| {
-                let name = format!("blocks.{i}.moe.router.threshold");
-                (name, moe.next_threshold(layer.winners.kth()))
-            })
+            .map(|((i, moe), layer)| (threshold_name(i), moe.next_threshold(layer.winners.kth())))
             .collect()
     }
 }

@@ -121,6 +121,14 @@ impl Dit {
         unpatchify(self.final_layer.forward(x, cond), config.patch_size)
     }
 
+    /// What a score must reach at inference, in each block with experts that has a threshold.
+    pub fn thresholds(&self) -> Vec<f32> {
+        let moes = self.blocks.iter().filter_map(|block| block.moe.as_ref());
+        moes.filter(|moe| moe.config().threshold)
+            .map(tessera_moe::Moe::threshold)
+            .collect()
+    }
+
     /// The model as it is used: without the heads that only training needs.
     pub fn without_targets(mut self) -> Self {
         for block in &mut self.blocks {

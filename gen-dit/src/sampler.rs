@@ -87,6 +87,10 @@ impl Dit {
     ) -> Result<Array4<f32>> {
         sampling.validate()?;
         self.check_classes(requests)?;
+        if requests.is_empty() {
+            let (channels, side) = (self.config.in_channels, self.config.input_size);
+            return Ok(Array4::zeros((0, channels, side, side)));
+        }
         let steps = sampling.steps;
         let mut noise: Vec<_> = requests.iter().map(|r| Rng::new(r.seed, NOISE)).collect();
         let mut x = self.draw(&mut noise);

@@ -84,9 +84,14 @@ impl Moe {
             Mode::Race => config.rule.winners(&scores, shape, config.k),
             Mode::Alone if config.threshold => Ok(Winners::above(self.threshold(), &scores, shape)),
             Mode::Alone => {
-                let one = |scores| config.rule.winners(scores, [1, seq, experts], config.k);
-                let images = scores.chunks(seq * experts).map(one);
-                Ok(Winners::stacked(&images.collect::<Result<Vec<_>, _>>()?))
+                let shape = [1, seq, experts];
+                let one = |scores| {
+                    let raced = config.rule.winners(scores, shape, config.k);
+                    // What is not a number wins, so that it shows in its own picture alone.
+                    raced.unwrap_or_else(|_| Winners::above(f32::INFINITY, scores, shape))
+                };
+                let images: Vec<_> = scores.chunks(seq * experts).map(one).collect();
+                Ok(Winners::stacked(&images))
             }
         }
     }

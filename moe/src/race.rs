@@ -162,6 +162,20 @@ impl Winners {
         }
     }
 
+    /// Those of the first images alone.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn first(&self, images: usize) -> Self {
+        let [batch, seq, experts] = self.shape;
+        assert!(images <= batch, "{images} of {batch} images");
+        Self {
+            shape: [images, seq, experts],
+            mask: self.mask[..images * seq * experts].to_vec(),
+            kth: None,
+        }
+    }
+
     /// Batch, sequence, experts.
     pub fn shape(&self) -> [usize; 3] {
         self.shape

@@ -1,13 +1,13 @@
 //! `cargo xtask demo`: data → VAE → calibration → generator → judge → measurements → pictures → report.
 
-use crate::recipe::{Recipe, Step};
-use crate::report::{Done, Report};
+use crate::recipe::Recipe;
+use crate::report::Report;
+use crate::step::run;
 use crate::{data, install, workspace};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 use xshell::Shell;
 
 /// The whole pipeline on Fashion-MNIST.
@@ -75,87 +75,5 @@ impl Demo {
             install::install(&out)?;
         }
         Ok(())
-    }
-}
-
-/// Runs a step unless what it makes is there.
-fn run(sh: &Shell, program: &Path, step: Step, out: &Path) -> Result<Done> {
-    let line = step.line(out);
-    if step.product.exists() {
-        eprintln!("done before: {line}");
-        return Ok(Done {
-            step,
-            seconds: None,
-        });
-    }
-    eprintln!("$ {line}");
-    let started = Instant::now();
-    let command = sh.cmd(program).args(&step.args).args(step.entry()).quiet();
-    match &step.printed {
-        Some(file) => workspace::write(file, format!("{}\n", command.read()?).as_bytes())?,
-        // Where its files are is in the report.
-        None => command.ignore_stdout().run()?,
-    }
-    if !step.product.exists() {
-        bail!(
-            "`{line}` succeeded without writing {}",
-            step.product.display()
-        );
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    eprintln!("  {seconds:.1} s");
-    Ok(Done {
-        step,
-        seconds: Some(seconds),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(folder: &Path) -> Step {
-        let product = folder.join("product");
-        Step {
-            args: vec![
-                "-c".into(),
-                format!("echo told > {0}; echo told", product.display()),
-            ],
-            printed: Some(folder.join("printed")),
-            folder: None,
-            product,
-        }
-    }
-
-    #[test]
-    fn a_step_runs_once_and_what_it_prints_is_kept() {
-        let sh = Shell::new().unwrap();
-        let folder = sh.create_temp_dir().unwrap();
-        let shell = Path::new("sh");
-        let first = run(&sh, shell, step(folder.path()), folder.path()).unwrap();
-        assert!(first.seconds.is_some());
-        assert_eq!(
-            sh.read_file(folder.path().join("printed")).unwrap(),
-            "told\n"
-        );
-        let second = run(&sh, shell, step(folder.path()), folder.path()).unwrap();
-        assert!(second.seconds.is_none());
-    }
-
-    #[test]
-    fn a_command_that_fails_or_leaves_nothing_stops_the_pipeline() {
-        let sh = Shell::new().unwrap();
-        let folder = sh.create_temp_dir().unwrap();
-        for script in ["exit 3", "true"] {
-            let args = vec!["-c".into(), script.into()];
-            let broken = Step {
-                args,
-                ..step(folder.path())
-            };
-            assert!(
-                run(&sh, Path::new("sh"), broken, folder.path()).is_err(),
-                "{script}"
-            );
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Pipelines and chores: `cargo xtask demo | bench | ci | tidy`.
+//! Pipelines and chores: `cargo xtask demo | study | bench | ci | tidy`.
 //!
 //! Nothing here computes: a pipeline runs the commands of the program `tessera` one after the other, a chore those of
 //! cargo. It links no model, so that it compiles in seconds.
@@ -11,6 +11,8 @@ mod demo;
 mod install;
 mod recipe;
 mod report;
+mod step;
+mod study;
 mod synthetic;
 mod tidy;
 mod workspace;
@@ -32,6 +34,8 @@ struct Cli {
 enum Command {
     /// From Fashion-MNIST to pictures and a report: VAE, calibration, generator, judge, measurements.
     Demo(demo::Demo),
+    #[command(subcommand)]
+    Study(study::Study),
     Bench(bench::Bench),
     /// Format, lints, tidy, tests, docs and benches, with one summary.
     Ci,
@@ -53,6 +57,7 @@ fn run(command: Command) -> Result<()> {
     let sh = Shell::new()?;
     match command {
         Command::Demo(demo) => demo.run(&sh),
+        Command::Study(study::Study::ExpertRace(study)) => study.run(&sh),
         Command::Bench(command) => command.run(&sh),
         Command::Ci => ci::run(&sh),
         Command::Tidy => tidy::run(),

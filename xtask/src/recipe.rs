@@ -1,5 +1,6 @@
-//! What a pipeline runs: every flag of `tessera` that xtask knows is in this file.
+//! What the demo runs: every flag of `tessera` that it knows is in this file.
 
+use crate::step::Step;
 use std::path::{Path, PathBuf};
 
 /// The classes of Fashion-MNIST, in the order of their labels.
@@ -165,77 +166,6 @@ pub fn samples(out: &Path, class: &str) -> PathBuf {
     out.join("samples").join(class.replace(' ', "-"))
 }
 
-/// One run of `tessera`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// The command, with its flags.
-    pub args: Vec<String>,
-    /// What the command writes last: the step is done when it is there.
-    pub product: PathBuf,
-    /// The folder the command refuses to mix with older contents.
-    pub folder: Option<PathBuf>,
-    /// The file that takes what the command prints.
-    pub printed: Option<PathBuf>,
-}
-
-impl Step {
-    fn new(command: &str, product: PathBuf) -> Self {
-        let (folder, printed) = (None, None);
-        Self {
-            args: Vec::new(),
-            product,
-            folder,
-            printed,
-        }
-        .words(command)
-    }
-
-    fn words(mut self, words: &str) -> Self {
-        self.args.extend(words.split_whitespace().map(Into::into));
-        self
-    }
-
-    fn flag(mut self, name: &str, value: impl AsRef<Path>) -> Self {
-        self.args.push(name.into());
-        self.args
-            .push(value.as_ref().to_string_lossy().into_owned());
-        self
-    }
-
-    fn in_folder(mut self, folder: &Path) -> Self {
-        self.folder = Some(folder.into());
-        self.flag("-o", folder)
-    }
-
-    fn printing_to(mut self, file: PathBuf) -> Self {
-        self.printed = Some(file);
-        self
-    }
-
-    /// What must be added to go on after a run that was cut short.
-    pub fn entry(&self) -> &'static [&'static str] {
-        let holds = |folder: PathBuf| !crate::workspace::list(&folder).is_empty();
-        match &self.folder {
-            Some(folder) if holds(folder.join("checkpoint")) => &["--resume", "latest"],
-            Some(folder) if holds(folder.clone()) => &["--overwrite"],
-            _ => &[],
-        }
-    }
-
-    /// The command as a reader types it, with `OUT` for the output folder.
-    pub fn line(&self, out: &Path) -> String {
-        let out = out.to_string_lossy();
-        let words = self.args.iter().map(|arg| {
-            let arg = arg.replace(&*out, "OUT");
-            match arg.contains(' ') {
-                true => format!("\"{arg}\""),
-                false => arg,
-            }
-        });
-        format!("tessera {}", words.collect::<Vec<_>>().join(" "))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,19 +234,5 @@ mod tests {
             boots.line(Path::new("/o")),
             "tessera generate -o OUT/samples/ankle-boot -m OUT/ar/model --class \"ankle boot\" -n 8 --seed 1 --grid"
         );
-    }
-
-    #[test]
-    fn a_step_that_was_cut_short_is_resumed_or_begun_anew() {
-        let sh = xshell::Shell::new().unwrap();
-        let folder = sh.create_temp_dir().unwrap();
-        let step = Step::new("train vae", "x".into()).in_folder(folder.path());
-        assert!(step.entry().is_empty());
-        sh.write_file(folder.path().join("config.json"), "{}")
-            .unwrap();
-        assert_eq!(step.entry(), ["--overwrite"]);
-        sh.write_file(folder.path().join("checkpoint/step-75.safetensors"), "")
-            .unwrap();
-        assert_eq!(step.entry(), ["--resume", "latest"]);
     }
 }

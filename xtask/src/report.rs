@@ -1,7 +1,8 @@
 //! `report.md`: the pictures, and every figure that the commands printed.
 
 use crate::data::Data;
-use crate::recipe::{self, Recipe, Step};
+use crate::recipe::{self, Recipe};
+use crate::step::Done;
 use crate::workspace;
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -11,14 +12,6 @@ use std::path::{Path, PathBuf};
 
 /// Longest list of numbers that is shown as one figure.
 const LONGEST: usize = 32;
-
-/// A step that is done.
-pub struct Done {
-    /// What ran.
-    pub step: Step,
-    /// How long it took; `None` if it had been done before.
-    pub seconds: Option<f64>,
-}
 
 /// What is reported.
 pub struct Report<'a> {

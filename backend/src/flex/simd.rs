@@ -137,10 +137,12 @@ pub(crate) fn gelu_slope(x: f32) -> f32 {
     (x * INV_SQRT_TAU).mul_add(exp(-0.5 * x * x), normal_cdf(x))
 }
 
+/// √(8 / π).
+const SQRT_8_OVER_PI: f32 = 1.595_769_2;
+
 /// What the logistic function is taken of in [`gelu_tanh`]: ½ (1 + tanh(u)) = sigmoid(2 u).
 #[inline(always)]
 fn gelu_tanh_argument(x: f32) -> f32 {
-    const SQRT_8_OVER_PI: f32 = 1.595_769_1;
     x * SQRT_8_OVER_PI * (x * x).mul_add(0.044_715, 1.0)
 }
 
@@ -153,10 +155,12 @@ pub(crate) fn gelu_tanh(x: f32) -> f32 {
 /// Derivative of [`gelu_tanh`].
 #[inline(always)]
 pub(crate) fn gelu_tanh_slope(x: f32) -> f32 {
-    const SQRT_8_OVER_PI: f32 = 1.595_769_1;
-    let s = sigmoid(gelu_tanh_argument(x));
+    const LARGE: f32 = 1e30; // e^-u where the slope is 0
+    let e = exp(-gelu_tanh_argument(x));
+    let e = if e < LARGE { e } else { LARGE };
+    let s = 1.0 / (1.0 + e);
     let inner = x * SQRT_8_OVER_PI * (x * x).mul_add(0.134_145, 1.0); // x times the argument's derivative
-    s * (1.0 - s).mul_add(inner, 1.0)
+    s * (e * s).mul_add(inner, 1.0) // e s is 1 - s without its cancellation
 }
 
 /// Derivative of SiLU.

@@ -4,7 +4,7 @@ use burn::nn::{LinearConfig, conv::Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
 use tessera_backend::nn::GroupNorm;
-use tessera_backend::ops::{self, Activation};
+use tessera_backend::ops::{self, Activation, Experts, Routes};
 
 fn bits<const D: usize>(x: Tensor<D>) -> Vec<u32> {
     let values: Vec<f32> = x.into_data().try_to_vec().expect("f32");
@@ -42,6 +42,47 @@ fn linear_rows_are_independent_of_the_batch() {
                 bits(whole.clone().narrow(0, start, len)),
                 "{inputs}->{outputs}: {len} rows from {start}"
             );
+        }
+    }
+}
+
+fn through_experts(x: Tensor<2>, gates: Tensor<2>, mask: &[bool], weights: &Experts) -> Tensor<2> {
+    let routes = Routes::of_mask(mask, gates.dims()[1]);
+    ops::experts(x, gates, weights.clone(), routes, Activation::GeluTanh)
+}
+
+#[test]
+fn tokens_of_experts_are_independent_of_the_others() {
+    let device = Device::flex();
+    let mut rng = Rng::new(4, 0);
+    const EXPERTS: usize = 5;
+    for [tokens, d, hidden] in [[700, 24, 40], [150, 192, 600], [90, 1030, 16]] {
+        let weights = Experts {
+            w1: rng.normal_tensor([EXPERTS, d, hidden], &device),
+            b1: rng.normal_tensor([EXPERTS, hidden], &device),
+            w2: rng.normal_tensor([EXPERTS, hidden, d], &device),
+            b2: rng.normal_tensor([EXPERTS, d], &device),
+        };
+        let x = rng.normal_tensor([tokens, d], &device);
+        let gates = rng.normal_tensor([tokens, EXPERTS], &device);
+        // The first expert has all tokens, more than are computed at a time; the last has two.
+        let mask: Vec<bool> = (0..tokens * EXPERTS)
+            .map(|i| match i % EXPERTS {
+                0 => true,
+                expert if expert + 1 == EXPERTS => i / EXPERTS < 2,
+                _ => rng.below(3) == 0,
+            })
+            .collect();
+        let whole = through_experts(x.clone(), gates.clone(), &mask, &weights);
+        for (start, len) in [(0, 1), (89, 1), (7, 2), (1, 40), (3, 80)] {
+            let part = through_experts(
+                x.clone().narrow(0, start, len),
+                gates.clone().narrow(0, start, len),
+                &mask[start * EXPERTS..(start + len) * EXPERTS],
+                &weights,
+            );
+            let whole = whole.clone().narrow(0, start, len);
+            assert_eq!(bits(part), bits(whole), "{d}->{hidden}: {len} from {start}");
         }
     }
 }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use proptest::prelude::*;
 use tessera_backend::Rng;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
-use tessera_backend::ops::{self, Activation};
+use tessera_backend::ops::{self, Activation, Experts, Routes};
 
 /// How a tensor lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +45,7 @@ fn case() -> impl Strategy<Value = Case> {
     let act = prop_oneof![
         Just(Activation::None),
         Just(Activation::Gelu),
+        Just(Activation::GeluTanh),
         Just(Activation::Silu)
     ];
     (any::<u64>(), layout, special, act).prop_map(|(seed, layout, special, act)| Case {
@@ -236,6 +237,24 @@ proptest! {
     }
 
     #[test]
+    fn experts(
+        case in case(), tokens in size(), experts in prop_oneof![1..6_usize, Just(13)], d in size(), hidden in size(),
+        routed in prop_oneof![Just(0), Just(1), Just(50), Just(100_u64)],
+    ) {
+        let mut rng = Rng::new(case.seed, 1 << 32);
+        let mask: Vec<bool> = (0..tokens * experts).map(|_| rng.below(100) < routed as usize).collect();
+        // What is not finite goes into a gate, where every expert of its token is, and where none is.
+        agree(case, |draw| {
+            let gates = draw.tensor([tokens, experts]);
+            let x = draw.tensor([tokens, d]);
+            let (w1, b1) = (draw.tensor([experts, d, hidden]), draw.tensor([experts, hidden]));
+            let (w2, b2) = (draw.tensor([experts, hidden, d]), draw.tensor([experts, d]));
+            let weights = Experts { w1, b1, w2, b2 };
+            host(ops::experts(x, gates, weights, Routes::of_mask(&mask, experts), case.act))
+        })?;
+    }
+
+    #[test]
     fn cross_entropy(case in case(), rows in size(), classes in size()) {
         agree(case, |draw| {
             let logits = draw.tensor([rows, classes]);
@@ -282,6 +301,21 @@ fn nothing_in_is_nothing_out() {
     );
     let modulated = ops::modulate(none.clone(), Some(&norm), none.clone(), none);
     assert_eq!(modulated.dims(), [0, 5]);
+    let weights = Experts {
+        w1: Tensor::ones([2, 5, 3], &device),
+        b1: Tensor::ones([2, 3], &device),
+        w2: Tensor::ones([2, 3, 5], &device),
+        b2: Tensor::ones([2, 5], &device),
+    };
+    let (gates, routes) = (Tensor::zeros([0, 2], &device), Routes::of_mask(&[], 2));
+    let out = ops::experts(
+        Tensor::zeros([0, 5], &device),
+        gates,
+        weights,
+        routes,
+        Activation::Gelu,
+    );
+    assert_eq!(out.dims(), [0, 5]);
 
     let queries = Tensor::<4>::zeros([2, 3, 0, 8], &device);
     let keys = Tensor::<4>::ones([2, 3, 4, 8], &device);

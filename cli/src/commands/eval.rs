@@ -1,5 +1,8 @@
 //! `tessera eval`: how good are the generator's pictures, and how much does quantisation cost?
 
+mod judged;
+mod pictures;
+
 use crate::args::Global;
 use crate::bundle::Bundle;
 use crate::data::{Padded, download, upload};
@@ -9,7 +12,9 @@ use crate::progress::Progress;
 use crate::sampling::{SamplingArgs, draw};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use ndarray::{Array4, Axis};
+use judged::{Judged, Real, as_judged, spaced};
+use ndarray::Array4;
+use pictures::Pictures;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,12 +22,10 @@ use tessera_gen_ar::ImageRequest;
 use tessera_quantize::{CalibrationBuilder, MomentsBuilder, Quantizer};
 use tessera_tokenizer::{GridStyle, Pixels, grid, psnr, ssim};
 use tessera_train::data::{Dataset, Split, load_mnist_folder};
-use tessera_train::judge::{Agreement, Frechet, examine, examine_dataset, images_of};
+use tessera_train::judge::{examine, images_of};
 
 /// Bit widths that reconstruction is measured at.
 const BITS: [u8; 4] = [3, 4, 5, 6];
-/// Draws of real pictures that the floor is the mean of.
-const FLOOR_DRAWS: usize = 8;
 /// Where Debian's package of the built-in model's data lies.
 const FASHION_MNIST: &str = "/usr/share/datasets/fashion-mnist";
 
@@ -30,14 +33,28 @@ const FASHION_MNIST: &str = "/usr/share/datasets/fashion-mnist";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera eval -n 100 --data /usr/share/datasets/fashion-mnist\n  \
-    tessera eval --reconstruction --data /usr/share/datasets/fashion-mnist -o report")]
+    tessera eval --reconstruction --data /usr/share/datasets/fashion-mnist -o report\n  \
+    tessera eval --pictures out --judge runs/judge/model --data cifar10/")]
 pub struct Eval {
     /// The model's folder; the built-in Fashion-MNIST model unless given.
     #[arg(short, long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// The real data, IDX files: the training half for the floor, the test half to compare with.
+    /// The real data: the training half for the floor, the test half to compare with. For a model IDX files, for pictures
+    /// also a folder of train/ and test/.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Judge the pictures of this folder, whatever drew them, instead of a model's. Where all say in their metadata what
+    /// class they were asked for, as those of `tessera generate` do, agreement is reported too.
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "judge",
+        conflicts_with_all = ["model", "reconstruction", "num_images", "seed", "output"]
+    )]
+    pictures: Option<PathBuf>,
+    /// The classifier for --pictures, as `tessera train judge` leaves it.
+    #[arg(long, value_name = "DIR", requires = "pictures")]
+    judge: Option<PathBuf>,
     /// Measure reconstructions of the test images instead of generated pictures.
     #[arg(long)]
     reconstruction: bool,
@@ -74,12 +91,8 @@ struct GenerationReport {
     images: usize,
     images_per_second: f64,
     classes: Vec<String>,
-    /// The share of pictures the classifier takes for the class that was asked for.
-    agreement: Agreement,
-    /// The same of real test images, with how they are labelled.
-    real_test_accuracy: Option<f64>,
-    /// In the classifier's features; it is not FID.
-    frechet: Option<Frechet>,
+    #[serde(flatten)]
+    judged: Judged,
 }
 
 /// What is known of reconstructions.
@@ -109,6 +122,16 @@ impl Eval {
     /// A model without judge, data that is missing, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.device.open()?;
+        if let (Some(folder), Some(judge)) = (&self.pictures, &self.judge) {
+            let pictures = Pictures {
+                folder,
+                judge,
+                data: self.data.as_deref(),
+                limit: self.limit,
+                json: self.json,
+            };
+            return pictures.run(&device, global.quiet);
+        }
         let bundle = Bundle::open(self.model.as_deref(), &device)?;
         if let Some(folder) = &self.output {
             output::folder(folder, self.overwrite)?;
@@ -134,11 +157,6 @@ impl Eval {
             bundle.info.img_size,
             bundle.vae.image_channels(),
         )?))
-    }
-
-    fn indices(&self, data: &dyn Dataset) -> Vec<usize> {
-        let count = self.limit.unwrap_or(usize::MAX).min(data.len());
-        (0..count).map(|i| i * data.len() / count).collect()
     }
 
     fn generation(&self, bundle: &Bundle, quiet: bool) -> Result<()> {
@@ -167,40 +185,27 @@ impl Eval {
             },
         )?;
         let images_per_second = pictures.len() as f64 / started.elapsed().as_secs_f64();
-        let judged = pictures
-            .chunks(self.batch_size)
-            .map(|batch| Ok(as_judged(batch, bundle.info.img_size)));
-        let examined = examine(judge, judged)?;
+        let batches = pictures.chunks(self.batch_size).map(|batch| {
+            Ok(as_judged(batch, bundle.info.img_size)
+                .expect("a finished picture is the centre of the square"))
+        });
+        let examined = examine(judge, batches)?;
         let requested: Vec<usize> = (0..requests.len()).map(|i| i / self.num_images).collect();
-        let mut report = GenerationReport {
+        let train = self.real(bundle, Split::Train)?;
+        let test = self.real(bundle, Split::Test)?;
+        let real = train.as_ref().zip(test.as_ref()).map(|(train, test)| Real {
+            train,
+            test,
+            limit: self.limit,
+        });
+        let report = GenerationReport {
             schema: "tessera.eval.generation/v1",
             model: bundle.info.name.clone(),
             images: pictures.len(),
             images_per_second,
             classes: bundle.info.class_names.clone(),
-            agreement: Agreement::of(&requested, &examined.predicted, classes)?,
-            real_test_accuracy: None,
-            frechet: None,
+            judged: Judged::of(judge, &examined, Some(&requested), real)?,
         };
-        if let (Some(train), Some(test)) = (
-            self.real(bundle, Split::Train)?,
-            self.real(bundle, Split::Test)?,
-        ) {
-            let test_indices = self.indices(&test);
-            let real = examine_dataset(judge, &test, &test_indices)?;
-            let labels: Vec<usize> = test_indices.iter().map(|&i| test.label(i)).collect();
-            report.real_test_accuracy =
-                Some(Agreement::of(&labels, &real.predicted, classes)?.accuracy);
-            // The floor is a mean over disjoint draws of as many pictures: several of them, evenly spaced over the data.
-            let wanted = (FLOOR_DRAWS * pictures.len()).min(train.len());
-            let spaced: Vec<usize> = (0..wanted).map(|i| i * train.len() / wanted).collect();
-            let floor = examine_dataset(judge, &train, &spaced)?;
-            report.frechet = Some(Frechet::of(
-                examined.features.view(),
-                floor.features.view(),
-                real.features.view(),
-            )?);
-        }
         if let Some(folder) = &self.output {
             let shown: Vec<Pixels> = (0..classes)
                 .flat_map(|class| {
@@ -216,17 +221,11 @@ impl Eval {
                 &grid(&shown, 10.min(self.num_images), GridStyle::default())?,
                 &[],
             )?;
-            let shares: Vec<f64> = report
-                .agreement
-                .per_class
-                .iter()
-                .map(|c| c.agreed as f64 / c.requested as f64)
-                .collect();
             plot::bars(
                 &folder.join("agreement.svg"),
                 "Agreement of the judge by class",
                 &report.classes,
-                &shares,
+                &report.judged.shares().unwrap_or_default(),
                 "share",
             )?;
         }
@@ -237,43 +236,14 @@ impl Eval {
             "{} pictures, {:.1} images/s",
             report.images, report.images_per_second
         ))?;
-        output::text(format_args!(
-            "agreement of the classifier with the requested class: {:.1} %",
-            100.0 * report.agreement.accuracy
-        ))?;
-        for (name, class) in report.classes.iter().zip(&report.agreement.per_class) {
-            output::text(format_args!(
-                "  {name:<12} {:>4} of {}",
-                class.agreed, class.requested
-            ))?;
-        }
-        if let Some(accuracy) = report.real_test_accuracy {
-            output::text(format_args!(
-                "the same classifier on real test images: {:.2} %",
-                100.0 * accuracy
-            ))?;
-        }
-        match &report.frechet {
-            Some(f) => {
-                output::text(format_args!(
-                    "Fréchet distance in the classifier's features to {} test images: {:.3}",
-                    f.test_count, f.distance
-                ))?;
-                output::text(format_args!(
-                    "  the same of {} real training images (the floor): {:.3} ± {:.3}",
-                    f.count, f.floor, f.floor_std
-                ))?;
-            }
-            None => eprintln!("no real data: give --data for the Fréchet distance"),
-        }
-        Ok(())
+        report.judged.print(&report.classes)
     }
 
     fn reconstruction(&self, bundle: &Bundle, quiet: bool) -> Result<()> {
         let test = self
             .real(bundle, Split::Test)?
             .context("--reconstruction needs --data")?;
-        let indices = self.indices(&test);
+        let indices = spaced(test.len(), self.limit.unwrap_or(usize::MAX));
         let quantizers = BITS
             .iter()
             .map(|&bits| {
@@ -411,19 +381,4 @@ fn entropy(latents: &[Array4<f32>], quantizer: &Quantizer) -> Result<Vec<f32>> {
         .iter()
         .map(|dimension| dimension.entropy_bits)
         .collect())
-}
-
-/// Finished pictures as the judge was trained on real ones: bytes, on a black square.
-fn as_judged(pictures: &[Pixels], size: usize) -> Array4<f32> {
-    let squares: Vec<_> = pictures
-        .iter()
-        .map(|picture| {
-            picture
-                .pad(size, size)
-                .expect("a finished picture is the centre of the square")
-                .to_array()
-        })
-        .collect();
-    let views: Vec<_> = squares.iter().map(|square| square.view()).collect();
-    ndarray::stack(Axis(0), &views).expect("the pictures of one model are of one size")
 }

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod init;
 pub mod inspect;
 pub mod reconstruct;
+pub mod route;
 pub mod tokenize;
 pub mod train_ar;
 pub mod train_dit;
@@ -47,6 +48,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Calibrate(command) => command.run(&cli.global),
         Command::Inspect(command) => command.run(&cli.global),
         Command::Convert(command) => command.run(&cli.global),
+        Command::Route(command) => command.run(&cli.global),
         Command::Init(command) => command.run(&cli.global),
         Command::Classes(command) => command.run(&cli.global),
         Command::Bench(command) => command.run(&cli.global),

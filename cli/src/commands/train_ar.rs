@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera_backend::Rng;
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower};
+use tessera_moe::MoeConfig;
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
 use tessera_tokenizer::{ImageTokenizer, KlVae};
 use tessera_train::data::{LatentCache, LatentPrecision, Split};
@@ -24,8 +25,9 @@ use tessera_train::{
 
 /// Train a generator on the tokens of a VAE.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  \
-    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --enc 256,4,4 --dec 256,6,4 --head 256,3,4 -o runs/ar")]
+#[command(after_help = "Examples:\n  \
+    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --enc 256,4,4 --dec 256,6,4 --head 256,3,4 -o runs/ar\n  \
+    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --experts 2-in-8 -o runs/race")]
 pub struct TrainAr {
     #[command(flatten)]
     data: DataArgs,
@@ -57,6 +59,10 @@ pub struct TrainAr {
     /// The head over the dimensions of a token: width,depth,heads.
     #[arg(long, default_value = "128,3,4", value_parser = tower, value_name = "W,D,H")]
     head: Tower,
+    /// Experts in place of the MLPs of encoder and decoder, k-in-E: each token has k of E on average, each a k-th as wide as
+    /// the MLP. Without, the model is dense, as the paper's.
+    #[arg(long, value_name = "K-in-E")]
+    experts: Option<MoeConfig>,
     /// Copies of the class embedding in front of the tokens.
     #[arg(long, default_value_t = 8, value_name = "N")]
     buffer_size: usize,
@@ -95,6 +101,14 @@ pub struct TrainAr {
     temperature: f32,
 }
 
+/// The paper's choices for experts, less the loss of their guesses of a target, which this model has none of.
+fn without_target(moe: MoeConfig) -> MoeConfig {
+    MoeConfig {
+        target_weight: 0.0,
+        ..moe
+    }
+}
+
 fn tower(text: &str) -> Result<Tower, String> {
     let parts: Vec<usize> = text
         .split(',')
@@ -120,7 +134,8 @@ struct RunConfig<'a> {
 }
 
 impl TrainAr {
-    /// Encodes and calibrates, trains, and leaves the whole model in `OUTPUT/model`.
+    /// Encodes and calibrates, trains, measures the thresholds of experts again for the averaged weights, and leaves the whole
+    /// model in `OUTPUT/model`.
     ///
     /// # Errors
     /// Bad data, bad sizes, a VAE that does not fit, a loss that is not finite.
@@ -191,7 +206,7 @@ impl TrainAr {
         }
         let folder = self.run.output.join("model");
         Bundle {
-            generator: trained.ema,
+            generator: objective.calibrated(trained.ema, &training)?,
             ..watch.bundle
         }
         .save(&folder, self.dtype.into())?;
@@ -275,6 +290,7 @@ impl TrainAr {
             mask_ratio_std: self.mask_ratio_std,
             attn_dropout: self.dropout,
             proj_dropout: self.dropout,
+            moe: self.experts.clone().map(without_target),
             ..GenArConfig::new([height, width], channels, 1 << self.bits, towers)
         }
     }
@@ -286,6 +302,36 @@ struct Tokens<'a> {
     quantizer: &'a Quantizer,
     device: Device,
     head_subset: f32,
+}
+
+impl Tokens<'_> {
+    fn upload(&self, indices: &Array3<u16>, device: &Device) -> Tensor<3, Int> {
+        let values: Vec<i32> = indices.iter().map(|&index| index.into()).collect();
+        let data = TensorData::new(values, <[usize; 3]>::from(indices.dim()));
+        Tensor::from_data(data, device)
+    }
+
+    /// The model with the thresholds that its experts, if it has such, have on training data.
+    fn calibrated(&self, model: GenAr, training: &TrainConfig) -> Result<GenAr> {
+        const BATCHES: usize = 16;
+        /// Beyond what training draws from.
+        const STREAM: u64 = 1 << 40;
+        if !model.config().moe.as_ref().is_some_and(|moe| moe.threshold) {
+            return Ok(model);
+        }
+        let (images, device) = (self.cache.len(), model.device());
+        let wanted = (BATCHES * training.batch_size).min(images);
+        let spaced: Vec<usize> = (0..wanted).map(|i| i * images / wanted).collect();
+        let size = training.batch_size.min(wanted);
+        let batches = (STREAM..).zip(spaced.chunks_exact(size));
+        let batches = batches.map(|(stream, chunk)| {
+            let batch = self.batch(chunk, Rng::new(training.seed, stream));
+            let (indices, labels) = batch.map_err(anyhow::Error::from_boxed)?;
+            Ok((self.upload(&indices, &device), labels))
+        });
+        let batches = batches.collect::<Result<Vec<_>>>()?;
+        Ok(model.calibrated(&batches, training.seed)?)
+    }
 }
 
 impl Objective<GenAr> for Tokens<'_> {
@@ -315,13 +361,10 @@ impl Objective<GenAr> for Tokens<'_> {
         (indices, labels): Self::Batch,
         mut rng: Rng,
     ) -> Result<Losses, BoxError> {
-        let shape = <[usize; 3]>::from(indices.dim());
-        let values: Vec<i32> = indices.iter().map(|&index| index.into()).collect();
-        let indices = Tensor::<3, Int>::from_data(TensorData::new(values, shape), &self.device);
+        let indices = self.upload(&indices, &self.device);
         let plan = MaskPlan::draw(model.config(), labels.len(), &mut rng)
             .with_head_subset(self.head_subset);
-        let total = model.loss(indices, &labels, &plan, &mut rng);
-        Ok(Losses::new(total))
+        Ok(model.loss(indices, &labels, &plan, &mut rng))
     }
 }
 
@@ -334,7 +377,13 @@ struct Watch {
 
 impl Observer<GenAr> for Watch {
     fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
-        let bits = report.loss / std::f32::consts::LN_2;
+        // With experts the loss is more than the likelihood that bits count.
+        let nats = report
+            .parts
+            .iter()
+            .find(|part| part.0 == "cross_entropy")
+            .map_or(report.loss, |part| part.1);
+        let bits = nats / std::f32::consts::LN_2;
         let message = format!(
             "loss {:.4} ({bits:.3} bits/dim) {:.0} img/s",
             report.loss, report.images_per_second

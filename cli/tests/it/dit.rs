@@ -8,7 +8,7 @@ const TRAIN: &str = "train dit --data {} --img-size 16 --patch 4 --size 16,2,2 -
                      --max-steps 3 --steps 4 --flip --val-share 0.2 -o {}";
 
 /// The run, made once.
-static RUN: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+pub static RUN: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let printed = stdout(TRAIN, &[&WORLD.pictures(), &run]);

@@ -8,6 +8,7 @@ mod faults;
 mod files;
 mod model;
 mod photographs;
+mod route;
 mod tokens;
 mod weights;
 mod world;

@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod config;
+mod experts;
 mod head;
 mod loss;
 mod parity;

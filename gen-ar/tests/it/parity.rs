@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use tessera_backend::Rng;
 use tessera_gen_ar::{
-    BUFFERS, CfgSchedule, Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan,
+    BUFFERS, CfgSchedule, Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan, Pass,
     Positions, SampleConfig,
 };
 use tessera_quantize::{Quantizer, QuantizerConfig, Table};
@@ -151,7 +151,7 @@ fn parity_of_the_forward_pass() {
             let (visible, masked) = (plan.visible(), plan.predicted());
             let classes: Vec<_> = case.io.ints("labels").into_iter().map(Some).collect();
             let values = model.dequantize(rows.clone().select(0, of(&visible)));
-            let encoded = model.encode(Some(values), &visible, &classes, &mut Dropout::off());
+            let encoded = model.encode(Some(values), &visible, &classes, &mut Pass::inference());
             assert_eq!(encoded.dims().to_vec(), case.io.shape("encoder_out"));
             assert!(
                 relative_error(
@@ -162,7 +162,7 @@ fn parity_of_the_forward_pass() {
             );
 
             let all = Positions::new(vec![(0..seq).collect(); plan.batch()]);
-            let decoded = model.decode(encoded.clone(), &visible, &all, &mut Dropout::off());
+            let decoded = model.decode(encoded.clone(), &visible, &all, &mut Pass::inference());
             assert!(
                 relative_error(
                     "decoder_out",
@@ -171,7 +171,7 @@ fn parity_of_the_forward_pass() {
                 ) < 1e-4
             );
 
-            let z = model.decode(encoded, &visible, &masked, &mut Dropout::off());
+            let z = model.decode(encoded, &visible, &masked, &mut Pass::inference());
             let order: Vec<i32> = config.channel_order.iter().map(|&dim| dim as i32).collect();
             let targets = rows.select(0, of(&masked)).select(
                 1,
@@ -192,12 +192,9 @@ fn parity_of_the_loss_and_its_gradients() {
     for device in devices().map(Device::autodiff) {
         for case in cases(&device) {
             let labels = case.io.ints("labels");
-            let loss = case.model.loss(
-                case.indices(&device),
-                &labels,
-                &case.plan(),
-                &mut Rng::new(0, 0),
-            );
+            let (tokens, plan) = (case.indices(&device), case.plan());
+            let losses = case.model.loss(tokens, &labels, &plan, &mut Rng::new(0, 0));
+            let loss = losses.total;
             assert!(relative_error("loss", &host(loss.clone()), &case.io.floats("loss")) < 1e-5);
             let gradients = gradients(&case.model, loss);
             let names = case.io.names();

@@ -13,9 +13,9 @@ use clap::Args;
 use serde::Serialize;
 use std::hint::black_box;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
-use tessera_backend::ops::{self, Activation, Sampling};
+use tessera_backend::ops::{self, Activation, Experts, Routes, Sampling};
 use tessera_backend::{Precision, Rng};
-use tessera_gen_ar::{Block, Dropout, FirstPosition, GenArConfig, Tower};
+use tessera_gen_ar::{Block, FirstPosition, GenArConfig, Pass, Tower};
 use tessera_tokenizer::KlVaeConfig;
 
 /// Measure the operations and blocks one by one, at the shapes of TokenBridge-L and KL-16.
@@ -108,6 +108,10 @@ const HIDDEN: [usize; 2] = [2560, 4 * WIDTH];
 
 /// Of the backbone's block over [`TOKENS`]: four products of the width's square and one of fourfold width twice, and attention.
 const BLOCK_FLOPS: f64 = 2.0 * 2560.0 * 12.0 * 1024.0 * 1024.0 + 4.0 * 8.0 * 320.0 * 320.0 * 1024.0;
+/// Of an MLP of fourfold width over [`ROUTED`] tokens; four experts of a token, each as wide as the token, have as many.
+const MLP_FLOPS: f64 = 2.0 * 2.0 * 4096.0 * 1024.0 * 4096.0;
+const ROUTED: usize = 4096;
+const EXPERTS: usize = 32;
 const CONV_FLOPS: f64 = 18.0 * 128.0 * 128.0 * 65536.0;
 
 const CASES: &[Case] = &[
@@ -147,7 +151,7 @@ const CASES: &[Case] = &[
         measure: |device, seconds| {
             let (block, x) = (block(device), draw(TOKENS, device));
             Ok(median(seconds, || {
-                block.forward(x.clone(), &mut Dropout::off())
+                block.forward(x.clone(), &mut Pass::inference())
             }))
         },
     },
@@ -159,11 +163,31 @@ const CASES: &[Case] = &[
             let (block, x) = (block(&device), draw(TOKENS, &device).require_grad());
             Ok(median(seconds, || {
                 block
-                    .forward(x.clone(), &mut Dropout::off())
+                    .forward(x.clone(), &mut Pass::inference())
                     .sum()
                     .backward()
             }))
         },
+    },
+    Case {
+        name: "experts-4in32-forward",
+        flops: MLP_FLOPS,
+        measure: |device, seconds| experts(device, seconds, false),
+    },
+    Case {
+        name: "experts-4in32-forward+backward",
+        flops: 3.0 * MLP_FLOPS,
+        measure: |device, seconds| experts(&device.clone().autodiff(), seconds, true),
+    },
+    Case {
+        name: "mlp-4096x1024x4096-forward",
+        flops: MLP_FLOPS,
+        measure: |device, seconds| mlp(device, seconds, false),
+    },
+    Case {
+        name: "mlp-4096x1024x4096-forward+backward",
+        flops: 3.0 * MLP_FLOPS,
+        measure: |device, seconds| mlp(&device.clone().autodiff(), seconds, true),
     },
     Case {
         name: "attention-16x1024x64",
@@ -304,6 +328,67 @@ fn linear(
     let layer: Linear = precision.apply(LinearConfig::new(WIDTH, 4 * WIDTH).init(device));
     let x = draw([rows, WIDTH], device);
     Ok(median(seconds, || ops::linear(x.clone(), &layer, act)))
+}
+
+/// Four experts of each token, unevenly loaded: from 2771 tokens to 257. `peer.py` has the same rule.
+fn routes() -> Routes {
+    let mut mask = vec![false; ROUTED * EXPERTS];
+    for (token, row) in mask.chunks_exact_mut(EXPERTS).enumerate() {
+        for choice in 0..4 {
+            let draw = ((4 * token + choice) as u32).wrapping_mul(0x9e37_79b9) >> 16;
+            let mut expert = ((EXPERTS as u64 * u64::from(draw).pow(2)) >> 32) as usize;
+            while row[expert] {
+                expert = (expert + 1) % EXPERTS;
+            }
+            row[expert] = true;
+        }
+    }
+    Routes::of_mask(&mask, EXPERTS)
+}
+
+/// The median of `f`, or of `f` and the gradients of all it is made of.
+fn passes(seconds: f64, backward: bool, f: impl Fn() -> Tensor<2>) -> Median {
+    match backward {
+        true => median(seconds, || f().sum().backward()),
+        false => median(seconds, f),
+    }
+}
+
+fn experts(device: &Device, seconds: f64, backward: bool) -> Result<Median> {
+    fn leaf<const D: usize>(shape: [usize; D], device: &Device, backward: bool) -> Tensor<D> {
+        let x = draw(shape, device);
+        if backward { x.require_grad() } else { x }
+    }
+    let weights = Experts {
+        w1: leaf([EXPERTS, WIDTH, WIDTH], device, backward),
+        b1: leaf([EXPERTS, WIDTH], device, backward),
+        w2: leaf([EXPERTS, WIDTH, WIDTH], device, backward),
+        b2: leaf([EXPERTS, WIDTH], device, backward),
+    };
+    let x = leaf([ROUTED, WIDTH], device, backward);
+    let gates = leaf([ROUTED, EXPERTS], device, backward);
+    let routes = routes();
+    Ok(passes(seconds, backward, || {
+        let (weights, routes) = (weights.clone(), routes.clone());
+        ops::experts(
+            x.clone(),
+            gates.clone(),
+            weights,
+            routes,
+            Activation::GeluTanh,
+        )
+    }))
+}
+
+fn mlp(device: &Device, seconds: f64, backward: bool) -> Result<Median> {
+    let up = LinearConfig::new(WIDTH, 4 * WIDTH).init(device);
+    let down = LinearConfig::new(4 * WIDTH, WIDTH).init(device);
+    let x = draw([ROUTED, WIDTH], device);
+    let x = if backward { x.require_grad() } else { x };
+    Ok(passes(seconds, backward, || {
+        let hidden = ops::linear(x.clone(), &up, Activation::GeluTanh);
+        ops::linear(hidden, &down, Activation::None)
+    }))
 }
 
 fn attention(shape: [usize; 4], device: &Device, seconds: f64) -> Result<Median> {

@@ -1,0 +1,131 @@
+//! `tessera eval --pictures`: a folder of pictures before a judge, whoever drew them.
+
+use super::judged::{Judged, Real, as_judged};
+use crate::args::DataArgs;
+use crate::{data, output, pictures};
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use tessera_tokenizer::{Channels, Pixels, read, read_metadata};
+use tessera_train::data::Split;
+use tessera_train::judge::{Classifier, examine};
+
+/// Pictures that are read and judged together.
+const BLOCK: usize = 256;
+
+/// What is judged, by what, and beside what.
+pub struct Pictures<'a> {
+    /// A folder of pictures.
+    pub folder: &'a Path,
+    /// The classifier's folder.
+    pub judge: &'a Path,
+    /// The real pictures.
+    pub data: Option<&'a Path>,
+    /// At most so many real ones of either half.
+    pub limit: Option<usize>,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// What is known of a folder of pictures.
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    images: usize,
+    classes: Vec<String>,
+    #[serde(flatten)]
+    judged: Judged,
+}
+
+impl Pictures<'_> {
+    /// Judges and prints.
+    ///
+    /// # Errors
+    /// A folder without pictures, pictures of other sizes than the judge's, a judge or data that cannot be read.
+    pub fn run(&self, device: &Device, quiet: bool) -> Result<()> {
+        let judge = Classifier::load_dir(self.judge, device)
+            .with_context(|| format!("cannot open the judge in {}", self.judge.display()))?;
+        let shape = judge.config();
+        let files = files(self.folder)?;
+        let batches = files.chunks(BLOCK).map(|block| {
+            let block: Vec<Pixels> = block
+                .iter()
+                .map(|file| picture(file, shape.in_channels, shape.img_size))
+                .collect::<Result<_>>()?;
+            Ok(as_judged(&block, shape.img_size)?)
+        });
+        let batches: Vec<_> = batches.collect::<Result<_>>()?;
+        let examined = examine(&judge, batches.into_iter().map(Ok))?;
+        // One that does not say makes agreement a figure of the others.
+        let requested: Option<Vec<usize>> = files.iter().map(|file| class(file)).collect();
+        let open = |folder: &Path, split| {
+            let args = DataArgs {
+                data: folder.into(),
+                img_size: shape.img_size,
+                channels: shape.in_channels,
+                strict: false,
+            };
+            data::open(&args, split, quiet)
+        };
+        let train = self.data.map(|folder| open(folder, Split::Train));
+        let test = self.data.map(|folder| open(folder, Split::Test));
+        let (train, test) = (train.transpose()?, test.transpose()?);
+        let real = train.as_ref().zip(test.as_ref()).map(|(train, test)| Real {
+            train: &**train,
+            test: &**test,
+            limit: self.limit,
+        });
+        let classes = match &test {
+            Some(test) => test.class_names().to_vec(),
+            None => (0..shape.classes).map(|class| class.to_string()).collect(),
+        };
+        let report = Report {
+            schema: "tessera.eval.pictures/v1",
+            images: files.len(),
+            judged: Judged::of(&judge, &examined, requested.as_deref(), real)?,
+            classes,
+        };
+        if self.json {
+            return output::json(&report);
+        }
+        output::text(format_args!("{} pictures", report.images))?;
+        report.judged.print(&report.classes)
+    }
+}
+
+/// The pictures of a folder, without the grid that `tessera generate` puts beside them.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = pictures::find(&[folder.into()])?;
+    files.retain(|file| file.file_name().is_some_and(|name| name != "grid.png"));
+    if files.is_empty() {
+        bail!("{}: holds no pictures", folder.display());
+    }
+    Ok(files)
+}
+
+fn picture(file: &Path, channels: usize, size: usize) -> Result<Pixels> {
+    let channels = match channels {
+        1 => Channels::Grey,
+        _ => Channels::Rgb,
+    };
+    let picture = read(file, Some(channels))?;
+    let (width, height) = (picture.width(), picture.height());
+    ensure!(
+        width.max(height) <= size,
+        "{}: {width}x{height} px, the judge looks at {size}x{size}",
+        file.display()
+    );
+    Ok(picture)
+}
+
+/// The class that a picture was asked to be of, where its metadata say.
+fn class(file: &Path) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Params {
+        class: usize,
+    }
+    let texts = read_metadata(file).ok()?;
+    let (_, json) = texts.iter().find(|(key, _)| key == "tessera")?;
+    Some(serde_json::from_str::<Params>(json).ok()?.class)
+}

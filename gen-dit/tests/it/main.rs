@@ -1,0 +1,14 @@
+//! Tests of the diffusion transformer: against PyTorch, against the papers' tables, and of the properties it promises.
+
+#![allow(clippy::unwrap_used)]
+
+mod checkpoint;
+mod config;
+mod loss;
+mod parity;
+mod patch;
+mod reference;
+mod sampling;
+mod schedule;
+mod threshold;
+mod tiny;

@@ -1,0 +1,190 @@
+//! One run of `tessera`: what it is told, what it leaves, and how it goes on after an interruption.
+
+use crate::workspace;
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use xshell::Shell;
+
+/// One run of `tessera`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The command, with its flags.
+    pub args: Vec<String>,
+    /// What the command writes last: the step is done when it is there.
+    pub product: PathBuf,
+    /// The folder the command refuses to mix with older contents.
+    pub folder: Option<PathBuf>,
+    /// The file that takes what the command prints.
+    pub printed: Option<PathBuf>,
+}
+
+impl Step {
+    /// A command, `train vae` or `eval`, and the file it leaves last.
+    pub fn new(command: &str, product: PathBuf) -> Self {
+        let (folder, printed) = (None, None);
+        Self {
+            args: Vec::new(),
+            product,
+            folder,
+            printed,
+        }
+        .words(command)
+    }
+
+    /// Further arguments, parted by spaces.
+    pub fn words(mut self, words: &str) -> Self {
+        self.args.extend(words.split_whitespace().map(Into::into));
+        self
+    }
+
+    /// A flag whose value may hold spaces.
+    pub fn flag(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        self.args.push(name.into());
+        self.args
+            .push(value.as_ref().to_string_lossy().into_owned());
+        self
+    }
+
+    /// `-o`, for a folder of its own.
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.into());
+        self.flag("-o", folder)
+    }
+
+    /// Keeps what the command prints.
+    pub fn printing_to(mut self, file: PathBuf) -> Self {
+        self.printed = Some(file);
+        self
+    }
+
+    /// What must be added to go on after a run that was cut short.
+    pub fn entry(&self) -> &'static [&'static str] {
+        let holds = |folder: PathBuf| !workspace::list(&folder).is_empty();
+        match &self.folder {
+            Some(folder) if holds(folder.join("checkpoint")) => &["--resume", "latest"],
+            Some(folder) if holds(folder.clone()) => &["--overwrite"],
+            _ => &[],
+        }
+    }
+
+    /// The command as a reader types it, with `OUT` for the output folder.
+    pub fn line(&self, out: &Path) -> String {
+        let out = out.to_string_lossy();
+        let words = self.args.iter().map(|arg| {
+            let arg = arg.replace(&*out, "OUT");
+            match arg.contains(' ') {
+                true => format!("\"{arg}\""),
+                false => arg,
+            }
+        });
+        format!("tessera {}", words.collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// A step that is done.
+pub struct Done {
+    /// What ran.
+    pub step: Step,
+    /// How long it took; `None` if it had been done before.
+    pub seconds: Option<f64>,
+}
+
+/// Runs a step unless what it makes is there.
+///
+/// # Errors
+/// When it fails, or leaves nothing.
+pub fn run(sh: &Shell, program: &Path, step: Step, out: &Path) -> Result<Done> {
+    let line = step.line(out);
+    if step.product.exists() {
+        eprintln!("done before: {line}");
+        return Ok(Done {
+            step,
+            seconds: None,
+        });
+    }
+    eprintln!("$ {line}");
+    let started = Instant::now();
+    let command = sh.cmd(program).args(&step.args).args(step.entry()).quiet();
+    match &step.printed {
+        Some(file) => workspace::write(file, format!("{}\n", command.read()?).as_bytes())?,
+        // Where its files are is in the report.
+        None => command.ignore_stdout().run()?,
+    }
+    if !step.product.exists() {
+        bail!(
+            "`{line}` succeeded without writing {}",
+            step.product.display()
+        );
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!("  {seconds:.1} s");
+    Ok(Done {
+        step,
+        seconds: Some(seconds),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(folder: &Path) -> Step {
+        let product = folder.join("product");
+        Step {
+            args: vec![
+                "-c".into(),
+                format!("echo told > {0}; echo told", product.display()),
+            ],
+            printed: Some(folder.join("printed")),
+            folder: None,
+            product,
+        }
+    }
+
+    #[test]
+    fn a_step_runs_once_and_what_it_prints_is_kept() {
+        let sh = Shell::new().unwrap();
+        let folder = sh.create_temp_dir().unwrap();
+        let shell = Path::new("sh");
+        let first = run(&sh, shell, step(folder.path()), folder.path()).unwrap();
+        assert!(first.seconds.is_some());
+        assert_eq!(
+            sh.read_file(folder.path().join("printed")).unwrap(),
+            "told\n"
+        );
+        let second = run(&sh, shell, step(folder.path()), folder.path()).unwrap();
+        assert!(second.seconds.is_none());
+    }
+
+    #[test]
+    fn a_command_that_fails_or_leaves_nothing_stops_the_pipeline() {
+        let sh = Shell::new().unwrap();
+        let folder = sh.create_temp_dir().unwrap();
+        for script in ["exit 3", "true"] {
+            let args = vec!["-c".into(), script.into()];
+            let broken = Step {
+                args,
+                ..step(folder.path())
+            };
+            assert!(
+                run(&sh, Path::new("sh"), broken, folder.path()).is_err(),
+                "{script}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_step_that_was_cut_short_is_resumed_or_begun_anew() {
+        let sh = xshell::Shell::new().unwrap();
+        let folder = sh.create_temp_dir().unwrap();
+        let step = Step::new("train vae", "x".into()).in_folder(folder.path());
+        assert!(step.entry().is_empty());
+        sh.write_file(folder.path().join("config.json"), "{}")
+            .unwrap();
+        assert_eq!(step.entry(), ["--overwrite"]);
+        sh.write_file(folder.path().join("checkpoint/step-75.safetensors"), "")
+            .unwrap();
+        assert_eq!(step.entry(), ["--resume", "latest"]);
+    }
+}
