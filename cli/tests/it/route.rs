@@ -64,6 +64,9 @@ fn routes_of_drawn_pictures_add_up_and_do_not_depend_on_the_batch() {
     assert_eq!(report, alone);
     let error = failure(1, "route -m {} --steps 2 -o {}", &[run, &out]);
     assert!(error.contains("--overwrite"), "{error}");
+    // More pictures than the sheet has room for, at one time.
+    let many = "route -m {} -n 6 --steps 1 -o {}";
+    stdout(many, &[run, &folder.path().join("many")]);
     let table = stdout("route -m {} -c disc --steps 12", &[run]);
     assert!(
         table.contains("MaxVio") && table.contains("900-1000"),

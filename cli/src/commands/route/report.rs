@@ -332,7 +332,7 @@ fn by_time(report: &Report) -> Vec<Line> {
     [asked].into_iter().chain(layers).chain([mean]).collect()
 }
 
-/// The first pictures with the experts of their tokens: over all times, and in each part of the time that there was.
+/// Some pictures with the experts of their tokens: over all times, and in each part of the time that there was.
 fn sheet(routed: &Routed) -> Result<Pixels> {
     let mut parts: Vec<usize> = routed.times.iter().map(|&time| part(time)).collect();
     parts.sort_unstable();
@@ -347,26 +347,23 @@ fn sheet(routed: &Routed) -> Result<Pixels> {
         .into_iter()
         .chain(bounds)
         .collect();
-    let rows = routed
-        .pictures
-        .iter()
-        .zip(&routed.shown)
-        .map(|(one, picture)| {
-            let of_part = |part: usize| one.maps.iter().map(|map| map[part].value()).collect();
-            let all = |map: &[Mean; PARTS]| {
-                map.iter()
-                    .copied()
-                    .fold(Mean::default(), Mean::plus)
-                    .value()
-            };
-            let mut maps = vec![one.maps.iter().map(all).collect()];
-            maps.extend(parts.iter().map(|&part| of_part(part)));
-            Row {
-                picture: picture.clone(),
-                caption: one.name.clone(),
-                maps,
-            }
-        });
+    let chosen = routed.chosen.iter().filter_map(|&i| routed.pictures.get(i));
+    let rows = chosen.zip(&routed.shown).map(|(one, picture)| {
+        let of_part = |part: usize| one.maps.iter().map(|map| map[part].value()).collect();
+        let all = |map: &[Mean; PARTS]| {
+            map.iter()
+                .copied()
+                .fold(Mean::default(), Mean::plus)
+                .value()
+        };
+        let mut maps = vec![one.maps.iter().map(all).collect()];
+        maps.extend(parts.iter().map(|&part| of_part(part)));
+        Row {
+            picture: picture.clone(),
+            caption: one.name.clone(),
+            maps,
+        }
+    });
     let rows: Vec<_> = rows.collect();
     ensure!(!rows.is_empty(), "no picture to show");
     heat::sheet(
