@@ -50,6 +50,9 @@ pub struct Route {
     /// The folder of a diffusion transformer with experts, or of the run that trained it.
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
+    /// Another tokenizer than the model's own.
+    #[arg(long, value_name = "PATH")]
+    vae: Option<PathBuf>,
     /// Which weights of a training checkpoint; averaged ones if there are any unless given.
     #[arg(long, value_enum, value_name = "KIND")]
     weights: Option<WeightsKind>,
@@ -142,9 +145,9 @@ impl Route {
         let device = global.device.open()?;
         let source = Source {
             model: Some(&self.model),
+            vae: self.vae.as_deref(),
             which: self.weights.map(Which::from),
             quiet: global.quiet,
-            ..Source::default()
         };
         let shown = self.model.display();
         let Some(path) = dit::find(&self.model)? else {
@@ -264,6 +267,8 @@ impl Route {
                     let time = (END * (at as f32 + 0.5) / times as f32).floor();
                     let latents = upload(latents.clone(), &model.device());
                     let trace = model.route(latents, &labels, time, seed)?;
+                    check_finite(&trace)
+                        .with_context(|| format!("at time {time} of {}", batch[0].name))?;
                     routed.count(first, at, time, &trace);
                     let done = first * times + (at + 1) * batch.len();
                     progress.set(done as u64, "");
@@ -393,6 +398,18 @@ impl Routed {
         let shown = (first..).zip(pictures).filter(|(index, _)| chosen(index));
         self.shown.extend(shown.map(|(_, picture)| picture));
     }
+}
+
+/// Refuses scores that are not finite, which race as if they were.
+fn check_finite(trace: &Trace) -> Result<()> {
+    for (traced, layer) in trace.layers.iter().zip(1..) {
+        let logits = traced.logits.clone().into_data().convert::<f32>();
+        ensure!(
+            logits.iter::<f32>().all(f32::is_finite),
+            "layer {layer}: a score is not finite"
+        );
+    }
+    Ok(())
 }
 
 /// Which part of the time a time is in, from the picture on.
