@@ -57,7 +57,9 @@ pub fn first(file: &[u8], count: usize) -> Result<Vec<u8>> {
 /// seed alone.
 pub fn images(count: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
     let mut noise = SplitMix(seed);
-    let labels: Vec<u8> = (0..count).map(|i| (i % CLASSES.len()) as u8).collect();
+    // Shifted by one every round: whoever takes every tenth image still gets every class.
+    let label = |i: usize| ((i + i / CLASSES.len()) % CLASSES.len()) as u8;
+    let labels: Vec<u8> = (0..count).map(label).collect();
     let pixels: Vec<u8> = labels
         .iter()
         .flat_map(|&label| draw(label, &mut noise))
@@ -130,6 +132,9 @@ mod tests {
         let (pixels, labels) = images(20, 7);
         assert_eq!((pixels.len(), labels.len()), (16 + 20 * 784, 8 + 20));
         assert_eq!(labels[8..18], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let tenth =
+            |(_, labels): (_, Vec<u8>)| labels[8..].iter().copied().step_by(10).collect::<Vec<_>>();
+        assert_eq!(tenth(images(100, 7)), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(images(20, 7).0, pixels);
         assert_ne!(images(20, 8).0, pixels);
     }

@@ -131,8 +131,8 @@ fn panel(area: &Area<'_>, title: &str, curves: &[Curve]) -> Result<(), Box<dyn s
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(64)
-        // The right fifth is the legend's.
-        .build_cartesian_2d(left..right + 0.3 * (right - left), low - room..high + room)?;
+        // The rest is the legend's.
+        .build_cartesian_2d(left..right + 0.4 * (right - left), low - room..high + room)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)

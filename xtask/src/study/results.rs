@@ -148,7 +148,8 @@ impl Run {
         if let Some(route) = sources.route {
             let route = value(route)?;
             for measure in [Measure::MaxVio, Measure::Combinations, Measure::Active] {
-                figures[measure.key()] = over_layers(&route, measure.key())?.into();
+                figures[measure.key()] =
+                    number(&route, &format!("/mean/{}", measure.key()))?.into();
             }
         }
         Ok(Self {
@@ -240,15 +241,6 @@ fn number(value: &Value, pointer: &str) -> Result<f64> {
     found.with_context(|| format!("no number at {pointer}"))
 }
 
-/// The mean over the layers of what `tessera route` prints.
-fn over_layers(route: &Value, key: &str) -> Result<f64> {
-    let layers = route["layers"].as_array().map_or(&[][..], Vec::as_slice);
-    let values: Option<Vec<f64>> = layers.iter().map(|layer| layer[key].as_f64()).collect();
-    let values = values.filter(|values| !values.is_empty());
-    let values = values.with_context(|| format!("no {key} of every layer"))?;
-    Ok(values.iter().sum::<f64>() / values.len() as f64)
-}
-
 #[cfg(test)]
 pub mod testing {
     use super::*;
@@ -286,7 +278,7 @@ mod tests {
         sh.write_file(at("validation.jsonl"), validation).unwrap();
         let eval = r#"{"agreement":{"accuracy":0.5},"real_test_accuracy":0.75,"frechet":{"distance":9.5,"floor":0.5,"floor_std":0.25}}"#;
         sh.write_file(at("eval.json"), eval).unwrap();
-        let route = r#"{"layers":[{"max_vio":1.0,"combination_usage":0.5,"mean_active":2.0},{"max_vio":2.0,"combination_usage":0.25,"mean_active":2.5}]}"#;
+        let route = r#"{"mean":{"max_vio":1.5,"combination_usage":0.5,"mean_active":2.25}}"#;
         sh.write_file(at("route.json"), route).unwrap();
         let sources = Sources {
             run: folder.path(),
@@ -311,7 +303,5 @@ mod tests {
     fn a_missing_figure_is_named() {
         let error = number(&json!({}), "/frechet/distance").unwrap_err();
         assert!(error.to_string().contains("/frechet/distance"));
-        let error = over_layers(&json!({"layers": [{"max_vio": null}]}), "max_vio").unwrap_err();
-        assert!(error.to_string().contains("max_vio"));
     }
 }

@@ -214,8 +214,7 @@ impl Settings {
         if variant.routing.is_some() {
             let route = Step::new("route", folders.route(variant, seed))
                 .flag("-m", &run)
-                .flag("--data", data)
-                .words("--json")
+                .words("-n 8 --steps 20 --cfg-scale 1 --seed 1 --json")
                 .printing_to(folders.route(variant, seed));
             steps.push(route);
         }
