@@ -1,8 +1,7 @@
 //! A mixture of experts: the tokens of each expert are gathered, and go through its two linear maps as products of many rows.
 //!
-//! Work is cut into blocks of one expert's pairs, which threads take as they come free, so that uneven loads even out; a
-//! product spreads over the threads that are left when there are fewer blocks than these. A token's outputs are added in
-//! the order of its experts once all are there.
+//! Work is cut into blocks of one expert's pairs, which threads take as they come free, the long ones first, so that uneven
+//! loads even out. A token's outputs are added in the order of its experts once all are there.
 
 use super::elementwise::{activate, activated, row_kernels};
 use super::linear::{affine_into, column_sums};
@@ -11,11 +10,12 @@ use super::{Shared, contiguous, dims, filled, simd, tensor, uninit, values};
 use crate::ops::{Activation, Routes};
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
+use std::cmp::Reverse;
 use std::ops::Range;
 
-/// Pairs per block of the forward pass: what is gathered and what comes of it stay in the second-level cache, and the
-/// weights are worth their way there.
-const BLOCK: usize = 512;
+/// Pairs per block: few enough for what comes of them to stay in the caches, and enough to be worth the way of the weights
+/// there. A multiple of [`DEPTH`](super::matmul::DEPTH), so that a weight's gradient is summed as if there were no blocks.
+const BLOCK: usize = 1024;
 /// Rows per task in passes over rows that are at hand.
 const ROWS: usize = 16;
 
@@ -26,21 +26,32 @@ struct Block<'a> {
     tokens: &'a [u32],
 }
 
-/// The pairs of every expert in blocks of at most `most`, without the experts that have none.
-fn blocks(routes: &Routes, most: usize) -> Vec<Block<'_>> {
-    (0..routes.experts())
-        .flat_map(|expert| {
-            let cut = routes.tokens_of(expert).chunks(most).enumerate();
-            cut.map(move |(i, tokens)| {
-                let start = routes.offset(expert) + i * most;
-                Block {
-                    expert,
-                    pairs: start..start + tokens.len(),
-                    tokens,
-                }
-            })
-        })
-        .collect()
+/// The pairs of an expert in blocks.
+fn blocks_of(routes: &Routes, expert: usize) -> impl Iterator<Item = Block<'_>> {
+    let cut = routes.tokens_of(expert).chunks(BLOCK).enumerate();
+    cut.map(move |(i, tokens)| {
+        let start = routes.offset(expert) + i * BLOCK;
+        Block {
+            expert,
+            pairs: start..start + tokens.len(),
+            tokens,
+        }
+    })
+}
+
+/// Runs `task` on each of `tasks`, the largest first. It is told whether its products are to be spread over threads: where
+/// tasks are many, one thread for each wastes nothing in waiting for the others.
+fn for_each<T: Send>(
+    mut tasks: Vec<T>,
+    size: impl Fn(&T) -> usize,
+    task: impl Fn(T, bool) + Sync + Send,
+) {
+    tasks.sort_by_key(|task| Reverse(size(task)));
+    let spread = tasks.len() < 4 * rayon::current_num_threads();
+    tasks
+        .into_iter()
+        .par_bridge()
+        .for_each(|it| task(it, spread));
 }
 
 /// The part of expert `expert` in values of which each expert has `len`.
@@ -134,7 +145,8 @@ pub(crate) fn experts(
                    expert,
                    pairs,
                    tokens,
-               }: Block| {
+               }: Block,
+               spread| {
         let rows = tokens.len();
         let x = gather(values(&x), tokens, d);
         let [w1, w2] = [w1, w2].map(|w| of(w, expert, d * hidden));
@@ -142,20 +154,22 @@ pub(crate) fn experts(
         let a = if keep {
             // SAFETY: blocks are disjoint ranges of the pairs.
             let z = unsafe { { all_z }.part(pairs.start * hidden, rows * hidden) };
-            affine_into(z, &x, w1, b1, rows);
+            affine_into(z, &x, w1, b1, rows, spread);
             activated(z, act)
         } else {
             let mut a = uninit(rows * hidden);
-            affine_into(&mut a, &x, w1, b1, rows);
+            affine_into(&mut a, &x, w1, b1, rows, spread);
             activate(&mut a, act);
             a
         };
         // SAFETY: as above.
         let y = unsafe { { all_y }.part(pairs.start * d, rows * d) };
-        affine_into(y, &a, w2, b2, rows);
+        affine_into(y, &a, w2, b2, rows, spread);
     };
-    let blocks = blocks(routes, BLOCK);
-    blocks.into_par_iter().with_max_len(1).for_each(run);
+    let blocks: Vec<_> = (0..routes.experts())
+        .flat_map(|expert| blocks_of(routes, expert))
+        .collect();
+    for_each(blocks, |block| block.tokens.len(), run);
     let gates = gates_of_pairs(values(&gates), routes);
     let out = combine(&y, d, |pair| gates[pair], routes);
     let z = keep.then(|| tensor(z, [routes.pairs(), hidden]));
@@ -163,42 +177,72 @@ pub(crate) fn experts(
 }
 
 /// `out = a wᵀ`, `w` being `[outputs, inputs]` in memory as the forward pass has it the other way round.
-fn transposed(out: &mut [f32], a: &[f32], w: &[f32], [rows, outputs, inputs]: [usize; 3]) {
+fn transposed(
+    out: &mut [f32],
+    a: &[f32],
+    w: &[f32],
+    [rows, outputs, inputs]: [usize; 3],
+    spread: bool,
+) {
     // One row alone would be summed in another order: see `affine_into`.
     if rows == 1 {
         let mut pair = uninit(2 * outputs);
-        transposed(&mut pair, &[a, a].concat(), w, [2, outputs, inputs]);
+        let sizes = [2, outputs, inputs];
+        transposed(&mut pair, &[a, a].concat(), w, sizes, spread);
         return out.copy_from_slice(&pair[..outputs]);
     }
     let (a, w) = (Matrix::rows(a, inputs), Matrix::rows(w, inputs).t());
+    let (sizes, out) = ([rows, outputs, inputs], out.as_mut_ptr());
     // SAFETY: the sizes are those of the slices, and all of `out` is overwritten.
-    unsafe {
-        matmul(
-            [rows, outputs, inputs],
-            out.as_mut_ptr(),
-            outputs,
-            false,
-            a,
-            w,
-            true,
-        )
-    }
+    unsafe { matmul(sizes, out, outputs, false, a, w, spread) }
 }
 
-/// `out = aᵀ g`: the gradient of a weight.
-fn outer(out: &mut [f32], a: &[f32], g: &[f32], [inputs, outputs, rows]: [usize; 3]) {
-    let (a, g) = (Matrix::rows(a, inputs).t(), Matrix::rows(g, outputs));
-    // SAFETY: as in `transposed`.
-    unsafe {
-        matmul(
-            [inputs, outputs, rows],
-            out.as_mut_ptr(),
-            outputs,
-            false,
-            a,
-            g,
-            true,
-        )
+/// The gradients of a linear map's weight and bias: `aᵀ g` and the sum of the rows of `g`, in parts.
+struct MapGrad<'a> {
+    weight: Option<&'a mut [f32]>,
+    bias: Option<&'a mut [f32]>,
+    /// Whether there is a part already, to which the next is added.
+    begun: bool,
+}
+
+impl MapGrad<'_> {
+    fn add(&mut self, a: impl FnOnce() -> Vec<f32>, g: &[f32], rows: usize, spread: bool) {
+        let outputs = g.len() / rows;
+        if let Some(weight) = &mut self.weight {
+            let a = a();
+            let sizes = [weight.len() / outputs, outputs, rows];
+            let (a, g) = (Matrix::rows(&a, sizes[0]).t(), Matrix::rows(g, outputs));
+            // SAFETY: the sizes are those of the slices; the first part overwrites what is there.
+            unsafe {
+                matmul(
+                    sizes,
+                    weight.as_mut_ptr(),
+                    outputs,
+                    self.begun,
+                    a,
+                    g,
+                    spread,
+                )
+            }
+        }
+        if let Some(bias) = &mut self.bias {
+            let sums = column_sums(g, outputs);
+            match self.begun {
+                true => simd::add_assign(bias, &sums),
+                false => bias.copy_from_slice(&sums),
+            }
+        }
+        self.begun = true;
+    }
+
+    /// Zero, if there was no part.
+    fn finish(self) {
+        if !self.begun {
+            [self.weight, self.bias]
+                .into_iter()
+                .flatten()
+                .for_each(|grad| grad.fill(0.0));
+        }
     }
 }
 
@@ -252,72 +296,61 @@ pub(crate) fn experts_backward(
     // Whether anything is wanted of what comes before the second map.
     let inner = wanted[..4].contains(&true);
 
-    let run = |expert| {
-        let (tokens, start) = (routes.tokens_of(expert), routes.offset(expert));
-        let rows = tokens.len();
-        // SAFETY: each expert has its own part of its weights' gradients.
-        let [dw1, db1, dw2, db2] = [
-            (&dw1, d * hidden),
-            (&db1, hidden),
-            (&dw2, d * hidden),
-            (&db2, d),
-        ]
-        .map(|(grad, len)| unsafe { grad.part(expert * len, len) });
-        if rows == 0 {
-            return [dw1, db1, dw2, db2]
-                .into_iter()
-                .flatten()
-                .for_each(|grad| grad.fill(0.0));
-        }
+    let run = |expert, spread| {
+        let [mut first, mut second] = [(&dw1, &db1, hidden), (&dw2, &db2, d)].map(
+            // SAFETY: each expert has its own part of its weights' gradients.
+            |(weight, bias, outputs)| unsafe {
+                MapGrad {
+                    weight: weight.part(expert * d * hidden, d * hidden),
+                    bias: bias.part(expert * outputs, outputs),
+                    begun: false,
+                }
+            },
+        );
         let [w1, w2] = [w1, w2].map(|w| of(w, expert, d * hidden));
         let b2 = of(b2, expert, d);
-        let z = &z[start * hidden..][..rows * hidden];
-        let gates = &gate_of_pair[start..][..rows];
-        let (a, mut dy) = (activated(z, act), gather(g, tokens, d));
-        // First dy W2ᵀ, then the gradient of z.
-        let mut dz = uninit(rows * hidden);
-        if inner {
-            transposed(&mut dz, &dy, w2, [rows, hidden, d]);
-        }
-        dz.par_chunks_mut(ROWS * hidden)
-            .zip(dy.par_chunks_mut(ROWS * d))
-            .enumerate()
-            .for_each(|(chunk, (dz, dy))| {
-                let mut before = vec![0.0; hidden];
-                let rows = dz.chunks_exact_mut(hidden).zip(dy.chunks_exact_mut(d));
-                for (row, (dz, dy)) in (chunk * ROWS..).zip(rows) {
-                    if inner {
-                        let at = tokens[row] as usize * experts + expert;
-                        // SAFETY: a token has an expert once.
-                        if let Some(d_gate) = unsafe { d_gates.part(at, 1) } {
-                            d_gate[0] = simd::dot(of(&a, row, hidden), dz) + simd::dot(dy, b2);
+        for Block { pairs, tokens, .. } in blocks_of(routes, expert) {
+            let (rows, start) = (tokens.len(), pairs.start);
+            let z = &z[start * hidden..][..rows * hidden];
+            let gates = &gate_of_pair[pairs];
+            let (a, mut dy) = (activated(z, act), gather(g, tokens, d));
+            // First dy W2ᵀ, then the gradient of z.
+            let mut dz = uninit(rows * hidden);
+            if inner {
+                transposed(&mut dz, &dy, w2, [rows, hidden, d], spread);
+            }
+            dz.par_chunks_mut(ROWS * hidden)
+                .zip(dy.par_chunks_mut(ROWS * d))
+                .enumerate()
+                .for_each(|(chunk, (dz, dy))| {
+                    let mut before = vec![0.0; hidden];
+                    let rows = dz.chunks_exact_mut(hidden).zip(dy.chunks_exact_mut(d));
+                    for (row, (dz, dy)) in (chunk * ROWS..).zip(rows) {
+                        if inner {
+                            let at = tokens[row] as usize * experts + expert;
+                            // SAFETY: a token has an expert once.
+                            if let Some(d_gate) = unsafe { d_gates.part(at, 1) } {
+                                d_gate[0] = simd::dot(of(&a, row, hidden), dz) + simd::dot(dy, b2);
+                            }
+                            simd::scale(dz, gates[row]);
+                            before.copy_from_slice(dz);
+                            slope(dz, &before, of(z, row, hidden));
                         }
-                        simd::scale(dz, gates[row]);
-                        before.copy_from_slice(dz);
-                        slope(dz, &before, of(z, row, hidden));
+                        simd::scale(dy, gates[row]);
                     }
-                    simd::scale(dy, gates[row]);
-                }
-            });
-        if let Some(dw2) = dw2 {
-            outer(dw2, &a, &dy, [hidden, d, rows]);
+                });
+            second.add(|| a, &dy, rows, spread);
+            first.add(|| gather(x, tokens, d), &dz, rows, spread);
+            // SAFETY: each expert has its own pairs.
+            if let Some(dx) = unsafe { d_rows.part(start * d, rows * d) } {
+                transposed(dx, &dz, w1, [rows, d, hidden], spread);
+            }
         }
-        if let Some(db2) = db2 {
-            db2.copy_from_slice(&column_sums(&dy, d));
-        }
-        drop((a, dy));
-        if let Some(dw1) = dw1 {
-            outer(dw1, &gather(x, tokens, d), &dz, [d, hidden, rows]);
-        }
-        if let Some(db1) = db1 {
-            db1.copy_from_slice(&column_sums(&dz, hidden));
-        }
-        // SAFETY: each expert has its own pairs.
-        if let Some(dx) = unsafe { d_rows.part(start * d, rows * d) } {
-            transposed(dx, &dz, w1, [rows, d, hidden]);
-        }
+        first.finish();
+        second.finish();
     };
-    (0..experts).into_par_iter().with_max_len(1).for_each(run);
+    let all = (0..experts).collect();
+    for_each(all, |&expert| routes.tokens_of(expert).len(), run);
     let dx = d_rows
         .0
         .map(|rows| tensor(combine(&rows, d, |_| 1.0, routes), [tokens, d]));

@@ -19,11 +19,18 @@ fn prefill(z: &mut [f32], b: &[f32]) {
 
 /// `z = x W + b`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.
 fn affine(x: &[f32], w: &[f32], b: &[f32], rows: usize) -> Vec<f32> {
-    filled(rows * b.len(), |z| affine_into(z, x, w, b, rows))
+    filled(rows * b.len(), |z| affine_into(z, x, w, b, rows, true))
 }
 
-/// [`affine`] into memory that need not be initialised.
-pub(crate) fn affine_into(z: &mut [f32], x: &[f32], w: &[f32], b: &[f32], rows: usize) {
+/// [`affine`] into memory that need not be initialised; `spread`: over threads, if there are many rows.
+pub(crate) fn affine_into(
+    z: &mut [f32],
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    rows: usize,
+    spread: bool,
+) {
     let (inputs, outputs) = (w.len() / b.len().max(1), b.len());
     prefill(z, b);
     if rows <= few_rows::MOST && simd::fused() {
@@ -32,14 +39,14 @@ pub(crate) fn affine_into(z: &mut [f32], x: &[f32], w: &[f32], b: &[f32], rows: 
     // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
     if rows == 1 {
         let (x, mut pair) = ([x, x].concat(), [b, b].concat());
-        product(&mut pair, &x, w, [2, outputs, inputs]);
+        product(&mut pair, &x, w, [2, outputs, inputs], spread);
         return z.copy_from_slice(&pair[..outputs]);
     }
-    product(z, x, w, [rows, outputs, inputs]);
+    product(z, x, w, [rows, outputs, inputs], spread);
 }
 
 /// `z += x w` through gemm.
-fn product(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize; 3]) {
+fn product(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize; 3], spread: bool) {
     // SAFETY: the sizes are those of the slices, and `z` is initialised.
     unsafe {
         matmul(
@@ -49,7 +56,7 @@ fn product(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize;
             true,
             Matrix::rows(x, inputs),
             Matrix::rows(w, outputs),
-            true,
+            spread,
         );
     }
 }
