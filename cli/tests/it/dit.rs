@@ -1,8 +1,9 @@
 //! The diffusion transformer from end to end: a tiny one with experts, on the pixels of the shared pictures.
 
-use crate::world::{WORLD, failure, json, stdout};
+use crate::world::{WORLD, failure, json, picture, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use tessera_tokenizer::write_png;
 
 const TRAIN: &str = "train dit --data {} --img-size 16 --patch 4 --size 16,2,2 --experts 2-in-4 --batch-size 3 --epochs 9 \
                      --max-steps 3 --steps 4 --flip --val-share 0.2 -o {}";
@@ -143,6 +144,41 @@ fn a_run_goes_on_where_it_was_and_refuses_other_settings() {
         error.contains("model.moe.split: ran with 2, now 1"),
         "{error}"
     );
+}
+
+#[test]
+fn a_folder_of_pictures_is_judged_whoever_drew_them() {
+    let (run, folder) = (&RUN.1, tempfile::tempdir().unwrap());
+    let at = |name: &str| folder.path().join(name);
+    // A judge's batch is 64 pictures.
+    for (class, disc) in [("disc", true), ("square", false)] {
+        std::fs::create_dir_all(at("real").join(class)).unwrap();
+        for seed in 0..32 {
+            let path = at("real").join(class).join(format!("{seed}.png"));
+            write_png(path, &picture(disc, seed), &[], false).unwrap();
+        }
+    }
+    let judge = "train judge --data {} --img-size 16 --max-steps 2 -o {}";
+    stdout(judge, &[&at("real"), &at("judge")]);
+    let judge = at("judge/model");
+    stdout("generate -m {} -n 2 --grid -o {}", &[run, &at("drawn")]);
+    let eval = "eval --pictures {} --judge {} --data {} --json";
+    let schema = "tessera.eval.pictures/v1";
+    let drawn = json(eval, &[&at("drawn"), &judge, &at("real")], schema);
+    assert_eq!(drawn["images"], 4, "the grid is no picture: {drawn}");
+    assert_eq!(drawn["agreement"]["per_class"][1]["requested"], 2);
+    let distance = |report: &serde_json::Value| report["frechet"]["distance"].as_f64().unwrap();
+    assert_eq!(drawn["frechet"]["count"], 4);
+    // Real pictures say nothing of a class, and are at no distance from themselves.
+    let real = json(eval, &[&at("real"), &judge, &at("real")], schema);
+    assert!(real["agreement"].is_null(), "{real}");
+    assert!(distance(&real).abs() < 1e-3 && distance(&drawn) > distance(&real));
+    let error = failure(2, "eval --pictures {}", &[&at("drawn")]);
+    assert!(error.contains("--judge"), "{error}");
+    std::fs::create_dir(at("sheet")).unwrap();
+    std::fs::copy(at("drawn/grid.png"), at("sheet/sheet.png")).unwrap();
+    let error = failure(1, "eval --pictures {} --judge {}", &[&at("sheet"), &judge]);
+    assert!(error.contains("px, the judge looks at 16x16"), "{error}");
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Pictures<'_> {
         });
         let batches: Vec<_> = batches.collect::<Result<_>>()?;
         let examined = examine(&judge, batches.into_iter().map(Ok))?;
-        // One that does not say makes agreement a figure of the others.
+        // All or none: of some pictures alone agreement would be another figure.
         let requested: Option<Vec<usize>> = files.iter().map(|file| class(file)).collect();
         let open = |folder: &Path, split| {
             let args = DataArgs {
