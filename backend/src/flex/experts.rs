@@ -16,6 +16,9 @@ use std::ops::Range;
 /// Pairs per block: few enough for what comes of them to stay in the caches, and enough to be worth the way of the weights
 /// there. A multiple of [`DEPTH`](super::matmul::DEPTH), so that a weight's gradient is summed as if there were no blocks.
 const BLOCK: usize = 1024;
+/// Experts of a token, on average, whose outputs are held until they are added: where there are more, tokens go through in
+/// several parts, so that many small experts take no more memory than a few large ones.
+const HELD: usize = 4;
 /// Rows per task in passes over rows that are at hand.
 const ROWS: usize = 16;
 
@@ -82,13 +85,14 @@ fn gates_of_pairs(gates: &[f32], routes: &Routes) -> Vec<f32> {
     (0..experts).flat_map(of_expert).collect()
 }
 
-/// `Σ factor · row` over the pairs of each token, in the order of its experts: `[pairs, d]` to `[tokens, d]`.
+/// `out = Σ factor · row` over the pairs of each token, in the order of its experts: `[pairs, d]` to `[tokens, d]`.
 fn combine(
+    out: &mut [f32],
     rows: &[f32],
     d: usize,
     factor: impl Fn(usize) -> f32 + Sync,
     routes: &Routes,
-) -> Vec<f32> {
+) {
     let (tokens, pairs) = (routes.tokens(), routes.pairs());
     // Pairs are sorted by expert, so that those of a token are found in the order of its experts.
     let mut ends = vec![0_u32; tokens + 1];
@@ -106,24 +110,22 @@ fn combine(
         let start = if token == 0 { 0 } else { ends[token - 1] };
         &pair_of[start as usize..ends[token] as usize]
     };
-    filled(tokens * d, |out| {
-        out.par_chunks_mut(ROWS * d)
-            .enumerate()
-            .for_each(|(chunk, out)| {
-                for (i, out) in out.chunks_exact_mut(d).enumerate() {
-                    let Some((&first, rest)) = pairs_of(chunk * ROWS + i).split_first() else {
-                        out.fill(0.0);
-                        continue;
-                    };
-                    let (first, row) = (first as usize, |pair| of(rows, pair, d));
-                    out.copy_from_slice(row(first));
-                    simd::scale(out, factor(first));
-                    for &pair in rest {
-                        simd::add_scaled(out, row(pair as usize), factor(pair as usize));
-                    }
+    out.par_chunks_mut(ROWS * d)
+        .enumerate()
+        .for_each(|(chunk, out)| {
+            for (i, out) in out.chunks_exact_mut(d).enumerate() {
+                let Some((&first, rest)) = pairs_of(chunk * ROWS + i).split_first() else {
+                    out.fill(0.0);
+                    continue;
+                };
+                let (first, row) = (first as usize, |pair| of(rows, pair, d));
+                out.copy_from_slice(row(first));
+                simd::scale(out, factor(first));
+                for &pair in rest {
+                    simd::add_scaled(out, row(pair as usize), factor(pair as usize));
                 }
-            });
-    })
+            }
+        });
 }
 
 /// Forward: the output and, where the backward pass needs it, what went into the activations, `[pairs, hidden]`.
@@ -135,25 +137,50 @@ pub(crate) fn experts(
     act: Activation,
     keep: bool,
 ) -> (FlexTensor, Option<FlexTensor>) {
-    let ([tokens, d], [_, hidden]) = (dims(x), dims(weights[1]));
+    let ([tokens, d], [experts, hidden]) = (dims(x), dims(weights[1]));
     let (x, gates, weights) = (contiguous(x), contiguous(gates), weights.map(contiguous));
-    let [w1, b1, w2, b2] = weights.each_ref().map(values);
-    let mut z = uninit(if keep { routes.pairs() * hidden } else { 0 });
+    let (x, gates, weights) = (values(&x), values(&gates), weights.each_ref().map(values));
+    let mut out = uninit(tokens * d);
+    if keep {
+        let mut z = uninit(routes.pairs() * hidden);
+        forward(&mut out, x, gates, weights, routes, act, Some(&mut z));
+        let z = tensor(z, [routes.pairs(), hidden]);
+        return (tensor(out, [tokens, d]), Some(z));
+    }
+    let held = HELD * tokens.max(1);
+    let parts = (routes.pairs() + held / 2) / held;
+    let span = tokens.div_ceil(parts.max(1)).max(1);
+    for (part, out) in out.chunks_mut(span * d).enumerate() {
+        let (start, tokens) = (part * span, out.len() / d);
+        let (x, gates) = (&x[start * d..], &gates[start * experts..]);
+        let routes = routes.narrow(start..start + tokens);
+        forward(out, x, gates, weights, &routes, act, None);
+    }
+    (tensor(out, [tokens, d]), None)
+}
+
+/// The output of some tokens, and what went into their activations.
+fn forward(
+    out: &mut [f32],
+    x: &[f32],
+    gates: &[f32],
+    [w1, b1, w2, b2]: [&[f32]; 4],
+    routes: &Routes,
+    act: Activation,
+    z: Option<&mut [f32]>,
+) {
+    let (d, hidden) = (b2.len() / routes.experts(), b1.len() / routes.experts());
     let mut y = uninit(routes.pairs() * d);
-    let (all_z, all_y) = (Shared(z.as_mut_ptr()), Shared(y.as_mut_ptr()));
-    let run = |Block {
-                   expert,
-                   pairs,
-                   tokens,
-               }: Block,
-               spread| {
-        let rows = tokens.len();
-        let x = gather(values(&x), tokens, d);
+    let all_z = z.map(|z| Shared(z.as_mut_ptr()));
+    let all_y = Shared(y.as_mut_ptr());
+    let run = |block: Block, spread| {
+        let (expert, start, rows) = (block.expert, block.pairs.start, block.tokens.len());
+        let x = gather(x, block.tokens, d);
         let [w1, w2] = [w1, w2].map(|w| of(w, expert, d * hidden));
         let (b1, b2) = (of(b1, expert, hidden), of(b2, expert, d));
-        let a = if keep {
+        let a = if let Some(all_z) = all_z {
             // SAFETY: blocks are disjoint ranges of the pairs.
-            let z = unsafe { { all_z }.part(pairs.start * hidden, rows * hidden) };
+            let z = unsafe { all_z.part(start * hidden, rows * hidden) };
             affine_into(z, &x, w1, b1, rows, spread);
             activated(z, act)
         } else {
@@ -163,17 +190,15 @@ pub(crate) fn experts(
             a
         };
         // SAFETY: as above.
-        let y = unsafe { { all_y }.part(pairs.start * d, rows * d) };
+        let y = unsafe { { all_y }.part(start * d, rows * d) };
         affine_into(y, &a, w2, b2, rows, spread);
     };
     let blocks: Vec<_> = (0..routes.experts())
         .flat_map(|expert| blocks_of(routes, expert))
         .collect();
     for_each(blocks, |block| block.tokens.len(), run);
-    let gates = gates_of_pairs(values(&gates), routes);
-    let out = combine(&y, d, |pair| gates[pair], routes);
-    let z = keep.then(|| tensor(z, [routes.pairs(), hidden]));
-    (tensor(out, [tokens, d]), z)
+    let gates = gates_of_pairs(gates, routes);
+    combine(out, &y, d, |pair| gates[pair], routes);
 }
 
 /// `out = a wᵀ`, `w` being `[outputs, inputs]` in memory as the forward pass has it the other way round.
@@ -351,9 +376,10 @@ pub(crate) fn experts_backward(
     };
     let all = (0..experts).collect();
     for_each(all, |&expert| routes.tokens_of(expert).len(), run);
-    let dx = d_rows
-        .0
-        .map(|rows| tensor(combine(&rows, d, |_| 1.0, routes), [tokens, d]));
+    let dx = d_rows.0.map(|rows| {
+        let dx = filled(tokens * d, |dx| combine(dx, &rows, d, |_| 1.0, routes));
+        tensor(dx, [tokens, d])
+    });
     [
         dx,
         d_gates.tensor([tokens, experts]),

@@ -4,6 +4,7 @@ use super::Activation;
 use crate::Backend;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Which tokens go to which expert: the pairs sorted by expert, and by token within each.
@@ -45,6 +46,30 @@ impl Routes {
         }
         Self {
             tokens: mask.len() / experts,
+            token: token.into(),
+            offsets: offsets.into(),
+        }
+    }
+
+    /// Of some of the tokens, counted from the first of them.
+    pub(crate) fn narrow(&self, tokens: Range<usize>) -> Self {
+        if tokens == (0..self.tokens) {
+            return self.clone();
+        }
+        let (mut token, mut offsets) = (Vec::new(), vec![0]);
+        for expert in 0..self.experts() {
+            let all = self.tokens_of(expert);
+            let [start, end] = [tokens.start, tokens.end]
+                .map(|bound| all.partition_point(|&token| (token as usize) < bound));
+            token.extend(
+                all[start..end]
+                    .iter()
+                    .map(|token| token - tokens.start as u32),
+            );
+            offsets.push(token.len());
+        }
+        Self {
+            tokens: tokens.len(),
             token: token.into(),
             offsets: offsets.into(),
         }
