@@ -50,8 +50,8 @@ impl Moe {
     /// - output: `[batch, seq, d_model]`
     ///
     /// # Panics
-    /// Never of its own: where a score is NaN, its token's output is, by a threshold, and all outputs are, in a race, so that
-    /// whoever checks the model's finds it.
+    /// Never of its own: where a score is NaN, its token's output is, and where a batch races for experts all outputs are, so
+    /// that whoever checks the model's finds it.
     pub fn forward(&self, x: Tensor<3>, trace: &mut Trace) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
         let racing = trace.mode() == Mode::Race;
