@@ -85,11 +85,19 @@ impl Info {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let info = serde_json::to_vec_pretty(self)?;
-        Ok(write_atomically(&folder.join(INFO_FILE), |file| {
-            file.write_all(&info)
-        })?)
+        save_info(folder, self)
     }
+}
+
+/// Writes the description of a model of either kind.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn save_info(folder: &Path, info: &impl Serialize) -> Result<()> {
+    let info = serde_json::to_vec_pretty(info)?;
+    Ok(write_atomically(&folder.join(INFO_FILE), |file| {
+        file.write_all(&info)
+    })?)
 }
 
 /// The generator of a file or folder, with a bar where it takes long.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, Array4, s};
 use std::path::{Path, PathBuf};
+use tessera_backend::host_values;
 use tessera_tokenizer::{Channels, center_crop, read};
 use tessera_train::data::{Dataset, ImageFolder, Split, load_mnist_folder};
 
@@ -131,10 +132,21 @@ pub fn upload(array: Array4<f32>, device: &Device) -> Tensor<4> {
 /// Downloads a tensor.
 pub fn download(tensor: Tensor<4>) -> Array4<f32> {
     let shape = tensor.dims();
-    let values = tensor
-        .into_data()
-        .convert::<f32>()
-        .try_to_vec()
-        .expect("just converted to f32");
-    Array4::from_shape_vec(shape, values).expect("a tensor has as many values as its shape says")
+    Array4::from_shape_vec(shape, host_values(tensor))
+        .expect("a tensor has as many values as its shape says")
+}
+
+/// At most `wanted` of `available`, evenly spaced, so that data in the order of their classes give all classes.
+pub fn spaced(available: usize, wanted: usize) -> Vec<usize> {
+    let count = wanted.min(available);
+    (0..count).map(|i| i * available / count).collect()
+}
+
+/// Whole batches of `available` examples, evenly spaced, that the thresholds of experts are measured on; one of all there are,
+/// if they do not fill a batch.
+pub fn calibration_batches(available: usize, batch_size: usize) -> Vec<Vec<usize>> {
+    const BATCHES: usize = 16;
+    let examples = spaced(available, BATCHES * batch_size);
+    let batches = examples.chunks_exact(batch_size.min(examples.len()));
+    batches.map(<[usize]>::to_vec).collect()
 }

@@ -6,23 +6,23 @@
 //! vae/                                the tokenizer
 //! ```
 
-use crate::bundle::{INFO_FILE, Source};
+use crate::bundle::{INFO_FILE, Source, save_info};
 use crate::data::{download, upload};
+use crate::hub;
 use crate::progress::Progress;
+use crate::sampling::{StepDone, in_batches};
 use crate::tokenizer::base_name;
 use crate::weights::takes_long;
-use crate::{hub, interrupt};
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use ndarray::{Array4, Axis};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use tessera_gen_dit::{CONFIG_FILE, Dit, DitConfig, ImageRequest, SampleConfig};
 use tessera_tokenizer::{
     ImageTokenizer, LatentScale, Opened, Pixels, load_tokenizer, open_tokenizer,
 };
-use tessera_train::{WeightDtype, Weights, write_atomically};
+use tessera_train::{WeightDtype, Weights};
 
 /// `(z − mean) · scale` of the autoencoder of Stable Diffusion, which released models were trained on (DiT's `train.py`).
 const STABLE_DIFFUSION: LatentScale = LatentScale {
@@ -76,10 +76,7 @@ impl Info {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let info = serde_json::to_vec_pretty(self)?;
-        Ok(write_atomically(&folder.join(INFO_FILE), |file| {
-            file.write_all(&info)
-        })?)
+        save_info(folder, self)
     }
 
     /// Latents as the model has them.
@@ -246,23 +243,16 @@ impl DitBundle {
         sampling: &SampleConfig,
         batch_size: usize,
         quiet: bool,
-        mut finished: impl FnMut(usize, Vec<Pixels>) -> Result<()>,
+        finished: impl FnMut(usize, Vec<Pixels>) -> Result<()>,
     ) -> Result<()> {
-        ensure!(batch_size > 0, "--batch-size: found 0, expected 1 or more");
-        let mut progress = Progress::new("generate", "images", requests.len() as u64, quiet);
-        for (index, batch) in requests.chunks(batch_size).enumerate() {
-            let first = index * batch_size;
-            let latents = self.model.generate(batch, sampling, &mut |step| {
-                let done = first + batch.len() * step.step / step.steps;
-                progress.set(done as u64, format!("step {}/{}", step.step, step.steps));
-                interrupt::flow()
-            });
-            let latents =
-                latents.with_context(|| format!("after {first} of {} images", requests.len()))?;
-            finished(first, self.decode(latents)?)?;
-        }
-        progress.finish();
-        Ok(())
+        let generate = |batch: &[ImageRequest], done: &mut StepDone<'_>| {
+            let latents = self
+                .model
+                .generate(batch, sampling, &mut |step| done(step.step, step.steps));
+            Ok(latents?)
+        };
+        let decode = |latents| self.decode(latents);
+        in_batches(requests, batch_size, quiet, generate, decode, finished)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Ctrl-C: once, the step in progress is finished and saved; twice, the program stops at once.
 
+use anyhow::{Result, ensure};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tessera_train::{Outcome, Trained};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
@@ -9,7 +11,7 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub fn listen() -> anyhow::Result<()> {
+pub fn listen() -> Result<()> {
     ctrlc::set_handler(|| {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
@@ -30,4 +32,17 @@ pub fn flow() -> ControlFlow<()> {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     }
+}
+
+/// Refuses to finish a run that Ctrl-C stopped.
+///
+/// # Errors
+/// When it was; says how to go on.
+pub fn not_stopped<M>(trained: &Trained<M>) -> Result<()> {
+    let step = trained.step;
+    ensure!(
+        trained.outcome == Outcome::Finished,
+        "stopped at step {step}; go on with --resume latest"
+    );
+    Ok(())
 }

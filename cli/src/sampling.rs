@@ -5,6 +5,8 @@ use crate::interrupt;
 use crate::progress::Progress;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use ndarray::Array3;
+use std::ops::ControlFlow;
 use tessera_gen_ar::{CfgSchedule, ImageRequest, SampleConfig};
 use tessera_tokenizer::Pixels;
 
@@ -100,20 +102,44 @@ pub fn draw(
     config: &SampleConfig,
     batch_size: usize,
     quiet: bool,
+    finished: impl FnMut(usize, Vec<Pixels>) -> Result<()>,
+) -> Result<()> {
+    let generate = |batch: &[ImageRequest], done: &mut StepDone<'_>| {
+        let generator = &bundle.generator;
+        let indices = generator.generate(batch, config, &mut |step| done(step.step, step.steps));
+        Ok(indices?)
+    };
+    let decode = |indices: Array3<u16>| bundle.decode(indices.view());
+    in_batches(requests, batch_size, quiet, generate, decode, finished)
+}
+
+/// Hears which step of how many is done; `Break` cancels.
+pub type StepDone<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// Draws requests of any model in batches: `generate` makes of a batch what `decode` makes pictures of.
+///
+/// # Errors
+/// What the functions give, Ctrl-C.
+pub fn in_batches<R, T>(
+    requests: &[R],
+    batch_size: usize,
+    quiet: bool,
+    generate: impl Fn(&[R], &mut StepDone<'_>) -> Result<T>,
+    decode: impl Fn(T) -> Result<Vec<Pixels>>,
     mut finished: impl FnMut(usize, Vec<Pixels>) -> Result<()>,
 ) -> Result<()> {
     anyhow::ensure!(batch_size > 0, "--batch-size: found 0, expected 1 or more");
     let mut progress = Progress::new("generate", "images", requests.len() as u64, quiet);
     for (index, batch) in requests.chunks(batch_size).enumerate() {
         let first = index * batch_size;
-        let indices = bundle.generator.generate(batch, config, &mut |step| {
-            let done = first + batch.len() * step.step / step.steps;
-            progress.set(done as u64, format!("step {}/{}", step.step, step.steps));
+        let generated = generate(batch, &mut |step, steps| {
+            let done = first + batch.len() * step / steps;
+            progress.set(done as u64, format!("step {step}/{steps}"));
             interrupt::flow()
         });
-        let indices =
-            indices.with_context(|| format!("after {first} of {} images", requests.len()))?;
-        finished(first, bundle.decode(indices.view())?)?;
+        let generated =
+            generated.with_context(|| format!("after {first} of {} images", requests.len()))?;
+        finished(first, decode(generated)?)?;
     }
     progress.finish();
     Ok(())

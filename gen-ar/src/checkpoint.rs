@@ -6,10 +6,9 @@ use crate::{Error, GenAr, GenArConfig, Result};
 use burn::tensor::Device;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 use tessera_quantize::{STD_RANGE, boundaries};
-use tessera_train::{Loaded, Weight, WeightDtype, Weights, write_atomically};
+use tessera_train::{Loaded, Weight, WeightDtype, Weights, write_json};
 
 /// What defines a model, a [`GenArConfig`] in JSON.
 pub const CONFIG_FILE: &str = "config.json";
@@ -149,12 +148,7 @@ impl GenArConfig {
     /// # Errors
     /// [`Error::Weights`] when it cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let json = serde_json::to_string_pretty(self).expect("a config has string keys only");
-        write_atomically(&dir.as_ref().join(CONFIG_FILE), |file| {
-            writeln!(file, "{json}")
-        })
-        .map_err(tessera_train::Error::from)?;
-        Ok(())
+        Ok(write_json(&dir.as_ref().join(CONFIG_FILE), self)?)
     }
 }
 

@@ -4,11 +4,11 @@ use crate::pass::Pass;
 use crate::{Error, GenAr, MaskPlan, Result};
 use burn::tensor::{Int, Tensor};
 use tessera_backend::Rng;
-use tessera_moe::{Moe, Trace};
+use tessera_moe::{Calibration, Moe};
 
 impl GenAr {
     /// The experts of the backbone's blocks, the encoder's before the decoder's, with the names of the blocks.
-    fn experts(&self) -> impl Iterator<Item = (String, &Moe)> {
+    pub(crate) fn experts(&self) -> impl Iterator<Item = (String, &Moe)> {
         let towers = [
             ("encoder_blocks", &self.encoder_blocks),
             ("decoder_blocks", &self.decoder_blocks),
@@ -24,20 +24,8 @@ impl GenAr {
         self.experts().count()
     }
 
-    /// The thresholds of the layers after a step, by the names of the parameters.
-    pub(crate) fn thresholds_after(&self, trace: &Trace) -> Vec<(String, f32)> {
-        let layers = self.experts().zip(&trace.layers);
-        layers
-            .map(|((block, moe), layer)| {
-                let name = format!("{block}.moe.router.threshold");
-                (name, moe.next_threshold(layer.winners.kth()))
-            })
-            .collect()
-    }
-
     /// The model with thresholds at which its experts are as busy as the config says, on the average over the tokens given,
-    /// masked as in training: the mean of what the K-th score is where batches race. An average of many steps' weights needs
-    /// it, because the thresholds were learned with others.
+    /// masked as in training. An average of many steps' weights needs it, because the thresholds were learned with others.
     ///
     /// # Shapes
     /// - each of batches: `[batch, seq, dims]`, with a label an image
@@ -55,28 +43,19 @@ impl GenAr {
         if self.config.moe.is_none() {
             return Err(Error::Dense);
         }
-        let mut sums = vec![(0.0_f64, 0_u32); self.num_measured()];
+        let mut calibration = Calibration::default();
         for (number, (indices, labels)) in batches.iter().enumerate() {
             let mut rng = Rng::new(seed, number as u64);
             let plan = MaskPlan::draw(&self.config, labels.len(), &mut rng);
             let mut pass = Pass::racing();
             self.masked_features(indices.clone(), labels, &plan, &mut pass);
-            for (sum, layer) in sums.iter_mut().zip(&pass.trace.layers) {
-                if let Some(kth) = layer.winners.kth() {
-                    *sum = (sum.0 + f64::from(kth), sum.1 + 1);
-                }
-            }
+            calibration.add(&pass.trace);
         }
         let blocks = self
             .encoder_blocks
             .iter_mut()
             .chain(&mut self.decoder_blocks);
-        for (block, (sum, count)) in blocks.zip(sums) {
-            if count > 0 {
-                let threshold = (sum / f64::from(count)) as f32;
-                block.moe = block.moe.take().map(|moe| moe.with_threshold(threshold));
-            }
-        }
+        calibration.apply(blocks.map(|block| &mut block.moe));
         Ok(self)
     }
 }

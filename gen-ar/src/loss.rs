@@ -6,7 +6,7 @@ use crate::positions::{Positions, int_tensor};
 use crate::{GenAr, GenArConfig};
 use burn::tensor::{Int, Tensor};
 use tessera_backend::{Rng, ops};
-use tessera_moe::Auxiliary;
+use tessera_moe::{Auxiliary, thresholds_after};
 use tessera_train::Losses;
 
 /// What one training step hides: positions from the encoder, classes from some images.
@@ -157,7 +157,7 @@ impl GenAr {
                 None => cross_entropy,
             },
             parts,
-            measured: self.thresholds_after(&pass.trace),
+            measured: thresholds_after(self.experts(), &pass.trace),
         }
     }
 

@@ -3,9 +3,9 @@
 use crate::{Dit, DitConfig, Error, Result};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
-use tessera_train::{Loaded, WeightDtype, Weights, write_atomically};
+use tessera_moe::threshold_name;
+use tessera_train::{Loaded, WeightDtype, Weights, write_json};
 
 /// What defines a model, a [`DitConfig`] in JSON.
 pub const CONFIG_FILE: &str = "config.json";
@@ -17,7 +17,7 @@ impl Dit {
     pub fn weights(&self) -> Weights {
         let mut weights = Weights::of(self);
         for layer in 0..self.config.depth {
-            let name = threshold_name(layer);
+            let name = threshold_name(&block_name(layer));
             if let Some(threshold) = weights.take(&name) {
                 weights.insert(name, threshold.exact());
             }
@@ -67,9 +67,9 @@ impl Dit {
     }
 }
 
-/// The name of a layer's threshold in a state dict.
-pub(crate) fn threshold_name(layer: usize) -> String {
-    format!("blocks.{layer}.moe.router.threshold")
+/// What the names of a block's parameters begin with.
+pub(crate) fn block_name(block: usize) -> String {
+    format!("blocks.{block}")
 }
 
 impl DitConfig {
@@ -91,11 +91,6 @@ impl DitConfig {
     /// # Errors
     /// [`Error::Weights`] when it cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let json = serde_json::to_string_pretty(self).expect("a config has string keys only");
-        write_atomically(&dir.as_ref().join(CONFIG_FILE), |file| {
-            writeln!(file, "{json}")
-        })
-        .map_err(tessera_train::Error::from)?;
-        Ok(())
+        Ok(write_json(&dir.as_ref().join(CONFIG_FILE), self)?)
     }
 }

@@ -1,12 +1,12 @@
 //! One training step: noise latents, ask the model, and compare.
 
-use crate::checkpoint::threshold_name;
+use crate::checkpoint::block_name;
 use crate::ddpm::{Ddpm, TRAIN_STEPS};
 use crate::patch::patchify;
 use crate::{Dit, Process, flow};
 use burn::tensor::Tensor;
 use tessera_backend::Rng;
-use tessera_moe::{Auxiliary, Mode, Trace};
+use tessera_moe::{Auxiliary, Mode, Moe, Trace, thresholds_after};
 use tessera_train::Losses;
 
 /// Latents with noise, and what the model should say of them.
@@ -104,18 +104,14 @@ impl Dit {
             if let Some(total) = auxiliary.total {
                 losses.total = losses.total + total;
             }
-            losses.measured = self.thresholds_after(&trace);
+            losses.measured = thresholds_after(self.experts(), &trace);
         }
         losses
     }
 
-    /// The thresholds of the layers after a step, by the names of the parameters.
-    fn thresholds_after(&self, trace: &Trace) -> Vec<(String, f32)> {
-        let layers = self.blocks.iter().enumerate();
-        let layers = layers.filter_map(|(i, block)| block.moe.as_ref().map(|moe| (i, moe)));
-        layers
-            .zip(&trace.layers)
-            .map(|((i, moe), layer)| (threshold_name(i), moe.next_threshold(layer.winners.kth())))
-            .collect()
+    /// The layers with experts and the names of their blocks.
+    fn experts(&self) -> impl Iterator<Item = (String, &Moe)> {
+        let blocks = self.blocks.iter().enumerate();
+        blocks.filter_map(|(i, block)| Some((block_name(i), block.moe.as_ref()?)))
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use tessera_backend::Rng;
+use tessera_backend::{Rng, host_values};
 use tessera_moe::{Mode, Trace};
 
 /// The stream of a seed that an image's noise is drawn from.
@@ -127,7 +127,7 @@ impl Dit {
             }
         }
         let shape = x.dims();
-        let values = host(x);
+        let values = host_values(x);
         Ok(Array4::from_shape_vec(shape, values).expect("a tensor fills its shape"))
     }
 
@@ -229,7 +229,7 @@ impl Dit {
 
     fn check_finite(&self, x: &Tensor<4>, step: usize, steps: usize) -> Result<()> {
         let each = x.dims()[1..].iter().product::<usize>();
-        let values = host(x.clone());
+        let values = host_values(x.clone());
         match values.iter().position(|value| !value.is_finite()) {
             Some(index) => Err(Error::NonFinite {
                 step,
@@ -239,9 +239,4 @@ impl Dit {
             None => Ok(()),
         }
     }
-}
-
-fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    let data = x.into_data().convert::<f32>();
-    data.try_to_vec().expect("it was converted to f32")
 }

@@ -3,6 +3,7 @@
 use crate::{Error, Experts, LayerTrace, Mode, MoeConfig, Router, Trace, Winners};
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
+use tessera_backend::host_values;
 use tessera_backend::init::Init;
 use tessera_backend::ops::Routes;
 
@@ -79,7 +80,7 @@ impl Moe {
     fn winners(&self, scores: &Tensor<3>, mode: Mode) -> Result<Winners, Error> {
         let (shape, config) = (scores.dims(), &self.config);
         let [_, seq, experts] = shape;
-        let scores = host(scores.clone().inner());
+        let scores = host_values(scores.clone().inner());
         match mode {
             Mode::Race => config.rule.winners(&scores, shape, config.k),
             Mode::Alone if config.threshold => Ok(Winners::above(self.threshold(), &scores, shape)),
@@ -98,7 +99,7 @@ impl Moe {
 
     /// What a score must reach at inference.
     pub fn threshold(&self) -> f32 {
-        host(self.router.threshold.val())[0]
+        host_values(self.router.threshold.val())[0]
     }
 
     /// The threshold after a step in which `kth` was the last score to win (`None`: nothing won), eq. of section 4's
@@ -123,10 +124,4 @@ impl Moe {
         self.config.target_weight = 0.0;
         self
     }
-}
-
-/// A tensor's values.
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data = tensor.into_data().convert::<f32>();
-    data.try_to_vec().expect("it was converted to f32")
 }

@@ -9,6 +9,7 @@
 //! | [`Rule`], [`Winners`] | the six rules of figure 3: one race, its racers along other axes |
 //! | [`MoeConfig`], [`Gate`] | k-in-E, the gating function, the threshold and the weights of the losses |
 //! | [`Moe`] | the layer: router, experts, threshold (sections 4 and 6) |
+//! | [`thresholds_after`], [`Calibration`] | the thresholds of all layers, in training and measured again |
 //! | [`Trace`], [`Mode`] | how a forward pass routes, and what it did |
 //! | [`similarity_loss`], [`balance_loss`] | section 5, equations 9 to 11, and Switch's loss for comparison |
 //! | [`Usage`] | MaxVio, combination usage, mean active experts, share of tokens with none |
@@ -40,6 +41,7 @@ mod layer;
 mod losses;
 mod race;
 mod router;
+mod threshold;
 mod trace;
 mod usage;
 
@@ -51,5 +53,6 @@ pub use layer::Moe;
 pub use losses::{Auxiliary, balance_loss, similarity_loss};
 pub use race::{Rule, Winners};
 pub use router::Router;
+pub use threshold::{Calibration, threshold_name, thresholds_after};
 pub use trace::{LayerTrace, Mode, Trace};
 pub use usage::Usage;

@@ -5,9 +5,8 @@ use crate::vae::CONFIG_FILE;
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::Path;
-use tessera_train::{WeightDtype, write_atomically};
+use tessera_train::{WeightDtype, write_json};
 
 /// Images are their own latents.
 #[derive(Debug, Clone)]
@@ -88,8 +87,6 @@ impl ImageTokenizer for PixelTokenizer {
             kind: Self::KIND.into(),
             channels: self.channels,
         };
-        let json = serde_json::to_string_pretty(&config).expect("a config has string keys only");
-        let written = write_atomically(&folder.join(CONFIG_FILE), |file| writeln!(file, "{json}"));
-        Ok(written.map_err(tessera_train::Error::from)?)
+        Ok(write_json(&folder.join(CONFIG_FILE), &config)?)
     }
 }

@@ -31,6 +31,7 @@ use crate::{Error, ImageTokenizer, Result};
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array3, ArrayBase, ArrayView3, Axis, Ix3, RawData, Zip};
 use std::ops::Range;
+use tessera_backend::host_values;
 
 /// How a picture is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,11 +285,7 @@ fn upload(tile: ArrayView3<'_, f32>, tokenizer: &dyn ImageTokenizer) -> Tensor<4
 
 fn download(tile: Tensor<4>) -> Array3<f32> {
     let [_, channels, height, width] = tile.dims();
-    let values = tile
-        .into_data()
-        .try_into_vec_as::<f32>()
-        .expect("every float type converts to f32");
-    Array3::from_shape_vec((channels, height, width), values)
+    Array3::from_shape_vec((channels, height, width), host_values(tile))
         .expect("a tensor has as many values as its shape says")
 }
 

@@ -40,6 +40,7 @@ mod config;
 pub mod data;
 mod ema;
 mod error;
+mod json;
 pub mod judge;
 mod losses;
 mod optim;
@@ -51,6 +52,7 @@ pub mod weights;
 pub use config::{Plan, TrainConfig};
 pub use ema::Ema;
 pub use error::{BoxError, Error, Result};
+pub use json::write_json;
 pub use optim::{AdamW, AdamWConfig, Grads, StepInfo};
 pub use run::{
     FIRST_TRAINING_STREAM, Losses, Objective, Observer, Outcome, StepReport, Trained, train,

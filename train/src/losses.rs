@@ -1,8 +1,8 @@
 //! What a model's loss hands to the loop, and the same on the host.
 
 use crate::error::{Error, Result};
-use crate::weights::host_values;
 use burn::tensor::Tensor;
+use tessera_backend::host_values;
 
 /// The losses of one batch.
 ///

@@ -2,12 +2,11 @@
 //! gradient norm.
 
 use crate::error::{Error, Result};
-use crate::weights::{
-    NamePath, Weights, flat_tensors, host_values, track_names, with_flat_tensors,
-};
+use crate::weights::{NamePath, Weights, flat_tensors, track_names, with_flat_tensors};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use std::collections::BTreeMap;
+use tessera_backend::host_values;
 use tessera_backend::ops::{AdamWStep, adamw_step};
 
 /// The constants of the optimizer.

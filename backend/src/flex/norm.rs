@@ -1,6 +1,6 @@
 //! Layer normalisation (plain and modulated, adaLN) and group normalisation, forward and backward.
 
-use super::elementwise::{activate, gelu_backward, gelu_tanh_backward};
+use super::elementwise::{activate, row_kernels};
 use super::simd::{self, LANES, simd, total};
 use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
 use crate::ops::Activation;
@@ -387,10 +387,7 @@ pub(crate) fn group_norm_backward(
                         Activation::Gelu | Activation::GeluTanh => {
                             let mut y = vec![0.0; plane];
                             affine(&mut y, x, factor, offset);
-                            match act {
-                                Activation::Gelu => gelu_backward(dx, g, &y),
-                                _ => gelu_tanh_backward(dx, g, &y),
-                            }
+                            row_kernels(act).1(dx, g, &y);
                         }
                     }
                     sums[i] = centred_sums(dx, x, mean, rstd);

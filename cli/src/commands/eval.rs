@@ -5,14 +5,14 @@ mod pictures;
 
 use crate::args::Global;
 use crate::bundle::Bundle;
-use crate::data::{Padded, download, upload};
+use crate::data::{Padded, download, spaced, upload};
 use crate::output;
 use crate::plot;
 use crate::progress::Progress;
 use crate::sampling::{SamplingArgs, draw};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use judged::{Judged, Real, as_judged, spaced};
+use judged::{Judged, Real, as_judged};
 use ndarray::Array4;
 use pictures::Pictures;
 use serde::Serialize;

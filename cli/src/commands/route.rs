@@ -18,6 +18,7 @@ use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use tessera_backend::host_values;
 use tessera_gen_dit::{Dit, ImageRequest, Process, SampleConfig};
 use tessera_moe::{MoeConfig, Rule, Trace, Usage};
 use tessera_tokenizer::Pixels;
@@ -403,9 +404,9 @@ impl Routed {
 /// Refuses scores that are not finite, which race as if they were.
 fn check_finite(trace: &Trace) -> Result<()> {
     for (traced, layer) in trace.layers.iter().zip(1..) {
-        let logits = traced.logits.clone().into_data().convert::<f32>();
+        let logits = host_values(traced.logits.clone());
         ensure!(
-            logits.iter::<f32>().all(f32::is_finite),
+            logits.iter().all(|logit| logit.is_finite()),
             "layer {layer}: a score is not finite"
         );
     }

@@ -19,9 +19,7 @@ use tessera_moe::MoeConfig;
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
 use tessera_tokenizer::{ImageTokenizer, KlVae};
 use tessera_train::data::{LatentCache, LatentPrecision, Split};
-use tessera_train::{
-    BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig,
-};
+use tessera_train::{BoxError, Losses, Objective, Observer, RunFolder, StepReport, TrainConfig};
 
 /// Train a generator on the tokens of a VAE.
 #[derive(Debug, Clone, Args)]
@@ -198,12 +196,7 @@ impl TrainAr {
         };
         let trained = tessera_train::train(model, &objective, &training, run, &mut watch)?;
         watch.progress.finish();
-        if trained.outcome == Outcome::Stopped {
-            bail!(
-                "stopped at step {}; go on with --resume latest",
-                trained.step
-            );
-        }
+        interrupt::not_stopped(&trained)?;
         let folder = self.run.output.join("model");
         Bundle {
             generator: objective.calibrated(trained.ema, &training)?,
@@ -313,18 +306,14 @@ impl Tokens<'_> {
 
     /// The model with the thresholds that its experts, if it has such, have on training data.
     fn calibrated(&self, model: GenAr, training: &TrainConfig) -> Result<GenAr> {
-        const BATCHES: usize = 16;
         /// Beyond what training draws from.
         const STREAM: u64 = 1 << 40;
         if !model.config().moe.as_ref().is_some_and(|moe| moe.threshold) {
             return Ok(model);
         }
-        let (images, device) = (self.cache.len(), model.device());
-        let wanted = (BATCHES * training.batch_size).min(images);
-        let spaced: Vec<usize> = (0..wanted).map(|i| i * images / wanted).collect();
-        let size = training.batch_size.min(wanted);
-        let batches = (STREAM..).zip(spaced.chunks_exact(size));
-        let batches = batches.map(|(stream, chunk)| {
+        let device = model.device();
+        let batches = data::calibration_batches(self.cache.len(), training.batch_size);
+        let batches = (STREAM..).zip(&batches).map(|(stream, chunk)| {
             let batch = self.batch(chunk, Rng::new(training.seed, stream));
             let (indices, labels) = batch.map_err(anyhow::Error::from_boxed)?;
             Ok((self.upload(&indices, &device), labels))

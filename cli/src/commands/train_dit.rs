@@ -6,7 +6,7 @@ use crate::data::upload;
 use crate::dit::{DitBundle, Info};
 use crate::progress::Progress;
 use crate::{data, hub, interrupt, latents, output};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use ndarray::{Array4, Axis};
@@ -14,15 +14,14 @@ use serde::Serialize;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use tessera_backend::Rng;
+use tessera_backend::{Rng, host_values};
 use tessera_gen_dit::{Dit, DitConfig, ImageRequest, Process, SampleConfig};
 use tessera_moe::{Gate, MoeConfig, Rule};
 use tessera_quantize::MomentsBuilder;
 use tessera_tokenizer::{ImageTokenizer, PixelTokenizer, open_tokenizer};
 use tessera_train::data::Split;
 use tessera_train::{
-    BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig,
-    write_atomically,
+    BoxError, Losses, Objective, Observer, RunFolder, StepReport, TrainConfig, write_atomically,
 };
 
 /// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
@@ -267,12 +266,7 @@ impl TrainDit {
         };
         let trained = tessera_train::train(model, &data, &training, run, &mut watch)?;
         watch.progress.finish();
-        if trained.outcome == Outcome::Stopped {
-            bail!(
-                "stopped at step {}; go on with --resume latest",
-                trained.step
-            );
-        }
+        interrupt::not_stopped(&trained)?;
         let folder = self.run.output.join("model");
         DitBundle {
             model: data.calibrated(trained.ema, training.batch_size, training.seed)?,
@@ -359,6 +353,11 @@ struct Latents {
 }
 
 impl Latents {
+    /// The images that examples of training are.
+    fn images(&self, examples: &[usize]) -> Vec<usize> {
+        examples.iter().map(|&i| self.train[i]).collect()
+    }
+
     /// Some images, without mirroring.
     fn of(&self, indices: &[usize]) -> (Array4<f32>, Vec<usize>) {
         let labels = indices.iter().map(|&i| self.labels[i]).collect();
@@ -367,23 +366,16 @@ impl Latents {
 
     /// The model with the thresholds that its experts have on training data, and without what only training needs.
     fn calibrated(&self, model: Dit, batch_size: usize, seed: u64) -> Result<Dit> {
-        const BATCHES: usize = 16;
         if !model.config().moe.as_ref().is_some_and(|moe| moe.threshold) {
             return Ok(model.without_targets());
         }
         let device = model.device();
-        let wanted = (BATCHES * batch_size).min(self.train.len());
-        let spaced = (0..wanted).map(|i| self.train[i * self.train.len() / wanted]);
-        let spaced: Vec<usize> = spaced.collect();
-        let batches = spaced
-            .chunks(batch_size)
-            .filter(|chunk| chunk.len() == batch_size.min(wanted));
-        let batches: Vec<_> = batches
-            .map(|chunk| {
-                let (latents, labels) = self.of(chunk);
-                (upload(latents, &device), labels)
-            })
-            .collect();
+        let batches = data::calibration_batches(self.train.len(), batch_size).into_iter();
+        let batches = batches.map(|chunk| {
+            let (latents, labels) = self.of(&self.images(&chunk));
+            (upload(latents, &device), labels)
+        });
+        let batches: Vec<_> = batches.collect();
         Ok(model.calibrated(&batches, seed)?.without_targets())
     }
 }
@@ -396,7 +388,7 @@ impl Objective<Dit> for Latents {
     }
 
     fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Self::Batch, BoxError> {
-        let indices: Vec<usize> = indices.iter().map(|&i| self.train[i]).collect();
+        let indices = self.images(indices);
         let (mut latents, labels) = self.of(&indices);
         if let Some(mirrored) = &self.mirrored {
             for (mut image, &i) in latents.outer_iter_mut().zip(&indices) {
@@ -443,13 +435,7 @@ impl Watch<'_> {
             let losses = ema.loss(upload(latents, &device), &labels, &mut rng);
             let mse = losses.parts.iter().find(|part| part.0 == "mse");
             let mse = mse.context("the loss has its mean squared error as a part")?;
-            let value: f32 = mse
-                .1
-                .clone()
-                .into_data()
-                .convert::<f32>()
-                .iter::<f32>()
-                .sum();
+            let value = host_values(mse.1.clone())[0];
             sum += f64::from(value) * chunk.len() as f64;
         }
         let path = self.output.join("validation.jsonl");

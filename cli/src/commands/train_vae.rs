@@ -17,7 +17,7 @@ use tessera_tokenizer::{GridStyle, Pixels, grid, write_png};
 use tessera_train::data::{Dataset, Split};
 use tessera_train::judge::images_of;
 use tessera_train::{
-    BoxError, Losses, Objective, Observer, Outcome, RunFolder, StepReport, TrainConfig, WeightDtype,
+    BoxError, Losses, Objective, Observer, RunFolder, StepReport, TrainConfig, WeightDtype,
 };
 
 /// Train a KL-VAE.
@@ -119,12 +119,7 @@ impl TrainVae {
         };
         let trained = tessera_train::train(model, &objective, &training, run, &mut watch)?;
         watch.progress.finish();
-        if trained.outcome == Outcome::Stopped {
-            anyhow::bail!(
-                "stopped at step {}; go on with --resume latest",
-                trained.step
-            );
-        }
+        interrupt::not_stopped(&trained)?;
         let folder = self.run.output.join("vae");
         trained.ema.save_dir(&folder, WeightDtype::F32)?;
         output::text(folder.display())?;

@@ -7,9 +7,8 @@ use burn::tensor::Device;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
-use tessera_train::{WeightDtype, Weights, write_atomically};
+use tessera_train::{WeightDtype, Weights, write_json};
 
 /// The sizes, a [`KlVaeConfig`] in JSON.
 pub const CONFIG_FILE: &str = "config.json";
@@ -71,13 +70,10 @@ pub(crate) fn save(
     weights: &Weights,
     dtype: WeightDtype,
 ) -> Result<()> {
-    let config = serde_json::to_string_pretty(config).expect("sizes are JSON");
     // Other readers of safetensors ask for the layout.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     weights.write(folder.join(WEIGHTS_FILE), metadata, dtype)?;
-    write_atomically(&folder.join(CONFIG_FILE), |file| writeln!(file, "{config}"))
-        .map_err(tessera_train::Error::from)?;
-    Ok(())
+    Ok(write_json(&folder.join(CONFIG_FILE), config)?)
 }
 
 fn parse(path: &Path, json: &[u8]) -> Result<KlVaeConfig> {

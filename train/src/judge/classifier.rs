@@ -3,6 +3,7 @@
 
 use super::training::Augment;
 use crate::error::{Error, Result};
+use crate::json::write_json;
 use crate::weights::{WeightDtype, Weights};
 use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -12,12 +13,10 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use tessera_backend::Rng;
 use tessera_backend::nn::GroupNorm;
 use tessera_backend::ops::{Activation, activation, conv2d, group_norm, linear};
-use tessera_checkpoint::write_atomically;
 
 /// The layout of the weights file.
 const SCHEMA: &str = "tessera.classifier/v1";
@@ -270,10 +269,9 @@ impl Classifier {
     pub fn save_dir(&self, folder: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
         let folder = folder.as_ref();
         let file = folder.join("config.json");
-        let text = serde_json::to_string_pretty(&self.config).map_err(json(&file))?;
         let metadata = BTreeMap::from([("schema".to_owned(), SCHEMA.to_owned())]);
         Weights::of(self).write(folder.join("model.safetensors"), metadata, dtype)?;
-        Ok(write_atomically(&file, |file| writeln!(file, "{text}"))?)
+        write_json(&file, &self.config)
     }
 
     /// Reads what [`save_dir`](Self::save_dir) wrote.

@@ -5,9 +5,9 @@ use super::report::Agreement;
 use super::training::upload;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::weights::host_values;
 use burn::tensor::Tensor;
 use ndarray::{Array2, Array4, ArrayView4, Axis, stack};
+use tessera_backend::host_values;
 
 /// Pictures that go through the classifier together; results do not depend on it.
 const BLOCK: usize = 250;

@@ -9,9 +9,7 @@ mod walk;
 
 pub use mismatch::{Mismatch, Misshapen, Stray, edit_distance};
 pub use walk::Loaded;
-pub(crate) use walk::{
-    NamePath, flat_tensors, host_values, track_names, with_flat_tensors, with_values,
-};
+pub(crate) use walk::{NamePath, flat_tensors, track_names, with_flat_tensors, with_values};
 
 use crate::error::Result;
 use burn::tensor::{bf16, f16};

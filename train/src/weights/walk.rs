@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::BTreeMap;
+use tessera_backend::host_values;
 
 /// Where in the module tree a walk is.
 #[derive(Default)]
@@ -298,13 +299,6 @@ pub(crate) fn with_values<M: Module>(module: M, values: &[(String, f32)]) -> M {
     let module = module.map(&mut set);
     assert!(set.values.is_empty(), "no such parameter: {:?}", set.values);
     module
-}
-
-pub(crate) fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .into_data()
-        .try_into_vec_as::<f32>()
-        .expect("every float type converts to f32")
 }
 
 /// The transpose of row-major values with rows of `columns`.

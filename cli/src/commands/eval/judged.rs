@@ -1,5 +1,6 @@
 //! What a classifier says of pictures that a model drew, beside what it says of real ones.
 
+use crate::data::spaced;
 use crate::output;
 use anyhow::Result;
 use ndarray::{Array4, Axis};
@@ -120,12 +121,6 @@ impl Judged {
         }
         Ok(())
     }
-}
-
-/// At most `wanted` of `available`, evenly spaced, so that data in the order of their classes give all classes.
-pub fn spaced(available: usize, wanted: usize) -> Vec<usize> {
-    let count = wanted.min(available);
-    (0..count).map(|i| i * available / count).collect()
 }
 
 /// Finished pictures as the judge was trained on real ones: bytes, on a black square.
