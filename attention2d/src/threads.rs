@@ -1,0 +1,359 @@
+//! Ranks as threads of one process: what is used without MPI, and what MPI is held against.
+
+use crate::collective::{Collective, Comm, Reduce, share};
+use crate::{Error, Result};
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often a waiting rank looks whether another has failed.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Runs `work` on so many ranks, each on a thread with a pool of `threads` workers of its own, and gives what each
+/// returned, in their order. The first rank that fails or panics ends the others' waiting.
+///
+/// # Errors
+/// [`Error::Rank`] names the rank that failed first and says why.
+pub fn run<R: Send>(
+    ranks: usize,
+    threads: usize,
+    work: impl Fn(Comm) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let failure = Arc::new(Failure::default());
+    let hub = Hub::new(ranks, failure.clone());
+    let work = &work;
+    let results: Vec<Result<R>> = std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..ranks)
+            .map(|rank| {
+                let (hub, failure) = (hub.clone(), failure.clone());
+                scope.spawn(move || {
+                    let run = || pool(threads, rank, || work(Comm::world(Member::of(hub, rank))));
+                    let result = match catch_unwind(AssertUnwindSafe(run)) {
+                        Ok(result) => result,
+                        Err(panic) => Err(Error::Rank {
+                            rank,
+                            cause: said(&*panic),
+                        }),
+                    };
+                    result.inspect_err(|error| failure.set(rank, error))
+                })
+            })
+            .collect();
+        ranks
+            .into_iter()
+            .map(|rank| rank.join().expect("panics were caught"))
+            .collect()
+    });
+    match failure.get() {
+        Some(error) => Err(error),
+        None => results.into_iter().collect(),
+    }
+}
+
+/// A world of one rank.
+pub(crate) fn alone() -> Arc<dyn Collective> {
+    Member::of(Hub::new(1, Arc::default()), 0)
+}
+
+/// Runs on a pool of its own, so that ranks that wait hold no worker another rank needs.
+fn pool<R: Send>(
+    threads: usize,
+    rank: usize,
+    work: impl FnOnce() -> Result<R> + Send,
+) -> Result<R> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .thread_name(move |thread| format!("rank {rank}, thread {thread}"))
+        .build();
+    let pool = pool.map_err(|error| Error::Rank {
+        rank,
+        cause: format!("no threads: {error}"),
+    })?;
+    pool.install(work)
+}
+
+/// What a panic said.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
+}
+
+/// The first failure of a job.
+#[derive(Debug, Default)]
+struct Failure(Mutex<Option<Error>>);
+
+impl Failure {
+    fn set(&self, rank: usize, error: &Error) {
+        let error = match error {
+            Error::Rank { .. } | Error::Disagreement { .. } => error.clone(),
+            other => Error::Rank {
+                rank,
+                cause: other.to_string(),
+            },
+        };
+        lock(&self.0).get_or_insert(error);
+    }
+
+    fn get(&self) -> Option<Error> {
+        lock(&self.0).clone()
+    }
+}
+
+/// A panic of another rank is reported by its own error.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Message = Arc<Vec<u8>>;
+
+/// What has arrived at one rank, by sender.
+#[derive(Debug, Default)]
+struct Inbox {
+    from: Mutex<Vec<VecDeque<Message>>>,
+    arrived: Condvar,
+}
+
+/// What the ranks of a group share.
+#[derive(Debug)]
+struct Hub {
+    inboxes: Vec<Inbox>,
+    failure: Arc<Failure>,
+    /// Groups being made: by the number of the split, then by colour, with how many have yet to come.
+    splits: Mutex<HashMap<(usize, usize), (Arc<Hub>, usize)>>,
+}
+
+impl Hub {
+    fn new(ranks: usize, failure: Arc<Failure>) -> Arc<Self> {
+        let inbox = || Inbox {
+            from: Mutex::new(vec![VecDeque::new(); ranks]),
+            ..Inbox::default()
+        };
+        Arc::new(Self {
+            inboxes: (0..ranks).map(|_| inbox()).collect(),
+            failure,
+            splits: Mutex::default(),
+        })
+    }
+}
+
+/// One rank of a group.
+#[derive(Debug)]
+struct Member {
+    hub: Arc<Hub>,
+    rank: usize,
+    /// Splits this rank took part in.
+    splits: AtomicUsize,
+}
+
+impl Member {
+    fn of(hub: Arc<Hub>, rank: usize) -> Arc<dyn Collective> {
+        Arc::new(Self {
+            hub,
+            rank,
+            splits: AtomicUsize::new(0),
+        })
+    }
+
+    fn send(&self, to: usize, message: Message) {
+        let inbox = &self.hub.inboxes[to];
+        lock(&inbox.from)[self.rank].push_back(message);
+        inbox.arrived.notify_all();
+    }
+
+    fn receive(&self, from: usize) -> Result<Message> {
+        let inbox = &self.hub.inboxes[self.rank];
+        let mut waiting = lock(&inbox.from);
+        loop {
+            if let Some(message) = waiting[from].pop_front() {
+                return Ok(message);
+            }
+            if let Some(error) = self.hub.failure.get() {
+                return Err(error);
+            }
+            let woken = inbox.arrived.wait_timeout(waiting, PATIENCE);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Receives into a part of a buffer.
+    fn receive_into(&self, from: usize, recv: &mut [u8]) -> Result<()> {
+        let message = self.receive(from)?;
+        if message.len() != recv.len() {
+            return Err(Error::Rank {
+                rank: self.rank,
+                cause: format!(
+                    "a message of {} bytes came where {} were expected; --check tells which collective differs",
+                    message.len(),
+                    recv.len()
+                ),
+            });
+        }
+        recv.copy_from_slice(&message);
+        Ok(())
+    }
+}
+
+/// `buffer` in parts of the lengths given.
+fn parts<'a>(mut buffer: &'a mut [u8], counts: &[usize]) -> Vec<&'a mut [u8]> {
+    let mut parts = Vec::new();
+    for &count in counts {
+        let (part, rest) = buffer.split_at_mut(count);
+        parts.push(part);
+        buffer = rest;
+    }
+    parts
+}
+
+impl Collective for Member {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.hub.inboxes.len()
+    }
+
+    fn split(&self, color: usize, key: usize) -> Result<Arc<dyn Collective>> {
+        let mut all = vec![0; 16 * self.size()];
+        let mine = [(color as u64).to_le_bytes(), (key as u64).to_le_bytes()].concat();
+        self.all_gather(&mine, &mut all, &vec![16; self.size()])?;
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("8 bytes")) as usize;
+        let mut members: Vec<_> = all
+            .chunks_exact(16)
+            .enumerate()
+            .filter(|(_, of)| number(&of[..8]) == color)
+            .map(|(rank, of)| (number(&of[8..]), rank))
+            .collect();
+        members.sort_unstable();
+        let place = members.iter().position(|member| member.1 == self.rank);
+        let place = place.expect("a rank has its own colour");
+        let split = (self.splits.fetch_add(1, Ordering::Relaxed), color);
+        let mut splits = lock(&self.hub.splits);
+        let (hub, missing) = splits.entry(split).or_insert_with(|| {
+            (
+                Hub::new(members.len(), self.hub.failure.clone()),
+                members.len(),
+            )
+        });
+        let hub = hub.clone();
+        *missing -= 1;
+        if *missing == 0 {
+            splits.remove(&split);
+        }
+        Ok(Self::of(hub, place))
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.all_gather(&[], &mut [], &vec![0; self.size()])
+    }
+
+    fn all_gather(&self, send: &[u8], recv: &mut [u8], counts: &[usize]) -> Result<()> {
+        let message = Arc::new(send.to_vec());
+        for to in (0..self.size()).filter(|&to| to != self.rank) {
+            self.send(to, message.clone());
+        }
+        for (from, part) in parts(recv, counts).into_iter().enumerate() {
+            match from == self.rank {
+                true => part.copy_from_slice(send),
+                false => self.receive_into(from, part)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn all_to_all(
+        &self,
+        send: &[u8],
+        send_counts: &[usize],
+        recv: &mut [u8],
+        recv_counts: &[usize],
+    ) -> Result<()> {
+        let mut own = &send[..0];
+        let mut rest = send;
+        for (to, &count) in send_counts.iter().enumerate() {
+            let (part, after) = rest.split_at(count);
+            match to == self.rank {
+                true => own = part,
+                false => self.send(to, Arc::new(part.to_vec())),
+            }
+            rest = after;
+        }
+        for (from, part) in parts(recv, recv_counts).into_iter().enumerate() {
+            match from == self.rank {
+                true => part.copy_from_slice(own),
+                false => self.receive_into(from, part)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn reduce_scatter_sum(&self, send: &[f32], recv: &mut [f32], counts: &[usize]) -> Result<()> {
+        reduce_scatter(self, send, recv, counts, Reduce::Sum)
+    }
+
+    fn all_reduce(&self, values: &mut [f32], op: Reduce) -> Result<()> {
+        let counts: Vec<_> = (0..self.size())
+            .map(|rank| share(values.len(), self.size(), rank))
+            .collect();
+        let mut own = vec![0.0; counts[self.rank]];
+        reduce_scatter(self, values, &mut own, &counts, op)?;
+        let counts: Vec<_> = counts
+            .iter()
+            .map(|count| count * size_of::<f32>())
+            .collect();
+        self.all_gather(
+            bytemuck::cast_slice(&own),
+            bytemuck::cast_slice_mut(values),
+            &counts,
+        )
+    }
+
+    fn send_recv(
+        &self,
+        to: usize,
+        send: &[u8],
+        from: usize,
+        recv: &mut [u8],
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<()> {
+        self.send(to, Arc::new(send.to_vec()));
+        meanwhile();
+        self.receive_into(from, recv)
+    }
+}
+
+/// Everyone's part for this rank, put together in the order of the ranks.
+fn reduce_scatter(
+    group: &Member,
+    send: &[f32],
+    recv: &mut [f32],
+    counts: &[usize],
+    op: Reduce,
+) -> Result<()> {
+    let bytes: Vec<_> = counts
+        .iter()
+        .map(|count| count * size_of::<f32>())
+        .collect();
+    let own = recv.len();
+    let mut all = vec![0.0_f32; own * group.size()];
+    group.all_to_all(
+        bytemuck::cast_slice(send),
+        &bytes,
+        bytemuck::cast_slice_mut(&mut all),
+        &vec![bytes[group.rank]; group.size()],
+    )?;
+    recv.copy_from_slice(&all[..own]);
+    for part in all[own..].chunks_exact(own.max(1)) {
+        for (value, &more) in recv.iter_mut().zip(part) {
+            *value = match op {
+                Reduce::Sum => *value + more,
+                Reduce::Max => value.max(more),
+            };
+        }
+    }
+    Ok(())
+}
