@@ -9,7 +9,7 @@ use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, activation};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
-use tessera_backend::ops::{self, Activation, Experts, Routes};
+use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
 use tessera_backend::{Precision, Rng};
 
 // Page faults of fresh buffers would drown the arithmetic.
@@ -113,7 +113,7 @@ fn backward(c: &mut Criterion) {
     group.bench_function("fused/attention/b4_h16_s320_d64", |b| {
         b.iter(|| {
             black_box(
-                ops::attention(x.clone(), x.clone(), x.clone(), false)
+                ops::attention(x.clone(), x.clone(), x.clone(), Mask::All)
                     .sum()
                     .backward(),
             )
@@ -260,7 +260,7 @@ fn attention(c: &mut Criterion) {
         ));
         let name = format!("b{batch}_h{heads}_s{seq}_d{head_dim}");
         group.bench_function(format!("fused/{name}"), |b| {
-            b.iter(|| black_box(ops::attention(x.clone(), x.clone(), x.clone(), false)))
+            b.iter(|| black_box(ops::attention(x.clone(), x.clone(), x.clone(), Mask::All)))
         });
         group.bench_function(format!("burn/{name}"), |b| {
             let options = AttentionModuleOptions::default();

@@ -3,7 +3,7 @@
 
 use crate::extension::Backend;
 use crate::fused::{Float, Fused};
-use crate::ops::{Activation, Routes};
+use crate::ops::{Activation, Mask, Routes};
 use crate::portable;
 use burn::backend::autodiff::{
     NodeId,
@@ -133,7 +133,7 @@ impl<B: Fused> Backward<B, 5> for ModulateOp {
 }
 
 #[derive(Debug)]
-struct AttentionOp(bool);
+struct AttentionOp(Mask);
 impl<B: Fused> Backward<B, 3> for AttentionOp {
     type State = [Float<B>; 5];
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -142,7 +142,7 @@ impl<B: Fused> Backward<B, 3> for AttentionOp {
         register::<B, 3>(
             parents,
             grads,
-            B::attention_backward(ops.state, g, self.0).map(Some),
+            B::attention_backward(ops.state, g, &self.0).map(Some),
         );
     }
 }
@@ -312,23 +312,23 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         q: Float<Self>,
         k: Float<Self>,
         v: Float<Self>,
-        causal: bool,
+        mask: Mask,
     ) -> (Float<Self>, Float<Self>) {
         if !fused::<B, C>(&q) {
-            return portable::attention::<Self>(q, k, v, causal);
+            return portable::attention::<Self>(q, k, v, &mask);
         }
         let kept;
         let out = node!(
-            AttentionOp(causal),
+            AttentionOp(mask.clone()),
             [q, k, v],
             C,
             {
-                let (out, lse) = B::attention_lse(q, k, v, causal);
+                let (out, lse) = B::attention_lse(q, k, v, mask);
                 kept = lse;
                 out
             },
             {
-                let (out, lse) = B::attention_lse(q.clone(), k.clone(), v.clone(), causal);
+                let (out, lse) = B::attention_lse(q.clone(), k.clone(), v.clone(), mask);
                 kept = lse.clone();
                 ([q, k, v, out.clone(), lse], out)
             }

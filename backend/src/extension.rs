@@ -1,7 +1,7 @@
 //! The backend-generic trait: Burn's `Backend` plus the fused operations the models need.
 #![cfg_attr(feature = "ndarray", allow(deprecated))] // Upstream retires NdArray; here it checks the other CPU backend.
 
-use crate::ops::{Activation, AdamWStep, Routes, Sampling};
+use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling};
 use crate::{flex, portable};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -67,14 +67,27 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// Attention of `[batch, heads, seq, head_dim]` tensors, with the log-sum-exp `[batch, heads, seq]` of the scaled
-    /// scores (not differentiated).
+    /// scores (not differentiated). Keys and values may have fewer heads, dividing those of the queries.
     fn attention_lse(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        causal: bool,
+        mask: Mask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        portable::attention::<Self>(q, k, v, causal)
+        portable::attention::<Self>(q, k, v, &mask)
+    }
+
+    /// Gradients of q, k, v by a part of the keys, `lse` and `delta` being of all. Not differentiated.
+    fn attention_gradients(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        delta: FloatTensor<Self>,
+        mask: Mask,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention_gradients::<Self>([q, k, v], g, lse, delta, &mask)
     }
 
     /// `act(GroupNorm(x))`: `[batch, channels, height, width]`, `[channels]`, `[channels]`.
@@ -218,12 +231,30 @@ impl Backend for Flex {
         q: FlexTensor,
         k: FlexTensor,
         v: FlexTensor,
-        causal: bool,
+        mask: Mask,
     ) -> (FlexTensor, FlexTensor) {
         match flex::all_f32(&[&q, &k, &v]) {
-            true => flex::attention::attention(&q, &k, &v, causal),
-            false => portable::attention::<Self>(q, k, v, causal),
+            true => flex::attention::attention(&q, &k, &v, &mask),
+            false => portable::attention::<Self>(q, k, v, &mask),
         }
+    }
+
+    fn attention_gradients(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        g: FlexTensor,
+        lse: FlexTensor,
+        delta: FlexTensor,
+        mask: Mask,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let [dq, dk, dv] = match flex::all_f32(&[&q, &k, &v, &g, &lse, &delta]) {
+            true => flex::attention::gradients([&q, &k, &v], &g, &lse, &delta, &mask),
+            false => {
+                return portable::attention_gradients::<Self>([q, k, v], g, lse, delta, &mask);
+            }
+        };
+        (dq, dk, dv)
     }
 
     fn group_norm(

@@ -2,7 +2,7 @@
 
 use crate::extension::Backend;
 use crate::flex::{self, norm::Affine};
-use crate::ops::{Activation, Routes};
+use crate::ops::{Activation, Mask, Routes};
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -66,9 +66,9 @@ pub trait Fused: Backend {
     fn attention_backward(
         saved: [Float<Self>; 5],
         g: Float<Self>,
-        causal: bool,
+        mask: &Mask,
     ) -> [Float<Self>; 3] {
-        let _ = (saved, g, causal);
+        let _ = (saved, g, mask);
         unreachable!("{NOT_FUSED}")
     }
 
@@ -194,9 +194,10 @@ impl Fused for Flex {
     fn attention_backward(
         [q, k, v, out, lse]: [FlexTensor; 5],
         g: FlexTensor,
-        causal: bool,
+        mask: &Mask,
     ) -> [FlexTensor; 3] {
-        flex::attention::attention_backward(&q, &k, &v, &out, &lse, &g, causal)
+        let delta = flex::attention::row_dots(&g, &out);
+        flex::attention::gradients([&q, &k, &v], &g, &lse, &delta, mask)
     }
 
     fn group_norm_backward(

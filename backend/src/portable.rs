@@ -1,7 +1,7 @@
 //! The portable bodies: every fused operation written in Burn's own tensor operations. They are the reference of the fast
 //! kernels, what a new backend gets for free, and differentiable, so a backend without fused backward passes trains too.
 
-use crate::ops::{Activation, AdamWStep, Routes, Sampling};
+use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{
@@ -142,25 +142,11 @@ pub(crate) fn attention<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
-    causal: bool,
+    mask: &Mask,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let ([batch, heads, queries, head_dim], keys) = (dims::<B, 4>(&q), dims::<B, 4>(&k)[2]);
-    let scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
-    let mut scores = B::float_mul_scalar(scores, (head_dim as f32).powf(-0.5).into());
-    if causal {
-        let mask: Vec<f32> = (0..queries * keys)
-            .map(|i| {
-                if i % keys + queries <= i / keys + keys {
-                    0.0
-                } else {
-                    f32::NEG_INFINITY
-                }
-            })
-            .collect();
-        let mask = TensorData::new(mask, [1, 1, queries, keys]).convert_dtype(scores.dtype());
-        let mask = B::float_from_data(mask, &scores.device());
-        scores = B::float_add(scores, mask);
-    }
+    let [batch, heads, queries, _] = dims::<B, 4>(&q);
+    let v = over_heads::<B>(v, heads);
+    let scores = scores::<B>(q, over_heads::<B>(k, heads), mask);
     // A query that sees no key: its maximum is −∞; clamp it so that every weight is 0 and not NaN.
     let max = B::float_clamp_min(
         B::float_max_dim(B::float_detach(scores.clone()), 3),
@@ -174,6 +160,69 @@ pub(crate) fn attention<B: Backend>(
     );
     let lse = B::float_add(B::float_log(sum), max);
     (out, reshape::<B, 3>(lse, [batch, heads, queries]))
+}
+
+/// See [`crate::Backend::attention_gradients`].
+pub(crate) fn attention_gradients<B: Backend>(
+    [q, k, v]: [FloatTensor<B>; 3],
+    g: FloatTensor<B>,
+    lse: FloatTensor<B>,
+    delta: FloatTensor<B>,
+    mask: &Mask,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let ([batch, heads, queries, head_dim], kv_heads) = (dims::<B, 4>(&q), dims::<B, 4>(&k)[1]);
+    let scale = (head_dim as f32).powf(-0.5);
+    let (k, v) = (over_heads::<B>(k, heads), over_heads::<B>(v, heads));
+    let column = |x| reshape::<B, 4>(x, [batch, heads, queries, 1]);
+    // −∞ of a query that sees no key, so that its weights are 0 and not NaN.
+    let lse = B::float_clamp_min(column(lse), f32::MIN.into());
+    let weights = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), mask), lse));
+    let d_weights = B::float_matmul(g.clone(), B::float_swap_dims(v, 2, 3));
+    let d_scores = B::float_mul(weights.clone(), B::float_sub(d_weights, column(delta)));
+    let d_scores = B::float_mul_scalar(d_scores, scale.into());
+    let dv = B::float_matmul(B::float_swap_dims(weights, 2, 3), g);
+    let dk = B::float_matmul(B::float_swap_dims(d_scores.clone(), 2, 3), q);
+    let shared = |x: FloatTensor<B>| {
+        let keys = dims::<B, 4>(&x)[2];
+        let x = reshape::<B, 5>(x, [batch, kv_heads, heads / kv_heads, keys, head_dim]);
+        reshape::<B, 4>(B::float_sum_dim(x, 2), [batch, kv_heads, keys, head_dim])
+    };
+    (B::float_matmul(d_scores, k), shared(dk), shared(dv))
+}
+
+/// Scaled scores, −∞ where the mask hides a key.
+fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, mask: &Mask) -> FloatTensor<B> {
+    let ([_, _, queries, head_dim], keys) = (dims::<B, 4>(&q), dims::<B, 4>(&k)[2]);
+    let scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+    let scores = B::float_mul_scalar(scores, (head_dim as f32).powf(-0.5).into());
+    if *mask == Mask::All {
+        return scores;
+    }
+    let hidden = (0..queries).flat_map(|query| {
+        let seen = mask.run(query, [queries, keys]);
+        (0..keys).map(move |key| match seen.contains(&key) {
+            true => 0.0,
+            false => f32::NEG_INFINITY,
+        })
+    });
+    let hidden = TensorData::new(hidden.collect::<Vec<f32>>(), [1, 1, queries, keys]);
+    let hidden = hidden.convert_dtype(scores.dtype());
+    let hidden = B::float_from_data(hidden, &scores.device());
+    B::float_add(scores, hidden)
+}
+
+/// Keys or values once for every head of the queries.
+fn over_heads<B: Backend>(x: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
+    let [batch, kv_heads, keys, head_dim] = dims::<B, 4>(&x);
+    if kv_heads == heads {
+        return x;
+    }
+    let x = reshape::<B, 5>(x, [batch, kv_heads, 1, keys, head_dim]);
+    let x = B::float_expand(
+        x,
+        [batch, kv_heads, heads / kv_heads, keys, head_dim].into(),
+    );
+    reshape::<B, 4>(x, [batch, heads, keys, head_dim])
 }
 
 /// See [`crate::Backend::group_norm`].

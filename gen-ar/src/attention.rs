@@ -6,7 +6,7 @@ use burn::nn::Linear;
 use burn::tensor::{Tensor, activation};
 use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
-use tessera_backend::ops::{self, Activation};
+use tessera_backend::ops::{self, Activation, Mask};
 
 /// Added to the variance in every layer norm of the model.
 pub(crate) const NORM_EPS: f64 = 1e-6;
@@ -58,7 +58,7 @@ impl Attention {
 
     fn attend(&self, qkv: [Tensor<3>; 3], dropout: &mut Dropout<'_>) -> Tensor<3> {
         let [q, k, v] = qkv.map(|x| ops::split_heads(x, self.heads).swap_dims(1, 2));
-        let y = ops::merge_heads(attend(q, k, v, false, dropout));
+        let y = ops::merge_heads(attend(q, k, v, Mask::All, dropout));
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 }
@@ -103,7 +103,7 @@ impl CausalAttention {
     /// - output: `[tokens, dims, d_model]`
     pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
         let [q, k, v] = self.project(x);
-        let y = ops::merge_heads(attend(q, k, v, true, dropout));
+        let y = ops::merge_heads(attend(q, k, v, Mask::Causal, dropout));
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 
@@ -115,7 +115,7 @@ impl CausalAttention {
     pub fn step(&self, x: Tensor<2>, cache: &mut KvCache) -> Tensor<2> {
         let [q, k, v] = self.project(x.unsqueeze_dim(1));
         let (k, v) = cache.push(k, v);
-        let y = ops::merge_heads(ops::attention(q, k, v, false));
+        let y = ops::merge_heads(ops::attention(q, k, v, Mask::All));
         ops::linear(y.squeeze_dim::<2>(1), &self.proj, Activation::None)
     }
 }
@@ -158,15 +158,15 @@ fn attend(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
-    causal: bool,
+    mask: Mask,
     dropout: &mut Dropout<'_>,
 ) -> Tensor<4> {
     if !dropout.drops_attention() {
-        return ops::attention(q, k, v, causal);
+        return ops::attention(q, k, v, mask);
     }
     let [_, _, seq, head_dim] = q.dims();
     let mut scores = q.matmul(k.transpose()) * (head_dim as f64).powf(-0.5);
-    if causal {
+    if mask == Mask::Causal {
         let future = Tensor::<2>::ones([seq, seq], &scores.device())
             .triu(1)
             .bool();

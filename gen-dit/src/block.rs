@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::Tensor;
 use tessera_backend::init::Init;
-use tessera_backend::ops::{self, Activation};
+use tessera_backend::ops::{self, Activation, Mask};
 use tessera_moe::{Moe, Trace};
 
 /// Multi-head self-attention with one packed map to queries, keys and values.
@@ -32,7 +32,7 @@ impl Attention {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [q, k, v] = ops::split_linear(x, &self.qkv)
             .map(|x| ops::split_heads(x, self.heads).swap_dims(1, 2));
-        let y = ops::merge_heads(ops::attention(q, k, v, false));
+        let y = ops::merge_heads(ops::attention(q, k, v, Mask::All));
         ops::linear(y, &self.proj, Activation::None)
     }
 }

@@ -3,9 +3,11 @@
 
 use super::matmul::{Matrix, matmul};
 use super::simd::{self, simd};
-use super::{Shared, dims, filled, tensor, uninit, values};
+use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
+use crate::ops::Mask;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Queries per tile.
 const QUERIES: usize = 192;
@@ -81,21 +83,21 @@ impl Merged {
     }
 }
 
-/// How many of the keys `[start, start + len)` the query at `position` sees, the last query seeing the last key.
-fn visible(
-    causal: bool,
-    position: usize,
-    [queries, keys]: [usize; 2],
-    start: usize,
-    len: usize,
-) -> usize {
-    if causal {
-        (position + keys + 1)
-            .saturating_sub(queries + start)
-            .min(len)
-    } else {
-        len
-    }
+/// The part of a tile of keys, `tile.0` and `tile.1` long, that lies in a run.
+fn part(run: &Range<usize>, (start, len): (usize, usize)) -> Range<usize> {
+    let within = |key: usize| key.clamp(start, start + len) - start;
+    within(run.start)..within(run.end).max(within(run.start))
+}
+
+/// The tiles of keys, start and length, that the queries of these runs see anything of. Tiles begin at multiples of
+/// [`KEYS`], so that how a query's sum is cut does not depend on its neighbours.
+fn tiles_of(runs: &[Range<usize>]) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let seen = || runs.iter().filter(|run| !run.is_empty());
+    let start = seen().map(|run| run.start).min().unwrap_or(0);
+    let end = seen().map(|run| run.end).max().unwrap_or(0);
+    (start / KEYS * KEYS..end)
+        .step_by(KEYS)
+        .map(move |tile| (tile, KEYS.min(end - tile)))
 }
 
 /// `softmax(q kᵀ · head_dim^-½) v` and the log-sum-exp `[batch, heads, queries]` of the scaled scores.
@@ -103,10 +105,11 @@ pub(crate) fn attention(
     q: &FlexTensor,
     k: &FlexTensor,
     v: &FlexTensor,
-    causal: bool,
+    mask: &Mask,
 ) -> (FlexTensor, FlexTensor) {
     let (q, k, v) = (Heads::of(q), Heads::of(k), Heads::of(v));
     let ([batch, heads, queries, head_dim], keys) = (q.sizes, k.sizes[2]);
+    let group = heads / k.sizes[1].max(1);
     let scale = (head_dim as f32).powf(-0.5);
     let (tiles, layout) = (
         queries.div_ceil(QUERIES),
@@ -138,7 +141,11 @@ pub(crate) fn attention(
                         first,
                         rows,
                     };
-                    tile.run(&q, &k, &v, lse, scores, scale, causal);
+                    let runs: Vec<_> = (first..first + rows)
+                        .map(|query| mask.run(query, [queries, keys]))
+                        .collect();
+                    let (q, kv) = (q.head(index).at(first, 0), index / group);
+                    tile.run(q, k.head(kv), v.head(kv), lse, scores, scale, &runs);
                 },
             );
     });
@@ -168,30 +175,24 @@ impl Tile {
     #[allow(clippy::too_many_arguments)]
     fn run(
         &self,
-        q: &Heads,
-        k: &Heads,
-        v: &Heads,
+        q: Matrix,
+        k: Matrix,
+        v: Matrix,
         lse: &mut [f32],
         scores: &mut [f32],
         scale: f32,
-        causal: bool,
+        runs: &[Range<usize>],
     ) {
-        let ([_, _, queries, head_dim], keys, rows) = (q.sizes, k.sizes[2], self.rows);
-        let width = KEYS.min(keys);
-        let (q, k, v) = (
-            q.head(self.index).at(self.first, 0),
-            k.head(self.index),
-            v.head(self.index),
-        );
+        let (head_dim, rows) = (self.layout.head_dim, self.rows);
         let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0.0_f32; QUERIES]);
-        for start in (0..keys).step_by(KEYS) {
-            let len = KEYS.min(keys - start);
+        let mut later = false;
+        for (start, len) in tiles_of(runs) {
             // SAFETY: the tile lies inside q, k and the scratch memory.
             unsafe {
                 matmul(
                     [rows, len, head_dim],
                     scores.as_mut_ptr(),
-                    width,
+                    len,
                     false,
                     q,
                     k.at(start, 0).t(),
@@ -199,20 +200,17 @@ impl Tile {
                 )
             };
             for r in 0..rows {
-                let (seen, hidden) = scores[r * width..r * width + len].split_at_mut(visible(
-                    causal,
-                    self.first + r,
-                    [queries, keys],
-                    start,
-                    len,
-                ));
-                hidden.fill(0.0);
+                let row = &mut scores[r * len..(r + 1) * len];
+                let seen = part(&runs[r], (start, len));
+                row[..seen.start].fill(0.0);
+                row[seen.end..].fill(0.0);
+                let seen = &mut row[seen];
                 if seen.is_empty() {
                     continue;
                 }
                 // Not −∞, which scores of nothing but −∞ would give: e^(−∞ + ∞) is not the 0 they weigh.
                 let new_max = max[r].max(simd::max(seen) * scale).max(f32::MIN);
-                if start > 0 && new_max > max[r] {
+                if later && new_max > max[r] {
                     let shrink = (max[r] - new_max).exp();
                     sum[r] *= shrink;
                     simd::scale(self.out_row(r), shrink);
@@ -230,18 +228,15 @@ impl Tile {
                     [rows, head_dim, len],
                     out,
                     self.layout.ld(),
-                    start > 0,
-                    Matrix {
-                        ptr: scores.as_ptr(),
-                        row_stride: width as isize,
-                        col_stride: 1,
-                    },
+                    later,
+                    Matrix::rows(scores, len),
                     v.at(start, 0),
                     false,
                 );
             }
+            later = true;
         }
-        if keys == 0 {
+        if !later {
             (0..rows).for_each(|r| self.out_row(r).fill(0.0));
         }
         for r in 0..rows {
@@ -263,138 +258,81 @@ fn score_gradient_body(p: &[f32], dp: &mut [f32], inner: f32, scale: f32) {
 }
 simd!(score_gradient = score_gradient_body(p: &[f32], dp: &mut [f32], inner: f32, scale: f32));
 
-/// Gradients of q, k and v.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn attention_backward(
-    q: &FlexTensor,
-    k: &FlexTensor,
-    v: &FlexTensor,
-    out: &FlexTensor,
-    lse: &FlexTensor,
+/// Sums of the products of two tensors over the last axis: `[batch, heads, queries]`.
+pub(crate) fn row_dots(a: &FlexTensor, b: &FlexTensor) -> FlexTensor {
+    let (a, b) = (Heads::of(a), Heads::of(b));
+    let [batch, heads, queries, head_dim] = a.sizes;
+    let dots = (0..batch * heads).into_par_iter().flat_map_iter(|index| {
+        let (a, b) = (a.head(index), b.head(index));
+        // SAFETY: the rows lie in their tensors.
+        let dot = move |i| unsafe { simd::dot(row(a, i, head_dim), row(b, i, head_dim)) };
+        (0..queries).map(dot)
+    });
+    tensor(dots.collect(), [batch, heads, queries])
+}
+
+/// Gradients of q, k and v by the keys that are here; `lse` and `delta` are of all the keys there are.
+pub(crate) fn gradients(
+    [q, k, v]: [&FlexTensor; 3],
     g: &FlexTensor,
-    causal: bool,
+    lse: &FlexTensor,
+    delta: &FlexTensor,
+    mask: &Mask,
 ) -> [FlexTensor; 3] {
-    let (q, k, v, out, g) = (
-        Heads::of(q),
-        Heads::of(k),
-        Heads::of(v),
-        Heads::of(out),
-        Heads::of(g),
-    );
-    let ([batch, heads, queries, head_dim], keys) = (q.sizes, k.sizes[2]);
-    let scale = (head_dim as f32).powf(-0.5);
-    let lse = values(lse);
+    let (q, k, v, g) = (Heads::of(q), Heads::of(k), Heads::of(v), Heads::of(g));
+    let ([batch, heads, queries, head_dim], [_, kv_heads, keys, _]) = (q.sizes, k.sizes);
+    let (group, scale) = (heads / kv_heads.max(1), (head_dim as f32).powf(-0.5));
+    let (lse, delta) = (contiguous(lse), contiguous(delta));
+    let (lse, delta) = (values(&lse), values(&delta));
     let of_queries = Merged {
         heads,
         seq: queries,
         head_dim,
     };
     let of_keys = Merged {
+        heads: kv_heads,
         seq: keys,
-        ..of_queries
+        head_dim,
     };
-    let (size_q, size_k) = (
-        batch * heads * queries * head_dim,
-        batch * heads * keys * head_dim,
-    );
-    let (mut dk, mut dv) = (uninit(size_k), uninit(size_k));
-    let dq = filled(size_q, |dq| {
-        let (dq, dk, dv) = (
-            Shared(dq.as_mut_ptr()),
-            Shared(dk.as_mut_ptr()),
-            Shared(dv.as_mut_ptr()),
-        );
-        let work = queries * keys * head_dim;
-        (0..batch * heads)
+    let size_k = batch * kv_heads * keys * head_dim;
+    let (mut dk, mut dv) = (vec![0.0; size_k], vec![0.0; size_k]);
+    let dq = filled(batch * heads * queries * head_dim, |dq| {
+        let [dq, dk, dv] = [dq, &mut dk[..], &mut dv[..]].map(|x| Shared(x.as_mut_ptr()));
+        let work = group * queries * keys * head_dim;
+        (0..batch * kv_heads)
             .into_par_iter()
             .with_min_len((1 << 16) / work.max(1) + 1)
             .for_each_init(
-                || (vec![0.0_f32; QUERIES * keys], vec![0.0_f32; QUERIES * keys]),
-                |(p, dp), index| {
-                    let (q, k, v, out, g) = (
-                        q.head(index),
-                        k.head(index),
-                        v.head(index),
-                        out.head(index),
-                        g.head(index),
-                    );
-                    let (dk, dv) = (
-                        { dk }.0.wrapping_add(of_keys.offset(index, 0)),
-                        { dv }.0.wrapping_add(of_keys.offset(index, 0)),
-                    );
-                    for first in (0..queries).step_by(QUERIES) {
+                || {
+                    let tile = QUERIES.min(queries) * KEYS.min(keys);
+                    [uninit(tile), uninit(tile)]
+                },
+                |scratch, kv| {
+                    let at_keys = of_keys.offset(kv, 0);
+                    let tiles = (kv * group..(kv + 1) * group)
+                        .flat_map(|head| (0..queries).step_by(QUERIES).map(move |q| (head, q)));
+                    for (head, first) in tiles {
                         let rows = QUERIES.min(queries - first);
-                        let (q, g, out) = (q.at(first, 0), g.at(first, 0), out.at(first, 0));
-                        let probabilities = Matrix {
-                            ptr: p.as_ptr(),
-                            row_stride: keys as isize,
-                            col_stride: 1,
+                        let at = head * queries + first..head * queries + first + rows;
+                        let runs: Vec<_> = (first..first + rows)
+                            .map(|query| mask.run(query, [queries, keys]))
+                            .collect();
+                        let tile = GradientTile {
+                            rows,
+                            head_dim,
+                            scale,
+                            q: q.head(head).at(first, 0),
+                            g: g.head(head).at(first, 0),
+                            k: k.head(kv),
+                            v: v.head(kv),
+                            lse: &lse[at.clone()],
+                            delta: &delta[at],
+                            dq: { dq }.0.wrapping_add(of_queries.offset(head, first)),
+                            dk: { dk }.0.wrapping_add(at_keys),
+                            dv: { dv }.0.wrapping_add(at_keys),
+                            ld: [of_queries.ld(), of_keys.ld()],
                         };
-                        let d_scores = Matrix {
-                            ptr: dp.as_ptr(),
-                            ..probabilities
-                        };
-                        let ld = of_keys.ld();
-                        // SAFETY: every part lies in its tensor; the job owns its head of dq, dk and dv.
-                        unsafe {
-                            matmul(
-                                [rows, keys, head_dim],
-                                p.as_mut_ptr(),
-                                keys,
-                                false,
-                                q,
-                                k.t(),
-                                false,
-                            );
-                            for r in 0..rows {
-                                let seen = visible(causal, first + r, [queries, keys], 0, keys);
-                                let (row, hidden) = p[r * keys..(r + 1) * keys].split_at_mut(seen);
-                                simd::exp_scaled(row, scale, lse[index * queries + first + r]);
-                                hidden.fill(0.0);
-                            }
-                            matmul(
-                                [keys, head_dim, rows],
-                                dv,
-                                ld,
-                                first > 0,
-                                probabilities.t(),
-                                g,
-                                false,
-                            );
-                            matmul(
-                                [rows, keys, head_dim],
-                                dp.as_mut_ptr(),
-                                keys,
-                                false,
-                                g,
-                                v.t(),
-                                false,
-                            );
-                            for r in 0..rows {
-                                let inner = simd::dot(row(g, r, head_dim), row(out, r, head_dim));
-                                let at = r * keys..(r + 1) * keys;
-                                score_gradient(&p[at.clone()], &mut dp[at], inner, scale);
-                            }
-                            let dq = { dq }.0.wrapping_add(of_queries.offset(index, first));
-                            matmul(
-                                [rows, head_dim, keys],
-                                dq,
-                                of_queries.ld(),
-                                false,
-                                d_scores,
-                                k,
-                                false,
-                            );
-                            matmul(
-                                [keys, head_dim, rows],
-                                dk,
-                                ld,
-                                first > 0,
-                                d_scores.t(),
-                                q,
-                                false,
-                            );
-                        }
+                        tile.run(&runs, scratch);
                     }
                 },
             );
@@ -404,4 +342,107 @@ pub(crate) fn attention_backward(
         of_keys.tensor(dk, batch),
         of_keys.tensor(dv, batch),
     ]
+}
+
+/// A block of queries of one head, with the keys and values they see.
+struct GradientTile<'a> {
+    rows: usize,
+    head_dim: usize,
+    scale: f32,
+    q: Matrix,
+    g: Matrix,
+    k: Matrix,
+    v: Matrix,
+    lse: &'a [f32],
+    delta: &'a [f32],
+    /// Written.
+    dq: *mut f32,
+    /// Added to.
+    dk: *mut f32,
+    /// Added to.
+    dv: *mut f32,
+    /// From row to row, of `dq`, and of `dk` and `dv`.
+    ld: [usize; 2],
+}
+
+impl GradientTile<'_> {
+    fn run(&self, runs: &[Range<usize>], [p, dp]: &mut [Vec<f32>; 2]) {
+        let Self { rows, head_dim, .. } = *self;
+        let [ld_q, ld_k] = self.ld;
+        let mut later = false;
+        for (start, len) in tiles_of(runs) {
+            let [k, v] = [self.k, self.v].map(|x| x.at(start, 0));
+            let [dk, dv] = [self.dk, self.dv].map(|x| x.wrapping_add(start * ld_k));
+            // SAFETY: every part lies in its tensor or in the scratch memory, which holds a tile; the job owns its heads of dq, dk
+            // and dv.
+            unsafe {
+                matmul(
+                    [rows, len, head_dim],
+                    p.as_mut_ptr(),
+                    len,
+                    false,
+                    self.q,
+                    k.t(),
+                    false,
+                );
+                for r in 0..rows {
+                    let row = &mut p[r * len..(r + 1) * len];
+                    let seen = part(&runs[r], (start, len));
+                    row[..seen.start].fill(0.0);
+                    row[seen.end..].fill(0.0);
+                    simd::exp_scaled(&mut row[seen], self.scale, self.lse[r]);
+                }
+                let weights = Matrix::rows(p, len);
+                matmul(
+                    [len, head_dim, rows],
+                    dv,
+                    ld_k,
+                    true,
+                    weights.t(),
+                    self.g,
+                    false,
+                );
+                matmul(
+                    [rows, len, head_dim],
+                    dp.as_mut_ptr(),
+                    len,
+                    false,
+                    self.g,
+                    v.t(),
+                    false,
+                );
+                for r in 0..rows {
+                    let at = r * len..(r + 1) * len;
+                    score_gradient(&p[at.clone()], &mut dp[at], self.delta[r], self.scale);
+                }
+                let d_scores = Matrix::rows(dp, len);
+                matmul(
+                    [rows, head_dim, len],
+                    self.dq,
+                    ld_q,
+                    later,
+                    d_scores,
+                    k,
+                    false,
+                );
+                matmul(
+                    [len, head_dim, rows],
+                    dk,
+                    ld_k,
+                    true,
+                    d_scores.t(),
+                    self.q,
+                    false,
+                );
+            }
+            later = true;
+        }
+        if !later {
+            for r in 0..rows {
+                // SAFETY: the job owns its rows of dq.
+                unsafe { std::slice::from_raw_parts_mut(self.dq.add(r * ld_q), head_dim) }
+                    .fill(0.0);
+            }
+        }
+    }
 }

@@ -3,17 +3,19 @@
 
 mod experts;
 mod image;
+mod mask;
 mod optim;
 mod parts;
 mod sequence;
 
 pub use experts::{Experts, Routes, experts};
 pub use image::{conv2d, group_norm, upsample_nearest};
+pub use mask::Mask;
 pub use optim::{AdamWStep, adamw_step};
 pub use parts::{columns, merge_heads, split_heads, split_linear};
 pub use sequence::{
-    Sampling, attention, attention_with_lse, categorical, cross_entropy, layer_norm, linear,
-    modulate,
+    Sampling, attention, attention_gradients, attention_with_lse, categorical, cross_entropy,
+    layer_norm, linear, modulate,
 };
 
 use crate::Backend;

@@ -1,6 +1,6 @@
 //! Operations over rows of features: linear maps, layer normalisation, attention, cross-entropy, sampling.
 
-use super::Activation;
+use super::{Activation, Mask};
 use crate::Backend;
 use crate::nn::LayerNorm;
 use burn::backend::Dispatch;
@@ -84,18 +84,18 @@ pub fn modulate<const D: usize>(
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
-/// Softmax attention, scale `head_dim^-½`. `causal`: a query sees the keys up to its own position, the last query being
-/// aligned with the last key; a query that sees no key gives zero.
+/// Softmax attention, scale `head_dim^-½`. A query that sees no key gives zero. With fewer heads of keys than of queries, as many
+/// neighbouring query heads share one (GQA, MQA).
 ///
 /// # Shapes
 /// - `q`: `[batch, heads, queries, head_dim]`
-/// - `k`, `v`: `[batch, heads, keys, head_dim]`
+/// - `k`, `v`: `[batch, kv_heads, keys, head_dim]`, `kv_heads` dividing `heads`
 /// - output: `[batch, heads, queries, head_dim]`
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool) -> Tensor<4> {
-    attention_with_lse(q, k, v, causal).0
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Mask) -> Tensor<4> {
+    attention_with_lse(q, k, v, mask).0
 }
 
-/// [`attention`] and the log-sum-exp of every query's scaled scores, which carries no gradient.
+/// [`attention`] and the log-sum-exp of every query's scaled scores, which carries no gradient; −∞ where a query sees no key.
 ///
 /// # Shapes
 /// - as [`attention`]; log-sum-exp: `[batch, heads, queries]`
@@ -103,15 +103,50 @@ pub fn attention_with_lse(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
-    causal: bool,
+    mask: Mask,
 ) -> (Tensor<4>, Tensor<3>) {
+    let ([_, heads, queries, _], [_, kv_heads, ..]) = (q.dims(), k.dims());
+    assert!(
+        kv_heads > 0 && heads.is_multiple_of(kv_heads),
+        "{heads} heads of queries are no multiple of {kv_heads} of keys"
+    );
+    if let Mask::Runs(runs) = &mask {
+        assert_eq!(runs.len(), queries, "a run for each query");
+    }
     let (out, lse) = <Dispatch as Backend>::attention_lse(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),
-        causal,
+        mask,
     );
     (Tensor::from_dispatch(out), Tensor::from_dispatch(lse))
+}
+
+/// The gradients of q, k and v where only a part of the keys may be at hand: `lse` and `delta`, the sum of
+/// `d_out · out` over the features, are of the whole attention, and the gradients of its parts add up. Outside of autodiff.
+///
+/// # Shapes
+/// - q, k, v: as [`attention`]
+/// - d_out: as its output
+/// - lse, delta: `[batch, heads, queries]`
+/// - outputs: those of q, k and v
+pub fn attention_gradients(
+    [q, k, v]: [Tensor<4>; 3],
+    d_out: Tensor<4>,
+    lse: Tensor<3>,
+    delta: Tensor<3>,
+    mask: Mask,
+) -> [Tensor<4>; 3] {
+    let (dq, dk, dv) = <Dispatch as Backend>::attention_gradients(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        d_out.into_dispatch(),
+        lse.into_dispatch(),
+        delta.into_dispatch(),
+        mask,
+    );
+    [dq, dk, dv].map(Tensor::from_dispatch)
 }
 
 /// Negative log-likelihood of each row's target, in nats.

@@ -4,7 +4,7 @@ use burn::nn::{LinearConfig, conv::Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
 use tessera_backend::nn::GroupNorm;
-use tessera_backend::ops::{self, Activation, Experts, Routes};
+use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
 
 fn bits<const D: usize>(x: Tensor<D>) -> Vec<u32> {
     let values: Vec<f32> = x.into_data().try_to_vec().expect("f32");
@@ -119,11 +119,11 @@ fn heads_are_independent_of_the_batch() {
     for (queries, keys) in [(1, 5), (20, 20), (90, 300)] {
         let mut draw = |seq| rng.normal_tensor([6, 3, seq, 16], &device);
         let (q, k, v) = (draw(queries), draw(keys), draw(keys));
-        let whole = ops::attention(q.clone(), k.clone(), v.clone(), false);
+        let whole = ops::attention(q.clone(), k.clone(), v.clone(), Mask::All);
         for image in 0..6 {
             let one = |t: &Tensor<4>| t.clone().narrow(0, image, 1);
             assert_eq!(
-                bits(ops::attention(one(&q), one(&k), one(&v), false)),
+                bits(ops::attention(one(&q), one(&k), one(&v), Mask::All)),
                 bits(one(&whole))
             );
         }

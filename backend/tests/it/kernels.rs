@@ -8,7 +8,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use proptest::prelude::*;
 use tessera_backend::Rng;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
-use tessera_backend::ops::{self, Activation, Experts, Routes};
+use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
 
 /// How a tensor lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -183,15 +183,24 @@ proptest! {
 
     #[test]
     fn attention(
-        case in case(), heads in 1..4_usize, queries in size(), keys in prop_oneof![size(), Just(530)],
-        head_dim in size(), causal: bool,
+        case in case(), kv_heads in 1..4_usize, group in 1..4_usize, queries in size(), keys in prop_oneof![size(), Just(530)],
+        head_dim in size(), hidden in 0..3, seed in 0..1000_u32,
     ) {
+        let runs = (0..queries as u32).map(|query| {
+            let start = query * seed % (keys as u32 + 1);
+            [start, start + seed % (keys as u32 + 3)]
+        });
+        let mask = match hidden {
+            0 => Mask::All,
+            1 => Mask::Causal,
+            _ => Mask::Runs(runs.collect()),
+        };
         // A hidden score is not computed; the reference adds −∞ to it, which is NaN if it was not finite.
-        let special = case.special.filter(|_| !causal);
+        let special = case.special.filter(|_| mask == Mask::All);
         agree(Case { special, ..case }, |draw| {
-            let q = draw.tensor([2, heads, queries, head_dim]);
-            let [k, v] = [0, 1].map(|_| draw.tensor([2, heads, keys, head_dim]));
-            let (out, lse) = ops::attention_with_lse(q, k, v, causal);
+            let q = draw.tensor([2, kv_heads * group, queries, head_dim]);
+            let [k, v] = [0, 1].map(|_| draw.tensor([2, kv_heads, keys, head_dim]));
+            let (out, lse) = ops::attention_with_lse(q, k, v, mask.clone());
             match special {
                 None => [host(out), host(lse)].concat(),
                 Some(_) => host(out),
@@ -319,10 +328,10 @@ fn nothing_in_is_nothing_out() {
 
     let queries = Tensor::<4>::zeros([2, 3, 0, 8], &device);
     let keys = Tensor::<4>::ones([2, 3, 4, 8], &device);
-    let out = ops::attention(queries, keys.clone(), keys.clone(), false);
+    let out = ops::attention(queries, keys.clone(), keys.clone(), Mask::All);
     assert_eq!(out.dims(), [2, 3, 0, 8]);
     let no_keys = Tensor::<4>::zeros([2, 3, 0, 8], &device);
-    let (out, lse) = ops::attention_with_lse(keys, no_keys.clone(), no_keys, false);
+    let (out, lse) = ops::attention_with_lse(keys, no_keys.clone(), no_keys, Mask::All);
     assert!(host(out).iter().all(|&x| x == 0.0), "of no keys comes zero");
     assert!(host(lse).iter().all(|&x| x == f64::NEG_INFINITY));
 

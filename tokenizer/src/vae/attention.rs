@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use tessera_backend::nn::GroupNorm;
-use tessera_backend::ops::{Activation, attention, conv2d, group_norm};
+use tessera_backend::ops::{Activation, Mask, attention, conv2d, group_norm};
 
 /// `x + proj_out(softmax(q k / sqrt(channels)) v)`, one head over all positions; the projections are 1 x 1
 /// convolutions of the normalised `x`.
@@ -45,7 +45,7 @@ impl AttnBlock {
             positions(&self.q),
             positions(&self.k),
             positions(&self.v),
-            false,
+            Mask::All,
         );
         let seen = seen
             .swap_dims(2, 3)

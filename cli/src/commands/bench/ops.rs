@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 use std::hint::black_box;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
-use tessera_backend::ops::{self, Activation, Experts, Routes, Sampling};
+use tessera_backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
 use tessera_backend::{Precision, Rng};
 use tessera_gen_ar::{Block, FirstPosition, GenArConfig, Pass, Tower};
 use tessera_tokenizer::KlVaeConfig;
@@ -394,7 +394,7 @@ fn mlp(device: &Device, seconds: f64, backward: bool) -> Result<Median> {
 fn attention(shape: [usize; 4], device: &Device, seconds: f64) -> Result<Median> {
     let [q, k, v] = [0, 1, 2].map(|stream| Rng::new(0, stream).normal_tensor(shape, device));
     Ok(median(seconds, || {
-        ops::attention(q.clone(), k.clone(), v.clone(), false)
+        ops::attention(q.clone(), k.clone(), v.clone(), Mask::All)
     }))
 }
 
