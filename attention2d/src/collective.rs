@@ -70,7 +70,8 @@ pub trait Collective: fmt::Debug + Send + Sync {
     /// When a rank failed.
     fn all_reduce(&self, values: &mut [f32], op: Reduce) -> Result<()>;
 
-    /// Sends to one rank and receives from another, and calls `meanwhile` while the bytes are on their way.
+    /// Sends to one rank and receives from another, and calls `meanwhile` while the bytes are on their way. Another exchange may begin
+    /// and end in there, with the same ranks too: what begins first receives what was sent first.
     ///
     /// # Errors
     /// When a rank failed.

@@ -3,13 +3,24 @@
 //! Paper: *Attention2D: Communication Efficient Distributed Self-Attention Mechanism* (arXiv 2503.15758).
 #![deny(unsafe_code)]
 
+mod attention;
 mod collective;
 mod error;
 mod grid;
+mod grid_attention;
+mod layout;
+mod mask;
 mod method;
+mod ring;
+mod rows;
+mod state;
 pub mod threads;
+mod ulysses;
 
+pub use attention::{Distributed, Forward, Saved, Task, deal};
 pub use collective::{Collective, Comm, Reduce, Traffic};
 pub use error::{Error, Result};
 pub use grid::Grid;
+pub use layout::Layout;
+pub use mask::Mask;
 pub use method::{Keys, Merge, Method, Payload, Shape};

@@ -3,7 +3,7 @@
 use crate::collective::{Collective, Comm, Reduce, share};
 use crate::{Error, Result};
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -113,8 +113,17 @@ type Message = Arc<Vec<u8>>;
 /// What has arrived at one rank, by sender.
 #[derive(Debug, Default)]
 struct Inbox {
-    from: Mutex<Vec<VecDeque<Message>>>,
+    from: Mutex<Vec<Lane>>,
     arrived: Condvar,
+}
+
+/// Messages of one sender to one receiver. Whoever asks first has the first, even where a second exchange begins and ends
+/// while the first is under way.
+#[derive(Debug, Default)]
+struct Lane {
+    sent: u64,
+    asked: u64,
+    waiting: BTreeMap<u64, Message>,
 }
 
 /// What the ranks of a group share.
@@ -129,7 +138,7 @@ struct Hub {
 impl Hub {
     fn new(ranks: usize, failure: Arc<Failure>) -> Arc<Self> {
         let inbox = || Inbox {
-            from: Mutex::new(vec![VecDeque::new(); ranks]),
+            from: Mutex::new((0..ranks).map(|_| Lane::default()).collect()),
             ..Inbox::default()
         };
         Arc::new(Self {
@@ -160,28 +169,37 @@ impl Member {
 
     fn send(&self, to: usize, message: Message) {
         let inbox = &self.hub.inboxes[to];
-        lock(&inbox.from)[self.rank].push_back(message);
+        let lane = &mut lock(&inbox.from)[self.rank];
+        lane.waiting.insert(lane.sent, message);
+        lane.sent += 1;
         inbox.arrived.notify_all();
     }
 
-    fn receive(&self, from: usize) -> Result<Message> {
+    /// The number of the next message from a rank, which is the caller's.
+    fn ask(&self, from: usize) -> u64 {
+        let lane = &mut lock(&self.hub.inboxes[self.rank].from)[from];
+        lane.asked += 1;
+        lane.asked - 1
+    }
+
+    fn receive(&self, from: usize, number: u64) -> Result<Message> {
         let inbox = &self.hub.inboxes[self.rank];
-        let mut waiting = lock(&inbox.from);
+        let mut lanes = lock(&inbox.from);
         loop {
-            if let Some(message) = waiting[from].pop_front() {
+            if let Some(message) = lanes[from].waiting.remove(&number) {
                 return Ok(message);
             }
             if let Some(error) = self.hub.failure.get() {
                 return Err(error);
             }
-            let woken = inbox.arrived.wait_timeout(waiting, PATIENCE);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+            let woken = inbox.arrived.wait_timeout(lanes, PATIENCE);
+            lanes = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Receives into a part of a buffer.
-    fn receive_into(&self, from: usize, recv: &mut [u8]) -> Result<()> {
-        let message = self.receive(from)?;
+    fn receive_into(&self, from: usize, number: u64, recv: &mut [u8]) -> Result<()> {
+        let message = self.receive(from, number)?;
         if message.len() != recv.len() {
             return Err(Error::Rank {
                 rank: self.rank,
@@ -259,7 +277,7 @@ impl Collective for Member {
         for (from, part) in parts(recv, counts).into_iter().enumerate() {
             match from == self.rank {
                 true => part.copy_from_slice(send),
-                false => self.receive_into(from, part)?,
+                false => self.receive_into(from, self.ask(from), part)?,
             }
         }
         Ok(())
@@ -285,7 +303,7 @@ impl Collective for Member {
         for (from, part) in parts(recv, recv_counts).into_iter().enumerate() {
             match from == self.rank {
                 true => part.copy_from_slice(own),
-                false => self.receive_into(from, part)?,
+                false => self.receive_into(from, self.ask(from), part)?,
             }
         }
         Ok(())
@@ -321,8 +339,9 @@ impl Collective for Member {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<()> {
         self.send(to, Arc::new(send.to_vec()));
+        let number = self.ask(from);
         meanwhile();
-        self.receive_into(from, recv)
+        self.receive_into(from, number, recv)
     }
 }
 

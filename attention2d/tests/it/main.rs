@@ -1,1 +1,6 @@
-//! Tests of the crate from outside.
+//! Attention on ranks that are threads, held against dense attention; and what ranks say to each other.
+#[path = "../cases/mod.rs"]
+mod cases;
+mod exact;
+mod failure;
+mod layout;
