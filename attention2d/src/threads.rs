@@ -33,9 +33,12 @@ pub fn run<R: Send>(
                     let run = || pool(threads, rank, || work(Comm::world(Member::of(hub, rank))));
                     let result = match catch_unwind(AssertUnwindSafe(run)) {
                         Ok(result) => result,
-                        Err(panic) => Err(Error::Rank {
-                            rank,
-                            cause: said(&*panic),
+                        Err(panic) => Err(match panic.downcast::<Error>() {
+                            Ok(error) => *error,
+                            Err(panic) => Error::Rank {
+                                rank,
+                                cause: said(&*panic),
+                            },
                         }),
                     };
                     result.inspect_err(|error| failure.set(rank, error))
@@ -75,8 +78,11 @@ fn pool<R: Send>(
     pool.install(work)
 }
 
-/// What a panic said.
-pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+/// What a panic said, or the error it unwound with.
+pub fn said(panic: &(dyn Any + Send)) -> String {
+    if let Some(error) = panic.downcast_ref::<Error>() {
+        return error.to_string();
+    }
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".into())

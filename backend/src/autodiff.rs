@@ -3,7 +3,7 @@
 
 use crate::extension::Backend;
 use crate::fused::{Float, Fused};
-use crate::ops::{Activation, Mask, Routes};
+use crate::ops::{Activation, Mask, Outside, Routes};
 use crate::portable;
 use burn::backend::autodiff::{
     NodeId,
@@ -14,6 +14,7 @@ use burn::backend::autodiff::{
 use burn::backend::tensor::IntTensor;
 use burn::backend::{Autodiff, TensorMetadata};
 use burn::tensor::DType;
+use std::sync::Arc;
 
 /// Whether the fused node applies: the kernels are written for f32.
 fn fused<B: Fused, C: CheckpointStrategy>(x: &Float<Autodiff<B, C>>) -> bool {
@@ -144,6 +145,39 @@ impl<B: Fused> Backward<B, 3> for AttentionOp {
             grads,
             B::attention_backward(ops.state, g, &self.0).map(Some),
         );
+    }
+}
+
+#[derive(Debug)]
+struct OutsideOp<const N: usize>(Arc<dyn Outside>);
+impl<B: Fused, const N: usize> Backward<B, N> for OutsideOp<N> {
+    type State = Vec<Float<B>>;
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let saved = ops.state.into_iter().map(B::into_tensor).collect();
+        let values = self.0.backward(saved, B::into_tensor(g));
+        let mut values = values.into_iter().map(B::from_tensor);
+        register::<B, N>(parents, grads, std::array::from_fn(|_| values.next()));
+    }
+}
+
+/// The node of an operation from outside.
+fn outside<B: Fused, C: CheckpointStrategy, const N: usize>(
+    inputs: [Float<Autodiff<B, C>>; N],
+    op: Arc<dyn Outside>,
+) -> Float<Autodiff<B, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node());
+    let tensors = inputs.map(|input| B::into_tensor(input.into_primitive()));
+    let (out, saved) = op.forward(tensors.into());
+    let out = B::from_tensor(out);
+    match OutsideOp::<N>(op)
+        .prepare::<C>(nodes)
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish(saved.into_iter().map(B::from_tensor).collect(), out),
+        OpsKind::UnTracked(prep) => prep.finish(out),
     }
 }
 
@@ -441,6 +475,19 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
                 ((logits, targets), loss)
             }
         )
+    }
+
+    fn outside(x: Float<Self>, op: Arc<dyn Outside>) -> Float<Self> {
+        outside::<B, C, 1>([x], op)
+    }
+
+    fn outside_3(
+        a: Float<Self>,
+        b: Float<Self>,
+        c: Float<Self>,
+        op: Arc<dyn Outside>,
+    ) -> Float<Self> {
+        outside::<B, C, 3>([a, b, c], op)
     }
 
     fn categorical(

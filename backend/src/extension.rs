@@ -1,11 +1,12 @@
 //! The backend-generic trait: Burn's `Backend` plus the fused operations the models need.
 #![cfg_attr(feature = "ndarray", allow(deprecated))] // Upstream retires NdArray; here it checks the other CPU backend.
 
-use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling};
+use crate::ops::{Activation, AdamWStep, Mask, Outside, Routes, Sampling};
 use crate::{flex, portable};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, backend_extension};
+use std::sync::Arc;
 
 /// Burn's backend with Tessera's fused operations.
 ///
@@ -147,6 +148,23 @@ pub trait Backend: burn::backend::Backend {
         sampling: Sampling,
     ) -> IntTensor<Self> {
         portable::categorical::<Self>(logits, uniforms, sampling)
+    }
+
+    /// What an operation from outside makes of a tensor. Only autodiff calls it: elsewhere the operation is called itself.
+    fn outside(x: FloatTensor<Self>, op: Arc<dyn Outside>) -> FloatTensor<Self> {
+        let _ = (x, op);
+        unreachable!("called on autodiff tensors alone")
+    }
+
+    /// The same of three.
+    fn outside_3(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        c: FloatTensor<Self>,
+        op: Arc<dyn Outside>,
+    ) -> FloatTensor<Self> {
+        let _ = (a, b, c, op);
+        unreachable!("called on autodiff tensors alone")
     }
 
     /// One AdamW step: parameter and both moments after it. Not differentiated.

@@ -6,6 +6,7 @@ use crate::ops::{Activation, Mask, Routes};
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::Tensor;
 
 pub(crate) type Float<B> = FloatTensor<B>;
 
@@ -13,6 +14,12 @@ pub(crate) type Float<B> = FloatTensor<B>;
 pub trait Fused: Backend {
     /// Whether this backend has them.
     const FUSED: bool = false;
+
+    /// The public tensor of a primitive, for operations from outside.
+    fn into_tensor(x: Float<Self>) -> Tensor<4>;
+
+    /// The primitive of a public tensor.
+    fn from_tensor(x: Tensor<4>) -> Float<Self>;
 
     /// Gradient of [`Backend::activation`].
     fn activation_backward(x: Float<Self>, g: Float<Self>, act: Activation) -> Float<Self> {
@@ -141,8 +148,24 @@ pub trait Fused: Backend {
 
 const NOT_FUSED: &str = "a backend without fused backward passes differentiates the portable body";
 
+/// The conversions of a backend, which Burn has for each by itself.
+macro_rules! conversions {
+    () => {
+        fn into_tensor(x: Float<Self>) -> Tensor<4> {
+            Tensor::from_primitive::<Self>(x)
+        }
+
+        fn from_tensor(x: Tensor<4>) -> Float<Self> {
+            x.try_into_primitive::<Self>()
+                .expect("an operation stays on its device")
+        }
+    };
+}
+
 impl Fused for Flex {
     const FUSED: bool = true;
+
+    conversions!();
 
     fn activation_backward(x: FlexTensor, g: FlexTensor, act: Activation) -> FlexTensor {
         flex::elementwise::activation_backward(&x, &g, act)
@@ -269,7 +292,11 @@ impl Fused for Flex {
 
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)]
-impl Fused for burn::backend::NdArray {}
+impl Fused for burn::backend::NdArray {
+    conversions!();
+}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Fused for crate::CubeBackend {}
+impl Fused for crate::CubeBackend {
+    conversions!();
+}

@@ -4,6 +4,7 @@ use crate::dropout::Dropout;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, activation};
+use tessera_attention2d::{Sequence, Tokens};
 use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation, Mask};
@@ -29,11 +30,18 @@ impl Attention {
         }
     }
 
+    /// Of the tokens that are here to all of them, wherever they are.
+    ///
     /// # Shapes
-    /// - x: `[batch, seq, d_model]`
-    /// - output: `[batch, seq, d_model]`
-    pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
-        self.attend(ops::split_linear(x, &self.qkv), dropout)
+    /// - x: `[batch, seq here, d_model]`
+    /// - output: `[batch, seq here, d_model]`
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        tokens: Tokens<'_>,
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<3> {
+        self.attend(ops::split_linear(x, &self.qkv), tokens, dropout)
     }
 
     /// What `queries` see in `x`: [`forward`](Self::forward) where only some of its rows are wanted.
@@ -50,15 +58,26 @@ impl Attention {
     ) -> Tensor<3> {
         let [q, k, v] = ops::columns(&self.qkv);
         let project = |x, part| ops::linear(x, &part, Activation::None);
+        let whole = Sequence::Whole.of(x.dims()[1]);
         self.attend(
             [project(queries, q), project(x.clone(), k), project(x, v)],
+            whole,
             dropout,
         )
     }
 
-    fn attend(&self, qkv: [Tensor<3>; 3], dropout: &mut Dropout<'_>) -> Tensor<3> {
+    fn attend(
+        &self,
+        qkv: [Tensor<3>; 3],
+        tokens: Tokens<'_>,
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<3> {
         let [q, k, v] = qkv.map(|x| ops::split_heads(x, self.heads).swap_dims(1, 2));
-        let y = ops::merge_heads(attend(q, k, v, Mask::All, dropout));
+        let y = match dropout.drops_attention() {
+            true => dropped(q, k, v, Mask::All, dropout),
+            false => tokens.attention(q, k, v),
+        };
+        let y = ops::merge_heads(y);
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 }
@@ -103,7 +122,11 @@ impl CausalAttention {
     /// - output: `[tokens, dims, d_model]`
     pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
         let [q, k, v] = self.project(x);
-        let y = ops::merge_heads(attend(q, k, v, Mask::Causal, dropout));
+        let y = match dropout.drops_attention() {
+            true => dropped(q, k, v, Mask::Causal, dropout),
+            false => ops::attention(q, k, v, Mask::Causal),
+        };
+        let y = ops::merge_heads(y);
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 
@@ -153,17 +176,14 @@ impl KvCache {
     }
 }
 
-/// Softmax attention, its probabilities dropped if `dropout` says so: only then must they exist as a tensor.
-fn attend(
+/// Softmax attention with its probabilities dropped: only then must they exist as a tensor.
+fn dropped(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
     mask: Mask,
     dropout: &mut Dropout<'_>,
 ) -> Tensor<4> {
-    if !dropout.drops_attention() {
-        return ops::attention(q, k, v, mask);
-    }
     let [_, _, seq, head_dim] = q.dims();
     let mut scores = q.matmul(k.transpose()) * (head_dim as f64).powf(-0.5);
     if mask == Mask::Causal {

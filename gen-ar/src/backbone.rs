@@ -51,11 +51,12 @@ impl GenAr {
                 1,
             );
         }
-        let mut x = ops::layer_norm(x, &self.z_proj_ln);
+        let tokens = self.sequence.of(buffer + visible.per_image());
+        let mut x = tokens.deal(ops::layer_norm(x, &self.z_proj_ln));
         for block in &self.encoder_blocks {
-            x = block.forward(x, pass);
+            x = block.forward(x, tokens, pass);
         }
-        ops::layer_norm(x, &self.encoder_norm)
+        tokens.gather(ops::layer_norm(x, &self.encoder_norm))
     }
 
     /// The features `z` of the positions in `wanted`.
@@ -80,18 +81,27 @@ impl GenAr {
             .reshape([batch * short, width]);
         let table = Tensor::cat(vec![kept, self.mask_token.val().reshape([1, width])], 0);
         let x = table.select(0, visible.restore(batch, seq, buffer, &device));
-        let mut x = x.reshape([batch, buffer + seq, width]) + self.decoder_pos_embed_learned.val();
+        let x = x.reshape([batch, buffer + seq, width]) + self.decoder_pos_embed_learned.val();
+        let tokens = self.sequence.of(buffer + seq);
         let (last, blocks) = self
             .decoder_blocks
             .split_last()
             .expect("a valid config has depth");
+        let mut x = tokens.deal(x);
         for block in blocks {
-            x = block.forward(x, pass);
+            x = block.forward(x, tokens, pass);
         }
         let rows = wanted.rows(buffer + seq, buffer, &device);
-        let x = last
-            .forward_rows(x, rows, pass)
-            .reshape([wanted.total(), width]);
+        let x = match tokens.dealt() {
+            false => last
+                .forward_rows(x, rows, pass)
+                .reshape([wanted.total(), width]),
+            // Which of the wanted rows are here differs from image to image.
+            true => tokens
+                .gather(last.forward(x, tokens, pass))
+                .reshape([batch * (buffer + seq), width])
+                .select(0, rows),
+        };
         let positions = self.output_pos_embed.val().squeeze_dim::<2>(0);
         ops::layer_norm(x, &self.decoder_norm) + positions.select(0, wanted.rows(0, 0, &device))
     }

@@ -8,6 +8,7 @@ use crate::pass::Pass;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::{Device, Int, Tensor};
+use tessera_attention2d::Tokens;
 use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation};
@@ -74,16 +75,16 @@ impl Block {
     }
 
     /// # Shapes
-    /// - x: `[batch, seq, d_model]`
-    /// - output: `[batch, seq, d_model]`
-    pub fn forward(&self, x: Tensor<3>, pass: &mut Pass<'_>) -> Tensor<3> {
+    /// - x: `[batch, seq here, d_model]`
+    /// - output: `[batch, seq here, d_model]`
+    pub fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>, pass: &mut Pass<'_>) -> Tensor<3> {
         let y = ops::layer_norm(x.clone(), &self.norm1);
-        let x = x + self.attn.forward(y, &mut pass.dropout);
+        let x = x + self.attn.forward(y, tokens, &mut pass.dropout);
         self.feed_forward(x, pass)
     }
 
     /// Some rows of [`forward`](Self::forward) alone, at their cost: the last block of a stack need not compute what
-    /// nobody reads. Experts race for these rows alone, in training as at inference; a config without threshold hence
+    /// nobody reads; of sequences that are here as a whole. Experts race for these rows alone, in training as at inference; a config without threshold hence
     /// routes a row of an image by the other rows asked for.
     ///
     /// # Shapes

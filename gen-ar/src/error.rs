@@ -22,6 +22,12 @@ pub enum Error {
     /// What only a model with experts has.
     #[error("the model has no experts: its blocks are dense")]
     Dense,
+    /// What a model cannot have when its tokens are dealt to ranks.
+    #[error("tokens cannot be dealt to a grid of ranks with {what}")]
+    Ranks {
+        /// What it has.
+        what: &'static str,
+    },
     /// An option of [`SampleConfig`](crate::SampleConfig) out of its range.
     #[error("sampling option `{option}` must be {expected}, found {found}")]
     Sampling {

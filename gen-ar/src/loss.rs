@@ -5,6 +5,7 @@ use crate::pass::Pass;
 use crate::positions::{Positions, int_tensor};
 use crate::{GenAr, GenArConfig};
 use burn::tensor::{Int, Tensor};
+use std::ops::Range;
 use tessera_backend::{Rng, ops};
 use tessera_moe::{Auxiliary, thresholds_after};
 use tessera_train::Losses;
@@ -67,6 +68,15 @@ impl MaskPlan {
         self
     }
 
+    /// The plan of some of the images alone.
+    pub fn part(self, images: Range<usize>) -> Self {
+        Self {
+            orders: self.orders[images.clone()].to_vec(),
+            class_dropped: self.class_dropped[images].to_vec(),
+            ..self
+        }
+    }
+
     /// Images of the step.
     pub fn batch(&self) -> usize {
         self.orders.len()
@@ -111,7 +121,8 @@ fn mask_ratio(min: f64, std: f64, rng: &mut Rng) -> f64 {
 impl GenAr {
     /// Mean cross-entropy in nats over the dimensions of the predicted tokens and, where experts race, what keeps them apart
     /// and even; `cross_entropy` is then a part on its own. On an autodiff device the config's dropout is in it (masks from
-    /// `rng`), and experts race in the batch; elsewhere the model is as at inference.
+    /// `rng`), and experts race in the batch; elsewhere the model is as at inference. With tokens [dealt](Self::on) to ranks, the loss
+    /// and its gradients are the means of what the ranks give.
     ///
     /// # Shapes
     /// - indices: `[batch, seq, dims]`
@@ -132,19 +143,27 @@ impl GenAr {
         };
         let z = self.masked_features(indices.clone(), labels, plan, pass);
         let predicted = plan.predicted();
+        let (part, ranks) = (self.sequence.part(predicted.total()), self.sequence.ranks());
+        if part.is_empty() {
+            return Losses::new(z.sum() * 0.0);
+        }
         let order = int_tensor(config.channel_order.iter().copied(), &device);
         let targets = indices
             .reshape([batch * seq, dims])
             .select(0, predicted.rows(seq, 0, &device))
+            .narrow(0, part.start, part.len())
             .select(1, order); // [tokens, dims]
+        let z = z.narrow(0, part.start, part.len());
         let first = FirstPosition::AsTrained;
         let logits = self.head_logits(z, targets.clone(), first, &mut pass.dropout);
-        let rows = dims * predicted.total();
+        let rows = dims * part.len();
         let cross_entropy = ops::cross_entropy(
             logits.reshape([rows, config.levels]),
             targets.transpose().reshape([rows]),
-        )
-        .mean();
+        );
+        // Of a share of the tokens, so that the mean over the ranks is the mean over all.
+        let cross_entropy =
+            cross_entropy.sum() / ((dims * predicted.total()) as f64 / ranks as f64);
         let Some(moe) = &config.moe else {
             return Losses::new(cross_entropy);
         };

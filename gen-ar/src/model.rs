@@ -1,12 +1,13 @@
 //! The parameters of the generator, flat and named as in the authors' checkpoints.
 
-use crate::GenArConfig;
 use crate::attention::NORM_EPS;
 use crate::block::{Block, ChannelBlock};
 use crate::head::ChannelFinal;
+use crate::{Error, GenArConfig, Result};
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
+use tessera_attention2d::Sequence;
 use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_quantize::STD_RANGE;
@@ -43,6 +44,8 @@ pub struct GenAr {
     pub(crate) reconstruction_values: Param<Tensor<1>>,
     #[module(skip)]
     pub(crate) config: GenArConfig,
+    #[module(skip)]
+    pub(crate) sequence: Sequence,
 }
 
 pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Device) -> GenAr {
@@ -92,6 +95,7 @@ pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Dev
             [values.len()],
         ),
         config: config.clone(),
+        sequence: Sequence::Whole,
     }
 }
 
@@ -127,6 +131,28 @@ impl GenAr {
     /// The device its parameters are on.
     pub fn device(&self) -> Device {
         self.fake_latent.lazy_device()
+    }
+
+    /// The model with the tokens of its backbone where `sequence` has them: of a grid of ranks each attends to all with its share, and
+    /// draws, or is trained on, its share of the head's tokens. All ranks call every method together, with the same arguments.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] when what the model does depends on which tokens are together: experts that race, and dropout.
+    pub fn on(self, sequence: Sequence) -> Result<Self> {
+        let refused = |what| Err(Error::Ranks { what });
+        let (training, config) = (self.device().is_autodiff(), &self.config);
+        match (&sequence, &config.moe) {
+            (Sequence::Whole, _) => {}
+            (_, Some(_)) if training => {
+                return refused("experts, which race while they are trained");
+            }
+            (_, Some(moe)) if !moe.threshold => return refused("experts without a threshold"),
+            _ if training && (config.attn_dropout > 0.0 || config.proj_dropout > 0.0) => {
+                return refused("dropout");
+            }
+            _ => {}
+        }
+        Ok(Self { sequence, ..self })
     }
 
     /// Trainable parameters; reads none.

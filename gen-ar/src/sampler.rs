@@ -305,8 +305,9 @@ impl GenAr {
             top_p: config.top_p,
         };
         let mut checks = vec![z.clone().sum()];
-        let (mut drawn, mut from) = (Vec::new(), 0);
-        let tokens: Vec<_> = wanted.iter().collect();
+        let (mut drawn, mut from) = (Vec::new(), self.sequence.part(wanted.total()).start);
+        let part = self.sequence.part(wanted.total());
+        let tokens: Vec<_> = wanted.iter().skip(part.start).take(part.len()).collect();
         for chunk in tokens.chunks(HEAD_TOKENS) {
             let uniforms = draws.uniforms(chunk, dims);
             let uniforms =
@@ -331,11 +332,11 @@ impl GenAr {
             Some(_) => return Err(non_finite("logits")),
             None => {}
         }
-        Ok(Tensor::cat(drawn, 0)
-            .into_data()
-            .iter::<i64>()
-            .map(|index| index as u16)
-            .collect())
+        let mut indices = Vec::with_capacity(part.len() * dims);
+        for drawn in drawn {
+            indices.extend(drawn.into_data().iter::<i64>().map(|index| index as u16));
+        }
+        Ok(self.sequence.all_parts(indices, wanted.total(), dims))
     }
 
     fn check_requests(&self, requests: &[ImageRequest], orders: &[Vec<usize>]) -> Result<()> {

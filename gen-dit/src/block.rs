@@ -5,8 +5,9 @@ use crate::DitConfig;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::Tensor;
+use tessera_attention2d::Tokens;
 use tessera_backend::init::Init;
-use tessera_backend::ops::{self, Activation, Mask};
+use tessera_backend::ops::{self, Activation};
 use tessera_moe::{Moe, Trace};
 
 /// Multi-head self-attention with one packed map to queries, keys and values.
@@ -27,12 +28,14 @@ impl Attention {
         }
     }
 
+    /// Of the tokens that are here to all of them, wherever they are.
+    ///
     /// # Shapes
-    /// - x, output: `[batch, seq, d_model]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// - x, output: `[batch, seq here, d_model]`
+    pub fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>) -> Tensor<3> {
         let [q, k, v] = ops::split_linear(x, &self.qkv)
             .map(|x| ops::split_heads(x, self.heads).swap_dims(1, 2));
-        let y = ops::merge_heads(ops::attention(q, k, v, Mask::All));
+        let y = ops::merge_heads(tokens.attention(q, k, v));
         ops::linear(y, &self.proj, Activation::None)
     }
 }
@@ -87,15 +90,21 @@ impl DitBlock {
     }
 
     /// # Shapes
-    /// - x: `[batch, seq, d_model]`
+    /// - x: `[batch, seq here, d_model]`
     /// - cond: `[batch, d_model]`, after SiLU, which all blocks share
-    /// - output: `[batch, seq, d_model]`
-    pub fn forward(&self, x: Tensor<3>, cond: Tensor<2>, trace: &mut Trace) -> Tensor<3> {
+    /// - output: `[batch, seq here, d_model]`
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        cond: Tensor<2>,
+        tokens: Tokens<'_>,
+        trace: &mut Trace,
+    ) -> Tensor<3> {
         let shape = x.dims();
         let [shift1, scale1, gate1, shift2, scale2, gate2] =
             ops::split_linear(cond, &self.adaLN_modulation.1).map(|part| over_tokens(part, shape));
         let y = ops::modulate(x.clone(), None, shift1, scale1);
-        let x = ops::gated_add(x, gate1, self.attn.forward(y));
+        let x = ops::gated_add(x, gate1, self.attn.forward(y, tokens));
         let y = ops::modulate(x.clone(), None, shift2, scale2);
         let y = match (&self.mlp, &self.moe) {
             (Some(mlp), _) => mlp.forward(y),

@@ -28,6 +28,12 @@ pub enum Error {
     /// The experts' part of the config.
     #[error(transparent)]
     Moe(#[from] tessera_moe::Error),
+    /// What a model cannot have when its tokens are dealt to ranks.
+    #[error("tokens cannot be dealt to a grid of ranks with {what}")]
+    Ranks {
+        /// What it has.
+        what: &'static str,
+    },
     /// An option of [`SampleConfig`](crate::SampleConfig) out of its range.
     #[error("sampling option `{option}` must be {expected}, found {found}")]
     Sampling {

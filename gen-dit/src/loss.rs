@@ -5,9 +5,10 @@ use crate::ddpm::{Ddpm, TRAIN_STEPS};
 use crate::patch::patchify;
 use crate::{Dit, Process, flow};
 use burn::tensor::Tensor;
+use std::ops::Range;
 use tessera_backend::Rng;
 use tessera_moe::{Auxiliary, Mode, Moe, Trace, thresholds_after};
-use tessera_train::Losses;
+use tessera_train::{Losses, Share};
 
 /// Latents with noise, and what the model should say of them.
 pub(crate) struct Noised {
@@ -19,6 +20,23 @@ pub(crate) struct Noised {
     pub times: Vec<f32>,
     /// The step of DDPM's chain.
     steps: Vec<usize>,
+}
+
+impl Noised {
+    /// Some of the images alone.
+    fn part(self, images: Range<usize>) -> Self {
+        let part = |x: Tensor<4>| x.narrow(0, images.start, images.len());
+        if images.len() == self.times.len() {
+            return self;
+        }
+        Self {
+            x0: part(self.x0),
+            x: part(self.x),
+            target: part(self.target),
+            times: self.times[images.clone()].to_vec(),
+            steps: self.steps.get(images).unwrap_or_default().to_vec(),
+        }
+    }
 }
 
 impl Dit {
@@ -58,7 +76,7 @@ impl Dit {
 
     /// The mean squared error of what the model says, with a learned sigma the variational bound, and, where the experts race,
     /// what keeps them apart and even. `mse` is a part on its own. On an autodiff device labels are dropped and experts race;
-    /// elsewhere the model is as at inference.
+    /// elsewhere the model is as at inference. Of a batch only a share is looked at; what is random is drawn as for all of it.
     ///
     /// # Shapes
     /// - latents: `[batch, in_channels, input_size, input_size]`
@@ -66,20 +84,28 @@ impl Dit {
     ///
     /// # Panics
     /// If the shapes are not the config's, or a label is not a class.
-    pub fn loss(&self, latents: Tensor<4>, labels: &[usize], rng: &mut Rng) -> Losses {
+    pub fn loss(
+        &self,
+        latents: Tensor<4>,
+        labels: &[usize],
+        share: Share,
+        rng: &mut Rng,
+    ) -> Losses {
         let (config, training) = (&self.config, latents.device().is_autodiff());
         assert!(labels.iter().all(|&label| label < config.num_classes));
-        let noised = self.noise(latents, rng);
+        let images = share.range(labels.len());
+        let noised = self.noise(latents, rng).part(images.clone());
         let mut dropped = || training && rng.uniform() < config.class_dropout_prob;
         let labels: Vec<_> = labels
             .iter()
             .map(|&label| (!dropped()).then_some(label))
             .collect();
+        let labels = &labels[images];
         let mut trace = match training {
             true => Trace::new(Mode::Race),
             false => Trace::off(),
         };
-        let said = self.forward(noised.x.clone(), &noised.times, &labels, &mut trace);
+        let said = self.forward(noised.x.clone(), &noised.times, labels, &mut trace);
         let channels = config.in_channels;
         let guess = said.clone().narrow(1, 0, channels);
         let error = guess.clone() - noised.target.clone();

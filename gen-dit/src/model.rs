@@ -1,11 +1,12 @@
 //! The parameters, named as in DiT's released checkpoints, and one evaluation.
 
-use crate::DitConfig;
 use crate::block::{DitBlock, FinalLayer};
 use crate::embed::{LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table};
 use crate::patch::unpatchify;
+use crate::{DitConfig, Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, activation};
+use tessera_attention2d::Sequence;
 use tessera_backend::init::Init;
 use tessera_moe::Trace;
 
@@ -21,6 +22,8 @@ pub struct Dit {
     final_layer: FinalLayer,
     #[module(skip)]
     pub(crate) config: DitConfig,
+    #[module(skip)]
+    pub(crate) sequence: Sequence,
 }
 
 /// Parameters as the paper counts them: of the blocks, without biases (Expert Race, tables 4 and 5).
@@ -51,6 +54,7 @@ impl DitConfig {
                 .collect(),
             final_layer: FinalLayer::init(self, init),
             config: self.clone(),
+            sequence: Sequence::Whole,
         }
     }
 
@@ -112,13 +116,33 @@ impl Dit {
             ]
         );
         assert_eq!([times.len(), labels.len()], [batch, batch]);
-        let mut x = self.x_embedder.forward(x) + self.pos_embed.val();
+        let tokens = self.sequence.of(config.grid() * config.grid());
+        let mut x = tokens.deal(self.x_embedder.forward(x) + self.pos_embed.val());
         let cond = self.t_embedder.forward(times) + self.y_embedder.forward(labels);
         let cond = activation::silu(cond);
         for block in &self.blocks {
-            x = block.forward(x, cond.clone(), trace);
+            x = block.forward(x, cond.clone(), tokens, trace);
         }
-        unpatchify(self.final_layer.forward(x, cond), config.patch_size)
+        let x = tokens.gather(self.final_layer.forward(x, cond));
+        unpatchify(x, config.patch_size)
+    }
+
+    /// The model with its tokens where `sequence` has them: of a grid of ranks each attends to all with its share. All ranks call every
+    /// method together, with the same arguments.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] when what the model does depends on which tokens are together: experts that race.
+    pub fn on(self, sequence: Sequence) -> Result<Self> {
+        let refused = |what| Err(Error::Ranks { what });
+        match (&sequence, &self.config.moe) {
+            (Sequence::Dealt(_), Some(_)) if self.device().is_autodiff() => {
+                refused("experts, which race while they are trained")
+            }
+            (Sequence::Dealt(_), Some(moe)) if !moe.threshold => {
+                refused("experts without a threshold")
+            }
+            _ => Ok(Self { sequence, ..self }),
+        }
     }
 
     /// What a score must reach at inference, in each block with experts that has a threshold.

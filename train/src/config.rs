@@ -100,6 +100,25 @@ impl TrainConfig {
         })
     }
 
+    /// Refuses ranks whose shares of a batch, or of its parts, would not be equal.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub(crate) fn require_shares(&self, ranks: usize) -> Result<()> {
+        let part = self.batch_size / self.grad_accum;
+        require(
+            part.is_multiple_of(ranks),
+            "batch_size",
+            self.batch_size,
+            || {
+                format!(
+                    "must be a multiple of {}, the parts of a batch times the ranks that share it",
+                    self.grad_accum * ranks
+                )
+            },
+        )
+    }
+
     /// The learning rate over a run of that length.
     pub fn schedule(&self, plan: &Plan) -> Schedule {
         Schedule {

@@ -45,6 +45,9 @@ pub enum Error {
         /// What the JSON parser said.
         source: serde_json::Error,
     },
+    /// Ranks that train together failed, or do not agree.
+    #[error(transparent)]
+    Ranks(#[from] tessera_attention2d::Error),
     /// Weights and model do not have the same names and shapes.
     #[error("{0}")]
     Mismatch(Box<Mismatch>),

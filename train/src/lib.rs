@@ -44,6 +44,7 @@ mod json;
 pub mod judge;
 mod losses;
 mod optim;
+mod ranks;
 mod run;
 mod run_folder;
 mod schedule;
@@ -54,8 +55,10 @@ pub use ema::Ema;
 pub use error::{BoxError, Error, Result};
 pub use json::write_json;
 pub use optim::{AdamW, AdamWConfig, Grads, StepInfo};
+pub use ranks::{Ranks, Share};
 pub use run::{
     FIRST_TRAINING_STREAM, Losses, Objective, Observer, Outcome, StepReport, Trained, train,
+    train_on,
 };
 pub use run_folder::{RunFolder, Start};
 pub use schedule::{Decay, Schedule, scaled_lr};

@@ -61,6 +61,25 @@ impl LossValues {
         })
     }
 
+    /// All of them, in the order in which [`set`](Self::set) takes them.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let parts = self.parts.iter().map(|part| part.1);
+        let measured = self.measured.iter().map(|measured| measured.1);
+        std::iter::once(self.total)
+            .chain(parts)
+            .chain(measured)
+            .collect()
+    }
+
+    pub(crate) fn set(&mut self, values: &[f32]) {
+        let parts = self.parts.iter_mut().map(|part| &mut part.1);
+        let measured = self.measured.iter_mut().map(|measured| &mut measured.1);
+        let all = std::iter::once(&mut self.total)
+            .chain(parts)
+            .chain(measured);
+        all.zip(values).for_each(|(to, &value)| *to = value);
+    }
+
     /// The sum by name.
     pub(crate) fn plus(mut self, other: Self) -> Self {
         self.total += other.total;

@@ -6,6 +6,7 @@ use crate::weights::{NamePath, Weights, flat_tensors, track_names, with_flat_ten
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use std::collections::BTreeMap;
+use tessera_attention2d::{Comm, Reduce};
 use tessera_backend::host_values;
 use tessera_backend::ops::{AdamWStep, adamw_step};
 
@@ -66,6 +67,48 @@ impl Grads {
             self.tensors.insert(name, sum);
         }
         self
+    }
+
+    /// The mean over the ranks, the same bits at each. A parameter of `module` without a gradient at some rank counts as 0 there, one
+    /// without any stays without.
+    ///
+    /// # Errors
+    /// When a rank failed.
+    pub fn mean<M: Module>(self, module: &M, ranks: &Comm) -> Result<Self> {
+        let parameters = flat_tensors(module);
+        let here = |name| f32::from(u8::from(self.tensors.contains_key(name)));
+        let mut wanted: Vec<_> = parameters.keys().map(here).collect();
+        ranks.all_reduce(&mut wanted, Reduce::Max)?;
+        let wanted = wanted.iter().map(|&anywhere| anywhere > 0.0);
+        let wanted = parameters
+            .into_iter()
+            .zip(wanted)
+            .filter(|(_, wanted)| *wanted);
+        let wanted: Vec<_> = wanted.map(|(parameter, _)| parameter).collect();
+        let mut values = Vec::new();
+        for (name, parameter) in &wanted {
+            match self.tensors.get(name) {
+                Some(grad) => values.extend(host_values(grad.clone())),
+                None => values.resize(values.len() + parameter.dims()[0], 0.0),
+            }
+        }
+        ranks.all_mean(&mut values)?;
+        let mut rest = &values[..];
+        let tensors = wanted.into_iter().map(|(name, parameter)| {
+            let (own, after) = rest.split_at(parameter.dims()[0]);
+            rest = after;
+            (name, Tensor::from_data(own, &parameter.device()))
+        });
+        Ok(Self {
+            tensors: tensors.collect(),
+        })
+    }
+
+    /// The gradients, by the names of their parameters.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<1>)> {
+        self.tensors
+            .iter()
+            .map(|(name, grad)| (name.as_str(), grad))
     }
 
     /// The L2 norm of all gradients together, or the name of the first that is not finite. Reads the device once.

@@ -7,6 +7,7 @@ use crate::error::{BoxError, Error, Result};
 use crate::losses::LossValues;
 pub use crate::losses::Losses;
 use crate::optim::Grads;
+use crate::ranks::{Ranks, Share};
 use crate::run_folder::RunFolder;
 use crate::weights::with_values;
 use burn::module::Module;
@@ -31,11 +32,18 @@ pub trait Objective<M: Module>: Sync {
     /// Whatever reading the examples may give; it ends the run.
     fn batch(&self, indices: &[usize], rng: Rng) -> Result<Self::Batch, BoxError>;
 
-    /// The losses of a model on a batch.
+    /// The losses of a model on a share of a batch. What is random is drawn as for the whole of it, so that any number of ranks
+    /// trains as one does.
     ///
     /// # Errors
     /// Whatever the model may give; it ends the run.
-    fn losses(&self, model: &M, batch: Self::Batch, rng: Rng) -> Result<Losses, BoxError>;
+    fn losses(
+        &self,
+        model: &M,
+        batch: Self::Batch,
+        share: Share,
+        rng: Rng,
+    ) -> Result<Losses, BoxError>;
 }
 
 /// One step, as told to an [`Observer`].
@@ -139,12 +147,33 @@ pub fn train<M: Module, O: Objective<M>>(
     run: RunFolder,
     observer: &mut dyn Observer<M>,
 ) -> Result<Trained<M>> {
+    train_on(&Ranks::alone(), model, objective, config, run, observer)
+}
+
+/// [`train`] on many ranks, which all call it with the same arguments. The first alone writes files, and is asked by
+/// [`Observer::on_epoch`]; all stop when one is told to.
+///
+/// # Errors
+/// As `train`; and when a rank failed, or the shares of a batch are not equal.
+pub fn train_on<M: Module, O: Objective<M>>(
+    ranks: &Ranks,
+    model: M,
+    objective: &O,
+    config: &TrainConfig,
+    run: RunFolder,
+    observer: &mut dyn Observer<M>,
+) -> Result<Trained<M>> {
     let plan = config.plan(objective.examples())?;
+    config.require_shares(ranks.share().of)?;
+    ranks.meet()?; // What the first rank removed or wrote in the folder is seen by all.
     let state = match run.latest()? {
         Some((step, file)) => TrainState::load(model, config, &run, step, &file)?,
         None => {
             let state = TrainState::new(model, config);
-            state.save(&run, config, &plan)?;
+            ranks.meet()?; // All have seen that there is none.
+            if ranks.first() {
+                state.save(&run, config, &plan)?;
+            }
             state
         }
     };
@@ -154,6 +183,7 @@ pub fn train<M: Module, O: Objective<M>>(
         scope.spawn(move || prepare(objective, config, &plan, first, &sender));
         let clock = Clock::default();
         let mut training = Training {
+            ranks,
             objective,
             config,
             plan,
@@ -194,6 +224,7 @@ fn prepare<M: Module, O: Objective<M>>(
 }
 
 struct Training<'a, O, B> {
+    ranks: &'a Ranks,
     objective: &'a O,
     config: &'a TrainConfig,
     plan: Plan,
@@ -219,12 +250,13 @@ impl<O, B> Training<'_, O, B> {
             (state, report) = self.step(state)?;
             let step = state.step;
             let last = step == plan.total_steps;
-            if last || step.is_multiple_of(config.log_every) {
+            if self.ranks.first() && (last || step.is_multiple_of(config.log_every)) {
                 self.run.log(&MetricsLine::of(&report))?;
             }
-            let stopped = observer.on_step(&report).is_break() && !last;
+            let stopped = observer.on_step(&report).is_break();
+            let stopped = self.ranks.any(stopped)? && !last;
             let epoch_ends = step.is_multiple_of(plan.steps_per_epoch);
-            if epoch_ends || last {
+            if self.ranks.first() && (epoch_ends || last) {
                 let handled =
                     observer.on_epoch(report.epoch, &state.model.valid(), &state.ema.module);
                 handled.map_err(|source| Error::Observer {
@@ -236,7 +268,7 @@ impl<O, B> Training<'_, O, B> {
                 0 => epoch_ends,
                 every => step.is_multiple_of(every),
             };
-            if due || last || stopped {
+            if self.ranks.first() && (due || last || stopped) {
                 state.save(&self.run, config, &plan)?;
             }
             if stopped {
@@ -314,13 +346,16 @@ impl<O, B> Training<'_, O, B> {
             let batch = self.batches.recv();
             let batch = batch.expect("every step has its batch, unless preparing one panicked");
             let rng = Stream::Loss.rng(self.config.seed, number);
-            let losses = self.objective.losses(model, batch.map_err(failed)?, rng);
+            let share = self.ranks.share();
+            let losses = self
+                .objective
+                .losses(model, batch.map_err(failed)?, share, rng);
             let losses = losses.map_err(failed)?;
             values = values.plus(LossValues::read(&losses, step + 1)?);
             let mut gradients = (losses.total / parts as f64).backward();
             grads = grads.plus(Grads::of(model, &mut gradients));
         }
-        Ok((values.divided(parts as f32), grads))
+        self.ranks.mean(model, values.divided(parts as f32), grads)
     }
 }
 

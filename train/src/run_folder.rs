@@ -55,6 +55,16 @@ impl RunFolder {
         Self::with_metrics(root, &config)
     }
 
+    /// The folder that another rank has opened, to read what is in it.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or `config` is none.
+    pub fn join(root: impl Into<PathBuf>, config: &impl Serialize) -> Result<Self> {
+        let root = root.into();
+        let config = Config::of(config, &root.join("config.json"))?;
+        Self::with_metrics(root, &config)
+    }
+
     fn resume(root: PathBuf, config: &Config) -> Result<Self> {
         let config_file = root.join("config.json");
         let missing = |missing| Error::NothingToResume {

@@ -5,6 +5,7 @@ mod experts;
 mod image;
 mod mask;
 mod optim;
+mod outside;
 mod parts;
 mod sequence;
 
@@ -12,6 +13,7 @@ pub use experts::{Experts, Routes, experts};
 pub use image::{conv2d, group_norm, upsample_nearest};
 pub use mask::Mask;
 pub use optim::{AdamWStep, adamw_step};
+pub use outside::{Outside, outside, outside_3};
 pub use parts::{columns, merge_heads, split_heads, split_linear};
 pub use sequence::{
     Sampling, attention, attention_gradients, attention_with_lse, categorical, cross_entropy,

@@ -19,7 +19,9 @@ use tessera_moe::MoeConfig;
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
 use tessera_tokenizer::{ImageTokenizer, KlVae};
 use tessera_train::data::{LatentCache, LatentPrecision, Split};
-use tessera_train::{BoxError, Losses, Objective, Observer, RunFolder, StepReport, TrainConfig};
+use tessera_train::{
+    BoxError, Losses, Objective, Observer, RunFolder, Share, StepReport, TrainConfig,
+};
 
 /// Train a generator on the tokens of a VAE.
 #[derive(Debug, Clone, Args)]
@@ -348,12 +350,20 @@ impl Objective<GenAr> for Tokens<'_> {
         &self,
         model: &GenAr,
         (indices, labels): Self::Batch,
+        share: Share,
         mut rng: Rng,
     ) -> Result<Losses, BoxError> {
-        let indices = self.upload(&indices, &self.device);
+        let part = share.range(labels.len());
         let plan = MaskPlan::draw(model.config(), labels.len(), &mut rng)
-            .with_head_subset(self.head_subset);
-        Ok(model.loss(indices, &labels, &plan, &mut rng))
+            .with_head_subset(self.head_subset)
+            .part(part.clone());
+        if share.of > 1 {
+            // Dropout is drawn by each for its own.
+            rng = Rng::new(u64::from(rng.next_u32()), share.index as u64);
+        }
+        let indices = indices.slice_axis(Axis(0), part.clone().into());
+        let indices = self.upload(&indices.to_owned(), &self.device);
+        Ok(model.loss(indices, &labels[part], &plan, &mut rng))
     }
 }
 

@@ -21,7 +21,8 @@ use tessera_quantize::MomentsBuilder;
 use tessera_tokenizer::{ImageTokenizer, PixelTokenizer, open_tokenizer};
 use tessera_train::data::Split;
 use tessera_train::{
-    BoxError, Losses, Objective, Observer, RunFolder, StepReport, TrainConfig, write_atomically,
+    BoxError, Losses, Objective, Observer, RunFolder, Share, StepReport, TrainConfig,
+    write_atomically,
 };
 
 /// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
@@ -404,9 +405,11 @@ impl Objective<Dit> for Latents {
         &self,
         model: &Dit,
         (latents, labels): Self::Batch,
+        share: Share,
         mut rng: Rng,
     ) -> Result<Losses, BoxError> {
-        Ok(model.loss(upload(latents, &self.device), &labels, &mut rng))
+        let latents = upload(latents, &self.device);
+        Ok(model.loss(latents, &labels, share, &mut rng))
     }
 }
 
@@ -432,7 +435,7 @@ impl Watch<'_> {
         for (number, chunk) in (0..).zip(self.held_out.chunks(BATCH)) {
             let (latents, labels) = self.data.of(chunk);
             let mut rng = Rng::new(0, STREAM + number);
-            let losses = ema.loss(upload(latents, &device), &labels, &mut rng);
+            let losses = ema.loss(upload(latents, &device), &labels, Share::WHOLE, &mut rng);
             let mse = losses.parts.iter().find(|part| part.0 == "mse");
             let mse = mse.context("the loss has its mean squared error as a part")?;
             let value = host_values(mse.1.clone())[0];

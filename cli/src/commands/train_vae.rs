@@ -17,7 +17,7 @@ use tessera_tokenizer::{GridStyle, Pixels, grid, write_png};
 use tessera_train::data::{Dataset, Split};
 use tessera_train::judge::images_of;
 use tessera_train::{
-    BoxError, Losses, Objective, Observer, RunFolder, StepReport, TrainConfig, WeightDtype,
+    BoxError, Losses, Objective, Observer, RunFolder, Share, StepReport, TrainConfig, WeightDtype,
 };
 
 /// Train a KL-VAE.
@@ -153,8 +153,15 @@ impl Objective<KlVae> for Reconstruction<'_> {
         Ok(images)
     }
 
-    fn losses(&self, model: &KlVae, images: Array4<f32>, mut rng: Rng) -> Result<Losses, BoxError> {
+    fn losses(
+        &self,
+        model: &KlVae,
+        images: Array4<f32>,
+        share: Share,
+        mut rng: Rng,
+    ) -> Result<Losses, BoxError> {
         let (batch, _, height, width) = images.dim();
+        let part = share.range(batch);
         let factor = model.config().downsampling();
         let noise: Tensor<4> = rng.normal_tensor(
             [
@@ -165,12 +172,9 @@ impl Objective<KlVae> for Reconstruction<'_> {
             ],
             &self.device,
         );
-        Ok(losses(
-            model,
-            upload(images, &self.device),
-            noise,
-            &self.loss,
-        ))
+        let share = |x: Tensor<4>| x.narrow(0, part.start, part.len());
+        let images = upload(images, &self.device);
+        Ok(losses(model, share(images), share(noise), &self.loss))
     }
 }
 

@@ -8,6 +8,7 @@ mod experts;
 mod head;
 mod loss;
 mod parity;
+mod ranks;
 mod reference;
 mod sampling;
 mod schedule;

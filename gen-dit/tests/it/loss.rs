@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
 use tessera_gen_dit::{Ddpm, Dit, DitConfig};
 use tessera_moe::Trace;
-use tessera_train::Losses;
+use tessera_train::{Losses, Share};
 
 fn parts(losses: &Losses) -> Vec<&'static str> {
     losses.parts.iter().map(|(name, _)| *name).collect()
@@ -24,7 +24,7 @@ fn latents(config: &DitConfig, batch: usize, device: &Device) -> Tensor<4> {
 
 fn loss(model: &Dit, seed: u64) -> Losses {
     let x = latents(model.config(), 4, &model.device());
-    model.loss(x, &[0, 4, 2, 2], &mut Rng::new(seed, 3))
+    model.loss(x, &[0, 4, 2, 2], Share::WHOLE, &mut Rng::new(seed, 3))
 }
 
 /// The noise and the steps are drawn from the generator given, in this order.

@@ -7,6 +7,7 @@ mod config;
 mod loss;
 mod parity;
 mod patch;
+mod ranks;
 mod reference;
 mod sampling;
 mod schedule;

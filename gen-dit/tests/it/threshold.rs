@@ -6,7 +6,7 @@ use tessera_backend::Rng;
 use tessera_gen_dit::{Dit, DitConfig};
 use tessera_moe::Usage;
 use tessera_train::{
-    BoxError, Losses, Objective, Observer, RunFolder, Start, StepReport, TrainConfig, train,
+    BoxError, Losses, Objective, Observer, RunFolder, Share, Start, StepReport, TrainConfig, train,
 };
 
 /// Latents of a class: its own wave over the square, a random sign and brightness, a little noise.
@@ -43,9 +43,15 @@ impl Objective<Dit> for Waves {
         Ok(indices.iter().map(|index| index % 5).collect())
     }
 
-    fn losses(&self, model: &Dit, labels: Vec<usize>, mut rng: Rng) -> Result<Losses, BoxError> {
+    fn losses(
+        &self,
+        model: &Dit,
+        labels: Vec<usize>,
+        share: Share,
+        mut rng: Rng,
+    ) -> Result<Losses, BoxError> {
         let x = waves(&labels, &mut rng, &self.device);
-        Ok(model.loss(x, &labels, &mut rng))
+        Ok(model.loss(x, &labels, share, &mut rng))
     }
 }
 

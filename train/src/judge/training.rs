@@ -6,6 +6,7 @@ use super::report::Agreement;
 use crate::config::TrainConfig;
 use crate::data::Dataset;
 use crate::error::{BoxError, Error, Result};
+use crate::ranks::Share;
 use crate::run::{Losses, Objective, Observer, train};
 use crate::run_folder::RunFolder;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -89,11 +90,15 @@ impl Objective<Classifier> for ClassifierObjective<'_> {
         &self,
         model: &Classifier,
         (images, labels): Self::Batch,
+        share: Share,
         _rng: Rng,
     ) -> Result<Losses, BoxError> {
-        let (device, batch) = (model.device(), labels.len());
-        let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
-        let logits = model.forward(upload(images, &device));
+        let (device, part) = (model.device(), share.range(labels.len()));
+        let batch = part.len();
+        let labels = TensorData::new(labels[part.clone()].to_vec(), [batch]);
+        let labels = Tensor::<1, Int>::from_data(labels, &device);
+        let images = upload(images, &device).narrow(0, part.start, batch);
+        let logits = model.forward(images);
         let predicted = logits.clone().argmax(1).reshape([batch]);
         Ok(Losses {
             parts: vec![("accuracy", predicted.equal(labels.clone()).float().mean())],

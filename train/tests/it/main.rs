@@ -7,6 +7,7 @@ mod judge;
 mod kill;
 mod measured;
 mod optimizer;
+mod ranks;
 mod resume;
 mod toy;
 mod weights;

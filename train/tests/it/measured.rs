@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use tessera_backend::{Rng, init::Init};
 use tessera_train::{
-    BoxError, Losses, Objective, Observer, RunFolder, Start, StepReport, Trained, Weights, train,
+    BoxError, Losses, Objective, Observer, RunFolder, Share, Start, StepReport, Trained, Weights,
+    train,
 };
 
 /// A model with a number that no gradient reaches.
@@ -50,13 +51,19 @@ impl Objective<Gauged> for Gauge {
         self.toy.batch(indices, rng)
     }
 
-    fn losses(&self, model: &Gauged, batch: Self::Batch, rng: Rng) -> Result<Losses, BoxError> {
+    fn losses(
+        &self,
+        model: &Gauged,
+        batch: Self::Batch,
+        share: Share,
+        rng: Rng,
+    ) -> Result<Losses, BoxError> {
         let (found, sample) = (level(model), 1.0 + batch[0][2]);
         let measured = 0.75 * found + 0.25 * sample;
         self.seen.lock().unwrap().push((found, measured));
         Ok(Losses {
             measured: vec![("level".into(), measured)],
-            ..self.toy.losses(&model.toy, batch, rng)?
+            ..self.toy.losses(&model.toy, batch, share, rng)?
         })
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use tessera_backend::Rng;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{Activation, linear};
-use tessera_train::{BoxError, Losses, Objective, TrainConfig, Weight, Weights};
+use tessera_train::{BoxError, Losses, Objective, Share, TrainConfig, Weight, Weights};
 
 #[derive(Module, Debug)]
 pub struct Toy {
@@ -89,13 +89,21 @@ impl Objective<Toy> for Rotation {
         Ok(indices.iter().map(example).collect())
     }
 
-    fn losses(&self, model: &Toy, batch: Self::Batch, mut rng: Rng) -> Result<Losses, BoxError> {
+    fn losses(
+        &self,
+        model: &Toy,
+        batch: Self::Batch,
+        share: Share,
+        mut rng: Rng,
+    ) -> Result<Losses, BoxError> {
         let rows = batch.len();
         let values = batch.into_iter().flatten().collect::<Vec<_>>();
         let x = Tensor::<2>::from_data(TensorData::new(values, [rows, 3]), &self.device);
         let noise = rng.normal_tensor([rows, 3], &self.device) * (0.01 * self.noise);
         let target = x.clone().slice([0..rows, 0..2]);
-        let error = model.forward(x + noise) - target;
+        let part = share.range(rows);
+        let own = |x: Tensor<2>| x.narrow(0, part.start, part.len());
+        let error = model.forward(own(x + noise)) - own(target);
         let mse = error.powf_scalar(2.0).mean();
         let size = model.token.val().powf_scalar(2.0).sum();
         let total = mse.clone() + size.clone() * 0.01;

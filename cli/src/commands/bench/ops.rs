@@ -12,6 +12,7 @@ use burn::tensor::{Device, Tensor};
 use clap::Args;
 use serde::Serialize;
 use std::hint::black_box;
+use tessera_attention2d::Sequence;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
 use tessera_backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
 use tessera_backend::{Precision, Rng};
@@ -151,7 +152,11 @@ const CASES: &[Case] = &[
         measure: |device, seconds| {
             let (block, x) = (block(device), draw(TOKENS, device));
             Ok(median(seconds, || {
-                block.forward(x.clone(), &mut Pass::inference())
+                block.forward(
+                    x.clone(),
+                    Sequence::Whole.of(TOKENS[1]),
+                    &mut Pass::inference(),
+                )
             }))
         },
     },
@@ -163,7 +168,11 @@ const CASES: &[Case] = &[
             let (block, x) = (block(&device), draw(TOKENS, &device).require_grad());
             Ok(median(seconds, || {
                 block
-                    .forward(x.clone(), &mut Pass::inference())
+                    .forward(
+                        x.clone(),
+                        Sequence::Whole.of(TOKENS[1]),
+                        &mut Pass::inference(),
+                    )
                     .sum()
                     .backward()
             }))
