@@ -43,10 +43,14 @@ pub struct Network {
 /// Name, ranks of a node, then α and β inside and between, bytes into a node, operations, α of a call.
 type Preset = (&'static str, usize, [f64; 7]);
 
-/// What `FromStr` knows by name. Round figures of data sheets, attention at about 60 % of the peak; `a100` is fitted to the
-/// paper's measurements, in docs/attention2d-simulation.md.
+/// What `FromStr` knows by name: round figures after data sheets, attention at half of the peak or less. What `a100` has between
+/// nodes and for a call is fitted to the paper's measurements, in docs/attention2d-simulation.md.
 const PRESETS: [Preset; 6] = [
-    ("a100", 4, [5e-6, 230e9, 10e-6, 10e9, 40e9, 180e12, 20e-6]),
+    (
+        "a100",
+        4,
+        [5e-6, 230e9, 6e-6, 7.1e9, 28.4e9, 225e12, 150e-6],
+    ),
     ("h100", 8, [5e-6, 400e9, 10e-6, 45e9, 360e9, 500e12, 10e-6]),
     ("h100-1", 1, [5e-6, 400e9, 10e-6, 45e9, 45e9, 500e12, 10e-6]),
     (
@@ -68,7 +72,7 @@ impl Network {
         PRESETS.iter().map(|preset| preset.0)
     }
 
-    /// Seconds of one message of `bytes`, `messages` entering the node at once.
+    /// Seconds that a message of so many bytes is on its way.
     pub fn seconds(&self, way: Way, bytes: f64) -> f64 {
         self.link(way).seconds(bytes)
     }
