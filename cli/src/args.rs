@@ -56,6 +56,8 @@ pub enum Command {
     Classes(commands::classes::Classes),
     #[command(subcommand)]
     Bench(commands::bench::Bench),
+    #[command(subcommand)]
+    Attn(commands::attn::Attn),
     Doctor(commands::doctor::Doctor),
     /// Train a tokenizer or a generator on your own pictures.
     #[command(subcommand)]

@@ -126,6 +126,62 @@ pub fn lines(
     })
 }
 
+/// A chart of lines over `x`, both axes in powers of two, with a legend and a mark at every point. Values are above zero.
+///
+/// # Errors
+/// As [`bars`].
+pub fn powers(
+    path: &Path,
+    title: &str,
+    [x_label, y_label]: [&str; 2],
+    lines: &[Line],
+) -> Result<()> {
+    let points = || lines.iter().flat_map(|line| &line.points);
+    upper(&points().map(|point| point.1).collect::<Vec<_>>())?;
+    let ends = |values: &mut dyn Iterator<Item = f64>| {
+        let (low, high) = values.fold((f64::MAX, 0.0_f64), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
+        0.9 * low..1.1 * high
+    };
+    let x = ends(&mut points().map(|point| point.0));
+    let y = ends(&mut points().map(|point| point.1));
+    svg(path, |area| {
+        let (left, right) = area.split_horizontally(LEGEND - 60);
+        let mut chart = ChartBuilder::on(&left)
+            .caption(title, ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(x.log_scale().base(4.0), y.log_scale().base(2.0))?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RGBColor(225, 225, 225))
+            .x_label_formatter(&|x| x.to_string())
+            .y_label_formatter(&|y| y.to_string())
+            .x_desc(x_label)
+            .y_desc(y_label)
+            .axis_desc_style(("sans-serif", 15))
+            .draw()?;
+        for (line, y) in lines.iter().zip((56..).step_by(24)) {
+            let style = match line.look {
+                Look::Of(place) => rgb(colour(0.75 * place)).stroke_width(2),
+                Look::Bold => RGBColor(200, 30, 30).stroke_width(4),
+                Look::Reference => RGBColor(120, 120, 120).stroke_width(2),
+            };
+            chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
+            let dot = |&point: &(f64, f64)| Circle::new(point, 4, style.filled());
+            chart.draw_series(line.points.iter().map(dot))?;
+            right.draw(&PathElement::new([(0, y), (22, y)], style))?;
+            let font = ("sans-serif", 14).into_text_style(&right);
+            let text = font.pos(Pos::new(HPos::Left, VPos::Center));
+            right.draw(&Text::new(line.name.clone(), (30, y), text))?;
+        }
+        Ok(())
+    })
+}
+
 /// A chart of coloured cells, the first row on top, and the scale of the colours, from zero.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod attn;
 pub mod bench;
 pub mod calibrate;
 pub mod classes;
@@ -52,6 +53,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Init(command) => command.run(&cli.global),
         Command::Classes(command) => command.run(&cli.global),
         Command::Bench(command) => command.run(&cli.global),
+        Command::Attn(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
     }
 }
