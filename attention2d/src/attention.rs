@@ -1,6 +1,7 @@
 //! Attention by any of the methods: what goes in at each rank, and what comes out.
 
 use crate::mask::Mask;
+use crate::volume::check;
 use crate::{
     Comm, Layout, Method, Payload, Result, Shape, grid_attention::Attention2D, ring, ulysses,
 };
@@ -71,7 +72,16 @@ impl Distributed {
     /// # Errors
     /// When the ranks cannot do the method, or one failed.
     pub fn new(comm: &Comm, method: Method) -> Result<Self> {
-        method.validate(comm.size(), [comm.size(); 2])?;
+        let ranks = comm.size();
+        // Which heads there are, only a pass knows.
+        let shape = Shape {
+            batch: 1,
+            tokens: 1,
+            heads: ranks,
+            kv_heads: ranks,
+            head_dim: 1,
+        };
+        check(method, shape, ranks)?;
         Ok(Self {
             grid: Attention2D::new(comm, &method)?,
             comm: comm.clone(),
@@ -109,8 +119,8 @@ impl Distributed {
     /// # Errors
     /// When a rank failed, or the heads do not fit the method.
     pub fn forward(&self, task: &Task, [q, k, v]: [Tensor<4>; 3]) -> Result<Forward> {
-        let heads = [q.dims()[1], k.dims()[1]];
-        self.method.validate(self.comm.size(), heads)?;
+        let shape = Shape::of(&q, &k, task.tokens);
+        check(self.method, shape, self.comm.size())?;
         match (&self.grid, self.method) {
             (Some(grid), _) => grid.forward(task, [q, k, v]),
             (None, Method::Ulysses) => ulysses::forward(self, task, [q, k, v]),

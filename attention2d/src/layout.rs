@@ -1,7 +1,7 @@
 //! Which tokens of a sequence are whose.
 
+use crate::Method;
 use crate::collective::share;
-use crate::{Error, Method, Result};
 
 /// How tokens are dealt to ranks; all are in order at each rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,28 +38,6 @@ impl Method {
             Self::Attention2D { .. } | Self::GatherKv => Layout::Cyclic,
             Self::Ring { zigzag: true } => Layout::Zigzag,
             Self::Ring { zigzag: false } | Self::Ulysses => Layout::Contiguous,
-        }
-    }
-
-    /// Refuses what so many ranks and heads cannot do.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when a grid has another number of ranks, or Ulysses' ranks do not divide the heads.
-    pub fn validate(&self, ranks: usize, heads: [usize; 2]) -> Result<()> {
-        match self {
-            Self::Attention2D { grid, .. } if grid.ranks() != ranks => Err(Error::config(
-                "the ranks of a grid",
-                format!("{ranks}, as many as there are"),
-                format!("{grid}, {} ranks", grid.ranks()),
-            )),
-            Self::Ulysses if heads.iter().any(|heads| !heads.is_multiple_of(ranks)) => {
-                Err(Error::config(
-                    "the number of ranks of ulysses",
-                    format!("a divisor of {} heads and {} key heads", heads[0], heads[1]),
-                    ranks,
-                ))
-            }
-            _ => Ok(()),
         }
     }
 }

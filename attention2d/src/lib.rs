@@ -36,4 +36,4 @@ pub use schedule::Setting;
 pub use sequence::{Sequence, Tokens};
 pub use simulate::{Simulation, Spread, simulate};
 pub use threads::said;
-pub use volume::{Pass, Volume, dealt, messages, volume};
+pub use volume::{Pass, Volume, check, dealt, messages, volume};

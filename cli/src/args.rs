@@ -34,6 +34,9 @@ pub struct Global {
     /// CPU threads; the processor's cores unless given.
     #[arg(short = 't', long, global = true, value_name = "N")]
     pub threads: Option<usize>,
+    /// Compare the ranks' arguments before every collective: slower, and tells which rank differs.
+    #[arg(long, global = true)]
+    pub check: bool,
     /// No progress and no notes; errors and results only.
     #[arg(short, long, global = true)]
     pub quiet: bool,

@@ -121,7 +121,7 @@ fn a_method_that_does_not_fit_is_refused() {
     let grid = Method::attention2d(Grid { rows: 3, cols: 2 });
     let text = refused(grid);
     assert!(
-        text.contains("must be 4, as many as there are, found 3x2, 6 ranks"),
+        text.contains("a grid must be of 4 ranks, found 3x2, 6"),
         "{text}"
     );
     let shape = Shape {
@@ -136,7 +136,7 @@ fn a_method_that_does_not_fit_is_refused() {
     let error = threads::run(4, 1, |comm| case.error(&comm, &reference));
     let text = error.expect_err("refused").to_string();
     assert!(
-        text.contains("a divisor of 6 heads and 6 key heads, found 4"),
+        text.contains("a divisor of the 6 heads of keys and values, found 4"),
         "{text}"
     );
 }

@@ -4,3 +4,4 @@ mod cases;
 mod exact;
 mod failure;
 mod layout;
+mod volume;

@@ -1,5 +1,6 @@
 //! `tessera attn`: attention divided between ranks.
 
+mod bench;
 mod figure;
 mod plan;
 mod simulate;
@@ -12,6 +13,7 @@ use tessera_attention2d::{Network, Pass, Payload, Setting, Shape};
 /// Divide attention between ranks: which way, on what grid, and what it costs.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Attn {
+    Bench(Box<bench::Bench>),
     Plan(Box<plan::Plan>),
     Simulate(Box<simulate::Simulate>),
 }
@@ -23,6 +25,7 @@ impl Attn {
     /// Heads or ranks that do not go together, a file that cannot be written.
     pub fn run(self, global: &Global) -> Result<()> {
         match self {
+            Self::Bench(command) => command.run(global, &tessera_attention2d::Comm::alone()),
             Self::Plan(command) => command.run(),
             Self::Simulate(command) => command.run(global),
         }
