@@ -11,6 +11,9 @@ mod grid_attention;
 mod layout;
 mod mask;
 mod method;
+#[cfg(feature = "mpi")]
+#[allow(unsafe_code)]
+pub mod mpi;
 mod network;
 mod plan;
 mod ring;

@@ -1,6 +1,6 @@
 //! Every method gives what dense attention gives.
 
-use crate::cases::{Case, documents, methods};
+use crate::cases::dense::{Case, documents, methods};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use tessera_attention2d::{Distributed, Grid, Mask, Method, Payload, Shape, deal, threads};

@@ -1,6 +1,7 @@
 //! Attention on ranks that are threads, held against dense attention; and what ranks say to each other.
 #[path = "../cases/mod.rs"]
 mod cases;
+mod collectives;
 mod exact;
 mod failure;
 mod layout;

@@ -1,6 +1,6 @@
 //! What ranks receive is what was reckoned.
 
-use crate::cases::{Case, methods};
+use crate::cases::dense::{Case, methods};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use tessera_attention2d::{Distributed, Mask, Pass, Payload, Shape, deal, threads, volume};

@@ -1,0 +1,615 @@
+//! Ranks as processes over the system's MPI.
+
+use crate::collective::{Collective, Comm, Reduce};
+use crate::{Error, Result};
+use ::mpi::environment::{self, Threading, Universe};
+use ::mpi::ffi;
+use std::ffi::c_int;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Most bytes or values in one message: MPI counts, and places parts, with 31 bits.
+const PIECE: usize = 1 << 30;
+
+/// Messages that other calls cannot be mistaken for: ranks make the same calls in the same order, and messages of one pair of
+/// ranks do not overtake each other.
+const TAG: c_int = 0;
+
+/// Smaller messages leave at once, without a thread that looks after them.
+const EAGER: usize = 1 << 16;
+
+/// How often that thread looks.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// How long messages whose call has failed may still take before the job ends.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// MPI in this process. Only [`finish`](Self::finish) leaves it: dropped by a failure it stays, since leaving waits for the
+/// other ranks, who may wait for this one.
+pub struct Mpi {
+    universe: ManuallyDrop<Universe>,
+    threads: bool,
+}
+
+/// Joins the job that `mpirun` started, or makes one of a single rank; once per process.
+///
+/// # Errors
+/// [`Error::Mpi`] when the process has joined before, or the library wants to be called by one thread only.
+pub fn init() -> Result<Mpi> {
+    let (universe, granted) = environment::initialize_with_threading(Threading::Multiple)
+        .ok_or_else(|| Error::Mpi("this process has joined before".into()))?;
+    let universe = ManuallyDrop::new(universe);
+    if granted < Threading::Serialized {
+        return Err(Error::Mpi(format!(
+            "{} grants threads as {granted:?}, expected Serialized or Multiple",
+            version()
+        )));
+    }
+    // SAFETY: MPI is initialised; both are constants of the library.
+    let code =
+        unsafe { ffi::MPI_Comm_set_errhandler(ffi::RSMPI_COMM_WORLD, ffi::RSMPI_ERRORS_RETURN) };
+    check(code, "MPI_Comm_set_errhandler")?;
+    Ok(Mpi {
+        universe,
+        threads: granted == Threading::Multiple,
+    })
+}
+
+impl Mpi {
+    /// All ranks of the job.
+    pub fn world(&self) -> Comm {
+        self.world_in_pieces(PIECE)
+    }
+
+    /// All ranks of the job; what is longer than `piece` bytes, or reduced values, goes as several messages.
+    pub fn world_in_pieces(&self, piece: usize) -> Comm {
+        let world = self.universe.world();
+        use ::mpi::topology::Communicator;
+        Comm::world(Arc::new(Group {
+            // SAFETY: a constant of the library.
+            comm: unsafe { ffi::RSMPI_COMM_WORLD },
+            world: true,
+            rank: world.rank() as usize,
+            size: world.size() as usize,
+            name: world.rank() as usize,
+            piece: piece.clamp(1, PIECE),
+            threads: self.threads,
+            turn: Arc::default(),
+        }))
+    }
+
+    /// Leaves MPI, when all ranks do.
+    pub fn finish(self) {
+        ManuallyDrop::into_inner(self.universe);
+    }
+}
+
+impl fmt::Debug for Mpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mpi").finish_non_exhaustive()
+    }
+}
+
+/// Ends all ranks of the job; `mpirun` gives `code`. From any thread, whatever others are doing.
+pub fn abort(code: i32) -> ! {
+    if environment::is_initialized() && !environment::is_finalized() {
+        // SAFETY: MPI is initialised; the standard allows this call at any time.
+        unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
+    }
+    std::process::exit(code)
+}
+
+/// The library and its version.
+pub fn version() -> String {
+    let text = environment::library_version().unwrap_or_default();
+    let first = text.split([',', '\n', '\0']).next().unwrap_or_default();
+    first.trim().to_owned()
+}
+
+/// A communicator.
+struct Group {
+    comm: ffi::MPI_Comm,
+    /// The library's own, which is never freed.
+    world: bool,
+    rank: usize,
+    size: usize,
+    /// The rank in the whole job.
+    name: usize,
+    piece: usize,
+    /// Whether any thread may call at any time.
+    threads: bool,
+    /// Who may call. Ranks must agree on the order of a group's operations whatever their threads do; where the library takes one
+    /// thread at a time, all groups share it.
+    turn: Arc<Mutex<()>>,
+}
+
+// SAFETY: a handle is a number or an address that the library looks up, good on any thread at the level of threading that `init`
+// insists on. Below Multiple, `turn` keeps all calls apart.
+unsafe impl Send for Group {}
+// SAFETY: as above; and two threads never call operations on one communicator at once, as `turn` is held.
+unsafe impl Sync for Group {}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("rank", &self.rank)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Freeing is collective, and a rank that unwinds is alone.
+        if self.world || thread::panicking() || environment::is_finalized() {
+            return;
+        }
+        let _turn = self.turn();
+        // SAFETY: made by MPI_Comm_split, and nobody has the handle after this.
+        unsafe { ffi::MPI_Comm_free(&mut { self.comm }) };
+    }
+}
+
+impl Group {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Each rank's bytes to it, and its to here, in messages between pairs of ranks.
+    fn exchange<'a>(&'a self, sends: &[&'a [u8]], recvs: Vec<&'a mut [u8]>) -> Result<()> {
+        let _turn = self.turn();
+        let mut requests = Requests::new(self);
+        for (from, part) in recvs.into_iter().enumerate() {
+            match from == self.rank {
+                true => part.copy_from_slice(sends[from]),
+                false => requests.receive(from, part)?,
+            }
+        }
+        // Not everyone to rank 0 first.
+        for to in (1..self.size).map(|step| (self.rank + step) % self.size) {
+            requests.send(to, sends[to])?;
+        }
+        requests.finish()
+    }
+
+    fn reduce_scatter(&self, send: &[f32], recv: &mut [f32], counts: &[usize]) -> Result<()> {
+        let (counts, _) = narrow(counts);
+        // SAFETY: `send` has the sum of the counts, `recv` this rank's, both of f32, and they are apart; no count overflows, as all
+        // of them together are at most a piece, or one each.
+        let code = unsafe {
+            ffi::MPI_Reduce_scatter(
+                send.as_ptr().cast(),
+                recv.as_mut_ptr().cast(),
+                counts.as_ptr(),
+                ffi::RSMPI_FLOAT,
+                ffi::RSMPI_SUM,
+                self.comm,
+            )
+        };
+        check(code, "MPI_Reduce_scatter")
+    }
+}
+
+impl Collective for Group {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn split(&self, color: usize, key: usize) -> Result<Arc<dyn Collective>> {
+        let number = |what, value: usize| {
+            c_int::try_from(value).map_err(|_| Error::config(what, "below 2^31", value))
+        };
+        let (color, key) = (
+            number("a colour of ranks", color)?,
+            number("a key of ranks", key)?,
+        );
+        let (mut comm, mut rank, mut size) = (self.comm, 0, 0);
+        let _turn = self.turn();
+        // SAFETY: the communicator lives as long as this group; the rest are numbers and places for results.
+        let code = unsafe { ffi::MPI_Comm_split(self.comm, color, key, &mut comm) };
+        check(code, "MPI_Comm_split")?;
+        // SAFETY: the call above made the communicator.
+        let codes = unsafe {
+            [
+                ffi::MPI_Comm_rank(comm, &mut rank),
+                ffi::MPI_Comm_size(comm, &mut size),
+            ]
+        };
+        let group = Self {
+            comm,
+            world: false,
+            rank: rank as usize,
+            size: size as usize,
+            turn: match self.threads {
+                true => Arc::default(),
+                false => self.turn.clone(),
+            },
+            ..*self
+        };
+        check(codes[0], "MPI_Comm_rank")?;
+        check(codes[1], "MPI_Comm_size")?;
+        Ok(Arc::new(group))
+    }
+
+    fn barrier(&self) -> Result<()> {
+        let _turn = self.turn();
+        // SAFETY: the communicator lives as long as this group.
+        check(unsafe { ffi::MPI_Barrier(self.comm) }, "MPI_Barrier")
+    }
+
+    fn all_gather(&self, send: &[u8], recv: &mut [u8], counts: &[usize]) -> Result<()> {
+        assert_eq!(counts.len(), self.size, "a count for each rank");
+        assert_eq!(counts[self.rank], send.len(), "this rank's count");
+        assert_eq!(counts.iter().sum::<usize>(), recv.len(), "all counts");
+        if recv.len() > self.piece {
+            return self.exchange(&vec![send; self.size], parts(recv, counts));
+        }
+        let (counts, starts) = narrow(counts);
+        let _turn = self.turn();
+        // SAFETY: the counts are those of the buffers, as asserted, which are apart and of bytes; nothing overflows, as all of them
+        // together are at most a piece.
+        let code = unsafe {
+            ffi::MPI_Allgatherv(
+                send.as_ptr().cast(),
+                counts[self.rank],
+                ffi::RSMPI_UINT8_T,
+                recv.as_mut_ptr().cast(),
+                counts.as_ptr(),
+                starts.as_ptr(),
+                ffi::RSMPI_UINT8_T,
+                self.comm,
+            )
+        };
+        check(code, "MPI_Allgatherv")
+    }
+
+    // Between pairs, as the library itself does it: whether all that a rank sends and receives fits into a piece is not known to
+    // the others, and they would have to choose alike.
+    fn all_to_all(
+        &self,
+        send: &[u8],
+        send_counts: &[usize],
+        recv: &mut [u8],
+        recv_counts: &[usize],
+    ) -> Result<()> {
+        assert_eq!(send_counts.len(), self.size, "a count for each rank");
+        assert_eq!(recv_counts.len(), self.size, "a count for each rank");
+        let mut rest = send;
+        let sends: Vec<_> = send_counts
+            .iter()
+            .map(|&count| rest.split_off(..count).expect("counts are of the buffer"))
+            .collect();
+        self.exchange(&sends, parts(recv, recv_counts))
+    }
+
+    fn reduce_scatter_sum(&self, send: &[f32], recv: &mut [f32], counts: &[usize]) -> Result<()> {
+        assert_eq!(counts.len(), self.size, "a count for each rank");
+        assert_eq!(counts[self.rank], recv.len(), "this rank's count");
+        assert_eq!(counts.iter().sum::<usize>(), send.len(), "all counts");
+        let _turn = self.turn();
+        if send.len() <= self.piece {
+            return self.reduce_scatter(send, recv, counts);
+        }
+        // A stretch of every rank's part at a time.
+        let (most, longest) = (self.piece / self.size, counts.iter().max());
+        let most = most.max(1);
+        let mut stretch = Vec::new();
+        for at in (0..longest.copied().unwrap_or(0)).step_by(most) {
+            stretch.clear();
+            let (mut lens, mut start) = (Vec::new(), 0);
+            for &count in counts {
+                let len = count.saturating_sub(at).min(most);
+                stretch.extend_from_slice(&send[start + at.min(count)..][..len]);
+                lens.push(len);
+                start += count;
+            }
+            let own = at.min(recv.len());
+            self.reduce_scatter(&stretch, &mut recv[own..][..lens[self.rank]], &lens)?;
+        }
+        Ok(())
+    }
+
+    fn all_reduce(&self, values: &mut [f32], op: Reduce) -> Result<()> {
+        let _turn = self.turn();
+        for piece in values.chunks_mut(self.piece) {
+            let own = piece.to_vec();
+            // SAFETY: the library's constants; both buffers have this many f32 and are apart.
+            let code = unsafe {
+                let op = match op {
+                    Reduce::Sum => ffi::RSMPI_SUM,
+                    Reduce::Max => ffi::RSMPI_MAX,
+                };
+                ffi::MPI_Allreduce(
+                    own.as_ptr().cast(),
+                    piece.as_mut_ptr().cast(),
+                    own.len() as c_int,
+                    ffi::RSMPI_FLOAT,
+                    op,
+                    self.comm,
+                )
+            };
+            check(code, "MPI_Allreduce")?;
+        }
+        Ok(())
+    }
+
+    fn send_recv(
+        &self,
+        to: usize,
+        send: &[u8],
+        from: usize,
+        recv: &mut [u8],
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<()> {
+        let large = send.len().max(recv.len()) > EAGER;
+        let mut requests = Requests::new(self);
+        {
+            let _turn = self.turn();
+            requests.receive(from, recv)?;
+            requests.send(to, send)?;
+        }
+        match large && self.threads {
+            true => requests.advance_while(meanwhile),
+            false => meanwhile(),
+        }
+        let _turn = self.turn();
+        requests.finish()
+    }
+}
+
+/// Messages on their way, whose buffers are borrowed as long.
+struct Requests<'a> {
+    group: &'a Group,
+    handles: Vec<ffi::MPI_Request>,
+    /// Of each that receives: from whom, and how many bytes.
+    expected: Vec<Option<(usize, usize)>>,
+    statuses: Vec<ffi::MPI_Status>,
+    /// The library has let go of all of them.
+    done: bool,
+    buffers: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: handles, as a group's; the thread that this one is lent to calls only where the library takes calls of any thread.
+unsafe impl Send for Requests<'_> {}
+
+impl<'a> Requests<'a> {
+    fn new(group: &'a Group) -> Self {
+        Self {
+            group,
+            handles: Vec::new(),
+            expected: Vec::new(),
+            statuses: Vec::new(),
+            done: true,
+            buffers: PhantomData,
+        }
+    }
+
+    fn add(&mut self, handle: ffi::MPI_Request, expected: Option<(usize, usize)>) {
+        self.handles.push(handle);
+        self.expected.push(expected);
+        // SAFETY: a status is numbers, all of which may be 0.
+        self.statuses
+            .push(unsafe { MaybeUninit::zeroed().assume_init() });
+        self.done = false;
+    }
+
+    /// One message at least, so that a rank that expects none is told apart from one that expects some.
+    fn receive(&mut self, from: usize, buffer: &'a mut [u8]) -> Result<()> {
+        let mut rest = buffer;
+        loop {
+            let (piece, after) = rest.split_at_mut(rest.len().min(self.group.piece));
+            // SAFETY: the library's constant.
+            let mut handle = unsafe { ffi::RSMPI_REQUEST_NULL };
+            // SAFETY: the buffer is borrowed for as long as `self`, which is not dropped before the library lets go of it.
+            let code = unsafe {
+                ffi::MPI_Irecv(
+                    piece.as_mut_ptr().cast(),
+                    piece.len() as c_int,
+                    ffi::RSMPI_UINT8_T,
+                    from as c_int,
+                    TAG,
+                    self.group.comm,
+                    &mut handle,
+                )
+            };
+            check(code, "MPI_Irecv")?;
+            self.add(handle, Some((from, piece.len())));
+            rest = after;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn send(&mut self, to: usize, buffer: &'a [u8]) -> Result<()> {
+        let mut rest = buffer;
+        loop {
+            let (piece, after) = rest.split_at(rest.len().min(self.group.piece));
+            // SAFETY: the library's constant.
+            let mut handle = unsafe { ffi::RSMPI_REQUEST_NULL };
+            // SAFETY: the buffer is borrowed for as long as `self`, which is not dropped before the library lets go of it.
+            let code = unsafe {
+                ffi::MPI_Isend(
+                    piece.as_ptr().cast(),
+                    piece.len() as c_int,
+                    ffi::RSMPI_UINT8_T,
+                    to as c_int,
+                    TAG,
+                    self.group.comm,
+                    &mut handle,
+                )
+            };
+            check(code, "MPI_Isend")?;
+            self.add(handle, None);
+            rest = after;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether all have arrived; moves them on.
+    fn test(&mut self) -> Result<bool> {
+        let mut all = 0;
+        // SAFETY: as many handles as statuses, and the handles are the library's, or were and are null.
+        let code = unsafe {
+            ffi::MPI_Testall(
+                self.handles.len() as c_int,
+                self.handles.as_mut_ptr(),
+                &mut all,
+                self.statuses.as_mut_ptr(),
+            )
+        };
+        self.examine(code, all != 0)
+    }
+
+    /// Takes note of what the library said of the requests.
+    fn examine(&mut self, code: c_int, all: bool) -> Result<bool> {
+        // SAFETY: the library's constant.
+        let null = unsafe { ffi::RSMPI_REQUEST_NULL };
+        self.done = all || self.handles.iter().all(|&handle| handle == null);
+        if code as u32 != ffi::MPI_ERR_IN_STATUS {
+            check(code, "MPI_Testall")?;
+            return Ok(self.done);
+        }
+        let codes = self.statuses.iter().map(|status| status.MPI_ERROR);
+        let failed = codes
+            .zip(&self.expected)
+            .find(|(code, _)| ![ffi::MPI_SUCCESS, ffi::MPI_ERR_PENDING].contains(&(*code as u32)));
+        let Some((code, expected)) = failed else {
+            return Ok(self.done);
+        };
+        let message = match expected {
+            Some((from, len)) => format!("{len} bytes from rank {from} of its group"),
+            None => "a message sent".into(),
+        };
+        Err(self.failed(format!("{message}: {}", said(code))))
+    }
+
+    fn failed(&self, cause: String) -> Error {
+        Error::Rank {
+            rank: self.group.name,
+            cause: format!("{cause}; --check tells which collective differs"),
+        }
+    }
+
+    /// Calls `meanwhile` and moves the messages on as well, which the library does only when called.
+    fn advance_while(&mut self, meanwhile: &mut dyn FnMut()) {
+        /// Also when `meanwhile` panics.
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let looking = || {
+                // What is wrong with a message, `finish` says.
+                while !over.load(Ordering::Relaxed) && matches!(self.test(), Ok(false)) {
+                    thread::park_timeout(LOOK);
+                }
+            };
+            let thread = scope.spawn(looking);
+            {
+                let _over = Over(&over);
+                meanwhile();
+            }
+            thread.thread().unpark();
+        });
+    }
+
+    /// Waits for all of them.
+    fn finish(mut self) -> Result<()> {
+        if !self.done {
+            // SAFETY: as many handles as statuses, and the handles are the library's, or were and are null.
+            let code = unsafe {
+                ffi::MPI_Waitall(
+                    self.handles.len() as c_int,
+                    self.handles.as_mut_ptr(),
+                    self.statuses.as_mut_ptr(),
+                )
+            };
+            self.examine(code, code as u32 == ffi::MPI_SUCCESS)?;
+        }
+        for (status, expected) in self.statuses.iter().zip(&self.expected) {
+            let Some((from, expected)) = expected else {
+                continue;
+            };
+            let mut found = 0;
+            // SAFETY: the library has filled the status.
+            let code = unsafe { ffi::MPI_Get_count(status, ffi::RSMPI_UINT8_T, &mut found) };
+            check(code, "MPI_Get_count")?;
+            if found as usize != *expected {
+                return Err(self.failed(format!(
+                    "a message of {found} bytes came from rank {from} of its group where {expected} were expected"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Requests<'_> {
+    /// The buffers are about to go, and the library must not write into them any more.
+    fn drop(&mut self) {
+        let started = Instant::now();
+        while !self.done {
+            if started.elapsed() > DRAIN {
+                eprintln!(
+                    "error: rank {}: failed while its messages were on their way",
+                    self.group.name
+                );
+                abort(1);
+            }
+            // A failure is what led here.
+            let _ = self.test();
+            thread::yield_now();
+        }
+    }
+}
+
+fn check(code: c_int, call: &str) -> Result<()> {
+    match code as u32 == ffi::MPI_SUCCESS {
+        true => Ok(()),
+        false => Err(Error::Mpi(format!("{call}: {}", said(code)))),
+    }
+}
+
+/// What the library says to a code.
+fn said(code: c_int) -> String {
+    let mut text = [0_u8; ffi::MPI_MAX_ERROR_STRING as usize];
+    let mut len = 0;
+    // SAFETY: the room that the standard asks for.
+    unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &mut len) };
+    String::from_utf8_lossy(&text[..len as usize]).into_owned()
+}
+
+/// A buffer by ranks.
+fn parts<'a>(mut buffer: &'a mut [u8], counts: &[usize]) -> Vec<&'a mut [u8]> {
+    let part = |&count| {
+        let part = buffer.split_off_mut(..count);
+        part.expect("counts are of the buffer")
+    };
+    counts.iter().map(part).collect()
+}
+
+/// Counts and where each begins, as MPI takes them; the caller knows that they fit.
+fn narrow(counts: &[usize]) -> (Vec<c_int>, Vec<c_int>) {
+    let mut start = 0;
+    let pair = |&count: &usize| {
+        let begin = start;
+        start += count;
+        (count as c_int, begin as c_int)
+    };
+    counts.iter().map(pair).unzip()
+}

@@ -1,0 +1,44 @@
+//! Every method against dense attention.
+
+use super::Case;
+use super::dense::{self, documents, methods};
+use tessera_attention2d::{Comm, Mask, Result, Shape};
+
+/// What f32 may differ by from f64, as a share of the largest value.
+const TOLERANCE: f64 = 1e-5;
+
+/// Of tokens that no number of ranks divides, of fewer tokens than ranks, with one to eight heads of queries to one of keys.
+pub const CASES: &[Case] = &[
+    ("attention of all", |comm| all(comm, 61, 2, 1, Mask::all())),
+    ("causal attention", |comm| {
+        all(comm, 61, 2, 1, Mask::causal())
+    }),
+    ("causal attention of fewer tokens than ranks", |comm| {
+        all(comm, 3, 1, 2, Mask::causal())
+    }),
+    ("attention with 4 heads to one of keys", |comm| {
+        all(comm, 40, 2, 4, Mask::causal())
+    }),
+    ("attention with 8 heads to one of keys", |comm| {
+        all(comm, 33, 1, 8, Mask::all())
+    }),
+    ("attention in documents", |comm| {
+        all(comm, 50, 1, 2, documents(50))
+    }),
+];
+
+fn all(comm: &Comm, tokens: usize, kv_heads: usize, group: usize, mask: Mask) -> Result<()> {
+    let shape = Shape {
+        batch: 2,
+        tokens,
+        heads: kv_heads * group,
+        kv_heads,
+        head_dim: 8,
+    };
+    for method in methods(comm.size(), [shape.heads, kv_heads]) {
+        let case = dense::Case::new(method, shape, mask.clone());
+        let error = case.error(comm, &case.reference(7))?;
+        assert!(error < TOLERANCE, "{method}: {error}");
+    }
+    Ok(())
+}

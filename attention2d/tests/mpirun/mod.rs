@@ -1,0 +1,101 @@
+//! `mpirun` with a time limit, after which nothing of what it started is left.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What came of a job.
+#[derive(Debug)]
+pub struct Job {
+    /// Exit code; none when a signal or the time limit ended it.
+    pub code: Option<i32>,
+    /// What all ranks printed.
+    pub stdout: String,
+    /// What all ranks, and `mpirun`, had to say.
+    pub stderr: String,
+    /// From start to end of everything.
+    pub took: Duration,
+    /// The time limit ended it.
+    pub late: bool,
+}
+
+/// Runs `mpirun` with these arguments, one job at a time: ranks that wait keep their processor busy.
+///
+/// # Panics
+/// When there is no `mpirun`.
+pub fn mpirun<S: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+    environment: &[(&str, &str)],
+    limit: Duration,
+) -> Job {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut command = Command::new("mpirun");
+    command
+        .args(arguments)
+        // What a machine of tests needs and a user decides: to be root, and more ranks than processors.
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+        .env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let started = Instant::now();
+    let child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("mpirun cannot be started: {error}"));
+    let id = child.id();
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || ended.send(child.wait_with_output()));
+    let (output, late) = match end.recv_timeout(limit) {
+        Ok(output) => (output, false),
+        Err(_) => {
+            kill(id);
+            (end.recv().expect("the thread sends once"), true)
+        }
+    };
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output.expect("the output of mpirun is read");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Job {
+        code: status.code(),
+        stdout: text(&stdout),
+        stderr: text(&stderr),
+        took: started.elapsed(),
+        late,
+    }
+}
+
+/// Ends a process and all that it started.
+fn kill(id: u32) {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(child) = entry.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // The name before may hold blanks and brackets.
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        let parent = after.split_whitespace().nth(1);
+        if let Some(parent) = parent.and_then(|parent| parent.parse().ok()) {
+            children.entry(parent).or_default().push(child);
+        }
+    }
+    let mut all = vec![id];
+    let mut next = 0;
+    while let Some(parent) = all.get(next) {
+        all.extend(children.remove(parent).unwrap_or_default());
+        next += 1;
+    }
+    let all = all.iter().map(u32::to_string);
+    let _ = Command::new("kill").arg("-KILL").args(all).status();
+}

@@ -1,0 +1,229 @@
+//! Ranks over MPI. Started plainly, it starts itself again under `mpirun`, on several numbers of ranks, and counts what passed.
+
+#![allow(clippy::unwrap_used)] // allowed in tests, but clippy does not see that this is one
+
+mod cases;
+mod mpirun;
+
+use cases::{Case, attention, collectives};
+use mpirun::{Job, mpirun};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+use tessera_attention2d::{Comm, mpi, said};
+
+/// Cases, on how many ranks, and whether also with messages in tiny pieces.
+const TABLES: &[(&[Case], &[usize], bool)] = &[
+    (collectives::CASES, &[2, 4, 6, 9, 16], true),
+    (attention::CASES, &[1, 2, 4, 6, 9, 16], false),
+];
+
+/// A message of the tests has some of these.
+const TINY: usize = 61;
+
+/// What ends the job, on so many ranks, and what must be said.
+const FAULTS: &[(&str, usize, &str)] = &[
+    ("panics", 4, "rank 2: a rank that panics"),
+    ("fails", 4, "rank 1: rank 1 failed: a rank that fails"),
+    ("killed", 4, "rank 3"),
+    (
+        "panics-meanwhile",
+        4,
+        "rank 2: a rank that panics meanwhile",
+    ),
+    (
+        "short",
+        2,
+        "rank 1: rank 1 failed: a message of 8 bytes came from rank 0 of its group where 12 were expected; --check",
+    ),
+    (
+        "long",
+        2,
+        "rank 1: rank 1 failed: 4 bytes from rank 0 of its group: ",
+    ),
+];
+
+/// For a job whose ranks all pass.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// For one that a rank ends.
+const END: Duration = Duration::from_secs(10);
+
+/// What tells a rank what to do, which no user sets.
+const JOB: &str = "TESSERA_TEST_JOB";
+
+fn main() -> ExitCode {
+    if let Ok(job) = std::env::var(JOB) {
+        return rank(&job);
+    }
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    launch(&filter.unwrap_or_default())
+}
+
+/// Starts the jobs.
+fn launch(filter: &str) -> ExitCode {
+    let mut outcomes = Vec::new();
+    let mut sizes: Vec<_> = TABLES.iter().flat_map(|table| table.1).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    for &size in sizes {
+        let names = wanted(size, filter);
+        if names.is_empty() {
+            continue;
+        }
+        let job = start(size, &format!("cases {filter}"), LIMIT);
+        println!("{size} ranks: {:.1} s", job.took.as_secs_f64());
+        let passed: Vec<_> = job.stdout.lines().collect();
+        let mut all = job.code == Some(0);
+        for name in names {
+            let ok = passed.contains(&format!("passed {name}").as_str());
+            all &= ok;
+            outcomes.push((format!("{name}, {size} ranks"), ok));
+        }
+        if !all {
+            outcomes.push((format!("{size} ranks to the end"), false));
+            show(&job);
+        }
+    }
+    for &(name, size, message) in FAULTS.iter().filter(|fault| fault.0.contains(filter)) {
+        let job = start(size, name, END);
+        let seconds = job.took.as_secs_f64();
+        println!("{name}: all {size} ranks gone after {seconds:.1} s");
+        let ok = !job.late && job.code != Some(0) && job.stderr.contains(message);
+        outcomes.push((format!("{name} ends all ranks"), ok));
+        if !ok {
+            println!("expected on stderr: {message}");
+            show(&job);
+        }
+    }
+    for (name, ok) in &outcomes {
+        println!("test {name} ... {}", if *ok { "ok" } else { "FAILED" });
+    }
+    let failed = outcomes.iter().filter(|outcome| !outcome.1).count();
+    println!(
+        "\ntest result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out\n",
+        if failed == 0 { "ok" } else { "FAILED" },
+        outcomes.len() - failed
+    );
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// The cases on so many ranks, by name.
+fn wanted(size: usize, filter: &str) -> Vec<String> {
+    of(size)
+        .map(|(case, tiny)| named(case, tiny))
+        .filter(|name| name.contains(filter))
+        .collect()
+}
+
+fn named(case: Case, tiny: bool) -> String {
+    let pieces = if tiny { " in tiny pieces" } else { "" };
+    format!("{}{pieces}", case.0)
+}
+
+fn of(size: usize) -> impl Iterator<Item = (Case, bool)> {
+    let tables = TABLES.iter().filter(move |table| table.1.contains(&size));
+    tables.flat_map(|&(cases, _, tiny)| {
+        let pieces = [false].into_iter().chain(tiny.then_some(true));
+        pieces.flat_map(move |tiny| cases.iter().map(move |&case| (case, tiny)))
+    })
+}
+
+fn start(size: usize, job: &str, limit: Duration) -> Job {
+    let program = std::env::current_exe().unwrap();
+    let arguments = [
+        "-n".into(),
+        size.to_string().into(),
+        program.into_os_string(),
+    ];
+    mpirun(arguments, &[(JOB, job)], limit)
+}
+
+fn show(job: &Job) {
+    let Job {
+        code,
+        late,
+        stdout,
+        stderr,
+        ..
+    } = job;
+    println!("exit code {code:?}, late: {late}\n{stdout}\n{stderr}");
+}
+
+/// One of the ranks.
+fn rank(job: &str) -> ExitCode {
+    let mpi = match mpi::init() {
+        Ok(mpi) => mpi,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let world = mpi.world();
+    match job.strip_prefix("cases ") {
+        Some(filter) => {
+            let tiny_world = mpi.world_in_pieces(TINY);
+            for (case, tiny) in of(world.size()) {
+                let name = named(case, tiny);
+                if name.contains(filter) {
+                    let comm = if tiny { &tiny_world } else { &world };
+                    guarded(comm, || case.1(comm).and_then(|()| comm.barrier()));
+                    if world.rank() == 0 {
+                        println!("passed {name}");
+                    }
+                }
+            }
+        }
+        None => guarded(&world, || fault(&world, job)),
+    }
+    drop(world);
+    mpi.finish();
+    ExitCode::SUCCESS
+}
+
+/// Ends all ranks unless `work` succeeds.
+fn guarded(comm: &Comm, work: impl FnOnce() -> tessera_attention2d::Result<()>) {
+    let cause = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => said(&*panic),
+    };
+    eprintln!("error: rank {}: {cause}", comm.rank());
+    mpi::abort(1);
+}
+
+/// One rank ends, the others wait for it.
+fn fault(comm: &Comm, name: &str) -> tessera_attention2d::Result<()> {
+    let (rank, size) = (comm.rank(), comm.size());
+    let (to, from) = ((rank + 1) % size, (rank + size - 1) % size);
+    let long = vec![0_u8; 1 << 20];
+    match (name, rank) {
+        ("panics", 2) => panic!("a rank that panics"),
+        ("fails", 1) => {
+            return Err(tessera_attention2d::Error::Rank {
+                rank,
+                cause: "a rank that fails".into(),
+            });
+        }
+        ("killed", 3) => {
+            let id = std::process::id().to_string();
+            Command::new("kill").args(["-KILL", &id]).status().unwrap();
+        }
+        ("panics-meanwhile", _) => {
+            comm.send_recv_while(to, &long, from, long.len(), || {
+                assert!(rank != 2, "a rank that panics meanwhile");
+            })?;
+        }
+        ("short" | "long", 0) => {
+            comm.send_recv(1, &[0_u32; 2], 1, 1)?;
+        }
+        ("short", _) => {
+            comm.send_recv(0, &[0_u32], 0, 3)?;
+        }
+        ("long", _) => {
+            comm.send_recv(0, &[0_u32], 0, 1)?;
+        }
+        _ => (),
+    }
+    comm.barrier()
+}
