@@ -5,6 +5,7 @@ use crate::dit::{self, DitBundle};
 use crate::sampling::{self, SamplingArgs};
 use anyhow::{Result, bail};
 use burn::tensor::Device;
+use tessera_attention2d::Sequence;
 use tessera_backend::Precision;
 use tessera_gen_ar::{CfgSchedule, ImageRequest, SampleConfig};
 use tessera_tokenizer::Pixels;
@@ -88,6 +89,23 @@ impl Generator {
                     ..bundle
                 })
             }
+        })
+    }
+
+    /// The same with its tokens where `sequence` has them.
+    ///
+    /// # Errors
+    /// When the model does not allow it.
+    pub fn on(self, sequence: Sequence) -> Result<Self> {
+        Ok(match self {
+            Self::Ar(bundle) => Self::Ar(Bundle {
+                generator: bundle.generator.on(sequence)?,
+                ..bundle
+            }),
+            Self::Dit(bundle) => Self::Dit(DitBundle {
+                model: bundle.model.on(sequence)?,
+                ..bundle
+            }),
         })
     }
 

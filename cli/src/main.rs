@@ -19,6 +19,7 @@ mod output;
 mod pictures;
 mod plot;
 mod progress;
+mod ranks;
 mod sampling;
 mod tokenizer;
 mod weights;
@@ -31,15 +32,14 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
-    match commands::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    match args::Cli::try_parse() {
+        Ok(cli) => ranks::run(cli, commands::run),
         Err(error) => {
-            eprintln!("error: {error:#}");
-            match interrupt::requested() {
-                true => ExitCode::from(130),
-                false => ExitCode::FAILURE,
+            // Where all ranks are told the same, one of them passes it on.
+            if ranks::launched_rank() == 0 {
+                let _ = error.print();
             }
+            ExitCode::from(error.exit_code() as u8)
         }
     }
 }

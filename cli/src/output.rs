@@ -1,5 +1,6 @@
 //! What commands leave on disk: folders that are never mixed up with what was there before, and pictures.
 
+use crate::ranks;
 use anyhow::{Context, Result, bail};
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -61,11 +62,14 @@ pub fn picture(path: &Path, picture: &Pixels, texts: &[(String, String)]) -> Res
     Ok(write_png(path, picture, &texts, true)?)
 }
 
-/// Prints a result on stdout. A reader that has seen enough, as `head` has, is no fault.
+/// Prints a result on stdout, of the first rank alone. A reader that has seen enough, as `head` has, is no fault.
 ///
 /// # Errors
 /// When stdout cannot be written for any other reason.
 pub fn text(text: impl Display) -> Result<()> {
+    if !ranks::first() {
+        return Ok(());
+    }
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")

@@ -1,8 +1,8 @@
 //! Drawing pictures: requests in batches, each picture from its own seed.
 
 use crate::bundle::Bundle;
-use crate::interrupt;
 use crate::progress::Progress;
+use crate::{interrupt, ranks};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ndarray::Array3;
@@ -116,7 +116,7 @@ pub fn draw(
 /// Hears which step of how many is done; `Break` cancels.
 pub type StepDone<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
-/// Draws requests of any model in batches: `generate` makes of a batch what `decode` makes pictures of.
+/// Draws requests of any model in batches: `generate` makes of a batch, on all ranks, what `decode` makes pictures of on the first.
 ///
 /// # Errors
 /// What the functions give, Ctrl-C.
@@ -139,7 +139,9 @@ pub fn in_batches<R, T>(
         });
         let generated =
             generated.with_context(|| format!("after {first} of {} images", requests.len()))?;
-        finished(first, decode(generated)?)?;
+        if ranks::first() {
+            finished(first, decode(generated)?)?;
+        }
     }
     progress.finish();
     Ok(())

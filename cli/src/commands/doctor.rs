@@ -2,7 +2,7 @@
 
 use crate::args::Global;
 use crate::bundle::Bundle;
-use crate::{data, output};
+use crate::{data, output, ranks};
 use anyhow::{Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
@@ -77,7 +77,7 @@ impl Doctor {
     /// # Errors
     /// When one of them found an error.
     pub fn run(self, global: &Global) -> Result<()> {
-        let checks = [features(), threads(), memory(), simd()]
+        let checks = [features(), threads(), memory(), simd(), mpi()]
             .into_iter()
             .chain(computations(global))
             .collect::<Vec<_>>();
@@ -111,6 +111,10 @@ impl Doctor {
         ensure!(errors == 0, "{errors} of {} checks failed", checks.len());
         Ok(())
     }
+}
+
+fn mpi() -> Check {
+    Check::pass("mpi", ranks::describe())
 }
 
 fn features() -> Check {

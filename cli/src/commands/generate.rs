@@ -5,12 +5,13 @@ use crate::bundle::Source;
 use crate::generator::Generator;
 use crate::names::Names;
 use crate::sampling::SamplingArgs;
-use crate::{labels, output};
+use crate::{labels, output, ranks};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tessera_attention2d::Grid;
 use tessera_backend::Rng;
 use tessera_gen_ar::{ImageRequest, SampleConfig};
 use tessera_tokenizer::{GridStyle, Pixels, grid, read_metadata, write_png};
@@ -23,7 +24,8 @@ use tessera_train::Which;
     tessera generate -m runs/dit -c dress -n 8 --cfg-scale 3 -o dresses --grid\n  \
     tessera generate -m runs/ar/model -c 3,7 -n 4 --steps 16 --cfg-scale 2 -o 'out/{class}_{seed}.png'\n  \
     tessera generate -m checkpoint-last.pth --vae kl16.ckpt -c 207 -n 4 -o dogs\n  \
-    tessera generate --from out/00002.png -o again")]
+    tessera generate --from out/00002.png -o again\n  \
+    mpirun -n 4 tessera generate --class 3 --seed 7 --attn-grid 2x2 -o out")]
 pub struct Generate {
     /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the built-in Fashion-MNIST
     /// model unless given.
@@ -58,6 +60,9 @@ pub struct Generate {
     /// What the generator's linear maps are computed in; f32, or as --from has it, unless given.
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<Compute>,
+    /// The ranks of mpirun as a grid, RxC, each with its share of the tokens: queries along rows, keys along columns.
+    #[arg(long, value_name = "RxC")]
+    attn_grid: Option<Grid>,
     /// Pictures drawn at once.
     #[arg(long, alias = "eval_bsz", default_value_t = 64, value_name = "N")]
     batch_size: usize,
@@ -110,7 +115,13 @@ impl Generate {
         };
         let model = Generator::open(&source, &device)?;
         let (requests, config, dtype) = self.requests(&model, global.quiet)?;
-        let model = model.in_precision(dtype.into())?;
+        let model = model
+            .in_precision(dtype.into())?
+            .on(ranks::sequence(self.attn_grid)?)?;
+        if !ranks::first() {
+            let nothing = |_, _| Ok(());
+            return model.draw(&requests, &config, self.batch_size, true, nothing);
+        }
         let names = Names::new(&self.output, requests.len(), self.overwrite)?;
         let columns = self
             .grid
@@ -197,7 +208,7 @@ impl Generate {
                     .elapsed()
                     .map_or(0, |time| time.as_nanos() as u64);
                 // Small enough to be typed again.
-                let seed = u64::from(Rng::new(now, 0).next_u32());
+                let seed = ranks::of_first(Rng::new(now, 0).next_u32().into())?;
                 if !quiet {
                     eprintln!("seed {seed}");
                 }

@@ -26,7 +26,7 @@ use anyhow::Result;
 /// # Errors
 /// Whatever the command gives.
 pub fn run(cli: Cli) -> Result<()> {
-    let threads = cli.global.threads.unwrap_or(0);
+    let threads = cli.global.threads.unwrap_or_else(crate::ranks::threads);
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()?;

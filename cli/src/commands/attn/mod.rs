@@ -25,7 +25,7 @@ impl Attn {
     /// Heads or ranks that do not go together, a file that cannot be written.
     pub fn run(self, global: &Global) -> Result<()> {
         match self {
-            Self::Bench(command) => command.run(global, &tessera_attention2d::Comm::alone()),
+            Self::Bench(command) => command.run(global, crate::ranks::world()),
             Self::Plan(command) => command.run(),
             Self::Simulate(command) => command.run(global),
         }

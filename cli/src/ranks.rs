@@ -1,0 +1,240 @@
+//! Ranks that `mpirun` started: one program on many of them, of which the first speaks and writes.
+
+use crate::args::{Cli, Command, TrainCommand};
+use crate::commands::attn::Attn;
+use crate::interrupt;
+use anyhow::{Result, bail};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tessera_attention2d::{Comm, Grid, Sequence, said};
+
+static WORLD: OnceLock<Comm> = OnceLock::new();
+
+/// Where the first panic of this process was, and what it said.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// How long a rank waits before it reports its failure: where all fail alike, the first has said so and ended them all.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// All ranks of the job; one where nobody started more.
+pub fn world() -> &'static Comm {
+    WORLD.get_or_init(Comm::alone)
+}
+
+/// Whether this is the rank that prints and writes files.
+pub fn first() -> bool {
+    world().rank() == 0
+}
+
+/// What the first rank has, at all ranks.
+///
+/// # Errors
+/// When a rank failed.
+pub fn of_first(value: u64) -> Result<u64> {
+    let world = world();
+    Ok(world.all_gather(&[value], &vec![1; world.size()])?[0])
+}
+
+/// A variable that a launcher sets, whichever it is.
+fn told<const N: usize>(names: [&str; N]) -> Option<usize> {
+    let value = |name: &str| std::env::var(name).ok()?.parse().ok();
+    names.into_iter().find_map(value)
+}
+
+/// How many ranks a launcher says there are.
+fn launched() -> Option<usize> {
+    told(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+}
+
+/// The rank that a launcher says this is.
+pub fn launched_rank() -> usize {
+    told(["OMPI_COMM_WORLD_RANK", "PMI_RANK"]).unwrap_or(0)
+}
+
+/// Threads of a rank unless told otherwise: the processors of this machine, shared with the other ranks that are on it.
+pub fn threads() -> usize {
+    let here = told(["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"]);
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    match here {
+        Some(ranks) if ranks > 1 => (cores / ranks).max(1),
+        _ => 0,
+    }
+}
+
+/// Runs a command on one rank, or on all that a launcher started, and makes of its result what the process ends with.
+pub fn run(mut cli: Cli, command: impl FnOnce(Cli) -> Result<()>) -> ExitCode {
+    let job = match Job::join() {
+        Ok(job) => job,
+        Err(error) => {
+            if launched_rank() == 0 {
+                eprintln!("error: {error:#}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    let Some(job) = job else {
+        return ended(command(cli));
+    };
+    let world = world();
+    world.set_check(cli.global.check);
+    if world.rank() > 0 {
+        cli.global.quiet = true;
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let mut first = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| match panic.location() {
+            Some(at) => format!("{}, at {at}", said_by(panic)),
+            None => said_by(panic),
+        });
+    }));
+    let work = || {
+        let arguments: Vec<_> = std::env::args().skip(1).collect();
+        world.require_same("the ranks' arguments differ", &arguments.join(" "))?;
+        fits(&cli, world.size())?;
+        command(cli)
+    };
+    let cause = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => {
+            job.finish();
+            return ExitCode::SUCCESS;
+        }
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => PANIC
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .unwrap_or_else(|| said(&*panic)),
+    };
+    if world.rank() > 0 {
+        std::thread::sleep(PATIENCE);
+    }
+    match world.size() {
+        1 => eprintln!("error: {cause}"),
+        _ => eprintln!("error: rank {}: {cause}", world.rank()),
+    }
+    job.abort(if interrupt::requested() { 130 } else { 1 })
+}
+
+fn said_by(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    let text = panic.payload_as_str();
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+/// What a process ends with that is no rank.
+fn ended(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            match interrupt::requested() {
+                true => ExitCode::from(130),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Refuses commands that would do on every rank what one does.
+fn fits(cli: &Cli, ranks: usize) -> Result<()> {
+    let knows = matches!(
+        &cli.command,
+        Command::Generate(_)
+            | Command::Doctor(_)
+            | Command::Attn(Attn::Bench(_))
+            | Command::Train(TrainCommand::Vae(_) | TrainCommand::Ar(_) | TrainCommand::Dit(_))
+    );
+    if ranks > 1 && !knows {
+        bail!(
+            "started on {ranks} ranks: only generate, train vae, train ar, train dit, attn bench and doctor run on more than one"
+        );
+    }
+    Ok(())
+}
+
+/// Where the tokens of a model are that all ranks of `--attn-grid` draw with.
+///
+/// # Errors
+/// When the grid has not as many ranks as there are, or there are ranks and no grid.
+pub fn sequence(grid: Option<Grid>) -> Result<Sequence> {
+    let world = world();
+    match grid {
+        None if world.size() > 1 => bail!(
+            "{} ranks and no --attn-grid: give RxC with R times C = {0}",
+            world.size()
+        ),
+        None => Ok(Sequence::Whole),
+        Some(grid) if grid.ranks() != world.size() => bail!(
+            "--attn-grid {grid}: {} ranks, there are {}; start the program with mpirun -n {0}",
+            grid.ranks(),
+            world.size()
+        ),
+        Some(grid) => Ok(Sequence::on_grid(world, grid)?),
+    }
+}
+
+/// What the program knows of MPI, for `doctor`.
+pub fn describe() -> String {
+    let library = library();
+    match launched() {
+        Some(_) => format!("{library}, {} ranks", world().size()),
+        None => library,
+    }
+}
+
+#[cfg(feature = "mpi")]
+fn library() -> String {
+    tessera_attention2d::mpi::version()
+}
+
+#[cfg(not(feature = "mpi"))]
+fn library() -> String {
+    "not built in (feature `mpi`); ranks are threads".into()
+}
+
+/// The job of which this process is a rank.
+struct Job {
+    #[cfg(feature = "mpi")]
+    mpi: tessera_attention2d::mpi::Mpi,
+}
+
+#[cfg(feature = "mpi")]
+impl Job {
+    /// Joins the job, if there is one.
+    fn join() -> Result<Option<Self>> {
+        if launched().is_none() {
+            return Ok(None);
+        }
+        let mpi = tessera_attention2d::mpi::init()?;
+        WORLD.get_or_init(|| mpi.world());
+        Ok(Some(Self { mpi }))
+    }
+
+    fn finish(self) {
+        self.mpi.finish();
+    }
+
+    /// Ends all ranks.
+    fn abort(self, code: i32) -> ! {
+        tessera_attention2d::mpi::abort(code)
+    }
+}
+
+#[cfg(not(feature = "mpi"))]
+impl Job {
+    fn join() -> Result<Option<Self>> {
+        match launched() {
+            Some(ranks) if ranks > 1 => bail!(
+                "started on {ranks} ranks, but this program was built without MPI: build it with --features mpi"
+            ),
+            _ => Ok(None),
+        }
+    }
+
+    fn finish(self) {}
+
+    fn abort(self, code: i32) -> ! {
+        std::process::exit(code)
+    }
+}
