@@ -1,5 +1,6 @@
 //! Ctrl-C: once, the step in progress is finished and saved; twice, the program stops at once.
 
+use crate::ranks;
 use anyhow::{Result, ensure};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,9 @@ pub fn listen() -> Result<()> {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; press Ctrl-C again to stop now");
+        if ranks::first() {
+            eprintln!("stopping after this step; press Ctrl-C again to stop now");
+        }
     })?;
     Ok(())
 }

@@ -3,12 +3,13 @@
 use crate::args::{Cli, Command, TrainCommand};
 use crate::commands::attn::Attn;
 use crate::interrupt;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tessera_attention2d::{Comm, Grid, Sequence, said};
+use tessera_train::Ranks;
 
 static WORLD: OnceLock<Comm> = OnceLock::new();
 
@@ -172,6 +173,18 @@ pub fn sequence(grid: Option<Grid>) -> Result<Sequence> {
         ),
         Some(grid) => Ok(Sequence::on_grid(world, grid)?),
     }
+}
+
+/// The ranks that train one model, all of them those of mpirun, and where the tokens of each share of a batch are.
+///
+/// # Errors
+/// When the ranks of a grid do not divide those there are.
+pub fn training(grid: Option<Grid>) -> Result<(Ranks, Sequence)> {
+    let grid = grid.unwrap_or(Grid { rows: 1, cols: 1 });
+    let ranks =
+        Ranks::new(world().clone(), grid.ranks()).with_context(|| format!("--attn-grid {grid}"))?;
+    let sequence = Sequence::on_grid(&ranks.sequence()?, grid)?;
+    Ok((ranks, sequence))
 }
 
 /// What the program knows of MPI, for `doctor`.

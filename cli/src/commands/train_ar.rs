@@ -5,7 +5,7 @@ use crate::bundle::{Bundle, Info};
 use crate::commands::train_vae::write_samples;
 use crate::progress::Progress;
 use crate::sampling::Schedule;
-use crate::{data, interrupt, latents, output};
+use crate::{data, interrupt, latents, output, ranks};
 use anyhow::{Result, bail};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Args;
@@ -13,21 +13,21 @@ use ndarray::{Array3, Axis};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use tessera_attention2d::{Grid, Sequence};
 use tessera_backend::Rng;
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower};
 use tessera_moe::MoeConfig;
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
 use tessera_tokenizer::{ImageTokenizer, KlVae};
 use tessera_train::data::{LatentCache, LatentPrecision, Split};
-use tessera_train::{
-    BoxError, Losses, Objective, Observer, RunFolder, Share, StepReport, TrainConfig,
-};
+use tessera_train::{BoxError, Losses, Objective, Observer, Share, StepReport, TrainConfig};
 
 /// Train a generator on the tokens of a VAE.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --enc 256,4,4 --dec 256,6,4 --head 256,3,4 -o runs/ar\n  \
-    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --experts 2-in-8 -o runs/race")]
+    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --experts 2-in-8 -o runs/race\n  \
+    mpirun -n 4 tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --attn-grid 2x1 -o runs/ar")]
 pub struct TrainAr {
     #[command(flatten)]
     data: DataArgs,
@@ -87,6 +87,10 @@ pub struct TrainAr {
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
+    /// Ranks of mpirun as grids, RxC, each of which has a share of every batch and its tokens dealt to its ranks; without, every rank
+    /// has a share of the batch by itself.
+    #[arg(long, value_name = "RxC")]
+    attn_grid: Option<Grid>,
     /// What the model is called.
     #[arg(long, default_value = "tessera-ar", value_name = "NAME")]
     name: String,
@@ -163,9 +167,11 @@ impl TrainAr {
             quantizer: quantizer.config(),
             class_names: &info.class_names,
         };
-        let run = RunFolder::open(&self.run.output, &run_config, self.run.start())?;
+        let (ranks, sequence) = ranks::training(self.attn_grid)?;
+        let run = ranks.open(&self.run.output, &run_config, self.run.start())?;
         let autodiff = device.clone().autodiff();
         let model = config.init(quantizer.values(), training.seed, &autodiff);
+        let model = model.on(sequence)?;
         if !global.quiet {
             eprintln!(
                 "{} parameters, {} images of {} tokens",
@@ -196,12 +202,17 @@ impl TrainAr {
             bundle,
             folder: self.run.output.join("samples"),
         };
-        let trained = tessera_train::train(model, &objective, &training, run, &mut watch)?;
+        let trained =
+            tessera_train::train_on(&ranks, model, &objective, &training, run, &mut watch)?;
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
+        if !ranks.first() {
+            return Ok(());
+        }
+        let ema = trained.ema.on(Sequence::Whole)?;
         let folder = self.run.output.join("model");
         Bundle {
-            generator: objective.calibrated(trained.ema, &training)?,
+            generator: objective.calibrated(ema, &training)?,
             ..watch.bundle
         }
         .save(&folder, self.dtype.into())?;
@@ -226,7 +237,7 @@ impl TrainAr {
         let sample = pictures.image(0)?;
         vae.check_image_size(sample.dim().1, sample.dim().2)?;
         let cache = latents::encode(vae, &*pictures, device, global.quiet)?;
-        if let Some(file) = &self.cached {
+        if let Some(file) = self.cached.as_ref().filter(|_| ranks::first()) {
             cache.write(file, LatentPrecision::F32)?;
         }
         Ok(cache)
@@ -399,6 +410,8 @@ impl Observer<GenAr> for Watch {
             seed: i as u64,
         };
         let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
+        // The first rank draws alone.
+        let ema = ema.clone().on(Sequence::Whole)?;
         let indices = ema.generate(&requests, &self.bundle.info.sampling, &mut |_| {
             interrupt::flow()
         })?;

@@ -5,7 +5,7 @@ use crate::commands::train_vae::write_samples;
 use crate::data::upload;
 use crate::dit::{DitBundle, Info};
 use crate::progress::Progress;
-use crate::{data, hub, interrupt, latents, output};
+use crate::{data, hub, interrupt, latents, output, ranks};
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
@@ -14,6 +14,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use tessera_attention2d::{Grid, Sequence};
 use tessera_backend::{Rng, host_values};
 use tessera_gen_dit::{Dit, DitConfig, ImageRequest, Process, SampleConfig};
 use tessera_moe::{Gate, MoeConfig, Rule};
@@ -21,8 +22,7 @@ use tessera_quantize::MomentsBuilder;
 use tessera_tokenizer::{ImageTokenizer, PixelTokenizer, open_tokenizer};
 use tessera_train::data::Split;
 use tessera_train::{
-    BoxError, Losses, Objective, Observer, RunFolder, Share, StepReport, TrainConfig,
-    write_atomically,
+    BoxError, Losses, Objective, Observer, Share, StepReport, TrainConfig, write_atomically,
 };
 
 /// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
@@ -67,6 +67,10 @@ pub struct TrainDit {
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
+    /// Ranks of mpirun as grids, RxC, each of which has a share of every batch and its tokens dealt to its ranks; without, every rank
+    /// has a share of the batch by itself.
+    #[arg(long, value_name = "RxC")]
+    attn_grid: Option<Grid>,
     /// What the model is called.
     #[arg(long, default_value = "tessera-dit", value_name = "NAME")]
     name: String,
@@ -226,7 +230,8 @@ impl TrainDit {
             flip: self.flip,
             val_share: self.val_share,
         };
-        let run = RunFolder::open(&self.run.output, &run_config, self.run.start())?;
+        let (ranks, sequence) = ranks::training(self.attn_grid)?;
+        let run = ranks.open(&self.run.output, &run_config, self.run.start())?;
         let mirrored = match self.flip {
             true => Some(latents::means(&*tokenizer, &*pictures, true, global.quiet)?),
             false => None,
@@ -241,7 +246,7 @@ impl TrainDit {
             train,
             device: autodiff.clone(),
         };
-        let model = config.init(training.seed, &autodiff);
+        let model = config.init(training.seed, &autodiff).on(sequence)?;
         if !global.quiet {
             let counted = config.parameters();
             eprintln!(
@@ -265,12 +270,16 @@ impl TrainDit {
             every: self.sample_every.max(1),
             output: self.run.output.clone(),
         };
-        let trained = tessera_train::train(model, &data, &training, run, &mut watch)?;
+        let trained = tessera_train::train_on(&ranks, model, &data, &training, run, &mut watch)?;
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
+        if !ranks.first() {
+            return Ok(());
+        }
+        let ema = trained.ema.on(Sequence::Whole)?;
         let folder = self.run.output.join("model");
         DitBundle {
-            model: data.calibrated(trained.ema, training.batch_size, training.seed)?,
+            model: data.calibrated(ema, training.batch_size, training.seed)?,
             ..watch.bundle
         }
         .save(&folder, self.dtype.into())?;
@@ -478,6 +487,8 @@ impl Observer<Dit> for Watch<'_> {
 
     fn on_epoch(&mut self, epoch: u64, _: &Dit, ema: &Dit) -> Result<(), BoxError> {
         const ROWS: usize = 4;
+        // The first rank draws and measures alone.
+        let ema = &ema.clone().on(Sequence::Whole)?;
         if !self.held_out.is_empty() {
             self.validate(epoch, ema)?;
         }

@@ -3,7 +3,7 @@
 use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
 use crate::data::{download, open, upload};
 use crate::progress::Progress;
-use crate::{interrupt, output};
+use crate::{interrupt, output, ranks};
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 use clap::Args;
@@ -17,7 +17,7 @@ use tessera_tokenizer::{GridStyle, Pixels, grid, write_png};
 use tessera_train::data::{Dataset, Split};
 use tessera_train::judge::images_of;
 use tessera_train::{
-    BoxError, Losses, Objective, Observer, RunFolder, Share, StepReport, TrainConfig, WeightDtype,
+    BoxError, Losses, Objective, Observer, Share, StepReport, TrainConfig, WeightDtype,
 };
 
 /// Train a KL-VAE.
@@ -102,7 +102,8 @@ impl TrainVae {
             training: &training,
             flip: self.flip,
         };
-        let run = RunFolder::open(&self.run.output, &config, self.run.start())?;
+        let (ranks, _) = ranks::training(None)?;
+        let run = ranks.open(&self.run.output, &config, self.run.start())?;
         let objective = Reconstruction {
             data: &*data,
             device: device.clone().autodiff(),
@@ -117,9 +118,13 @@ impl TrainVae {
             device,
             folder: self.run.output.join("samples"),
         };
-        let trained = tessera_train::train(model, &objective, &training, run, &mut watch)?;
+        let trained =
+            tessera_train::train_on(&ranks, model, &objective, &training, run, &mut watch)?;
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
+        if !ranks.first() {
+            return Ok(());
+        }
         let folder = self.run.output.join("vae");
         trained.ema.save_dir(&folder, WeightDtype::F32)?;
         output::text(folder.display())?;
