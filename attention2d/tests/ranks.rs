@@ -44,7 +44,7 @@ const FAULTS: &[(&str, usize, &str)] = &[
 ];
 
 /// For a job whose ranks all pass.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// For one that a rank ends.
 const END: Duration = Duration::from_secs(10);

@@ -22,6 +22,12 @@ pub const CASES: &[Case] = &[
     ("attention with 8 heads to one of keys", |comm| {
         all(comm, 33, 1, 8, Mask::all())
     }),
+    ("checked attention", |comm| {
+        comm.set_check(true);
+        let done = all(comm, 13, 1, 2, Mask::causal());
+        comm.set_check(false);
+        done
+    }),
     ("attention in documents", |comm| {
         all(comm, 50, 1, 2, documents(50))
     }),

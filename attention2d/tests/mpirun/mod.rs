@@ -1,4 +1,5 @@
 //! `mpirun` with a time limit, after which nothing of what it started is left.
+#![allow(dead_code)] // Each of the programs that use it uses a part.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -32,6 +33,19 @@ pub fn mpirun<S: AsRef<OsStr>>(
     environment: &[(&str, &str)],
     limit: Duration,
 ) -> Job {
+    mpirun_while(arguments, environment, limit, |_| ())
+}
+
+/// The same; `meanwhile` is given the process of `mpirun` when it has started.
+///
+/// # Panics
+/// As [`mpirun`].
+pub fn mpirun_while<S: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+    environment: &[(&str, &str)],
+    limit: Duration,
+    meanwhile: impl FnOnce(u32),
+) -> Job {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new("mpirun");
@@ -53,6 +67,7 @@ pub fn mpirun<S: AsRef<OsStr>>(
     let id = child.id();
     let (ended, end) = mpsc::channel();
     thread::spawn(move || ended.send(child.wait_with_output()));
+    meanwhile(id);
     let (output, late) = match end.recv_timeout(limit) {
         Ok(output) => (output, false),
         Err(_) => {
@@ -75,8 +90,8 @@ pub fn mpirun<S: AsRef<OsStr>>(
     }
 }
 
-/// Ends a process and all that it started.
-fn kill(id: u32) {
+/// Processes by the process that started them.
+fn families() -> HashMap<u32, Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(child) = entry.file_name().to_string_lossy().parse() else {
@@ -90,6 +105,26 @@ fn kill(id: u32) {
             children.entry(parent).or_default().push(child);
         }
     }
+    children
+}
+
+/// The processes that a process has started, which of `mpirun` are the ranks in their order.
+pub fn children(id: u32) -> Vec<u32> {
+    let mut ranks = families().remove(&id).unwrap_or_default();
+    ranks.sort_unstable();
+    ranks
+}
+
+/// Ends a process at once.
+pub fn kill_now(id: u32) {
+    let _ = Command::new("kill")
+        .args(["-KILL", &id.to_string()])
+        .status();
+}
+
+/// Ends a process and all that it started.
+fn kill(id: u32) {
+    let mut children = families();
     let mut all = vec![id];
     let mut next = 0;
     while let Some(parent) = all.get(next) {

@@ -1,0 +1,275 @@
+//! The program on ranks of `mpirun`.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../attention2d/tests/mpirun/mod.rs"]
+mod mpirun;
+#[path = "it/world.rs"]
+#[allow(dead_code)]
+mod world;
+
+use mpirun::{Job, children, kill_now, mpirun, mpirun_while};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use tessera_backend::Rng;
+use tessera_train::Weights;
+use world::{WORLD, tessera};
+
+/// For a job that ends by itself.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// For one that a rank ends, from then on.
+const END: Duration = Duration::from_secs(10);
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tessera");
+
+/// `mpirun -n ranks tessera args`; `{}` stands for `paths` in turn.
+fn arguments(ranks: usize, args: &str, paths: &[&Path]) -> Vec<String> {
+    let mut paths = paths.iter();
+    let start = ["-n".into(), ranks.to_string(), PROGRAM.into()].into_iter();
+    let args = args
+        .split_whitespace()
+        .map(|arg| match arg.split_once("{}") {
+            None => arg.into(),
+            Some((head, tail)) => format!("{head}{}{tail}", paths.next().unwrap().display()),
+        });
+    start.chain(args).collect()
+}
+
+fn on_ranks(ranks: usize, args: &str, paths: &[&Path]) -> Job {
+    mpirun(arguments(ranks, args, paths), &[], LIMIT)
+}
+
+fn succeed(ranks: usize, args: &str, paths: &[&Path]) -> Job {
+    let job = on_ranks(ranks, args, paths);
+    assert_eq!(job.code, Some(0), "{ranks} ranks, {args}: {}", job.stderr);
+    job
+}
+
+/// Lines that the program says, not `mpirun`.
+fn errors(job: &Job) -> Vec<&str> {
+    let lines = job.stderr.lines();
+    lines.filter(|line| line.starts_with("error:")).collect()
+}
+
+#[test]
+fn a_grid_draws_the_picture_of_one_rank() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let one = tessera("generate --class 3 --seed 7 -o {}", &[&path("one")]);
+    assert!(one.status.success());
+    let expected = fs::read(path("one").join("00000.png")).unwrap();
+    for (ranks, grid) in [(4, "2x2"), (2, "1x2"), (6, "3x2")] {
+        let args = format!("generate --class 3 --seed 7 --attn-grid {grid} -o {{}}");
+        let job = succeed(ranks, &args, &[&path(grid)]);
+        assert_eq!(job.stdout.lines().count(), 1, "one rank prints");
+        let found = fs::read(path(grid).join("00000.png")).unwrap();
+        assert!(found == expected, "{grid} draws another picture");
+    }
+}
+
+#[test]
+fn a_seed_that_is_drawn_is_the_same_at_all_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(
+        2,
+        "generate --class 3 --seed -1 --attn-grid 2x1 -o {}",
+        &[folder.path()],
+    );
+}
+
+#[test]
+fn what_all_ranks_find_is_said_once() {
+    let job = on_ranks(
+        4,
+        "generate -m /no/such/model --attn-grid 2x2 -o /no/such/folder",
+        &[],
+    );
+    assert_eq!(job.code, Some(1));
+    let errors = errors(&job);
+    assert_eq!(errors.len(), 1, "{}", job.stderr);
+    assert!(errors[0].starts_with("error: rank 0: ") && errors[0].contains("/no/such/model"));
+}
+
+#[test]
+fn ranks_with_other_arguments_are_named() {
+    let both = [
+        arguments(1, "generate --class 3 --attn-grid 2x1 -o /no/such", &[]),
+        vec![":".into()],
+        arguments(1, "generate --class 4 --attn-grid 2x1 -o /no/such", &[]),
+    ];
+    let job = mpirun(both.concat(), &[], END);
+    assert!(!job.late && job.code == Some(1));
+    let text = errors(&job).join("");
+    assert!(
+        text.contains("the ranks' arguments differ: rank 1 has generate --class 4"),
+        "{}",
+        job.stderr
+    );
+}
+
+#[test]
+fn ranks_that_do_not_fit_are_refused() {
+    for (ranks, args, said) in [
+        (3, "generate --attn-grid 2x2", "4 ranks, there are 3"),
+        (2, "generate --class 3", "2 ranks and no --attn-grid"),
+        (2, "classes", "only generate, train vae"),
+    ] {
+        let job = on_ranks(ranks, args, &[]);
+        assert!(
+            job.code != Some(0) && errors(&job).join("").contains(said),
+            "{}",
+            job.stderr
+        );
+    }
+}
+
+#[test]
+fn every_method_is_measured_on_ranks() {
+    let job = succeed(
+        4,
+        "attn bench --tokens 61 --heads 4 --head-dim 8 --variants --check --json",
+        &[],
+    );
+    let report: serde_json::Value = serde_json::from_str(&job.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 9);
+    for row in rows {
+        assert_eq!(row["as_predicted"], true, "{row}");
+        assert!(row["difference"].as_f64().unwrap() < 1e-5, "{row}");
+    }
+}
+
+/// The command of a short run on the pictures of the world.
+fn train() -> String {
+    "train ar --data {} --img-size 16 --vae {} --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --batch-size 4 --epochs 1000 -q -o {}".into()
+}
+
+/// Step and loss of every line of the metrics.
+fn losses(run: &Path) -> Vec<(u64, f64)> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let line = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some((line["step"].as_u64()?, line["loss"].as_f64()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[test]
+fn ranks_train_as_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (data, vae) = (WORLD.pictures(), WORLD.vae());
+    let args = train() + " --max-steps 20";
+    assert!(
+        tessera(&args, &[&data, &vae, &path("one")])
+            .status
+            .success()
+    );
+    let expected = losses(&path("one"));
+    for (ranks, grid) in [(4, ""), (4, " --attn-grid 2x1"), (4, " --attn-grid 2x2")] {
+        let run = path(&format!("ranks{}", grid.len()).replace(' ', "")).join(grid.trim());
+        succeed(ranks, &(args.clone() + grid), &[&data, &vae, &run]);
+        let found = losses(&run);
+        assert_eq!(found.len(), expected.len());
+        for ((_, found), (_, expected)) in found.iter().zip(&expected) {
+            assert!(
+                (found / expected - 1.0).abs() < 1e-4,
+                "{grid}: {found} {expected}"
+            );
+        }
+        assert!(run.join("model/model.safetensors").is_file());
+    }
+}
+
+/// Runs a job and kills one of its four ranks when `ready`; how long the others took to go.
+fn killed(args: &str, paths: &[&Path], victim: usize, ready: impl FnOnce()) -> Duration {
+    let mut since = Instant::now();
+    let job = mpirun_while(arguments(4, args, paths), &[], LIMIT, |mpirun| {
+        ready();
+        let ranks = children(mpirun);
+        assert_eq!(ranks.len(), 4, "all ranks are there");
+        since = Instant::now();
+        kill_now(ranks[victim]);
+    });
+    let took = since.elapsed();
+    assert!(!job.late && job.code != Some(0));
+    let said = format!("process rank {victim} ");
+    assert!(job.stderr.contains(&said), "{}", job.stderr);
+    assert!(took < END, "gone after {took:?}");
+    took
+}
+
+/// Waits; nobody sends.
+fn wait(time: Duration) {
+    let (_sender, receiver) = mpsc::channel::<()>();
+    let _ = receiver.recv_timeout(time);
+}
+
+#[test]
+fn a_rank_killed_at_any_moment_of_attention_ends_all() {
+    let mut rng = Rng::new(2503, 15758);
+    let args = "attn bench --tokens 1024 --heads 8 --grid 2x2 --method attention2d,ring -r 1000 --no-compare";
+    for _ in 0..6 {
+        let (victim, moment) = (rng.below(4), 0.5 + rng.uniform());
+        killed(args, &[], victim, || wait(Duration::from_secs_f32(moment)));
+    }
+}
+
+#[test]
+fn a_rank_killed_at_any_moment_of_training_leaves_a_whole_checkpoint() {
+    let mut rng = Rng::new(2503, 15759);
+    let folder = tempfile::tempdir().unwrap();
+    let (data, vae) = (WORLD.pictures(), WORLD.vae());
+    let run = folder.path().join("run");
+    let mut args = train() + " --save-every 3";
+    let mut step = 0;
+    for _ in 0..4 {
+        let (victim, more) = (rng.below(4), 12 + rng.below(9) as u64);
+        killed(&args, &[&data, &vae, &run], victim, || {
+            let started = Instant::now();
+            while losses(&run).last().is_none_or(|last| last.0 < step + more) {
+                assert!(started.elapsed() < LIMIT, "training goes on");
+                wait(Duration::from_millis(10));
+            }
+        });
+        // The last checkpoint is whole: all tensors are there, their checksums hold, and the run goes on from it.
+        let mut files: Vec<_> = fs::read_dir(run.join("checkpoint")).unwrap().collect();
+        files.sort_by_key(|file| file.as_ref().unwrap().file_name());
+        let last = files.pop().unwrap().unwrap();
+        let weights = Weights::read(last.path()).unwrap();
+        assert!(weights.iter().all(|(_, weight)| weight.values().is_ok()));
+        let name = last.file_name().into_string().unwrap();
+        step = name["step-".len()..][..8].parse().unwrap();
+        if !args.contains("--resume") {
+            args += " --resume latest";
+        }
+    }
+}
+
+#[test]
+fn asked_to_stop_all_ranks_save_and_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, vae) = (WORLD.pictures(), WORLD.vae());
+    let run = folder.path().join("run");
+    let job = mpirun_while(
+        arguments(2, &train(), &[&data, &vae, &run]),
+        &[],
+        LIMIT,
+        |mpirun| {
+            while losses(&run).is_empty() {
+                wait(Duration::from_millis(10));
+            }
+            let one = children(mpirun)[1].to_string();
+            Command::new("kill").args(["-TERM", &one]).status().unwrap();
+        },
+    );
+    assert!(
+        !job.late && job.stderr.contains("stopped at step"),
+        "{}",
+        job.stderr
+    );
+    assert!(fs::read_dir(run.join("checkpoint")).unwrap().count() > 1);
+}
