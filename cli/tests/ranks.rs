@@ -188,9 +188,13 @@ fn ranks_train_as_one_does() {
 fn killed(args: &str, paths: &[&Path], victim: usize, ready: impl FnOnce()) -> Duration {
     let mut since = Instant::now();
     let job = mpirun_while(arguments(4, args, paths), &[], LIMIT, |mpirun| {
+        let started = Instant::now();
+        while children(mpirun).len() < 4 {
+            assert!(started.elapsed() < END, "all ranks start");
+            wait(Duration::from_millis(10));
+        }
         ready();
         let ranks = children(mpirun);
-        assert_eq!(ranks.len(), 4, "all ranks are there");
         since = Instant::now();
         kill_now(ranks[victim]);
     });
