@@ -41,7 +41,8 @@ impl Plan {
             .into_iter()
             .map(|method| predict(setting, network, method, passes))
             .collect::<Result<Vec<_>>>()?;
-        predictions.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        // What differs by rounding alone is equal.
+        predictions.sort_by(|a, b| (a.seconds as f32).total_cmp(&(b.seconds as f32)));
         Ok(Self { predictions })
     }
 

@@ -56,16 +56,15 @@ pub fn simulate(
     let schedule = Schedule::new(setting, network, method, pass)?;
     let mut ranks = Ranks::new(setting.ranks);
     let on_ring = matches!(method, Method::Ring { .. }).then(|| Ring::new(&schedule));
-    let mut known: Option<(Source, Ways)> = None;
-    for round in &schedule.rounds {
-        match &known {
-            Some((source, _)) if *source == round.source => (),
-            _ => known = Some((round.source, Ways::new(&schedule, network, round.source))),
-        }
-        let Some((_, ways)) = &known else { continue };
+    for rounds in schedule.rounds.chunk_by(|a, b| a.source == b.source) {
+        let ways = Ways::new(&schedule, network, rounds[0].source);
         match &on_ring {
-            Some(ring) if round.source != Source::Nobody => ring.round(&mut ranks, ways, round),
-            _ => ranks.round(&schedule, ways, round),
+            Some(ring) if rounds[0].source != Source::Nobody => {
+                ring.play(&mut ranks, &ways, rounds)
+            }
+            _ => rounds
+                .iter()
+                .for_each(|round| ranks.round(&schedule, &ways, round)),
         }
     }
     Ok(ranks.end())
@@ -73,7 +72,6 @@ pub fn simulate(
 
 /// Every rank's state, a quantity at a time, so that a round is a loop over vectors.
 struct Ranks {
-    /// One more than there are ranks: the first again, who is the last one's neighbour on a ring.
     clock: Vec<f64>,
     next: Vec<f64>,
     computing: Vec<f64>,
@@ -85,8 +83,8 @@ struct Ranks {
 impl Ranks {
     fn new(ranks: usize) -> Self {
         Self {
-            clock: vec![0.0; ranks + 1],
-            next: vec![0.0; ranks + 1],
+            clock: vec![0.0; ranks],
+            next: vec![0.0; ranks],
             computing: vec![0.0; ranks],
             received: vec![0.0; ranks],
             messages: 0,
@@ -113,10 +111,8 @@ impl Ranks {
         self.turn();
     }
 
-    /// Ends a round.
+    /// What was the next time is now.
     fn turn(&mut self) {
-        let last = self.next.len() - 1;
-        self.next[last] = self.next[0];
         std::mem::swap(&mut self.clock, &mut self.next);
     }
 

@@ -191,7 +191,7 @@ proptest! {
 
 #[test]
 fn the_fast_ring_is_the_plain_one() {
-    for (ranks, tokens) in [(2, 7), (5, 64), (12, 61), (12, 7)] {
+    for (ranks, tokens) in [(2, 7), (5, 64), (12, 61), (12, 7), (67, 300), (2100, 9000)] {
         for causal in [false, true] {
             for zigzag in [false, true] {
                 for &pass in Pass::TRAINING {
@@ -209,12 +209,14 @@ fn the_fast_ring_is_the_plain_one() {
                         (fast.messages, &fast.received),
                         (plain.messages, &plain.received)
                     );
+                    // Sums in another order: to 1e-11 of the whole.
+                    let near = 1e-11 * plain.seconds;
                     for (fast, plain) in [
                         (fast.seconds, plain.seconds),
                         (fast.computing.max_s, plain.computing.max_s),
                         (fast.waiting.mean_s, plain.waiting.mean_s),
                     ] {
-                        assert!((fast - plain).abs() <= 1e-12 * plain, "{fast} {plain}");
+                        assert!((fast - plain).abs() <= near, "{fast} {plain}");
                     }
                 }
             }

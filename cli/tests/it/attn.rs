@@ -11,7 +11,9 @@ fn attn_plan_chooses_a_grid_by_the_heads_of_keys() {
         let report = json(&args, &[], "tessera.attn.plan/v1");
         let methods = report["methods"].as_array().unwrap();
         assert_eq!(methods[0]["name"], expected, "{report}");
-        let seconds = methods.iter().map(|row| row["seconds"].as_f64().unwrap());
+        let seconds = methods
+            .iter()
+            .map(|row| row["seconds"].as_f64().unwrap() as f32);
         assert!(seconds.is_sorted());
         // Seven grids with and without overlap, two rings, and all keys gathered; 64 ranks do not divide the heads.
         assert_eq!(methods.len(), 17);
