@@ -103,6 +103,7 @@ pub enum Keys {
 #[serde(rename_all = "kebab-case", tag = "method")]
 pub enum Method {
     /// Attention2D.
+    #[serde(rename = "attention2d")]
     Attention2D {
         /// R×C.
         grid: Grid,

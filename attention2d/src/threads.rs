@@ -132,13 +132,16 @@ struct Lane {
     waiting: BTreeMap<u64, Message>,
 }
 
+/// A group being made, and how many of its ranks have yet to come.
+type Split = (Arc<Hub>, usize);
+
 /// What the ranks of a group share.
 #[derive(Debug)]
 struct Hub {
     inboxes: Vec<Inbox>,
     failure: Arc<Failure>,
-    /// Groups being made: by the number of the split, then by colour, with how many have yet to come.
-    splits: Mutex<HashMap<(usize, usize), (Arc<Hub>, usize)>>,
+    /// Groups being made: by the number of the split, then by colour.
+    splits: Mutex<HashMap<(usize, usize), Split>>,
 }
 
 impl Hub {
