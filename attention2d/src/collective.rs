@@ -458,6 +458,15 @@ pub(crate) fn share(len: usize, ranks: usize, rank: usize) -> usize {
     len / ranks + usize::from(rank < len % ranks)
 }
 
+/// A buffer by ranks.
+pub(crate) fn parts<'a>(mut buffer: &'a mut [u8], counts: &[usize]) -> Vec<&'a mut [u8]> {
+    let part = |&count| {
+        let part = buffer.split_off_mut(..count);
+        part.expect("counts are of the buffer")
+    };
+    counts.iter().map(part).collect()
+}
+
 fn wide(counts: &[usize]) -> Vec<u64> {
     counts.iter().map(|&count| count as u64).collect()
 }

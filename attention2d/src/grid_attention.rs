@@ -198,7 +198,7 @@ impl Attention2D {
     /// states round the row.
     fn overlapped(&self, task: &Task, [q, k, v]: [&Tensor<4>; 3]) -> Result<State> {
         let (row, column) = (&self.row, &self.column);
-        let (queries, keys) = (self.queries(task), self.keys(task));
+        let keys = self.keys(task);
         let (device, payload) = (q.device(), task.payload);
         let (q_width, kv_width) = (width(q), [width(k), width(v)]);
         let positions_of = |line: &Line, i: usize, of: &dyn Fn(usize) -> Vec<usize>| {
@@ -287,7 +287,6 @@ impl Attention2D {
                 q_next = next;
             }
         }
-        debug_assert_eq!(queries.counts[row.comm.rank()], own.len());
         let state = pending.expect("a row has more than one rank");
         let arrived = state
             .rows

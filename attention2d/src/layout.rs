@@ -15,6 +15,16 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// How many positions a rank has.
+    pub fn count(self, rank: usize, ranks: usize, tokens: usize) -> usize {
+        match self {
+            Self::Cyclic | Self::Contiguous => share(tokens, ranks, rank),
+            Self::Zigzag => {
+                share(tokens, 2 * ranks, rank) + share(tokens, 2 * ranks, 2 * ranks - 1 - rank)
+            }
+        }
+    }
+
     /// The positions of a rank, ascending; none where there are fewer tokens than ranks.
     pub fn positions(self, rank: usize, ranks: usize, tokens: usize) -> Vec<usize> {
         let part = |number, parts| {

@@ -3,7 +3,7 @@
 mod requests;
 
 use self::requests::Requests;
-use crate::collective::{Collective, Comm, Reduce};
+use crate::collective::{Collective, Comm, Reduce, parts};
 use crate::{Error, Result};
 use ::mpi::environment::{self, Threading, Universe};
 use ::mpi::ffi;
@@ -12,12 +12,16 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// Most bytes or values in one message: MPI counts, and places parts, with 31 bits.
 const PIECE: usize = 1 << 30;
 
 /// Smaller messages leave at once, without a thread that looks after them.
 const EAGER: usize = 1 << 16;
+
+/// How long `mpirun` is given to read what a rank said last.
+const FORWARDED: Duration = Duration::from_millis(200);
 
 /// MPI in this process. Only [`finish`](Self::finish) leaves it: dropped by a failure it stays, since leaving waits for the
 /// other ranks, who may wait for this one.
@@ -87,6 +91,9 @@ impl fmt::Debug for Mpi {
 
 /// Ends all ranks of the job; `mpirun` gives `code`. From any thread, whatever others are doing.
 pub fn abort(code: i32) -> ! {
+    // `mpirun` forwards what this rank has said from a pipe, and the wish to end comes to it by another way: what it has not read
+    // when it ends the ranks is lost.
+    thread::sleep(FORWARDED);
     if environment::is_initialized() && !environment::is_finalized() {
         // SAFETY: MPI is initialised; the standard allows this call at any time.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
@@ -370,15 +377,6 @@ fn said(code: c_int) -> String {
     // SAFETY: the room that the standard asks for.
     unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &mut len) };
     String::from_utf8_lossy(&text[..len as usize]).into_owned()
-}
-
-/// A buffer by ranks.
-fn parts<'a>(mut buffer: &'a mut [u8], counts: &[usize]) -> Vec<&'a mut [u8]> {
-    let part = |&count| {
-        let part = buffer.split_off_mut(..count);
-        part.expect("counts are of the buffer")
-    };
-    counts.iter().map(part).collect()
 }
 
 /// Counts and where each begins, as MPI takes them; the caller knows that they fit.

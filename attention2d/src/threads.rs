@@ -1,6 +1,6 @@
 //! Ranks as threads of one process: what is used without MPI, and what MPI is held against.
 
-use crate::collective::{Collective, Comm, Reduce, share};
+use crate::collective::{Collective, Comm, Reduce, parts, share};
 use crate::{Error, Result};
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -222,17 +222,6 @@ impl Member {
         recv.copy_from_slice(&message);
         Ok(())
     }
-}
-
-/// `buffer` in parts of the lengths given.
-fn parts<'a>(mut buffer: &'a mut [u8], counts: &[usize]) -> Vec<&'a mut [u8]> {
-    let mut parts = Vec::new();
-    for &count in counts {
-        let (part, rest) = buffer.split_at_mut(count);
-        parts.push(part);
-        buffer = rest;
-    }
-    parts
 }
 
 impl Collective for Member {

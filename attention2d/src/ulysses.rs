@@ -11,7 +11,7 @@ use tessera_backend::ops;
 fn counts(ulysses: &Distributed, task: &Task) -> Vec<usize> {
     let size = ulysses.comm().size();
     (0..size)
-        .map(|rank| ulysses.layout().positions(rank, size, task.tokens).len())
+        .map(|rank| ulysses.layout().count(rank, size, task.tokens))
         .collect()
 }
 

@@ -89,16 +89,10 @@ pub fn check(method: Method, shape: Shape, ranks: usize) -> Result<()> {
     }
 }
 
-/// How many of a sequence's tokens each rank has. They are dealt in turn, but to a ring and to Ulysses in contiguous parts, of
-/// which a zigzag ring has two to a rank: one from the beginning and one as far from the end.
+/// How many of a sequence's tokens each rank has.
 pub fn dealt(method: Method, tokens: usize, ranks: usize) -> Vec<u64> {
-    let rank_tokens = |rank| match method {
-        Method::Ring { zigzag: true } => {
-            share(tokens, 2 * ranks, rank) + share(tokens, 2 * ranks, 2 * ranks - 1 - rank)
-        }
-        _ => share(tokens, ranks, rank),
-    };
-    (0..ranks).map(|rank| rank_tokens(rank) as u64).collect()
+    let rank_tokens = |rank| method.layout().count(rank, ranks, tokens) as u64;
+    (0..ranks).map(rank_tokens).collect()
 }
 
 /// What `rank` receives in one pass through one layer.

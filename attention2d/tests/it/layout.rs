@@ -10,6 +10,9 @@ proptest! {
         for layout in [Layout::Cyclic, Layout::Contiguous, Layout::Zigzag] {
             let lists: Vec<_> = (0..ranks).map(|rank| layout.positions(rank, ranks, tokens)).collect();
             prop_assert!(lists.iter().all(|list| list.is_sorted()));
+            for (rank, list) in lists.iter().enumerate() {
+                prop_assert_eq!(layout.count(rank, ranks, tokens), list.len());
+            }
             let mut all = lists.concat();
             all.sort_unstable();
             prop_assert_eq!(all, (0..tokens).collect::<Vec<_>>());
