@@ -5,13 +5,13 @@ use burn::tensor::Device;
 use std::{fmt, str::FromStr};
 
 /// A device by name and index, before it is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct DeviceSpec {
     kind: Kind,
     index: Option<usize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 enum Kind {
     #[default]
     Auto,
@@ -72,8 +72,8 @@ impl fmt::Display for DeviceSpec {
 }
 
 impl DeviceSpec {
-    /// Opens the device. `auto` is the first that was built in of cuda, metal, vulkan and wgpu, else the CPU (`flex`).
-    /// A GPU's index counts discrete GPUs; without one, the system's default is taken.
+    /// Opens the device. `auto` is the first that was built in of cuda, metal, vulkan and wgpu where there is a GPU, else the CPU
+    /// (`flex`). A GPU's index counts discrete GPUs; without one, the system's default is taken.
     ///
     /// # Errors
     /// [`Error::NotBuiltIn`] names the cargo feature to add; [`Error::Unavailable`] says what the driver said.
@@ -104,24 +104,44 @@ impl DeviceSpec {
 
     fn auto(self) -> Result<Device> {
         let gpus = [Kind::Cuda, Kind::Metal, Kind::Vulkan, Kind::Wgpu];
-        let kind = gpus.into_iter().find(|kind| kind.row().1);
-        let kind = kind.unwrap_or(Kind::Flex);
+        let there = |kind: &Kind| kind.row().1 && (*kind == Kind::Cuda || gpu());
+        let kind = gpus.into_iter().find(there).unwrap_or(Kind::Flex);
         Self { kind, ..self }.open()
     }
 
-    /// Through the options, which give an error where `Device::wgpu` panics in a server thread at first use.
+    /// Through the options, which give an error where `Device::wgpu` panics in a server thread at first use; they open a device
+    /// once per process.
     #[cfg(feature = "wgpu")]
     fn wgpu(self, api: burn::tensor::wgpu::WgpuBackend) -> Result<Device> {
         use burn::tensor::DeviceKind;
+        use std::collections::HashMap;
+        use std::sync::{Mutex, PoisonError};
+        static OPEN: Mutex<Option<HashMap<DeviceSpec, Device>>> = Mutex::new(None);
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = open.get_or_insert_default();
+        if let Some(device) = open.get(&self) {
+            return Ok(device.clone());
+        }
         let kind = self
             .index
             .map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
         let options = Device::wgpu_options().device_kind(kind).graphics_api(api);
-        options.init().map_err(|error| Error::Unavailable {
+        let device = options.init().map_err(|error| Error::Unavailable {
             device: self.to_string(),
             reason: error.to_string(),
-        })
+        })?;
+        open.insert(self, device.clone());
+        Ok(device)
     }
+}
+
+/// Whether wgpu has more than a processor that plays a GPU, which is many times slower than the kernels for it.
+fn gpu() -> bool {
+    #[cfg(feature = "wgpu")]
+    let there = crate::adapters().iter().any(|adapter| adapter.gpu);
+    #[cfg(not(feature = "wgpu"))]
+    let there = false;
+    there
 }
 
 #[cfg(test)]
@@ -138,6 +158,15 @@ mod tests {
         for text in ["gpu", "", "cuda:", "cuda:x", "flex:-1"] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains("expected auto, flex"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_open_is_opened_again() {
+        for (name, _) in available().filter(|&(_, built)| built) {
+            // The machine may have none of the kind.
+            let open = || name.parse::<DeviceSpec>().unwrap().open().ok();
+            assert_eq!(open(), open(), "{name}");
         }
     }
 

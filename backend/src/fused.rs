@@ -297,6 +297,6 @@ impl Fused for burn::backend::NdArray {
 }
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Fused for crate::CubeBackend {
+impl Fused for burn_cubecl::CubeBackend {
     conversions!();
 }

@@ -20,7 +20,11 @@
 //! Out of scope: models, their losses and their files.
 #![recursion_limit = "256"]
 
+#[cfg(feature = "wgpu")]
+mod adapters;
 mod autodiff;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod cube;
 mod device;
 mod error;
 mod extension;
@@ -34,12 +38,8 @@ mod portable;
 mod precision;
 pub mod random;
 
-// One type serves wgpu and CUDA; Burn exports it beside each runtime.
-#[cfg(all(feature = "cuda", not(feature = "wgpu")))]
-use burn::backend::Cuda as CubeBackend;
 #[cfg(feature = "wgpu")]
-use burn::backend::wgpu::CubeBackend;
-
+pub use adapters::{Adapter, adapters};
 pub use device::{DeviceSpec, available};
 pub use error::{Error, Result};
 pub use extension::Backend;

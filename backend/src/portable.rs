@@ -144,7 +144,13 @@ pub(crate) fn attention<B: Backend>(
     v: FloatTensor<B>,
     mask: &Mask,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let [batch, heads, queries, _] = dims::<B, 4>(&q);
+    let [batch, heads, queries, head_dim] = dims::<B, 4>(&q);
+    if dims::<B, 4>(&k)[2] == 0 {
+        let zeros = |shape| B::float_zeros(shape, &q.device(), q.dtype().into());
+        let lse = zeros(Shape::from([batch, heads, queries]));
+        let lse = B::float_add_scalar(lse, f32::NEG_INFINITY.into());
+        return (zeros(Shape::from([batch, heads, queries, head_dim])), lse);
+    }
     let v = over_heads::<B>(v, heads);
     let scores = scores::<B>(q, over_heads::<B>(k, heads), mask);
     // A query that sees no key: its maximum is −∞; clamp it so that every weight is 0 and not NaN.
@@ -154,9 +160,10 @@ pub(crate) fn attention<B: Backend>(
     );
     let weights = B::float_exp(B::float_sub(scores, max.clone()));
     let sum = B::float_sum_dim(weights.clone(), 3);
+    // The sum is 0, or at least the 1 of the largest weight; the square of what it is held above is taken in the backward pass.
     let out = B::float_div(
         B::float_matmul(weights, v),
-        B::float_clamp_min(sum.clone(), f32::MIN_POSITIVE.into()),
+        B::float_clamp_min(sum.clone(), 0.5.into()),
     );
     let lse = B::float_add(B::float_log(sum), max);
     (out, reshape::<B, 3>(lse, [batch, heads, queries]))

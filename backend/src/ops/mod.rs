@@ -25,7 +25,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 /// What follows a linear map or a normalisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// The identity.
     None,

@@ -1,6 +1,7 @@
 //! Every fused operation in f32 equals its portable body in f64 (the kernels are f32 only, so f64 takes the
 //! portable body): outputs within 1e-5 and gradients within 1e-4 of the largest value.
 
+use super::devices;
 use burn::module::Param;
 use burn::nn::{
     Linear, LinearConfig,
@@ -83,17 +84,27 @@ macro_rules! grads {
 
 /// Runs `f` fused and portable and compares everything it returns.
 fn agree(name: &str, f: impl Fn(&mut Run) -> (Vec<f64>, Vec<Vec<f64>>)) {
-    let run = |dtype| {
+    let run = |dtype, device: Device| {
         f(&mut Run {
             rng: Rng::new(5, 0),
             dtype,
-            device: Device::flex().autodiff(),
+            device: device.autodiff(),
         })
     };
-    let (fused, portable) = (run(FloatDType::F32), run(FloatDType::F64));
-    close(&format!("{name}: output"), &fused.0, &portable.0, 1e-5);
-    for (i, (a, b)) in fused.1.iter().zip(&portable.1).enumerate() {
-        close(&format!("{name}: gradient {i}"), a, b, 1e-4);
+    let portable = run(FloatDType::F64, Device::flex());
+    for device in devices::with_kernels() {
+        let fused = run(FloatDType::F32, devices::open(&device));
+        let name = format!("{name} on {device}");
+        let looser = if device == "flex" { 1.0 } else { 10.0 };
+        close(
+            &format!("{name}: output"),
+            &fused.0,
+            &portable.0,
+            looser * 1e-5,
+        );
+        for (i, (a, b)) in fused.1.iter().zip(&portable.1).enumerate() {
+            close(&format!("{name}: gradient {i}"), a, b, looser * 1e-4);
+        }
     }
 }
 

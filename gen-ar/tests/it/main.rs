@@ -4,6 +4,9 @@
 
 mod checkpoint;
 mod config;
+#[path = "../../../backend/tests/devices/mod.rs"]
+#[allow(dead_code)]
+mod devices;
 mod experts;
 mod head;
 mod loss;

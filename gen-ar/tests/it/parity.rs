@@ -1,5 +1,6 @@
 //! Against the authors' code on a small random checkpoint of theirs.
 
+use super::devices::devices;
 use super::reference::{Arrays, fixtures, gradients, relative_error};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use ndarray::Array4;
@@ -12,12 +13,6 @@ use tessera_gen_ar::{
 };
 use tessera_quantize::{Quantizer, QuantizerConfig, Table};
 use tessera_train::Weights;
-
-/// Devices that must agree with the reference: the fast one and Burn's plain one.
-fn devices() -> [Device; 2] {
-    #[allow(deprecated)]
-    [Device::flex(), Device::ndarray()]
-}
 
 struct Case {
     name: String,

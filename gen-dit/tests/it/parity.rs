@@ -1,16 +1,11 @@
 //! Against PyTorch on a small random checkpoint.
 
+use super::devices::devices;
 use super::reference::{Arrays, fixture, gradients};
 use burn::tensor::{Device, Tensor};
 use tessera_gen_dit::{Ddpm, Dit};
 use tessera_moe::Trace;
 use tessera_train::{Weights, Which};
-
-/// Devices that must agree with the reference: the fast one and Burn's plain one.
-fn devices() -> [Device; 2] {
-    #[allow(deprecated)]
-    [Device::flex(), Device::ndarray()]
-}
 
 /// Forward passes to 1e-4 of the largest value, gradients to 1e-3.
 const FORWARD: f32 = 1e-4;

@@ -2,6 +2,9 @@
 // The helpers are tests too, which the lint's own exception does not see.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../backend/tests/devices/mod.rs"]
+#[allow(dead_code)]
+mod devices;
 mod fixtures;
 mod images;
 mod opened;

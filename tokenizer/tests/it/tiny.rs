@@ -1,6 +1,7 @@
 //! The tiny autoencoders: their arithmetic against the reference implementation, the names and folders they are read
 //! from, and what they share with the KL-VAE.
 
+use crate::devices::devices;
 use crate::fixtures::shared;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -85,9 +86,9 @@ fn assert_taef2_parity(device: &Device) {
 
 #[test]
 fn taef2_parity_with_the_reference_on_photographs() {
-    assert_taef2_parity(&Device::flex());
-    #[allow(deprecated)]
-    assert_taef2_parity(&Device::ndarray());
+    for device in devices() {
+        assert_taef2_parity(&device);
+    }
 }
 
 #[test]

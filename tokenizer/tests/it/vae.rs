@@ -1,5 +1,6 @@
 //! The KL-VAE: its arithmetic against the reference implementation, its files, its randomness and its training step.
 
+use crate::devices::devices;
 use crate::fixtures::shared;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -65,12 +66,6 @@ fn assert_close(name: &str, found: &[f32], expected: &[f32], tolerance: f32) {
         expected[index]
     );
     assert!(found.iter().all(|v| v.is_finite()), "{name} is not finite");
-}
-
-/// Burn's plain backend beside the fast one.
-#[allow(deprecated)]
-fn devices() -> [Device; 2] {
-    [Device::flex(), Device::ndarray()]
 }
 
 /// Every checkpoint that the reference computed with: from the authors' file, and from its conversion to safetensors.

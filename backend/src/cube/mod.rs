@@ -1,0 +1,82 @@
+//! Kernels for GPUs, written once in CubeCL and compiled for Vulkan, Metal, WebGPU or CUDA when they first run. All compute in f32
+//! whatever type the tensors are of. What they cannot take (odd sizes, types other than floats) goes to the portable bodies.
+
+pub(crate) mod attention;
+pub(crate) mod elementwise;
+pub(crate) mod experts;
+pub(crate) mod norm;
+pub(crate) mod sampling;
+
+use burn::backend::TensorMetadata;
+use burn::backend::ops::IntTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{DType, Shape, TensorData};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+/// Threads of a cube that adds up a row, a power of two.
+const UNITS: u32 = 256;
+
+/// Whether the kernels take these: all of one float type of at most 32 bits.
+pub(crate) fn taken(tensors: &[&FloatTensor<CubeBackend>]) -> bool {
+    let dtype = tensors[0].dtype;
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+        && tensors.iter().all(|tensor| tensor.dtype == dtype)
+}
+
+/// Room for a result beside `like`.
+fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        Shape::from(shape),
+        dtype,
+    )
+}
+
+fn dims<const D: usize>(tensor: &CubeTensor) -> [usize; D] {
+    tensor.shape().dims()
+}
+
+fn elem(tensor: &CubeTensor) -> cubecl::ir::ElemType {
+    burn::backend::cubecl::dtype_to_elem_type(tensor.dtype)
+}
+
+/// Integers beside `like`.
+fn upload(like: &CubeTensor, values: Vec<i32>) -> CubeTensor {
+    let len = values.len();
+    CubeBackend::int_from_data(TensorData::new(values, [len]), &like.device)
+}
+
+/// A power of two of threads, as many as the work has use for and the device allows.
+fn units(like: &CubeTensor, work: usize) -> u32 {
+    let most = like.client.properties().hardware.max_units_per_cube.max(1);
+    let most = UNITS.min(1 << most.ilog2());
+    (work.next_power_of_two() as u32).clamp(1, most)
+}
+
+/// A cube for each of so many rows.
+fn cubes(like: &CubeTensor, rows: usize) -> CubeCount {
+    cubecl::calculate_cube_count_elemwise(&like.client, rows, CubeDim::new_single())
+}
+
+/// The sum of every thread's value, at every thread.
+#[cube]
+fn cube_sum(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
+    sync_cube();
+    scratch[UNIT_POS as usize] = value;
+    sync_cube();
+    let mut half = CUBE_DIM / 2;
+    while half > 0 {
+        if UNIT_POS < half {
+            let other = scratch[(UNIT_POS + half) as usize];
+            scratch[UNIT_POS as usize] += other;
+        }
+        sync_cube();
+        half /= 2;
+    }
+    scratch[0]
+}

@@ -1,0 +1,247 @@
+//! Layer and group normalisation: statistics and what follows in one or two passes.
+
+use super::elementwise::activate;
+use super::{UNITS, cube_sum, cubes, dims, elem, empty, units};
+use crate::ops::Activation;
+use burn::tensor::DType;
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+
+/// A cube for a row. Without modulation `shift` and `scale` are not read.
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn layer_norm_kernel<F: Float>(
+    x: &Tensor<F>,
+    weight: &Tensor<F>,
+    bias: &Tensor<F>,
+    shift: &Tensor<F>,
+    scale: &Tensor<F>,
+    y: &mut Tensor<F>,
+    eps: f32,
+    #[comptime] modulated: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
+    let (row, d) = (CUBE_POS, x.shape(1));
+    if row >= x.shape(0) {
+        terminate!();
+    }
+    let start = row * d;
+    let (unit, step) = (UNIT_POS as usize, CUBE_DIM as usize);
+
+    let mut sum = 0.0f32;
+    let mut i = unit;
+    while i < d {
+        sum += f32::cast_from(x[start + i]);
+        i += step;
+    }
+    let mean = cube_sum(sum, &mut scratch) / f32::cast_from(d as u32);
+
+    let mut squares = 0.0f32;
+    let mut i = unit;
+    while i < d {
+        let centred = f32::cast_from(x[start + i]) - mean;
+        squares += centred * centred;
+        i += step;
+    }
+    let variance = cube_sum(squares, &mut scratch) / f32::cast_from(d as u32);
+    let inverse = 1.0f32 / (variance + eps).sqrt();
+
+    let mut i = unit;
+    while i < d {
+        let normal = (f32::cast_from(x[start + i]) - mean) * inverse;
+        let mut value = normal * f32::cast_from(weight[i]) + f32::cast_from(bias[i]);
+        if modulated {
+            let scale = f32::cast_from(scale[start + i]);
+            value = value * (1.0f32 + scale) + f32::cast_from(shift[start + i]);
+        }
+        y[start + i] = F::cast_from(value);
+        i += step;
+    }
+}
+
+/// See [`crate::Backend::layer_norm_affine`] and, with shift and scale, [`crate::Backend::modulate`].
+pub(crate) fn layer_norm(
+    x: CubeTensor,
+    [weight, bias]: [CubeTensor; 2],
+    modulation: Option<[CubeTensor; 2]>,
+    eps: f64,
+) -> CubeTensor {
+    let [x, weight, bias] = [x, weight, bias].map(into_contiguous);
+    let [rows, d] = dims(&x);
+    let y = empty(&x, [rows, d], x.dtype);
+    let modulated = modulation.is_some();
+    let [shift, scale] = match modulation {
+        Some(both) => both.map(into_contiguous),
+        None => [bias.clone(), bias.clone()],
+    };
+    let (client, dtype) = (x.client.clone(), elem(&x));
+    let (cubes, units) = (cubes(&x, rows), units(&x, d));
+    let [x, weight, bias, shift, scale] =
+        [x, weight, bias, shift, scale].map(CubeTensor::into_tensor_arg);
+    layer_norm_kernel::launch(
+        &client,
+        cubes,
+        CubeDim::new_1d(units),
+        x,
+        weight,
+        bias,
+        shift,
+        scale,
+        y.clone().into_tensor_arg(),
+        eps as f32,
+        modulated,
+        dtype,
+    );
+    y
+}
+
+/// Elements of a group that one cube takes.
+const PART: usize = 8192;
+
+/// Mean and sum of squared differences from it of each part, `[groups, parts, 2]`.
+#[cube(launch)]
+fn moments_kernel<F: Float>(
+    x: &Tensor<F>,
+    moments: &mut Tensor<f32>,
+    len: u32,
+    parts: u32,
+    groups: u32,
+    #[define(F)] _dtype: ElemType,
+) {
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
+    let (len, parts) = (len as usize, parts as usize);
+    let (group, part) = (CUBE_POS / parts, CUBE_POS % parts);
+    if group >= groups as usize {
+        terminate!();
+    }
+    let first = part * PART;
+    let count = (len - first).min(PART);
+    let start = group * len + first;
+    let (unit, step) = (UNIT_POS as usize, CUBE_DIM as usize);
+
+    let mut sum = 0.0f32;
+    let mut i = unit;
+    while i < count {
+        sum += f32::cast_from(x[start + i]);
+        i += step;
+    }
+    let mean = cube_sum(sum, &mut scratch) / f32::cast_from(count as u32);
+
+    let mut squares = 0.0f32;
+    let mut i = unit;
+    while i < count {
+        let centred = f32::cast_from(x[start + i]) - mean;
+        squares += centred * centred;
+        i += step;
+    }
+    let squares = cube_sum(squares, &mut scratch);
+    if UNIT_POS == 0 {
+        moments[CUBE_POS * 2] = mean;
+        moments[CUBE_POS * 2 + 1] = squares;
+    }
+}
+
+/// Every cube adds the moments of its group's parts up (Chan, Golub & LeVeque) and normalises one part.
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn group_norm_kernel<F: Float>(
+    x: &Tensor<F>,
+    moments: &Tensor<f32>,
+    weight: &Tensor<F>,
+    bias: &Tensor<F>,
+    y: &mut Tensor<F>,
+    len: u32,
+    parts: u32,
+    groups: u32,
+    groups_per_image: u32,
+    area: u32,
+    eps: f32,
+    #[comptime] act: Activation,
+    #[define(F)] _dtype: ElemType,
+) {
+    let (len, parts) = (len as usize, parts as usize);
+    let (group, own) = (CUBE_POS / parts, CUBE_POS % parts);
+    if group >= groups as usize {
+        terminate!();
+    }
+    let mut mean = 0.0f32;
+    let mut squares = 0.0f32;
+    let mut seen = 0.0f32;
+    for part in 0..parts {
+        let at = (group * parts + part) * 2;
+        let count = f32::cast_from((len - part * PART).min(PART) as u32);
+        let apart = moments[at] - mean;
+        let total = seen + count;
+        mean += apart * (count / total);
+        squares += moments[at + 1] + apart * apart * (seen * count / total);
+        seen = total;
+    }
+    let inverse = 1.0f32 / (squares / seen + eps).sqrt();
+
+    let first = own * PART;
+    let count = (len - first).min(PART);
+    let channels = len / area as usize;
+    let channel = (group % groups_per_image as usize) * channels;
+    let mut i = UNIT_POS as usize;
+    while i < count {
+        let at = group * len + first + i;
+        let channel = channel + (first + i) / area as usize;
+        let scale = f32::cast_from(weight[channel]) * inverse;
+        let value = (f32::cast_from(x[at]) - mean) * scale + f32::cast_from(bias[channel]);
+        let value = activate::<Const<1>>(Vector::new(value), act);
+        y[at] = F::cast_from(value.extract(0usize));
+        i += CUBE_DIM as usize;
+    }
+}
+
+/// See [`crate::Backend::group_norm`].
+pub(crate) fn group_norm(
+    x: CubeTensor,
+    [weight, bias]: [CubeTensor; 2],
+    per_image: usize,
+    eps: f64,
+    act: Activation,
+) -> CubeTensor {
+    let [x, weight, bias] = [x, weight, bias].map(into_contiguous);
+    let [batch, channels, height, width] = dims(&x);
+    let (groups, area) = (batch * per_image, height * width);
+    let len = channels / per_image * area;
+    let parts = len.div_ceil(PART);
+    let moments = empty(&x, [groups, parts, 2], DType::F32);
+    let y = empty(&x, [batch, channels, height, width], x.dtype);
+    let (client, dtype) = (x.client.clone(), elem(&x));
+    let (count, dim) = (cubes(&x, groups * parts), units(&x, len));
+    moments_kernel::launch(
+        &client,
+        count.clone(),
+        CubeDim::new_1d(dim),
+        x.clone().into_tensor_arg(),
+        moments.clone().into_tensor_arg(),
+        len as u32,
+        parts as u32,
+        groups as u32,
+        dtype,
+    );
+    group_norm_kernel::launch(
+        &client,
+        count,
+        CubeDim::new_1d(dim),
+        x.into_tensor_arg(),
+        moments.into_tensor_arg(),
+        weight.into_tensor_arg(),
+        bias.into_tensor_arg(),
+        y.clone().into_tensor_arg(),
+        len as u32,
+        parts as u32,
+        groups as u32,
+        per_image as u32,
+        area as u32,
+        eps as f32,
+        act,
+        dtype,
+    );
+    y
+}

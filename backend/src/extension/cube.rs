@@ -1,0 +1,127 @@
+//! The operations on GPUs: a kernel where there is one for what is asked, the portable body elsewhere.
+
+use super::Backend;
+use crate::cube::{self, taken};
+use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling};
+use crate::portable;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+
+impl Backend for CubeBackend {
+    fn activation(x: CubeTensor, act: Activation) -> CubeTensor {
+        match taken(&[&x]) && act != Activation::None {
+            true => cube::elementwise::activation(x, act),
+            false => portable::activation::<Self>(x, act),
+        }
+    }
+
+    fn gated_add(x: CubeTensor, gate: CubeTensor, y: CubeTensor) -> CubeTensor {
+        match taken(&[&x, &gate, &y]) {
+            true => cube::elementwise::gated_add(x, gate, y),
+            false => portable::gated_add::<Self>(x, gate, y),
+        }
+    }
+
+    fn linear_act(x: CubeTensor, w: CubeTensor, b: CubeTensor, act: Activation) -> CubeTensor {
+        match taken(&[&x, &w, &b]) {
+            true => {
+                use burn::backend::ops::FloatTensorOps;
+                cube::elementwise::bias(Self::float_matmul(x, w), b, act)
+            }
+            false => portable::linear::<Self>(x, w, b, act),
+        }
+    }
+
+    fn layer_norm_affine(
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        eps: f64,
+    ) -> CubeTensor {
+        match taken(&[&x, &weight, &bias]) {
+            true => cube::norm::layer_norm(x, [weight, bias], None, eps),
+            false => portable::layer_norm::<Self>(x, weight, bias, eps),
+        }
+    }
+
+    fn modulate(
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        shift: CubeTensor,
+        scale: CubeTensor,
+        eps: f64,
+    ) -> CubeTensor {
+        match taken(&[&x, &weight, &bias, &shift, &scale]) {
+            true => cube::norm::layer_norm(x, [weight, bias], Some([shift, scale]), eps),
+            false => portable::modulate::<Self>(x, weight, bias, shift, scale, eps),
+        }
+    }
+
+    fn attention_lse(
+        q: CubeTensor,
+        k: CubeTensor,
+        v: CubeTensor,
+        mask: Mask,
+    ) -> (CubeTensor, CubeTensor) {
+        match taken(&[&q, &k, &v]) && cube::attention::pays(&q, &k) {
+            true => cube::attention::attention(q, k, v, &mask),
+            false => portable::attention::<Self>(q, k, v, &mask),
+        }
+    }
+
+    fn group_norm(
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        groups: usize,
+        eps: f64,
+        act: Activation,
+    ) -> CubeTensor {
+        match taken(&[&x, &weight, &bias]) {
+            true => cube::norm::group_norm(x, [weight, bias], groups, eps, act),
+            false => portable::group_norm::<Self>(x, weight, bias, groups, eps, act),
+        }
+    }
+
+    fn grouped_experts(
+        x: CubeTensor,
+        gates: CubeTensor,
+        w1: CubeTensor,
+        b1: CubeTensor,
+        w2: CubeTensor,
+        b2: CubeTensor,
+        routes: Routes,
+        act: Activation,
+    ) -> CubeTensor {
+        match taken(&[&x, &gates, &w1, &b1, &w2, &b2]) && routes.pairs() > 0 {
+            true => cube::experts::experts(x, gates, [w1, b1, w2, b2], &routes, act),
+            false => portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act),
+        }
+    }
+
+    fn categorical(logits: CubeTensor, uniforms: CubeTensor, sampling: Sampling) -> CubeTensor {
+        let classes = logits.meta.shape()[1];
+        match taken(&[&logits])
+            && uniforms.dtype == DType::F32
+            && classes <= cube::sampling::MOST_CLASSES
+        {
+            true => cube::sampling::categorical(logits, uniforms, sampling),
+            false => portable::categorical::<Self>(logits, uniforms, sampling),
+        }
+    }
+
+    fn adamw(
+        p: CubeTensor,
+        m: CubeTensor,
+        v: CubeTensor,
+        g: CubeTensor,
+        step: AdamWStep,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        match [&p, &m, &v, &g].iter().all(|x| x.dtype == DType::F32) {
+            true => cube::elementwise::adamw(p, m, v, g, step),
+            false => portable::adamw::<Self>(p, m, v, g, step),
+        }
+    }
+}
