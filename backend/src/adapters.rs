@@ -1,5 +1,7 @@
-//! What GPUs, and processors that play one, wgpu finds on this machine.
+//! What GPUs, and processors that play one, wgpu finds on this machine, and what an open one can do.
 
+use burn::tensor::{Device, Tensor};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::wgpu::wgpu;
 use std::sync::OnceLock;
 
@@ -42,4 +44,30 @@ fn described(adapter: &wgpu::Adapter) -> Adapter {
             .max_buffer_size
             .min(limits.max_storage_buffer_binding_size),
     }
+}
+
+/// What a kernel has on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most threads that share memory.
+    pub units_per_cube: u32,
+    /// What they share, in bytes.
+    pub shared_memory: usize,
+    /// Threads that run in step.
+    pub plane: [u32; 2],
+    /// Most bytes of one tensor.
+    pub largest_tensor: u64,
+}
+
+/// The limits of a device that runs kernels of this kind; it is opened.
+pub fn limits(device: &Device) -> Option<Limits> {
+    let tensor = Tensor::<1>::zeros([1], device).try_into_primitive::<CubeBackend>();
+    let client = tensor.ok()?.client;
+    let (hardware, memory) = (&client.properties().hardware, &client.properties().memory);
+    Some(Limits {
+        units_per_cube: hardware.max_units_per_cube,
+        shared_memory: hardware.max_shared_memory_size,
+        plane: [hardware.plane_size_min, hardware.plane_size_max],
+        largest_tensor: memory.max_page_size,
+    })
 }

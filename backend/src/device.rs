@@ -72,6 +72,12 @@ impl fmt::Display for DeviceSpec {
 }
 
 impl DeviceSpec {
+    /// The processor, by the kernels written for it; in every build.
+    pub const CPU: Self = Self {
+        kind: Kind::Flex,
+        index: None,
+    };
+
     /// Opens the device. `auto` is the first that was built in of cuda, metal, vulkan and wgpu where there is a GPU, else the CPU
     /// (`flex`). A GPU's index counts discrete GPUs; without one, the system's default is taken.
     ///
@@ -86,7 +92,7 @@ impl DeviceSpec {
             });
         }
         match self.kind {
-            Kind::Auto => self.auto(),
+            Kind::Auto => self.chosen().open(),
             #[cfg(feature = "ndarray")]
             #[allow(deprecated)]
             Kind::NdArray => Ok(Device::ndarray()),
@@ -102,11 +108,15 @@ impl DeviceSpec {
         }
     }
 
-    fn auto(self) -> Result<Device> {
+    /// What `auto` stands for here; any other is itself.
+    pub fn chosen(self) -> Self {
+        if self.kind != Kind::Auto {
+            return self;
+        }
         let gpus = [Kind::Cuda, Kind::Metal, Kind::Vulkan, Kind::Wgpu];
         let there = |kind: &Kind| kind.row().1 && (*kind == Kind::Cuda || gpu());
         let kind = gpus.into_iter().find(there).unwrap_or(Kind::Flex);
-        Self { kind, ..self }.open()
+        Self { kind, ..self }
     }
 
     /// Through the options, which give an error where `Device::wgpu` panics in a server thread at first use; they open a device

@@ -39,7 +39,7 @@ mod precision;
 pub mod random;
 
 #[cfg(feature = "wgpu")]
-pub use adapters::{Adapter, adapters};
+pub use adapters::{Adapter, Limits, adapters, limits};
 pub use device::{DeviceSpec, available};
 pub use error::{Error, Result};
 pub use extension::Backend;

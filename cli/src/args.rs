@@ -149,6 +149,8 @@ pub enum Compute {
     F32,
     /// Weights of 16 bits, sums of 32: faster where the processor multiplies bf16, and half the memory.
     Bf16,
+    /// The same with more of the bits significant, which GPUs multiply fastest.
+    F16,
 }
 
 impl From<Compute> for tessera_backend::Precision {
@@ -156,6 +158,7 @@ impl From<Compute> for tessera_backend::Precision {
         match compute {
             Compute::F32 => Self::F32,
             Compute::Bf16 => Self::Bf16,
+            Compute::F16 => Self::F16,
         }
     }
 }

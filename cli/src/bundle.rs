@@ -15,7 +15,7 @@ use crate::tokenizer::{base_name, quantizer_of};
 use crate::weights::{generator_config, takes_long};
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use ndarray::{Array3, ArrayView3, s};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -118,9 +118,16 @@ fn generator(path: &Path, source: &Source<'_>, device: &Device) -> Result<GenAr>
 /// # Errors
 /// When it does not.
 pub fn in_precision<M: Module>(model: M, precision: Precision, device: &Device) -> Result<M> {
-    if precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
+    if !device.supports_dtype(precision.dtype()) {
+        let kinds = [Precision::F32, Precision::F16, Precision::Bf16];
+        let known = kinds.map(|kind| {
+            device
+                .supports_dtype(kind.dtype())
+                .then(|| kind.to_string())
+        });
         bail!(
-            "--dtype bf16: this device does not compute with it; expected f32 or another --device"
+            "--dtype {precision}: this device does not compute with it; expected {}, or another --device",
+            known.into_iter().flatten().collect::<Vec<_>>().join(" or ")
         );
     }
     Ok(precision.apply(model))

@@ -3,10 +3,12 @@
 use super::elem;
 use crate::ops::{Activation, AdamWStep};
 use burn::backend::TensorMetadata;
+use burn::tensor::DType;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::calculate_cube_count_elemwise;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 /// `act(x)`, in f32.
@@ -49,12 +51,12 @@ fn activation_kernel<F: Float, N: Size>(
 }
 
 #[cube(launch)]
-fn bias_kernel<F: Float, N: Size>(
-    x: &Tensor<Vector<F, N>>,
+fn bias_kernel<X: Float, F: Float, N: Size>(
+    x: &Tensor<Vector<X, N>>,
     bias: &Tensor<Vector<F, N>>,
     y: &mut Tensor<Vector<F, N>>,
     #[comptime] act: Activation,
-    #[define(F)] _dtype: ElemType,
+    #[define(X, F)] _dtypes: [ElemType; 2],
 ) {
     if ABSOLUTE_POS < y.len() {
         let value = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]);
@@ -95,16 +97,16 @@ fn last(tensor: &CubeTensor) -> usize {
     *tensor.meta.shape().last().expect("no tensor is a scalar")
 }
 
-fn beside(x: &CubeTensor) -> CubeTensor {
-    let shape = x.shape();
+/// Room for a result as large as `x`.
+fn beside(x: &CubeTensor, dtype: DType) -> CubeTensor {
     let (client, device) = (x.client.clone(), x.device.clone());
-    burn_cubecl::ops::numeric::empty_device_contiguous_dtype(client, device, shape, x.dtype)
+    empty_device_contiguous_dtype(client, device, x.shape(), dtype)
 }
 
 /// See [`crate::Backend::activation`].
 pub(crate) fn activation(x: CubeTensor, act: Activation) -> CubeTensor {
     let x = into_contiguous(x);
-    let y = beside(&x);
+    let y = beside(&x, x.dtype);
     let (width, cubes, dim) = groups(&x, x.meta.num_elements());
     let (client, dtype) = (x.client.clone(), elem(&x));
     let (x, out) = (x.into_tensor_arg(), y.clone().into_tensor_arg());
@@ -112,25 +114,25 @@ pub(crate) fn activation(x: CubeTensor, act: Activation) -> CubeTensor {
     y
 }
 
-/// `act(x + bias)`, the bias being added to every row.
+/// `act(x + bias)`, the bias being added to every row, and the result of its type.
 pub(crate) fn bias(x: CubeTensor, bias: CubeTensor, act: Activation) -> CubeTensor {
     let (x, bias) = (into_contiguous(x), into_contiguous(bias));
-    let y = beside(&x);
+    let y = beside(&x, bias.dtype);
     let (width, cubes, dim) = groups(&x, last(&x));
-    let (client, dtype) = (x.client.clone(), elem(&x));
+    let (client, dtypes) = (x.client.clone(), [elem(&x), elem(&bias)]);
     let (x, bias, out) = (
         x.into_tensor_arg(),
         bias.into_tensor_arg(),
         y.clone().into_tensor_arg(),
     );
-    bias_kernel::launch(&client, cubes, dim, width, x, bias, out, act, dtype);
+    bias_kernel::launch(&client, cubes, dim, width, x, bias, out, act, dtypes);
     y
 }
 
 /// See [`crate::Backend::gated_add`].
 pub(crate) fn gated_add(x: CubeTensor, gate: CubeTensor, y: CubeTensor) -> CubeTensor {
     let [x, gate, y] = [x, gate, y].map(into_contiguous);
-    let sum = beside(&x);
+    let sum = beside(&x, x.dtype);
     let (width, cubes, dim) = groups(&x, x.meta.num_elements());
     let (client, dtype) = (x.client.clone(), elem(&x));
     let [x, gate, y] = [x, gate, y].map(CubeTensor::into_tensor_arg);
@@ -179,7 +181,7 @@ pub(crate) fn adamw(
     step: AdamWStep,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let [p, m, v, g] = [p, m, v, g].map(into_contiguous);
-    let outs = [&p, &m, &v].map(beside);
+    let outs = [&p, &m, &v].map(|x| beside(x, x.dtype));
     let client = p.client.clone();
     let count = p.meta.num_elements();
     let dim = CubeDim::new(&client, count);

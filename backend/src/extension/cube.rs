@@ -4,6 +4,7 @@ use super::Backend;
 use crate::cube::{self, taken};
 use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling};
 use crate::portable;
+use burn::backend::ops::FloatTensorOps;
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
@@ -24,13 +25,15 @@ impl Backend for CubeBackend {
     }
 
     fn linear_act(x: CubeTensor, w: CubeTensor, b: CubeTensor, act: Activation) -> CubeTensor {
-        match taken(&[&x, &w, &b]) {
-            true => {
-                use burn::backend::ops::FloatTensorOps;
-                cube::elementwise::bias(Self::float_matmul(x, w), b, act)
-            }
-            false => portable::linear::<Self>(x, w, b, act),
+        if !taken(&[&x, &b]) || !taken(&[&w]) {
+            return portable::linear::<Self>(x, w, b, act);
         }
+        // Weights of 16 bits are multiplied as such, by units made for that, and added up in f32.
+        let x = match x.dtype == w.dtype {
+            true => x,
+            false => Self::float_cast(x, w.dtype.into()),
+        };
+        cube::elementwise::bias(Self::float_matmul(x, w), b, act)
     }
 
     fn layer_norm_affine(

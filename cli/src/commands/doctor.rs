@@ -4,11 +4,11 @@ use crate::args::Global;
 use crate::bundle::Bundle;
 use crate::{data, output, ranks};
 use anyhow::{Result, bail, ensure};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use clap::Args;
 use ndarray::Array4;
 use serde::Serialize;
-use tessera_backend::Rng;
+use tessera_backend::{DeviceSpec, Rng};
 use tessera_tokenizer::{Pixels, psnr};
 
 /// Check this build and this machine.
@@ -79,6 +79,7 @@ impl Doctor {
     pub fn run(self, global: &Global) -> Result<()> {
         let checks = [features(), threads(), memory(), simd(), mpi()]
             .into_iter()
+            .chain(adapters())
             .chain(computations(global))
             .collect::<Vec<_>>();
         let errors = checks
@@ -115,6 +116,80 @@ impl Doctor {
 
 fn mpi() -> Check {
     Check::pass("mpi", ranks::describe())
+}
+
+/// What GPUs there are, whether or not one is used.
+fn adapters() -> Vec<Check> {
+    #[cfg(feature = "wgpu")]
+    {
+        let found = tessera_backend::adapters();
+        let described = |adapter: &tessera_backend::Adapter| {
+            let kind = if adapter.gpu {
+                "a GPU"
+            } else {
+                "a processor that plays a GPU"
+            };
+            let found = format!(
+                "{}, {kind}; {} {}; tensors of up to {} MiB",
+                adapter.name,
+                adapter.api,
+                adapter.driver,
+                adapter.largest_buffer >> 20
+            );
+            Check::pass("adapter", found)
+        };
+        match found.is_empty() {
+            false => found.iter().map(described).collect(),
+            true => vec![Check::warn(
+                "adapter",
+                "none",
+                "wgpu wants a driver for Vulkan, Metal, DirectX 12 or OpenGL; mesa-vulkan-drivers has one for processors",
+            )],
+        }
+    }
+    #[cfg(not(feature = "wgpu"))]
+    Vec::new()
+}
+
+/// What kernels have on the device, where they are compiled for it.
+fn limits(device: &Device) -> Option<Check> {
+    #[cfg(feature = "wgpu")]
+    {
+        let limits = tessera_backend::limits(device)?;
+        let name = device.identity()?.name;
+        let found = format!(
+            "{name}: {} threads share {} KiB, {} to {} run in step, tensors of up to {} MiB",
+            limits.units_per_cube,
+            limits.shared_memory >> 10,
+            limits.plane[0],
+            limits.plane[1],
+            limits.largest_tensor >> 20
+        );
+        Some(Check::pass("limits", found))
+    }
+    #[cfg(not(feature = "wgpu"))]
+    {
+        let _ = device;
+        None
+    }
+}
+
+/// The types of numbers that a model's weights may be of.
+fn dtypes(device: &Device) -> Check {
+    let (known, other): (Vec<_>, Vec<_>) = [
+        ("f32", DType::F32),
+        ("f16", DType::F16),
+        ("bf16", DType::BF16),
+    ]
+    .into_iter()
+    .partition(|&(_, dtype)| device.supports_dtype(dtype));
+    let names =
+        |types: &[(&str, DType)]| types.iter().map(|row| row.0).collect::<Vec<_>>().join(", ");
+    let found = match other.is_empty() {
+        true => names(&known),
+        false => format!("{} (not: {})", names(&known), names(&other)),
+    };
+    Check::pass("number types", found)
 }
 
 fn features() -> Check {
@@ -202,9 +277,9 @@ fn computations(global: &Global) -> Vec<Check> {
             return vec![random, check];
         }
     };
-    vec![
-        random,
-        Check::pass("device", format!("{} opens", global.device)),
+    let opened = Check::pass("device", format!("{} opens", global.device.chosen()));
+    let computed = [
+        dtypes(&device),
         Check::of(
             "matrix product",
             matmul(&device),
@@ -215,7 +290,12 @@ fn computations(global: &Global) -> Vec<Check> {
             round_trip(&device),
             "the build or the device is broken; try --device flex",
         ),
-    ]
+    ];
+    [random, opened]
+        .into_iter()
+        .chain(limits(&device))
+        .chain(computed)
+        .collect()
 }
 
 /// Philox4x32-10 of seed 0, stream 0, whose first block its authors publish.
@@ -260,7 +340,7 @@ fn matmul(device: &Device) -> Result<String> {
     Ok(format!("within {error:.1e} of a plain loop"))
 }
 
-/// A soft blob through the built-in tokenizer, quantised, and back.
+/// A soft blob through the built-in tokenizer, quantised, and back; every step as the CPU has it.
 fn round_trip(device: &Device) -> Result<String> {
     let bundle = Bundle::open(None, device)?;
     let size = bundle.info.img_size;
@@ -270,8 +350,23 @@ fn round_trip(device: &Device) -> Result<String> {
         (1, bundle.vae.image_channels(), size, size),
         |(_, _, y, x)| bell(y, x),
     );
-    let latents = data::download(bundle.vae.encode(data::upload(image.clone(), device)));
-    let decoded = bundle.decode(bundle.quantizer.quantize(latents.view())?.view())?;
+    let encoded = |bundle: &Bundle| {
+        let image = data::upload(image.clone(), &bundle.device);
+        data::download(bundle.vae.encode(image))
+    };
+    let latents = encoded(&bundle);
+    let cpu = Bundle::open(None, &DeviceSpec::CPU.open()?)?;
+    let expected = encoded(&cpu);
+    let indices = bundle.quantizer.quantize(expected.view())?;
+    let largest = |values: &Array4<f32>| values.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    let off = largest(&(&latents - &expected)) / largest(&expected);
+    // Not by `off > …`, which NaN is not.
+    ensure!(
+        off <= 1e-3,
+        "{}: latents are off by {off:.1e} of the largest that the CPU has",
+        bundle.info.name
+    );
+    let decoded = bundle.decode(indices.view())?;
     let original = Pixels::from_array(
         bundle
             .finish(image.index_axis(ndarray::Axis(0), 0).to_owned())
@@ -285,7 +380,7 @@ fn round_trip(device: &Device) -> Result<String> {
         );
     }
     Ok(format!(
-        "{}: a picture comes back at {quality:.1} dB",
+        "{}: latents within {off:.1e} of the CPU's, a picture comes back at {quality:.1} dB",
         bundle.info.name
     ))
 }
