@@ -5,7 +5,8 @@ use crate::volume::check;
 use crate::{
     Comm, Layout, Method, Payload, Result, Shape, grid_attention::Attention2D, ring, ulysses,
 };
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
+use tessera_backend::device_indices;
 use tessera_backend::ops;
 
 /// One attention over all ranks.
@@ -163,10 +164,8 @@ pub(crate) fn local(
 /// The tensor's share of a rank, of a sequence that is here as a whole: `[batch, heads, tokens, features]`.
 pub fn deal(tensor: &Tensor<4>, positions: &[usize]) -> Tensor<4> {
     let rows = positions.iter().map(|&position| position as i32);
-    let rows = TensorData::new(rows.collect::<Vec<_>>(), [positions.len()]);
-    tensor
-        .clone()
-        .select(2, Tensor::from_data(rows, &tensor.device()))
+    let rows = device_indices(rows.collect(), [positions.len()], &tensor.device());
+    tensor.clone().select(2, rows)
 }
 
 impl Shape {

@@ -2,9 +2,10 @@
 //! tokens from many ranks can be put in order by moving whole rows.
 
 use crate::{Comm, Payload, Result};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
+use tessera_backend::device_values;
 use tessera_backend::host_values;
 
 /// Tokens one after the other, each with the values of one or more tensors.
@@ -80,8 +81,8 @@ impl Rows {
     pub fn tensors<const N: usize>(self, widths: [Width; N], device: &Device) -> [Tensor<4>; N] {
         let tokens = self.tokens();
         let tensor = |values, [batch, heads, features]: Width| {
-            let data = TensorData::new(values, [tokens, batch, heads, features]);
-            Tensor::<4>::from_data(data, device).permute([1, 2, 0, 3])
+            let rows = device_values(values, [tokens, batch, heads, features], device);
+            rows.permute([1, 2, 0, 3])
         };
         if N == 1 {
             let mut whole = Some(self.values);

@@ -3,9 +3,10 @@
 use crate::attention::{Distributed, Saved, Task};
 use crate::rows::{Rows, width};
 use crate::{Comm, Error, Grid, Mask, Method, Payload, Result};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
+use tessera_backend::device_indices;
 use tessera_backend::ops::{self, Outside};
 
 /// Where the tokens of a model's sequences are.
@@ -99,8 +100,8 @@ impl Tokens<'_> {
         let rows = attention.positions(self.tokens);
         let rows: Vec<_> = rows.into_iter().map(|position| position as i32).collect();
         let count = rows.len();
-        let rows = Tensor::from_data(TensorData::new(rows, [count]), &x.device());
-        x.select(1, rows)
+        x.clone()
+            .select(1, device_indices(rows, [count], &x.device()))
     }
 
     /// All tokens, from what each rank has of them. The gradient of a rank's tokens is the sum over all ranks.

@@ -1,9 +1,10 @@
 //! Random weights: one stream of the seed per parameter, drawn when the parameter is first used.
 
 use crate::Rng;
+use crate::host::device_values;
 use burn::module::{Param, ParamId};
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 /// The stream of the first parameter; the others follow. A model's other streams lie below.
 const WEIGHTS: u64 = 1 << 32;
@@ -118,8 +119,8 @@ impl Init {
     /// # Panics
     /// If `values` do not fill `shape`.
     pub fn buffer<const D: usize>(&self, values: &[f32], shape: [usize; D]) -> Param<Tensor<D>> {
-        let data = TensorData::new(values.to_vec(), shape);
-        let draw = move |device: &Device, _| Tensor::from_data(data, device);
+        let values = values.to_vec();
+        let draw = move |device: &Device, _| device_values(values, shape, device);
         Param::uninitialized(
             ParamId::new(),
             draw,

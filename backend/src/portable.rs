@@ -1,6 +1,7 @@
 //! The portable bodies: every fused operation written in Burn's own tensor operations. They are the reference of the fast
 //! kernels, what a new backend gets for free, and differentiable, so a backend without fused backward passes trains too.
 
+use crate::host::count_upload;
 use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
@@ -82,6 +83,7 @@ pub(crate) fn experts<B: Backend>(
         }
         let indices: Vec<i32> = of_expert.iter().map(|&token| token as i32).collect();
         let count = indices.len();
+        count_upload();
         let indices = B::int_from_data(TensorData::new(indices, [count]), &device);
         let [w1, b1, w2, b2] = weights.each_ref().map(|weight| {
             let shape = weight.shape();
@@ -214,6 +216,7 @@ fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, mask: &Mask) -> Floa
     });
     let hidden = TensorData::new(hidden.collect::<Vec<f32>>(), [1, 1, queries, keys]);
     let hidden = hidden.convert_dtype(scores.dtype());
+    count_upload();
     let hidden = B::float_from_data(hidden, &scores.device());
     B::float_add(scores, hidden)
 }

@@ -1,7 +1,8 @@
 //! Seeded counter-based randomness, the same numbers on every device: Philox4x32-10
 //! (Salmon et al., SC'11), drawn on the host.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use crate::host::device_values;
+use burn::tensor::{Device, Tensor};
 
 /// A random stream: `(seed, stream)` names it, a counter walks along it.
 #[derive(Debug, Clone)]
@@ -94,7 +95,7 @@ impl Rng {
         device: &Device,
     ) -> Tensor<D> {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.normal()).collect();
-        Tensor::from_data(TensorData::new(values, shape), device)
+        device_values(values, shape, device)
     }
 
     /// A tensor of values uniform in `[0, 1)`.
@@ -106,7 +107,7 @@ impl Rng {
         let values: Vec<f32> = (0..shape.iter().product())
             .map(|_| self.uniform())
             .collect();
-        Tensor::from_data(TensorData::new(values, shape), device)
+        device_values(values, shape, device)
     }
 }
 

@@ -410,10 +410,16 @@ pub fn read_info(folder: &Path) -> Result<Info> {
 }
 
 #[cfg(test)]
+#[path = "../../backend/tests/devices/mod.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod devices;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Int, Tensor, TensorData};
+    use burn::tensor::{DType, Int, Tensor};
     use std::ops::ControlFlow;
+    use tessera_backend::{device_indices, host_indices, transfers};
     use tessera_gen_ar::{FirstPosition, ImageRequest, Pass, Positions};
 
     /// The likeliest level of each dimension of every second token of `pictures`, given all before it, and the other
@@ -432,7 +438,8 @@ mod tests {
             };
             let values: Vec<i32> = positions.iter().flat_map(token).map(i32::from).collect();
             let shape = [values.len() / dims, dims];
-            Tensor::<2, Int>::from_data(TensorData::new(values, shape), &device)
+            let indices: Tensor<2, Int> = device_indices(values, shape, &device);
+            indices
         };
         let natural: Vec<usize> = (0..dims).collect();
         let pass = &mut Pass::inference();
@@ -449,7 +456,29 @@ mod tests {
             FirstPosition::Released,
             &mut pass.dropout,
         );
-        logits.argmax(2).into_data().iter::<i64>().collect()
+        host_indices(logits.argmax(2))
+    }
+
+    /// Pictures of every class.
+    fn drawn(bundle: &Bundle) -> Array3<u16> {
+        let request = |class| ImageRequest {
+            class: Some(class),
+            seed: 1,
+        };
+        let requests: Vec<_> = (0..10).map(request).collect();
+        let mut go_on = |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
+        let drawn = bundle
+            .generator
+            .generate(&requests, &bundle.info.sampling, &mut go_on);
+        drawn.expect("the built-in model draws")
+    }
+
+    /// How many of a hundred agree, rounded down.
+    fn percent<T: PartialEq>(found: &[T], expected: &[T]) -> usize {
+        assert_eq!(found.len(), expected.len());
+        let agree = found.iter().zip(expected).filter(|(a, b)| a == b).count();
+        println!("{agree} of {} agree", expected.len());
+        agree * 100 / expected.len()
     }
 
     #[test]
@@ -459,26 +488,62 @@ mod tests {
         let half = Bundle::open(None, &device).expect("built in");
         let half = half.in_precision(Precision::Bf16).expect("flex knows it");
         let classes: Vec<_> = (0..10).map(Some).collect();
-        let requests: Vec<_> = classes
-            .iter()
-            .map(|&class| ImageRequest { class, seed: 1 })
-            .collect();
-        let mut go_on = |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
-        let pictures = exact
-            .generator
-            .generate(&requests, &exact.info.sampling, &mut go_on);
-        let pictures = pictures.expect("the built-in model draws");
+        let pictures = drawn(&exact);
         let choices = |bundle: &Bundle| likeliest(&bundle.generator, &pictures, &classes);
         let (exact, half) = (choices(&exact), choices(&half));
-        let agree = exact.iter().zip(&half).filter(|(a, b)| a == b).count();
-        assert!(
-            agree * 100 >= 98 * exact.len(),
-            "{agree} of {} agree",
-            exact.len()
-        );
-        assert!(
-            agree < exact.len(),
-            "all {agree} agree: bf16 was not computed in"
-        );
+        assert!(percent(&half, &exact) >= 98);
+        assert_ne!(half, exact, "bf16 was not computed in");
+    }
+
+    #[test]
+    fn parity_of_the_likeliest_tokens_and_of_those_drawn() {
+        let cpu = Bundle::open(None, &Device::flex()).expect("built in");
+        let classes: Vec<_> = (0..10).map(Some).collect();
+        let pictures = drawn(&cpu);
+        let choices = |bundle: &Bundle| likeliest(&bundle.generator, &pictures, &classes);
+        let expected = choices(&cpu);
+        for device in devices::devices() {
+            let bundle = Bundle::open(None, &device).expect("built in");
+            assert!(percent(&choices(&bundle), &expected) >= 99);
+            let first = drawn(&bundle);
+            let [found, expected] =
+                [&first, &pictures].map(|tokens| tokens.iter().copied().collect::<Vec<_>>());
+            assert!(percent(&found, &expected) >= 99);
+            assert_eq!(drawn(&bundle), first, "the same again on {device:?}");
+            if device.supports_dtype(DType::F16) {
+                let half = bundle.in_precision(Precision::F16).expect("it is known");
+                assert!(percent(&choices(&half), &choices(&cpu)) >= 98);
+            }
+        }
+    }
+
+    /// A GPU waits whenever something is read from it: a step reads what it has drawn, and whether it was finite, and no more.
+    #[test]
+    fn parity_of_what_crosses_between_host_and_device() {
+        for device in devices::devices() {
+            let bundle = Bundle::open(None, &device).expect("built in");
+            let tokens = drawn(&bundle);
+            let before = transfers();
+            let again = drawn(&bundle);
+            let after = transfers();
+            assert_eq!(again, tokens);
+            let steps = bundle.info.sampling.steps as u64;
+            assert_eq!(
+                after.to_host - before.to_host,
+                2 * steps,
+                "reads of {steps} steps"
+            );
+            let decode = || bundle.decode(tokens.view());
+            let before = transfers();
+            decode().expect("what was drawn is decoded");
+            let after = transfers();
+            assert_eq!(
+                [
+                    after.to_device - before.to_device,
+                    after.to_host - before.to_host
+                ],
+                [1, 1]
+            );
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::args::DataArgs;
 use anyhow::{Context, Result};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, Array4, s};
 use std::path::{Path, PathBuf};
+use tessera_backend::device_values;
 use tessera_backend::host_values;
 use tessera_tokenizer::{Channels, center_crop, read};
 use tessera_train::data::{Dataset, ImageFolder, Split, load_mnist_folder};
@@ -126,7 +127,7 @@ pub fn upload(array: Array4<f32>, device: &Device) -> Tensor<4> {
         .into_owned()
         .into_raw_vec_and_offset()
         .0;
-    Tensor::from_data(TensorData::new(values, [b, c, h, w]), device)
+    device_values(values, [b, c, h, w], device)
 }
 
 /// Downloads a tensor.

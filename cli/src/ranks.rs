@@ -75,38 +75,27 @@ pub fn run(mut cli: Cli, command: impl FnOnce(Cli) -> Result<()>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    listen();
     let Some(job) = job else {
-        return ended(command(cli));
+        return ended(caught(|| command(cli)));
     };
     let world = world();
     world.set_check(cli.global.check);
     if world.rank() > 0 {
         cli.global.quiet = true;
     }
-    std::panic::set_hook(Box::new(|panic| {
-        let mut first = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| match panic.location() {
-            Some(at) => format!("{}, at {at}", said_by(panic)),
-            None => said_by(panic),
-        });
-    }));
     let work = || {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
         world.require_same("the ranks' arguments differ", &arguments.join(" "))?;
         fits(&cli, world.size())?;
         command(cli)
     };
-    let cause = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => {
+    let cause = match caught(work) {
+        Ok(()) => {
             job.finish();
             return ExitCode::SUCCESS;
         }
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => PANIC
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-            .unwrap_or_else(|| said(&*panic)),
+        Err(error) => format!("{error:#}"),
     };
     if world.rank() > 0 {
         std::thread::sleep(PATIENCE);
@@ -116,6 +105,43 @@ pub fn run(mut cli: Cli, command: impl FnOnce(Cli) -> Result<()>) -> ExitCode {
         _ => eprintln!("error: rank {}: {cause}", world.rank()),
     }
     job.abort(if interrupt::requested() { 130 } else { 1 })
+}
+
+/// Keeps what the first panic says, of any thread, in place of printing it.
+fn listen() {
+    std::panic::set_hook(Box::new(|panic| {
+        let mut first = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| match panic.location() {
+            Some(at) => format!("{}, at {at}", said_by(panic)),
+            None => said_by(panic),
+        });
+    }));
+}
+
+/// What a command comes to, a panic of its being an error too: it may be one of a device's driver, for want of memory say.
+fn caught(command: impl FnOnce() -> Result<()>) -> Result<()> {
+    let result = catch_unwind(AssertUnwindSafe(command));
+    let heard = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let panic = match result {
+        Ok(result) => {
+            if let Some(text) = heard {
+                eprintln!("warning: a thread gave up: {text}");
+            }
+            return result;
+        }
+        Err(panic) => panic,
+    };
+    let text = heard.unwrap_or_else(|| said(&*panic));
+    let lower = text.to_lowercase();
+    match ["memory", "allocat"]
+        .iter()
+        .any(|word| lower.contains(word))
+    {
+        true => bail!(
+            "{text}\nhint: the device may be out of memory; try a smaller --batch-size, --dtype f16 or --device flex"
+        ),
+        false => bail!("{text}"),
+    }
 }
 
 fn said_by(panic: &std::panic::PanicHookInfo<'_>) -> String {

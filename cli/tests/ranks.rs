@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tessera_backend::Rng;
 use tessera_train::Weights;
-use world::{WORLD, tessera};
+use world::{WORLD, losses, tessera};
 
 /// For a job that ends by itself.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -145,16 +145,6 @@ fn every_method_is_measured_on_ranks() {
 /// The command of a short run on the pictures of the world.
 fn train() -> String {
     "train ar --data {} --img-size 16 --vae {} --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --batch-size 4 --epochs 1000 -q -o {}".into()
-}
-
-/// Step and loss of every line of the metrics.
-fn losses(run: &Path) -> Vec<(u64, f64)> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
-    let line = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some((line["step"].as_u64()?, line["loss"].as_f64()?))
-    };
-    text.lines().filter_map(line).collect()
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Dropout with counter-based masks; off, it costs nothing.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use tessera_backend::Rng;
+use tessera_backend::device_values;
 
 /// The dropout of one forward pass.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl<'a> Dropout<'a> {
         match &mut self.rng {
             Some(rng) if rate > 0.0 => {
                 let mask = mask(rng, x.shape().num_elements(), rate);
-                let mask = Tensor::from_data(TensorData::new(mask, x.shape()), &x.device());
+                let mask = device_values(mask, x.dims(), &x.device());
                 x * mask
             }
             _ => x,

@@ -8,6 +8,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 use tessera_attention2d::Sequence;
+use tessera_backend::host_values;
 use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_quantize::STD_RANGE;
@@ -110,8 +111,7 @@ impl GenAr {
     /// What the levels stand for in the units of the released quantiser's table, whose ends are ± 3: the table that the
     /// model was trained with, to be used in place of one that is computed anew.
     pub fn reconstruction_values(&self) -> Vec<f32> {
-        let values = self.reconstruction_values.val().into_data();
-        values.iter().collect()
+        host_values(self.reconstruction_values.val())
     }
 
     /// The normalised value of every level: what indices are embedded as.

@@ -1,6 +1,7 @@
 //! Choices of positions in a batch, and the row numbers that gather and scatter them.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
+use tessera_backend::device_indices;
 
 /// The same number of positions in every image of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,5 +96,6 @@ impl Positions {
 /// Row numbers on the device.
 pub(crate) fn int_tensor(rows: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
     let rows: Vec<i32> = rows.into_iter().map(|row| row as i32).collect();
-    Tensor::from_data(TensorData::from(rows.as_slice()), device)
+    let count = rows.len();
+    device_indices(rows, [count], device)
 }

@@ -8,13 +8,14 @@ use crate::schedule::schedule;
 use crate::streams;
 use crate::{Error, GenAr, Result};
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Duration;
 use tessera_backend::Rng;
 use tessera_backend::ops::{self, Sampling};
+use tessera_backend::{device_values, host_indices, host_values};
 
 /// Tokens the head takes at once: what adaLN computes beforehand for one is `6 · dims · width · depth` numbers.
 const HEAD_TOKENS: usize = 256;
@@ -310,8 +311,7 @@ impl GenAr {
         let tokens: Vec<_> = wanted.iter().skip(part.start).take(part.len()).collect();
         for chunk in tokens.chunks(HEAD_TOKENS) {
             let uniforms = draws.uniforms(chunk, dims);
-            let uniforms =
-                Tensor::<2>::from_data(TensorData::new(uniforms, [dims, chunk.len()]), &device);
+            let uniforms = device_values(uniforms, [dims, chunk.len()], &device);
             let z = z.clone().slice([from..from + chunk.len(), 0..width]);
             from += chunk.len();
             drawn.push(
@@ -326,7 +326,7 @@ impl GenAr {
             );
         }
         // A sum is finite only if all it adds is; one read for the whole step.
-        let checks: Vec<f32> = Tensor::cat(checks, 0).into_data().iter::<f32>().collect();
+        let checks = host_values(Tensor::cat(checks, 0));
         match checks.iter().position(|check| !check.is_finite()) {
             Some(0) => return Err(non_finite("features")),
             Some(_) => return Err(non_finite("logits")),
@@ -334,7 +334,7 @@ impl GenAr {
         }
         let mut indices = Vec::with_capacity(part.len() * dims);
         for drawn in drawn {
-            indices.extend(drawn.into_data().iter::<i64>().map(|index| index as u16));
+            indices.extend(host_indices(drawn).into_iter().map(|index| index as u16));
         }
         Ok(self.sequence.all_parts(indices, wanted.total(), dims))
     }

@@ -3,9 +3,10 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Embedding, Linear, activation::SiLU};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use tessera_backend::init::Init;
 use tessera_backend::ops::{self, Activation};
+use tessera_backend::{device_indices, device_values};
 
 /// Patches to tokens.
 #[derive(Module, Debug)]
@@ -74,12 +75,8 @@ impl TimestepEmbedder {
             waves.extend((0..half).map(|i| angle(i).cos() as f32));
             waves.extend((0..half).map(|i| angle(i).sin() as f32));
         }
-        let waves = TensorData::new(waves, [times.len(), FREQUENCIES]);
-        let hidden = ops::linear(
-            Tensor::<2>::from_data(waves, &device),
-            &self.mlp.0,
-            Activation::Silu,
-        );
+        let waves = device_values(waves, [times.len(), FREQUENCIES], &device);
+        let hidden = ops::linear(waves, &self.mlp.0, Activation::Silu);
         ops::linear(hidden, &self.mlp.2, Activation::None)
     }
 }
@@ -108,8 +105,7 @@ impl LabelEmbedder {
             .iter()
             .map(|label| label.unwrap_or(any) as i32)
             .collect();
-        let rows = TensorData::new(rows, [labels.len()]);
-        let rows = Tensor::<1, Int>::from_data(rows, &table.device());
+        let rows = device_indices(rows, [labels.len()], &table.device());
         table.select(0, rows)
     }
 }
@@ -139,5 +135,5 @@ pub(crate) fn position_table(d_model: usize, grid: usize) -> Vec<f32> {
 pub(crate) fn per_image(values: impl IntoIterator<Item = f64>, device: &Device) -> Tensor<4> {
     let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
     let batch = values.len();
-    Tensor::from_data(TensorData::new(values, [batch, 1, 1, 1]), device)
+    device_values(values, [batch, 1, 1, 1], device)
 }

@@ -2,10 +2,11 @@
 
 use crate::ddpm::{Ddpm, TRAIN_STEPS};
 use crate::{Dit, Error, Process, Result, flow};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
+use tessera_backend::device_values;
 use tessera_backend::{Rng, host_values};
 use tessera_moe::{Mode, Trace};
 
@@ -190,8 +191,8 @@ impl Dit {
             .iter_mut()
             .flat_map(|rng| (0..each).map(|_| rng.normal()).collect::<Vec<_>>())
             .collect();
-        let data = TensorData::new(values, [streams.len(), channels, side, side]);
-        Tensor::from_data(data, &self.device())
+        let shape = [streams.len(), channels, side, side];
+        device_values(values, shape, &self.device())
     }
 
     /// What the model says, guided, and its variance if it says one; both branches in one batch.

@@ -2,7 +2,8 @@
 
 use crate::{Error, Experts, LayerTrace, Mode, MoeConfig, Router, Trace, Winners};
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
+use tessera_backend::device_values;
 use tessera_backend::host_values;
 use tessera_backend::init::Init;
 use tessera_backend::ops::Routes;
@@ -112,8 +113,7 @@ impl Moe {
     /// The same layer with another threshold.
     pub fn with_threshold(mut self, threshold: f32) -> Self {
         let old = self.router.threshold.val();
-        let data = TensorData::from([threshold]);
-        let new = Tensor::from_data(data, &old.device()).set_require_grad(false);
+        let new = device_values(vec![threshold], [1], &old.device()).set_require_grad(false);
         self.router.threshold = Param::initialized(self.router.threshold.id, new);
         self
     }

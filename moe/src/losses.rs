@@ -1,7 +1,8 @@
 //! What keeps the experts' loads even and their combinations many.
 
 use crate::{LayerTrace, MoeConfig, Winners};
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{Tensor, activation};
+use tessera_backend::device_values;
 
 /// The losses of all layers beside a model's own.
 #[derive(Debug, Clone)]
@@ -73,8 +74,8 @@ impl Auxiliary {
 pub fn similarity_loss(logits: Tensor<3>, winners: &Winners) -> Tensor<1> {
     let [batch, seq, experts] = logits.dims();
     assert_eq!(winners.shape(), [batch, seq, experts]);
-    let weights = TensorData::new(pair_weights(winners), [experts, experts]);
-    let weights = Tensor::<2>::from_data(weights, &logits.device());
+    let weights = pair_weights(winners);
+    let weights = device_values(weights, [experts, experts], &logits.device());
     let p = activation::softmax(logits.reshape([batch * seq, experts]), 1);
     let similarity = p.clone().transpose().matmul(p); // P' of eq. (9), [experts, experts]
     (weights * similarity).sum() / (batch * seq) as f64
@@ -141,7 +142,7 @@ pub fn balance_loss(logits: Tensor<3>, winners: &Winners) -> Tensor<1> {
     }
     let total = loads.iter().sum::<f32>().max(1.0);
     loads.iter_mut().for_each(|load| *load /= total);
-    let shares = Tensor::<2>::from_data(TensorData::new(loads, [1, experts]), &logits.device());
+    let shares = device_values(loads, [1, experts], &logits.device());
     let p = activation::softmax(logits.reshape([batch * seq, experts]), 1);
     (shares * p.mean_dim(0)).sum() * experts as f64
 }

@@ -28,9 +28,10 @@
 //! ```
 
 use crate::{Error, ImageTokenizer, Result};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use ndarray::{Array3, ArrayBase, ArrayView3, Axis, Ix3, RawData, Zip};
 use std::ops::Range;
+use tessera_backend::device_values;
 use tessera_backend::host_values;
 
 /// How a picture is cut.
@@ -279,8 +280,7 @@ impl Cut {
 fn upload(tile: ArrayView3<'_, f32>, tokenizer: &dyn ImageTokenizer) -> Tensor<4> {
     let (channels, height, width) = tile.dim();
     let values: Vec<f32> = tile.iter().copied().collect();
-    let data = TensorData::new(values, [1, channels, height, width]);
-    Tensor::from_data(data, &tokenizer.device())
+    device_values(values, [1, channels, height, width], &tokenizer.device())
 }
 
 fn download(tile: Tensor<4>) -> Array3<f32> {

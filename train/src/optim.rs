@@ -7,6 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use std::collections::BTreeMap;
 use tessera_attention2d::{Comm, Reduce};
+use tessera_backend::device_values;
 use tessera_backend::host_values;
 use tessera_backend::ops::{AdamWStep, adamw_step};
 
@@ -97,7 +98,8 @@ impl Grads {
         let tensors = wanted.into_iter().map(|(name, parameter)| {
             let (own, after) = rest.split_at(parameter.dims()[0]);
             rest = after;
-            (name, Tensor::from_data(own, &parameter.device()))
+            let own = device_values(own.to_vec(), parameter.dims(), &parameter.device());
+            (name, own)
         });
         Ok(Self {
             tensors: tensors.collect(),

@@ -7,6 +7,7 @@ pub(crate) mod experts;
 pub(crate) mod norm;
 pub(crate) mod sampling;
 
+use crate::host::count_upload;
 use burn::backend::TensorMetadata;
 use burn::backend::ops::IntTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -48,6 +49,7 @@ fn elem(tensor: &CubeTensor) -> cubecl::ir::ElemType {
 /// Integers beside `like`.
 fn upload(like: &CubeTensor, values: Vec<i32>) -> CubeTensor {
     let len = values.len();
+    count_upload();
     CubeBackend::int_from_data(TensorData::new(values, [len]), &like.device)
 }
 

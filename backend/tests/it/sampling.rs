@@ -1,14 +1,24 @@
 //! Categorical sampling: the distribution, its truncations, and the portable body.
 
+use super::devices::devices;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use tessera_backend::Rng;
 use tessera_backend::ops::{Sampling, categorical};
 
 fn draw(logits: &[f32], rows: usize, sampling: Sampling, dtype: FloatDType) -> Vec<i64> {
-    let device = Device::flex();
+    draw_on(&Device::flex(), logits, rows, sampling, dtype)
+}
+
+fn draw_on(
+    device: &Device,
+    logits: &[f32],
+    rows: usize,
+    sampling: Sampling,
+    dtype: FloatDType,
+) -> Vec<i64> {
     let repeated = TensorData::new(logits.repeat(rows), [rows, logits.len()]);
-    let logits = Tensor::<2>::from_data(repeated, &device).cast(dtype);
-    let uniforms = Rng::new(9, 0).uniform_tensor([rows], &device).cast(dtype);
+    let logits = Tensor::<2>::from_data(repeated, device).cast(dtype);
+    let uniforms = Rng::new(9, 0).uniform_tensor([rows], device).cast(dtype);
     categorical(logits, uniforms, sampling)
         .into_data()
         .convert::<i64>()
@@ -42,7 +52,7 @@ fn shares_of_draws_are_the_softmax() {
 }
 
 #[test]
-fn fused_and_portable_draw_the_same_classes() {
+fn parity_of_the_classes_that_are_drawn() {
     for (top_k, top_p, temperature) in [
         (0, 1.0, 1.0),
         (3, 1.0, 0.9),
@@ -55,12 +65,15 @@ fn fused_and_portable_draw_the_same_classes() {
             top_k,
             top_p,
         };
-        let (fused, portable) = (
-            draw(&LOGITS, 2000, sampling, FloatDType::F32),
-            draw(&LOGITS, 2000, sampling, FloatDType::F64),
-        );
-        let differing = fused.iter().zip(&portable).filter(|(a, b)| a != b).count();
-        assert!(differing <= 2, "{sampling:?}: {differing} of 2000 differ");
+        let portable = draw(&LOGITS, 2000, sampling, FloatDType::F64);
+        for device in devices() {
+            let fused = draw_on(&device, &LOGITS, 2000, sampling, FloatDType::F32);
+            let differing = fused.iter().zip(&portable).filter(|(a, b)| a != b).count();
+            assert!(
+                differing <= 2,
+                "{sampling:?} on {device:?}: {differing} of 2000 differ"
+            );
+        }
     }
 }
 

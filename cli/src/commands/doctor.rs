@@ -4,11 +4,12 @@ use crate::args::Global;
 use crate::bundle::Bundle;
 use crate::{data, output, ranks};
 use anyhow::{Result, bail, ensure};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device};
 use clap::Args;
 use ndarray::Array4;
 use serde::Serialize;
 use tessera_backend::{DeviceSpec, Rng};
+use tessera_backend::{device_values, host_values};
 use tessera_tokenizer::{Pixels, psnr};
 
 /// Check this build and this machine.
@@ -316,16 +317,8 @@ fn matmul(device: &Device) -> Result<String> {
     let mut rng = Rng::new(1, 0);
     let mut matrix = |len: usize| (0..len).map(|_| rng.normal()).collect::<Vec<f32>>();
     let (a, b) = (matrix(m * k), matrix(k * n));
-    let tensor = |values: &[f32], shape: [usize; 2]| {
-        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), device)
-    };
-    let product = tensor(&a, [m, k])
-        .matmul(tensor(&b, [k, n]))
-        .into_data()
-        .convert::<f32>();
-    let product: Vec<f32> = product
-        .try_to_vec()
-        .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let tensor = |values: &[f32], shape: [usize; 2]| device_values(values.to_vec(), shape, device);
+    let product = host_values(tensor(&a, [m, k]).matmul(tensor(&b, [k, n])));
     let plain = |i: usize| {
         (0..k)
             .map(|j| f64::from(a[i / n * k + j]) * f64::from(b[j * n + i % n]))

@@ -7,7 +7,7 @@ use crate::progress::Progress;
 use crate::sampling::Schedule;
 use crate::{data, interrupt, latents, output, ranks};
 use anyhow::{Result, bail};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use clap::Args;
 use ndarray::{Array3, Axis};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera_attention2d::{Grid, Sequence};
 use tessera_backend::Rng;
+use tessera_backend::device_indices;
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower};
 use tessera_moe::MoeConfig;
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
@@ -313,8 +314,7 @@ struct Tokens<'a> {
 impl Tokens<'_> {
     fn upload(&self, indices: &Array3<u16>, device: &Device) -> Tensor<3, Int> {
         let values: Vec<i32> = indices.iter().map(|&index| index.into()).collect();
-        let data = TensorData::new(values, <[usize; 3]>::from(indices.dim()));
-        Tensor::from_data(data, device)
+        device_indices(values, indices.dim().into(), device)
     }
 
     /// The model with the thresholds that its experts, if it has such, have on training data.

@@ -4,10 +4,14 @@
 
 mod attn;
 mod bench;
+#[path = "../../../backend/tests/devices/mod.rs"]
+#[allow(dead_code)]
+mod devices;
 mod dit;
 mod faults;
 mod files;
 mod model;
+mod parity;
 mod photographs;
 mod route;
 mod tokens;

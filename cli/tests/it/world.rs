@@ -64,6 +64,16 @@ pub fn failure(code: i32, args: &str, paths: &[&Path]) -> String {
     errors
 }
 
+/// Step and loss of every line of the metrics.
+pub fn losses(run: &Path) -> Vec<(u64, f64)> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let line = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some((line["step"].as_u64()?, line["loss"].as_f64()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
 /// A picture that differs with `seed`: a bright disc, or a bright square.
 pub fn picture(disc: bool, seed: usize) -> Pixels {
     let bright = |y: usize, x: usize| {

@@ -1,7 +1,8 @@
 //! The distribution of an image's latents.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use tessera_backend::Rng;
+use tessera_backend::device_values;
 
 /// Bounds of the log-variance: beyond them its exponential is 0 or infinite in single precision.
 const LOGVAR_RANGE: (f32, f32) = (-30.0, 20.0);
@@ -81,8 +82,8 @@ impl Posterior {
             let mut rng = Rng::new(seed, STREAM);
             noise.extend((0..channels * height * width).map(|_| rng.normal()));
         }
-        let noise = TensorData::new(noise, [batch, channels, height, width]);
-        self.sample_with(Tensor::from_data(noise, &self.mean.device()))
+        let shape = [batch, channels, height, width];
+        self.sample_with(device_values(noise, shape, &self.mean.device()))
     }
 
     /// `mean + std * noise`: the reparameterisation, through which gradients reach both moments.

@@ -9,11 +9,12 @@ use crate::error::{BoxError, Error, Result};
 use crate::ranks::Share;
 use crate::run::{Losses, Objective, Observer, train};
 use crate::run_folder::RunFolder;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, Array4, ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 use tessera_backend::Rng;
 use tessera_backend::ops::cross_entropy;
+use tessera_backend::{device_indices, device_values};
 
 /// What a picture may undergo without changing its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,8 +96,7 @@ impl Objective<Classifier> for ClassifierObjective<'_> {
     ) -> Result<Losses, BoxError> {
         let (device, part) = (model.device(), share.range(labels.len()));
         let batch = part.len();
-        let labels = TensorData::new(labels[part.clone()].to_vec(), [batch]);
-        let labels = Tensor::<1, Int>::from_data(labels, &device);
+        let labels = device_indices(labels[part.clone()].to_vec(), [batch], &device);
         let images = upload(images, &device).narrow(0, part.start, batch);
         let logits = model.forward(images);
         let predicted = logits.clone().argmax(1).reshape([batch]);
@@ -114,7 +114,7 @@ pub(super) fn upload(images: Array4<f32>, device: &Device) -> Tensor<4> {
         .as_standard_layout()
         .into_owned()
         .into_raw_vec_and_offset();
-    Tensor::from_data(TensorData::new(values, shape), device)
+    device_values(values, shape, device)
 }
 
 /// How [`ClassifierConfig::small`] is trained well and quickly: Fashion-MNIST, padded to 32 pixels, to 92.8 % of its test

@@ -4,8 +4,9 @@ use super::mismatch::{Mismatch, Misshapen, with_nearest};
 use super::{Weight, Weights};
 use crate::error::{Error, Result};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use std::collections::BTreeMap;
+use tessera_backend::device_values;
 use tessera_backend::host_values;
 
 /// Where in the module tree a walk is.
@@ -154,7 +155,10 @@ impl Weights {
                     false => values.into_owned(),
                 };
                 let shape = self.path.file_shape(weight.shape().to_vec());
-                let value = Tensor::from_data(TensorData::new(data, shape), &param.lazy_device());
+                let shape: [usize; D] = shape
+                    .try_into()
+                    .expect("the shape was held against the module's");
+                let value = device_values(data, shape, &param.lazy_device());
                 let id = param.id;
                 self.loaded.tensors += 1;
                 (self.progress)(self.loaded);

@@ -4,7 +4,7 @@ use super::{count, mib, time};
 use crate::args::Global;
 use crate::output;
 use anyhow::{Result, ensure};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write;
@@ -13,6 +13,7 @@ use tessera_attention2d::{
     Comm, Distributed, Grid, Keys, Mask, Merge, Method, Pass, Payload, Shape, Task, check, deal,
     threads, volume,
 };
+use tessera_backend::device_values;
 use tessera_backend::{Rng, host_values, ops};
 
 /// Measure every method on ranks: time, bytes received beside those reckoned, and the difference from dense attention.
@@ -359,13 +360,10 @@ impl Bench {
             let Some(dense) = dense.map(|dense| &dense[i]) else {
                 continue;
             };
-            let all = Tensor::<4>::from_data(
-                TensorData::new(all, [tokens, batch, heads, head_dim]),
-                &Device::flex(),
-            );
+            let all = device_values(all, [tokens, batch, heads, head_dim], &Device::flex());
             let expected = deal(dense, &lists.concat()).permute([2, 0, 1, 3]);
-            let largest = dense.clone().abs().max().into_scalar::<f32>();
-            let error = (all - expected).abs().max().into_scalar::<f32>();
+            let largest = host_values(dense.clone().abs().max())[0];
+            let error = host_values((all - expected).abs().max())[0];
             let share = f64::from(error / largest);
             worst = Some(worst.map_or(share, |worst| worst.max(share)));
         }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tessera_backend::Rng;
+use tessera_backend::host_values;
 use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, Parts, SampleConfig};
 use tessera_quantize::{Quantizer, QuantizerConfig};
 use tessera_tokenizer::{ImageTokenizer, KlVaeConfig};
@@ -231,7 +232,7 @@ impl Subject {
         let shape = [indices.dim().0, self.vae.latent_channels(), height, width];
         let latents: Tensor<4> = Rng::new(0, 0).normal_tensor(shape, &self.device);
         let started = Instant::now();
-        std::hint::black_box(self.vae.decode(latents).into_data());
+        std::hint::black_box(host_values(self.vae.decode(latents)));
         let decoded = started.elapsed();
         progress.finish();
         let flops = self.generator.config().flops(requests, config);

@@ -13,6 +13,7 @@ use clap::Args;
 use serde::Serialize;
 use std::hint::black_box;
 use tessera_attention2d::Sequence;
+use tessera_backend::host_indices;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
 use tessera_backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
 use tessera_backend::{Precision, Rng};
@@ -440,10 +441,7 @@ fn head(tokens: usize, device: &Device, seconds: f64) -> Result<Median> {
         ops::categorical(logits, uniforms, Sampling::default())
     };
     Ok(median(seconds, || {
-        black_box(
-            model
-                .autoregress(z.clone(), FirstPosition::Released, &mut choose)
-                .into_data(),
-        )
+        let drawn = model.autoregress(z.clone(), FirstPosition::Released, &mut choose);
+        black_box(host_indices(drawn))
     }))
 }
