@@ -4,8 +4,12 @@
 use crate::ops::{Activation, AdamWStep, Mask, Outside, Routes, Sampling};
 use crate::{flex, portable};
 use burn::backend::flex::FlexTensor;
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, backend_extension};
+#[cfg(feature = "fusion")]
+use burn::tensor::{DType, Shape};
 use std::sync::Arc;
 
 /// Burn's backend with Tessera's fused operations.
@@ -17,15 +21,18 @@ use std::sync::Arc;
     Flex,
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(any(feature = "wgpu", feature = "cuda")),
+    Fusion: cfg(feature = "fusion"),
     Autodiff
 )]
 pub trait Backend: burn::backend::Backend {
     /// `act(x)`, any shape.
+    #[fusion(default)]
     fn activation(x: FloatTensor<Self>, act: Activation) -> FloatTensor<Self> {
         portable::activation::<Self>(x, act)
     }
 
     /// `x + gate · y`, all of one shape.
+    #[fusion(default)]
     fn gated_add(
         x: FloatTensor<Self>,
         gate: FloatTensor<Self>,
@@ -36,6 +43,7 @@ pub trait Backend: burn::backend::Backend {
 
     /// `act(x w + b)`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`. The weight may be in a narrower type than the
     /// others, without a gradient: sums are of the type of `x`.
+    #[fusion(default)]
     fn linear_act(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -46,6 +54,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// Layer normalisation: `[rows, d]`, `[d]`, `[d]` to `[rows, d]`.
+    #[fusion(dtype = x, shape = x)]
     fn layer_norm_affine(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -56,6 +65,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// adaLN, `layer_norm(x) · (1 + scale) + shift`; `shift` and `scale` are `[rows, d]`.
+    #[fusion(dtype = x, shape = x)]
     fn modulate(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -69,6 +79,7 @@ pub trait Backend: burn::backend::Backend {
 
     /// Attention of `[batch, heads, seq, head_dim]` tensors, with the log-sum-exp `[batch, heads, seq]` of the scaled
     /// scores (not differentiated). Keys and values may have fewer heads, dividing those of the queries.
+    #[fusion(meta = |q, _k, _v, _mask| (q.clone(), log_sum_exp_of(q)))]
     fn attention_lse(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -79,6 +90,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// Gradients of q, k, v by a part of the keys, `lse` and `delta` being of all. Not differentiated.
+    #[fusion(default)]
     fn attention_gradients(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -92,6 +104,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// `act(GroupNorm(x))`: `[batch, channels, height, width]`, `[channels]`, `[channels]`.
+    #[fusion(dtype = x, shape = x)]
     fn group_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -104,6 +117,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// Convolution: `[batch, in, h, w]`, `[out, in, kh, kw]`, `[out]`; zero padding `[top, left, bottom, right]`.
+    #[fusion(default)]
     fn conv2d_padded(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -115,6 +129,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// Nearest-neighbour upsampling by 2: `[batch, channels, h, w]` to `[batch, channels, 2h, 2w]`.
+    #[fusion(default)]
     fn upsample_nearest(x: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::upsample_nearest::<Self>(x)
     }
@@ -123,6 +138,7 @@ pub trait Backend: burn::backend::Backend {
     /// weights `[experts, d, hidden]`, `[experts, hidden]`, `[experts, hidden, d]`, `[experts, d]`, to `[tokens, d]`. Only what
     /// `routes` has is computed; gates elsewhere are not read and have no gradient.
     #[allow(clippy::too_many_arguments)]
+    #[fusion(dtype = x, shape = x)]
     fn grouped_experts(
         x: FloatTensor<Self>,
         gates: FloatTensor<Self>,
@@ -137,11 +153,13 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// Negative log-likelihood per row: `[rows, classes]` and `[rows]` to `[rows]`.
+    #[fusion(default)]
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
         portable::cross_entropy::<Self>(logits, targets)
     }
 
     /// One class per row, by inversion at `uniforms`: `[rows, classes]` and `[rows]` to `[rows]`. Not differentiated.
+    #[fusion(dtype = DType::I32, shape = Shape::from([logits[0]]))]
     fn categorical(
         logits: FloatTensor<Self>,
         uniforms: FloatTensor<Self>,
@@ -151,12 +169,14 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// What an operation from outside makes of a tensor. Only autodiff calls it: elsewhere the operation is called itself.
+    #[fusion(default)]
     fn outside(x: FloatTensor<Self>, op: Arc<dyn Outside>) -> FloatTensor<Self> {
         let _ = (x, op);
         unreachable!("called on autodiff tensors alone")
     }
 
     /// The same of three.
+    #[fusion(default)]
     fn outside_3(
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
@@ -168,6 +188,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// One AdamW step: parameter and both moments after it. Not differentiated.
+    #[fusion(default)]
     fn adamw(
         p: FloatTensor<Self>,
         m: FloatTensor<Self>,
@@ -177,6 +198,13 @@ pub trait Backend: burn::backend::Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         portable::adamw::<Self>(p, m, v, g, step)
     }
+}
+
+/// What the log-sum-exp of an attention will be, of its queries.
+#[cfg(feature = "fusion")]
+fn log_sum_exp_of(q: &TensorSpec) -> TensorSpec {
+    let [batch, heads, queries, _] = q.shape.dims();
+    TensorSpec::new(Shape::from([batch, heads, queries]), DType::F32)
 }
 
 impl Backend for Flex {

@@ -300,3 +300,8 @@ impl Fused for burn::backend::NdArray {
 impl Fused for burn_cubecl::CubeBackend {
     conversions!();
 }
+
+#[cfg(feature = "fusion")]
+impl Fused for burn::backend::fusion::Fusion<burn_cubecl::CubeBackend> {
+    conversions!();
+}

@@ -263,14 +263,15 @@ pub(crate) fn attention(
     let out = empty(&q, [batch, heads, queries, head_dim], q.dtype);
     let lse = empty(&q, [batch, heads, queries], DType::F32);
     let (seen, runs) = match mask {
-        Mask::All => (Seen::All, vec![0]),
-        Mask::Causal => (Seen::Causal, vec![0]),
-        Mask::Runs(runs) => (
-            Seen::Runs,
-            runs.iter().flatten().map(|&key| key as i32).collect(),
-        ),
+        Mask::All => (Seen::All, None),
+        Mask::Causal => (Seen::Causal, None),
+        Mask::Runs(runs) => {
+            let runs = runs.iter().flatten().map(|&key| key as i32);
+            (Seen::Runs, Some(upload(&q, runs.collect())))
+        }
     };
-    let runs = upload(&q, runs);
+    let unread = || empty(&q, [1], DType::I32);
+    let runs = runs.unwrap_or_else(unread);
     let shared = queries >= QUERIES / 4;
     let blocks = queries.div_ceil(QUERIES);
     let cubes_wanted = match shared {
