@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::wgpu::wgpu;
+use burn_cubecl::tensor::CubeTensor;
 use std::sync::OnceLock;
 
 /// A GPU as one graphics API shows it.
@@ -61,8 +62,8 @@ pub struct Limits {
 
 /// The limits of a device that runs kernels of this kind; it is opened.
 pub fn limits(device: &Device) -> Option<Limits> {
-    let tensor = Tensor::<1>::zeros([1], device).try_into_primitive::<CubeBackend>();
-    let client = tensor.ok()?.client;
+    let tensor = Tensor::<1>::zeros([1], device);
+    let client = cube_tensor(tensor)?.client;
     let (hardware, memory) = (&client.properties().hardware, &client.properties().memory);
     Some(Limits {
         units_per_cube: hardware.max_units_per_cube,
@@ -70,4 +71,20 @@ pub fn limits(device: &Device) -> Option<Limits> {
         plane: [hardware.plane_size_min, hardware.plane_size_max],
         largest_tensor: memory.max_page_size,
     })
+}
+
+#[cfg(not(feature = "fusion"))]
+fn cube_tensor(tensor: Tensor<1>) -> Option<CubeTensor> {
+    tensor.try_into_primitive::<CubeBackend>().ok()
+}
+
+#[cfg(feature = "fusion")]
+fn cube_tensor(tensor: Tensor<1>) -> Option<CubeTensor> {
+    let fused = tensor.try_into_primitive::<burn_cubecl::Cube>().ok()?;
+    Some(
+        fused
+            .client
+            .clone()
+            .resolve_tensor_float::<CubeBackend>(fused),
+    )
 }

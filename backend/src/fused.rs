@@ -296,12 +296,8 @@ impl Fused for burn::backend::NdArray {
     conversions!();
 }
 
+// With or without the feature `fusion`.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Fused for burn_cubecl::CubeBackend {
-    conversions!();
-}
-
-#[cfg(feature = "fusion")]
-impl Fused for burn::backend::fusion::Fusion<burn_cubecl::CubeBackend> {
+impl Fused for burn_cubecl::Cube {
     conversions!();
 }

@@ -2,6 +2,10 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::cell::Cell;
+use std::fmt::Display;
+
+/// How a panic begins that tells of a device which failed.
+pub const DEVICE_FAILED: &str = "the device failed: ";
 
 /// How often tensors have crossed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,10 +32,23 @@ pub(crate) fn count_upload() {
     TRANSFERS.set(transfers);
 }
 
-fn count_download() {
+/// What was read, which is counted.
+fn read(data: Result<TensorData, impl Display>) -> TensorData {
     let mut transfers = TRANSFERS.get();
     transfers.to_host += 1;
     TRANSFERS.set(transfers);
+    // A driver's error lists what came of it first, and what it was last.
+    let cause = |error: &str| {
+        let told =
+            |line: &&str| !line.is_empty() && !line.ends_with(':') && !line.contains("backtrace");
+        let lines: Vec<_> = error.lines().map(str::trim).filter(told).collect();
+        lines
+            .last()
+            .copied()
+            .unwrap_or("it does not say why")
+            .to_owned()
+    };
+    data.unwrap_or_else(|error| panic!("{DEVICE_FAILED}{}", cause(&error.to_string())))
 }
 
 /// A tensor's values in row-major order, whatever float type they are of; it waits for the device.
@@ -42,9 +59,7 @@ fn count_download() {
 /// # Panics
 /// When the device failed, for want of memory say, at what the tensor is computed from.
 pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    count_download();
-    tensor
-        .into_data()
+    read(tensor.try_into_data())
         .try_into_vec_as::<f32>()
         .expect("every float type converts to f32")
 }
@@ -57,9 +72,7 @@ pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 /// # Panics
 /// As [`host_values`].
 pub fn host_indices<const D: usize>(tensor: Tensor<D, Int>) -> Vec<i64> {
-    count_download();
-    tensor
-        .into_data()
+    read(tensor.try_into_data())
         .try_into_vec_as::<i64>()
         .expect("every type of whole numbers converts to i64")
 }

@@ -43,6 +43,8 @@ pub use adapters::{Adapter, Limits, adapters, limits};
 pub use device::{DeviceSpec, available};
 pub use error::{Error, Result};
 pub use extension::Backend;
-pub use host::{Transfers, device_indices, device_values, host_indices, host_values, transfers};
+pub use host::{
+    DEVICE_FAILED, Transfers, device_indices, device_values, host_indices, host_values, transfers,
+};
 pub use precision::Precision;
 pub use random::Rng;

@@ -34,6 +34,10 @@ pub struct Global {
     /// CPU threads; the processor's cores unless given.
     #[arg(short = 't', long, global = true, value_name = "N")]
     pub threads: Option<usize>,
+    /// Memory of the device, in MiB, that a tokenizer may use at once: it works on fewer pictures at a time, or on tiles of them. What
+    /// the driver allows in one tensor bounds them in any case.
+    #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..1 << 40))]
+    pub max_vram: Option<u64>,
     /// Compare the ranks' arguments before every collective: slower, and tells which rank differs.
     #[arg(long, global = true)]
     pub check: bool,

@@ -8,7 +8,7 @@
 //! judge/                              optional: a classifier that `tessera eval` judges pictures with
 //! ```
 
-use crate::data::{download, upload};
+use crate::data::decoded;
 use crate::hub;
 use crate::progress::Progress;
 use crate::tokenizer::{base_name, quantizer_of};
@@ -374,7 +374,7 @@ impl Bundle {
     /// # Errors
     /// When a decoded value is not finite.
     pub fn decode_latents(&self, latents: ndarray::Array4<f32>) -> Result<Vec<Pixels>> {
-        let images = download(self.vae.decode(upload(latents, &self.device)));
+        let images = decoded(&*self.vae, latents)?;
         images
             .outer_iter()
             .map(|image| Ok(Pixels::from_array(self.finish(image.to_owned()).view())?))

@@ -1,13 +1,15 @@
 //! A user's data as a data set of one size: photographs are centre-cropped, IDX pictures padded with black.
 
 use crate::args::DataArgs;
+use crate::memory;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, Array4, s};
 use std::path::{Path, PathBuf};
-use tessera_backend::device_values;
-use tessera_backend::host_values;
-use tessera_tokenizer::{Channels, center_crop, read};
+use tessera_backend::{device_values, host_values};
+use tessera_tokenizer::{
+    Channels, ImageTokenizer, center_crop, decode_within, encode_within, read,
+};
 use tessera_train::data::{Dataset, ImageFolder, Split, load_mnist_folder};
 
 /// Pixels kept in memory; beyond, pictures are decoded again.
@@ -135,6 +137,30 @@ pub fn download(tensor: Tensor<4>) -> Array4<f32> {
     let shape = tensor.dims();
     Array4::from_shape_vec(shape, host_values(tensor))
         .expect("a tensor has as many values as its shape says")
+}
+
+/// The latents of images, in as many goes as the device's memory asks for.
+///
+/// # Errors
+/// When there is not even room for a tile.
+pub fn encoded(vae: &dyn ImageTokenizer, images: Array4<f32>) -> Result<Array4<f32>> {
+    Ok(encode_within(
+        vae,
+        images,
+        memory::largest_tensor(&vae.device()),
+    )?)
+}
+
+/// The images of latents, in as many goes as the device's memory asks for.
+///
+/// # Errors
+/// As [`encoded`].
+pub fn decoded(vae: &dyn ImageTokenizer, latents: Array4<f32>) -> Result<Array4<f32>> {
+    Ok(decode_within(
+        vae,
+        latents,
+        memory::largest_tensor(&vae.device()),
+    )?)
 }
 
 /// At most `wanted` of `available`, evenly spaced, so that data in the order of their classes give all classes.

@@ -7,7 +7,7 @@
 //! ```
 
 use crate::bundle::{INFO_FILE, Source, save_info};
-use crate::data::{download, upload};
+use crate::data::decoded;
 use crate::hub;
 use crate::progress::Progress;
 use crate::sampling::{StepDone, in_batches};
@@ -225,8 +225,7 @@ impl DitBundle {
     /// # Errors
     /// When a decoded value is not finite.
     pub fn decode(&self, latents: Array4<f32>) -> Result<Vec<Pixels>> {
-        let latents = upload(self.info.restore(latents), &self.tokenizer.device());
-        let images = download(self.tokenizer.decode(latents));
+        let images = decoded(&*self.tokenizer, self.info.restore(latents))?;
         images
             .outer_iter()
             .map(|image| Ok(Pixels::from_array(image)?))

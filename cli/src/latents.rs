@@ -1,6 +1,6 @@
 //! From a data set to latents: encode every image once, measure what the quantiser needs.
 
-use crate::data::{download, upload};
+use crate::data::{self, download, upload};
 use crate::interrupt;
 use crate::progress::Progress;
 use anyhow::{Result, bail};
@@ -22,13 +22,13 @@ const CALIBRATE: u64 = 1 << 40;
 fn each(
     data: &dyn Dataset,
     quiet: bool,
-    mut encode: impl FnMut(Array4<f32>) -> Array4<f32>,
+    mut encode: impl FnMut(Array4<f32>) -> Result<Array4<f32>>,
 ) -> Result<Array4<f32>> {
     let mut progress = Progress::new("encode", "images", data.len() as u64, quiet);
     let indices: Vec<usize> = (0..data.len()).collect();
     let mut encoded: Option<Array4<f32>> = None;
     for chunk in indices.chunks(BATCH) {
-        let part = encode(images_of(data, chunk)?);
+        let part = encode(images_of(data, chunk)?)?;
         let (_, channels, height, width) = part.dim();
         let all =
             encoded.get_or_insert_with(|| Array4::zeros((data.len(), channels, height, width)));
@@ -61,7 +61,7 @@ pub fn encode(
     quiet: bool,
 ) -> Result<LatentCache> {
     let moments = each(data, quiet, |images| {
-        download(vae.encode(upload(images, device)).moments())
+        Ok(download(vae.encode(upload(images, device)).moments()))
     })?;
     Ok(LatentCache {
         moments,
@@ -83,12 +83,11 @@ pub fn means(
     flip: bool,
     quiet: bool,
 ) -> Result<Array4<f32>> {
-    let device = tokenizer.device();
     each(data, quiet, |mut images| {
         if flip {
             images.invert_axis(Axis(3));
         }
-        download(tokenizer.encode(upload(images, &device)))
+        data::encoded(tokenizer, images)
     })
 }
 

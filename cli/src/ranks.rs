@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tessera_attention2d::{Comm, Grid, Sequence, said};
+use tessera_backend::DEVICE_FAILED;
 use tessera_train::Ranks;
 
 static WORLD: OnceLock<Comm> = OnceLock::new();
@@ -111,9 +112,9 @@ pub fn run(mut cli: Cli, command: impl FnOnce(Cli) -> Result<()>) -> ExitCode {
 fn listen() {
     std::panic::set_hook(Box::new(|panic| {
         let mut first = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| match panic.location() {
-            Some(at) => format!("{}, at {at}", said_by(panic)),
-            None => said_by(panic),
+        first.get_or_insert_with(|| match (said_by(panic), panic.location()) {
+            (text, Some(at)) if !text.starts_with(DEVICE_FAILED) => format!("{text}, at {at}"),
+            (text, _) => text,
         });
     }));
 }
@@ -138,7 +139,7 @@ fn caught(command: impl FnOnce() -> Result<()>) -> Result<()> {
         .any(|word| lower.contains(word))
     {
         true => bail!(
-            "{text}\nhint: the device may be out of memory; try a smaller --batch-size, --dtype f16 or --device flex"
+            "{text}\nhint: out of memory, as it seems; try --max-vram, a smaller --batch-size, --vae-tile or --device flex"
         ),
         false => bail!("{text}"),
     }

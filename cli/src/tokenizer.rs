@@ -42,8 +42,6 @@ pub struct Tokenizer {
     pub square: Option<Square>,
     /// How pictures are cut that are too large to be worked on whole; `None` never cuts.
     pub cuts: Option<Cuts>,
-    /// Where it computes.
-    pub device: Device,
 }
 
 /// The size of a model's pictures.
@@ -133,7 +131,6 @@ impl Tokenizer {
                 picture_size: bundle.info.picture_size,
             }),
             cuts: None,
-            device: device.clone(),
         })
     }
 
@@ -179,7 +176,6 @@ impl Tokenizer {
             }),
             cuts: options.cuts(&*vae)?,
             vae,
-            device: device.clone(),
         })
     }
 
@@ -259,9 +255,7 @@ impl Tokenizer {
             return Ok(latents.insert_axis(Axis(0)));
         }
         let images = ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size");
-        Ok(data::download(
-            self.vae.encode(data::upload(images, &self.device)),
-        ))
+        data::encoded(&*self.vae, images)
     }
 
     /// The finished pictures of latents, `[height, width]` px before they are finished.
@@ -278,7 +272,7 @@ impl Tokenizer {
             let image = decode_tiled(&*self.vae, latents.index_axis(Axis(0), 0), tiling)?;
             return Ok(vec![finish(image.view())?]);
         }
-        let images = data::download(self.vae.decode(data::upload(latents, &self.device)));
+        let images = data::decoded(&*self.vae, latents)?;
         images.outer_iter().map(finish).collect()
     }
 }

@@ -186,6 +186,16 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// Not even a tile of two by two latents fits.
+    #[error(
+        "no room for a tile: tensors of at most {bytes} bytes are allowed, {needed} are needed; give more --max-vram, or another --device"
+    )]
+    NoRoom {
+        /// Most bytes that a tensor may have.
+        bytes: u64,
+        /// What the smallest tile needs.
+        needed: u64,
+    },
     /// Tiles that a picture cannot be cut into.
     #[error("tiling: {field}: expected {expected}, found {found}")]
     Tiling {

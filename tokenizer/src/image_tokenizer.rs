@@ -49,6 +49,10 @@ pub trait ImageTokenizer: Debug + Send {
     /// Where it computes.
     fn device(&self) -> Device;
 
+    /// How many values the largest tensor has that encoding or decoding one picture of this size makes, in about: what a device with
+    /// little memory has to be asked for.
+    fn largest_tensor(&self, height_px: usize, width_px: usize) -> usize;
+
     /// The latents of images; where these are distributions, their means.
     ///
     /// # Shapes
@@ -116,6 +120,18 @@ impl ImageTokenizer for KlVae {
 
     fn device(&self) -> Device {
         only_device(self)
+    }
+
+    fn largest_tensor(&self, height_px: usize, width_px: usize) -> usize {
+        let (area, widths) = (height_px * width_px, self.config().widths());
+        // On the way up a level is entered with the width of the one below; attention has a score for every pair of latents.
+        let at = |level: usize| {
+            let below = widths.get(level + 1).copied().unwrap_or(0);
+            widths[level].max(below) * (area >> (2 * level))
+        };
+        let latents = area >> (2 * (widths.len() - 1));
+        let features = (0..widths.len()).map(at).max().unwrap_or(0);
+        features.max(latents.saturating_mul(latents))
     }
 
     fn encode(&self, images: Tensor<4>) -> Tensor<4> {

@@ -26,6 +26,7 @@
 //! Out of scope: making tokens of the latents, which happens after the tokenizer is trained.
 #![forbid(unsafe_code)]
 
+mod batches;
 mod container;
 mod crop;
 mod error;
@@ -45,6 +46,7 @@ pub mod tiny;
 pub mod vae;
 mod write;
 
+pub use batches::{decode_within, encode_within};
 pub use crop::center_crop;
 pub use error::{Error, Result};
 pub use grid::{GridStyle, difference, grid};

@@ -74,6 +74,10 @@ impl ImageTokenizer for PixelTokenizer {
         self.device.clone()
     }
 
+    fn largest_tensor(&self, height_px: usize, width_px: usize) -> usize {
+        self.channels * height_px * width_px
+    }
+
     fn encode(&self, images: Tensor<4>) -> Tensor<4> {
         images
     }

@@ -5,7 +5,7 @@ mod pictures;
 
 use crate::args::Global;
 use crate::bundle::Bundle;
-use crate::data::{Padded, download, spaced, upload};
+use crate::data::{Padded, encoded, spaced};
 use crate::output;
 use crate::plot;
 use crate::progress::Progress;
@@ -263,7 +263,7 @@ impl Eval {
                 .outer_iter()
                 .map(|image| Ok(Pixels::from_array(bundle.finish(image.to_owned()).view())?))
                 .collect::<Result<Vec<_>>>()?;
-            let mean = download(bundle.vae.encode(upload(images, &bundle.device)));
+            let mean = encoded(&*bundle.vae, images)?;
             let [_, _, height, width] = <[usize; 4]>::from(mean.dim());
             let mut kinds = vec![bundle.decode_latents(mean.clone())?];
             for quantizer in &quantizers {

@@ -31,6 +31,9 @@ pub fn run(cli: Cli) -> Result<()> {
         .num_threads(threads)
         .build_global()?;
     crate::interrupt::listen()?;
+    if let Some(mib) = cli.global.max_vram {
+        crate::memory::set_max_vram(mib);
+    }
     // On a worker of the pool: from any other thread every operation would wait for one to wake up.
     rayon::scope(|_| dispatch(cli))
 }

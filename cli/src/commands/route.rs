@@ -240,7 +240,6 @@ impl Route {
             quantizer: None,
             square: Some(square),
             cuts: None,
-            device: vae.device(),
             vae,
         };
         let args = PictureArgs {

@@ -115,6 +115,10 @@ impl ImageTokenizer for TinyAutoencoder {
         only_device(self)
     }
 
+    fn largest_tensor(&self, height_px: usize, width_px: usize) -> usize {
+        WIDTH * height_px * width_px
+    }
+
     fn encode(&self, images: Tensor<4>) -> Tensor<4> {
         let [_, channels, height, width] = images.dims();
         assert_eq!(channels, RGB, "channels of the images");

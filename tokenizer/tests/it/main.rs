@@ -2,6 +2,7 @@
 // The helpers are tests too, which the lint's own exception does not see.
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 #[path = "../../../backend/tests/devices/mod.rs"]
 #[allow(dead_code)]
 mod devices;

@@ -68,6 +68,9 @@ macro_rules! fake_tokenizer {
             fn device(&self) -> Device {
                 Device::flex()
             }
+            fn largest_tensor(&self, height_px: usize, width_px: usize) -> usize {
+                height_px * width_px
+            }
             fn encode(&self, images: Tensor<4>) -> Tensor<4> {
                 $encode(self, images)
             }
