@@ -33,6 +33,7 @@ pub fn with_kernels() -> Vec<String> {
 /// # Panics
 /// When it was not built in, or the machine has none.
 pub fn open(name: &str) -> Device {
-    let spec: DeviceSpec = name.parse().unwrap();
-    spec.open().unwrap()
+    let spec = name.parse::<DeviceSpec>();
+    let device = spec.and_then(DeviceSpec::open);
+    device.unwrap_or_else(|error| panic!("TESSERA_DEVICES: {error}"))
 }
