@@ -11,8 +11,11 @@ use burn_cubecl::tensor::CubeTensor;
 /// Queries of a cube, one to a thread.
 const QUERIES: usize = 64;
 
-/// Keys that a cube brings into its memory at once.
+/// Most keys that a cube brings into its memory at once.
 const KEYS: usize = 32;
+
+/// Values of a tile of keys, and of one of values: with both a cube takes the 16 KiB that every device has.
+const TILE: usize = 2048;
 
 /// The widest head whose query and sum have room in a thread's registers.
 const WIDEST: usize = 128;
@@ -112,12 +115,13 @@ fn attention_kernel<F: Float, N: Size>(
     nothing: f32,
     blocks: u32,
     #[comptime] head_width: usize,
+    #[comptime] tile_keys: usize,
     #[comptime] seen: Seen,
     #[comptime] shared: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let mut k_tile = Shared::<[Vector<f32, N>]>::new_slice(comptime!(KEYS * head_width));
-    let mut v_tile = Shared::<[Vector<f32, N>]>::new_slice(comptime!(KEYS * head_width));
+    let mut k_tile = Shared::<[Vector<f32, N>]>::new_slice(comptime!(tile_keys * head_width));
+    let mut v_tile = Shared::<[Vector<f32, N>]>::new_slice(comptime!(tile_keys * head_width));
     let (heads, queries) = (q.shape(1), q.shape(2));
     let (kv_heads, keys) = (k.shape(1), k.shape(2));
     // With few queries neighbouring threads have queries of different heads, and each reads its own keys.
@@ -165,7 +169,7 @@ fn attention_kernel<F: Float, N: Size>(
         while tile < tiles_end {
             sync_cube();
             let mut i = UNIT_POS as usize;
-            while i < comptime!(KEYS * head_width) {
+            while i < comptime!(tile_keys * head_width) {
                 let (key, part) = (tile + i / head_width, i % head_width);
                 if key < keys {
                     k_tile[i] = Vector::cast_from(k[(k_start + key * k.stride(2)) / n + part]);
@@ -175,7 +179,7 @@ fn attention_kernel<F: Float, N: Size>(
             }
             sync_cube();
             let first = select(start > tile, start, tile);
-            let last = select(end < tile + KEYS, end, tile + KEYS);
+            let last = select(end < tile + tile_keys, end, tile + tile_keys);
             for key in first..last {
                 let mut dots = Vector::<f32, N>::new(0.0f32);
                 #[unroll]
@@ -188,7 +192,7 @@ fn attention_kernel<F: Float, N: Size>(
                     online.sum[i] += Vector::new(weight) * v_tile[(key - tile) * head_width + i];
                 }
             }
-            tile += KEYS;
+            tile += tile_keys;
         }
     } else {
         for key in start..end {
@@ -295,6 +299,7 @@ pub(crate) fn attention(
         f32::NEG_INFINITY,
         blocks as u32,
         head_dim / WIDTH,
+        KEYS.min(TILE / head_dim),
         seen,
         shared,
         dtype,
