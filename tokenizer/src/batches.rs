@@ -103,6 +103,7 @@ pub fn decode_within(
     )
 }
 
+/// Works on an array in this way.
 fn run(
     tokenizer: &dyn ImageTokenizer,
     array: Array4<f32>,

@@ -9,6 +9,33 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
+/// Mean and sum of squared differences from it, of so many neighbours, at every thread of the cube that adds them up.
+#[cube]
+fn moments<F: Float>(
+    x: &Tensor<F>,
+    start: usize,
+    count: usize,
+    scratch: &mut Shared<[f32]>,
+) -> (f32, f32) {
+    let (unit, step) = (UNIT_POS as usize, CUBE_DIM as usize);
+    let mut sum = 0.0f32;
+    let mut i = unit;
+    while i < count {
+        sum += f32::cast_from(x[start + i]);
+        i += step;
+    }
+    let mean = cube_sum(sum, scratch) / f32::cast_from(count as u32);
+
+    let mut squares = 0.0f32;
+    let mut i = unit;
+    while i < count {
+        let centred = f32::cast_from(x[start + i]) - mean;
+        squares += centred * centred;
+        i += step;
+    }
+    (mean, cube_sum(squares, scratch))
+}
+
 /// A cube for a row. Without modulation `shift` and `scale` are not read.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
@@ -31,22 +58,8 @@ fn layer_norm_kernel<F: Float>(
     let start = row * d;
     let (unit, step) = (UNIT_POS as usize, CUBE_DIM as usize);
 
-    let mut sum = 0.0f32;
-    let mut i = unit;
-    while i < d {
-        sum += f32::cast_from(x[start + i]);
-        i += step;
-    }
-    let mean = cube_sum(sum, &mut scratch) / f32::cast_from(d as u32);
-
-    let mut squares = 0.0f32;
-    let mut i = unit;
-    while i < d {
-        let centred = f32::cast_from(x[start + i]) - mean;
-        squares += centred * centred;
-        i += step;
-    }
-    let variance = cube_sum(squares, &mut scratch) / f32::cast_from(d as u32);
+    let (mean, squares) = moments(x, start, d, &mut scratch);
+    let variance = squares / f32::cast_from(d as u32);
     let inverse = 1.0f32 / (variance + eps).sqrt();
 
     let mut i = unit;
@@ -105,7 +118,7 @@ const PART: usize = 8192;
 #[cube(launch)]
 fn moments_kernel<F: Float>(
     x: &Tensor<F>,
-    moments: &mut Tensor<f32>,
+    parts_moments: &mut Tensor<f32>,
     len: u32,
     parts: u32,
     groups: u32,
@@ -120,27 +133,10 @@ fn moments_kernel<F: Float>(
     let first = part * PART;
     let count = (len - first).min(PART);
     let start = group * len + first;
-    let (unit, step) = (UNIT_POS as usize, CUBE_DIM as usize);
-
-    let mut sum = 0.0f32;
-    let mut i = unit;
-    while i < count {
-        sum += f32::cast_from(x[start + i]);
-        i += step;
-    }
-    let mean = cube_sum(sum, &mut scratch) / f32::cast_from(count as u32);
-
-    let mut squares = 0.0f32;
-    let mut i = unit;
-    while i < count {
-        let centred = f32::cast_from(x[start + i]) - mean;
-        squares += centred * centred;
-        i += step;
-    }
-    let squares = cube_sum(squares, &mut scratch);
+    let (mean, squares) = moments(x, start, count, &mut scratch);
     if UNIT_POS == 0 {
-        moments[CUBE_POS * 2] = mean;
-        moments[CUBE_POS * 2 + 1] = squares;
+        parts_moments[CUBE_POS * 2] = mean;
+        parts_moments[CUBE_POS * 2 + 1] = squares;
     }
 }
 
