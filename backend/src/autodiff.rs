@@ -2,7 +2,7 @@
 //! body is differentiated operation by operation.
 
 use crate::extension::Backend;
-use crate::fused::{Float, Fused};
+use crate::fused::{Float, Fused, Op};
 use crate::ops::{Activation, Mask, Outside, Routes};
 use crate::portable;
 use burn::backend::autodiff::{
@@ -17,8 +17,8 @@ use burn::tensor::DType;
 use std::sync::Arc;
 
 /// Whether the fused node applies: the kernels are written for f32.
-fn fused<B: Fused, C: CheckpointStrategy>(x: &Float<Autodiff<B, C>>) -> bool {
-    B::FUSED && x.dtype() == DType::F32
+fn fused<B: Fused, C: CheckpointStrategy>(op: Op, x: &Float<Autodiff<B, C>>) -> bool {
+    B::fused(op) && x.dtype() == DType::F32
 }
 
 fn register<B: burn::backend::Backend, const N: usize>(
@@ -256,7 +256,7 @@ impl<B: Fused> Backward<B, 1> for CrossEntropyOp {
 
 impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     fn activation(x: Float<Self>, act: Activation) -> Float<Self> {
-        if !fused::<B, C>(&x) {
+        if !fused::<B, C>(Op::Activation, &x) {
             return portable::activation::<Self>(x, act);
         }
         node!(
@@ -269,7 +269,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     }
 
     fn gated_add(x: Float<Self>, gate: Float<Self>, y: Float<Self>) -> Float<Self> {
-        if !fused::<B, C>(&x) {
+        if !fused::<B, C>(Op::GatedAdd, &x) {
             return portable::gated_add::<Self>(x, gate, y);
         }
         node!(
@@ -282,7 +282,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     }
 
     fn linear_act(x: Float<Self>, w: Float<Self>, b: Float<Self>, act: Activation) -> Float<Self> {
-        if !fused::<B, C>(&x) {
+        if !fused::<B, C>(Op::Linear, &x) {
             return portable::linear::<Self>(x, w, b, act);
         }
         node!(LinearOp(act), [x, w, b], C, B::linear_act(x, w, b, act), {
@@ -297,7 +297,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         bias: Float<Self>,
         eps: f64,
     ) -> Float<Self> {
-        if !fused::<B, C>(&x) {
+        if !fused::<B, C>(Op::LayerNorm, &x) {
             return portable::layer_norm::<Self>(x, weight, bias, eps);
         }
         node!(
@@ -320,7 +320,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         scale: Float<Self>,
         eps: f64,
     ) -> Float<Self> {
-        if !fused::<B, C>(&x) {
+        if !fused::<B, C>(Op::LayerNorm, &x) {
             return portable::modulate::<Self>(x, weight, bias, shift, scale, eps);
         }
         node!(
@@ -348,7 +348,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         v: Float<Self>,
         mask: Mask,
     ) -> (Float<Self>, Float<Self>) {
-        if !fused::<B, C>(&q) {
+        if !fused::<B, C>(Op::Attention, &q) {
             return portable::attention::<Self>(q, k, v, &mask);
         }
         let kept;
@@ -381,7 +381,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         eps: f64,
         act: Activation,
     ) -> Float<Self> {
-        if !fused::<B, C>(&x) {
+        if !fused::<B, C>(Op::GroupNorm, &x) {
             return portable::group_norm::<Self>(x, weight, bias, groups, eps, act);
         }
         node!(
@@ -403,7 +403,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         stride: [usize; 2],
         padding: [usize; 4],
     ) -> Float<Self> {
-        if !fused::<B, C>(&x) {
+        if !fused::<B, C>(Op::Conv2d, &x) {
             return portable::conv2d::<Self>(x, w, b, stride, padding);
         }
         node!(
@@ -419,7 +419,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     }
 
     fn upsample_nearest(x: Float<Self>) -> Float<Self> {
-        if !fused::<B, C>(&x) {
+        if !fused::<B, C>(Op::Upsample, &x) {
             return portable::upsample_nearest::<Self>(x);
         }
         node!(
@@ -443,7 +443,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     ) -> Float<Self> {
         if ![&x, &gates, &w1, &b1, &w2, &b2]
             .into_iter()
-            .all(fused::<B, C>)
+            .all(|x| fused::<B, C>(Op::Experts, x))
         {
             return portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act);
         }
@@ -462,7 +462,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     }
 
     fn cross_entropy(logits: Float<Self>, targets: IntTensor<Self>) -> Float<Self> {
-        if !fused::<B, C>(&logits) {
+        if !fused::<B, C>(Op::CrossEntropy, &logits) {
             return portable::cross_entropy::<Self>(logits, targets);
         }
         node!(

@@ -90,7 +90,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// Gradients of q, k, v by a part of the keys, `lse` and `delta` being of all. Not differentiated.
-    #[fusion(default)]
+    #[fusion(meta = |q, k, v, _g, _lse, _delta, _mask| (q.clone(), k.clone(), v.clone()))]
     fn attention_gradients(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -150,6 +150,22 @@ pub trait Backend: burn::backend::Backend {
         act: Activation,
     ) -> FloatTensor<Self> {
         portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act)
+    }
+
+    /// The same where a token goes to the experts whose gate reaches the threshold `[1]` or is NaN.
+    #[allow(clippy::too_many_arguments)]
+    #[fusion(dtype = x, shape = x)]
+    fn experts_above(
+        x: FloatTensor<Self>,
+        gates: FloatTensor<Self>,
+        threshold: FloatTensor<Self>,
+        w1: FloatTensor<Self>,
+        b1: FloatTensor<Self>,
+        w2: FloatTensor<Self>,
+        b2: FloatTensor<Self>,
+        act: Activation,
+    ) -> FloatTensor<Self> {
+        portable::experts_above::<Self>(x, gates, threshold, [w1, b1, w2, b2], act)
     }
 
     /// Negative log-likelihood per row: `[rows, classes]` and `[rows]` to `[rows]`.

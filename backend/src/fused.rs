@@ -10,10 +10,38 @@ use burn::tensor::Tensor;
 
 pub(crate) type Float<B> = FloatTensor<B>;
 
-/// Backward passes in one kernel each. Where [`Fused::FUSED`] is false none of the methods is called.
+/// The operations that may have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// [`Backend::activation`]
+    Activation,
+    /// [`Backend::gated_add`]
+    GatedAdd,
+    /// [`Backend::linear_act`]
+    Linear,
+    /// [`Backend::layer_norm_affine`] and [`Backend::modulate`]
+    LayerNorm,
+    /// [`Backend::attention_lse`]
+    Attention,
+    /// [`Backend::group_norm`]
+    GroupNorm,
+    /// [`Backend::conv2d_padded`]
+    Conv2d,
+    /// [`Backend::upsample_nearest`]
+    Upsample,
+    /// [`Backend::grouped_experts`]
+    Experts,
+    /// [`Backend::cross_entropy`]
+    CrossEntropy,
+}
+
+/// Backward passes in one kernel each. The methods of an operation that is not [`Fused::fused`] are not called.
 pub trait Fused: Backend {
-    /// Whether this backend has them.
-    const FUSED: bool = false;
+    /// Whether this backend has that of an operation.
+    fn fused(op: Op) -> bool {
+        let _ = op;
+        false
+    }
 
     /// The public tensor of a primitive, for operations from outside.
     fn into_tensor(x: Float<Self>) -> Tensor<4>;
@@ -163,7 +191,9 @@ macro_rules! conversions {
 }
 
 impl Fused for Flex {
-    const FUSED: bool = true;
+    fn fused(_: Op) -> bool {
+        true
+    }
 
     conversions!();
 
@@ -296,8 +326,5 @@ impl Fused for burn::backend::NdArray {
     conversions!();
 }
 
-// With or without the feature `fusion`.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Fused for burn_cubecl::Cube {
-    conversions!();
-}
+mod cube;

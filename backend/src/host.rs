@@ -1,6 +1,8 @@
 //! What crosses between the host and a device. Everything goes through here, so that it can be counted: a GPU waits for each.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::backend::Backend;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{Device, Int, Tensor, TensorData, try_read_sync};
 use std::cell::Cell;
 use std::fmt::Display;
 
@@ -60,6 +62,13 @@ fn read(data: Result<TensorData, impl Display>) -> TensorData {
 /// When the device failed, for want of memory say, at what the tensor is computed from.
 pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     read(tensor.try_into_data())
+        .try_into_vec_as::<f32>()
+        .expect("every float type converts to f32")
+}
+
+/// [`host_values`] of a backend's own tensor.
+pub(crate) fn host_floats<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
+    read(try_read_sync(B::float_into_data(tensor)).expect("no browser"))
         .try_into_vec_as::<f32>()
         .expect("every float type converts to f32")
 }

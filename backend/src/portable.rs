@@ -1,8 +1,8 @@
 //! The portable bodies: every fused operation written in Burn's own tensor operations. They are the reference of the fast
 //! kernels, what a new backend gets for free, and differentiable, so a backend without fused backward passes trains too.
 
-use crate::host::count_upload;
-use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling};
+use crate::host::{count_upload, host_floats};
+use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling, reaches};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{
@@ -101,6 +101,25 @@ pub(crate) fn experts<B: Backend>(
     y
 }
 
+/// See [`crate::Backend::experts_above`]: the host reads the gates and sorts the tokens.
+pub(crate) fn experts_above<B: crate::Backend>(
+    x: FloatTensor<B>,
+    gates: FloatTensor<B>,
+    threshold: FloatTensor<B>,
+    weights: [FloatTensor<B>; 4],
+    act: Activation,
+) -> FloatTensor<B> {
+    let [_, experts] = dims::<B, 2>(&gates);
+    let threshold = host_floats::<B>(threshold)[0];
+    let mask: Vec<bool> = host_floats::<B>(gates.clone())
+        .into_iter()
+        .map(|score| reaches(score, threshold))
+        .collect();
+    let routes = Routes::of_mask(&mask, experts);
+    let [w1, b1, w2, b2] = weights;
+    B::grouped_experts(x, gates, w1, b1, w2, b2, routes, act)
+}
+
 /// `(x − mean) / √(variance + eps)` over the last axis of a matrix.
 fn normalise<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
     let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 1));
@@ -180,6 +199,10 @@ pub(crate) fn attention_gradients<B: Backend>(
     mask: &Mask,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let ([batch, heads, queries, head_dim], kv_heads) = (dims::<B, 4>(&q), dims::<B, 4>(&k)[1]);
+    if dims::<B, 4>(&k)[2] == 0 {
+        let zeros = |x: &FloatTensor<B>| B::float_zeros(x.shape(), &x.device(), x.dtype().into());
+        return (zeros(&q), zeros(&k), zeros(&v));
+    }
     let scale = (head_dim as f32).powf(-0.5);
     let (k, v) = (over_heads::<B>(k, heads), over_heads::<B>(v, heads));
     let column = |x| reshape::<B, 4>(x, [batch, heads, queries, 1]);

@@ -3,10 +3,8 @@
 use crate::args::DataArgs;
 use crate::memory;
 use anyhow::{Context, Result};
-use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, Array4, s};
 use std::path::{Path, PathBuf};
-use tessera_backend::{device_values, host_values};
 use tessera_tokenizer::{
     Channels, ImageTokenizer, center_crop, decode_within, encode_within, read,
 };
@@ -119,24 +117,6 @@ impl<D: Dataset> Dataset for Padded<D> {
             .assign(&image);
         Ok(square)
     }
-}
-
-/// Uploads an array.
-pub fn upload(array: Array4<f32>, device: &Device) -> Tensor<4> {
-    let (b, c, h, w) = array.dim();
-    let values = array
-        .as_standard_layout()
-        .into_owned()
-        .into_raw_vec_and_offset()
-        .0;
-    device_values(values, [b, c, h, w], device)
-}
-
-/// Downloads a tensor.
-pub fn download(tensor: Tensor<4>) -> Array4<f32> {
-    let shape = tensor.dims();
-    Array4::from_shape_vec(shape, host_values(tensor))
-        .expect("a tensor has as many values as its shape says")
 }
 
 /// The latents of images, in as many goes as the device's memory asks for.

@@ -1,6 +1,6 @@
 //! From a data set to latents: encode every image once, measure what the quantiser needs.
 
-use crate::data::{self, download, upload};
+use crate::data;
 use crate::interrupt;
 use crate::progress::Progress;
 use anyhow::{Result, bail};
@@ -9,7 +9,7 @@ use ndarray::{Array3, Array4, Axis, s};
 use tessera_backend::Rng;
 use tessera_quantize::{Calibration, CalibrationBuilder, MomentsBuilder, Quantizer};
 use tessera_tokenizer::{ImageTokenizer, KlVae};
-use tessera_train::data::{Dataset, LatentCache};
+use tessera_train::data::{Dataset, LatentCache, download, upload};
 use tessera_train::judge::images_of;
 
 /// Images encoded at once.

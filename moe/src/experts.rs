@@ -47,12 +47,20 @@ impl Experts {
     /// - gates: `[tokens, experts]`
     /// - output: `[tokens, d_model]`
     pub fn forward(&self, x: Tensor<2>, gates: Tensor<2>, routes: Routes) -> Tensor<2> {
-        let weights = ops::Experts {
+        ops::experts(x, gates, self.weights(), routes, Activation::GeluTanh)
+    }
+
+    /// The same over the experts whose gate reaches the threshold `[1]`.
+    pub fn above(&self, x: Tensor<2>, gates: Tensor<2>, threshold: Tensor<1>) -> Tensor<2> {
+        ops::experts_above(x, gates, threshold, self.weights(), Activation::GeluTanh)
+    }
+
+    fn weights(&self) -> ops::Experts {
+        ops::Experts {
             w1: self.fc1.weight.val(),
             b1: self.fc1.bias.val(),
             w2: self.fc2.weight.val(),
             b2: self.fc2.bias.val(),
-        };
-        ops::experts(x, gates, weights, routes, Activation::GeluTanh)
+        }
     }
 }

@@ -59,16 +59,21 @@ impl Moe {
         let racing = trace.mode() == Mode::Race;
         let (logits, target) = self.router.forward(x.clone(), racing);
         let scores = self.config.gate.scores(logits.clone());
+        let rows = x.clone().reshape([batch * seq, d_model]);
+        let gates = scores.clone().reshape([batch * seq, self.config.experts]);
+        if !racing && self.config.threshold && !trace.collects() {
+            let threshold = self.router.threshold.val();
+            return self
+                .experts
+                .above(rows, gates, threshold)
+                .reshape([batch, seq, d_model]);
+        }
         let winners = match self.winners(&scores, trace.mode()) {
             Ok(winners) => winners,
             Err(_) => return x * f32::NAN,
         };
-        let experts = self.config.experts;
-        let y = self.experts.forward(
-            x.reshape([batch * seq, d_model]),
-            scores.reshape([batch * seq, experts]),
-            Routes::of_mask(winners.mask(), experts),
-        );
+        let routes = Routes::of_mask(winners.mask(), self.config.experts);
+        let y = self.experts.forward(rows, gates, routes);
         trace.push(LayerTrace {
             logits,
             winners,

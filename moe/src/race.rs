@@ -3,6 +3,7 @@
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use tessera_backend::ops::reaches;
 
 /// Who races whom: the rows of figure 3. They differ in the racing axes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -131,8 +132,7 @@ pub struct Winners {
 }
 
 impl Winners {
-    /// All scores that reach a threshold: a token's experts then depend on no other token (section 4). A score that is NaN
-    /// counts as one that does, because an expert left out would hide it.
+    /// All scores that [reach](reaches) a threshold: a token's experts then depend on no other token (section 4).
     ///
     /// # Panics
     /// If the scores do not fill the shape.
@@ -142,7 +142,7 @@ impl Winners {
             shape,
             mask: scores
                 .iter()
-                .map(|&score| score >= threshold || score.is_nan())
+                .map(|&score| reaches(score, threshold))
                 .collect(),
             kth: None,
         }

@@ -55,6 +55,11 @@ impl Trace {
         self.mode
     }
 
+    /// Whether it collects what layers do.
+    pub(crate) fn collects(&self) -> bool {
+        self.keep
+    }
+
     pub(crate) fn push(&mut self, layer: LayerTrace) {
         if self.keep {
             self.layers.push(layer);

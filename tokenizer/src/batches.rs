@@ -15,9 +15,8 @@
 //! ```
 
 use crate::{Error, ImageTokenizer, Result, Tiling, decode_tiled, encode_tiled};
-use burn::tensor::Tensor;
-use ndarray::{Array3, Array4, ArrayView3, Axis, Slice, concatenate, stack};
-use tessera_backend::{device_values, host_values};
+use ndarray::{Array3, Array4, ArrayView3, Axis, concatenate, stack};
+use tessera_train::data::{download, upload};
 
 /// What neighbouring tiles share at most, in px.
 const OVERLAP_PX: usize = 128;
@@ -68,12 +67,10 @@ pub fn encode_within(
 ) -> Result<Array4<f32>> {
     let (_, _, height, width) = images.dim();
     tokenizer.check_image_size(height, width)?;
-    let way = way(tokenizer, [height, width], bytes)?;
     run(
-        tokenizer,
         images,
-        &way,
-        |images| tokenizer.encode(images),
+        way(tokenizer, [height, width], bytes)?,
+        |images| download(tokenizer.encode(upload(images, &tokenizer.device()))),
         |image, tiling| encode_tiled(tokenizer, image, tiling),
     )
 }
@@ -93,56 +90,32 @@ pub fn decode_within(
 ) -> Result<Array4<f32>> {
     let (_, _, height, width) = latents.dim();
     let factor = tokenizer.downsampling();
-    let way = way(tokenizer, [height * factor, width * factor], bytes)?;
     run(
-        tokenizer,
         latents,
-        &way,
-        |latents| tokenizer.decode(latents),
+        way(tokenizer, [height * factor, width * factor], bytes)?,
+        |latents| download(tokenizer.decode(upload(latents, &tokenizer.device()))),
         |latents, tiling| decode_tiled(tokenizer, latents, tiling),
     )
 }
 
 /// Works on an array in this way.
 fn run(
-    tokenizer: &dyn ImageTokenizer,
     array: Array4<f32>,
-    way: &Way,
-    whole: impl Fn(Tensor<4>) -> Tensor<4>,
+    way: Way,
+    whole: impl Fn(Array4<f32>) -> Array4<f32>,
     tiled: impl Fn(ArrayView3<'_, f32>, &Tiling) -> Result<Array3<f32>>,
 ) -> Result<Array4<f32>> {
-    let device = tokenizer.device();
-    let batch = |array: Array4<f32>| {
-        let shape = array.dim().into();
-        let (values, _) = array
-            .as_standard_layout()
-            .into_owned()
-            .into_raw_vec_and_offset();
-        let out = whole(device_values(values, shape, &device));
-        let shape = out.dims();
-        Array4::from_shape_vec(shape, host_values(out))
-            .expect("a tensor has as many values as its shape says")
-    };
     let count = array.dim().0;
     match way {
-        Way::Whole(at_once) if *at_once >= count => Ok(batch(array)),
+        Way::Whole(at_once) if at_once >= count => Ok(whole(array)),
         Way::Whole(at_once) => {
-            let parts: Vec<_> = (0..count)
-                .step_by(*at_once)
-                .map(|start| {
-                    let end = count.min(start + at_once);
-                    batch(
-                        array
-                            .slice_axis(Axis(0), Slice::from(start..end))
-                            .to_owned(),
-                    )
-                })
-                .collect();
+            let batches = array.axis_chunks_iter(Axis(0), at_once);
+            let parts: Vec<_> = batches.map(|batch| whole(batch.to_owned())).collect();
             let parts: Vec<_> = parts.iter().map(|part| part.view()).collect();
             Ok(concatenate(Axis(0), &parts).expect("all parts have the shape of one picture"))
         }
         Way::Tiled(tiling) => {
-            let parts = array.outer_iter().map(|one| tiled(one, tiling));
+            let parts = array.outer_iter().map(|one| tiled(one, &tiling));
             let parts = parts.collect::<Result<Vec<_>>>()?;
             let parts: Vec<_> = parts.iter().map(|part| part.view()).collect();
             Ok(stack(Axis(0), &parts).expect("all pictures are of one shape"))

@@ -31,8 +31,7 @@ use crate::{Error, ImageTokenizer, Result};
 use burn::tensor::Tensor;
 use ndarray::{Array3, ArrayBase, ArrayView3, Axis, Ix3, RawData, Zip};
 use std::ops::Range;
-use tessera_backend::device_values;
-use tessera_backend::host_values;
+use tessera_train::data::{download, upload};
 
 /// How a picture is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,8 +120,7 @@ pub fn encode_tiled(
     let latent_cuts = [height, width].map(|side| tiling.cut(side / factor, factor));
     let image_cuts = latent_cuts.each_ref().map(|cut| cut.scaled(factor));
     Ok(tiled(image, &image_cuts, &latent_cuts, |tile| {
-        let tile = tokenizer.encode(upload(tile, tokenizer));
-        download(tile)
+        on_device(tokenizer, tile, |tile| tokenizer.encode(tile))
     }))
 }
 
@@ -148,8 +146,7 @@ pub fn decode_tiled(
     let latent_cuts = [height, width].map(|side| tiling.cut(side, factor));
     let image_cuts = latent_cuts.each_ref().map(|cut| cut.scaled(factor));
     Ok(tiled(latents, &latent_cuts, &image_cuts, |tile| {
-        let tile = tokenizer.decode(upload(tile, tokenizer));
-        download(tile)
+        on_device(tokenizer, tile, |tile| tokenizer.decode(tile))
     }))
 }
 
@@ -187,6 +184,16 @@ fn tiled(
         }
     }
     joined.expect("there is at least one tile")
+}
+
+/// What the tokenizer makes of one tile.
+fn on_device(
+    tokenizer: &dyn ImageTokenizer,
+    tile: ArrayView3<'_, f32>,
+    work: impl Fn(Tensor<4>) -> Tensor<4>,
+) -> Array3<f32> {
+    let tile = tile.insert_axis(Axis(0)).to_owned();
+    download(work(upload(tile, &tokenizer.device()))).index_axis_move(Axis(0), 0)
 }
 
 /// These rows and columns of all channels.
@@ -275,18 +282,6 @@ impl Cut {
             .map(|place| slope(place, before).min(slope(self.side - 1 - place, after)))
             .collect()
     }
-}
-
-fn upload(tile: ArrayView3<'_, f32>, tokenizer: &dyn ImageTokenizer) -> Tensor<4> {
-    let (channels, height, width) = tile.dim();
-    let values: Vec<f32> = tile.iter().copied().collect();
-    device_values(values, [1, channels, height, width], &tokenizer.device())
-}
-
-fn download(tile: Tensor<4>) -> Array3<f32> {
-    let [_, channels, height, width] = tile.dims();
-    Array3::from_shape_vec((channels, height, width), host_values(tile))
-        .expect("a tensor has as many values as its shape says")
 }
 
 #[cfg(test)]

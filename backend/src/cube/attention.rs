@@ -9,26 +9,26 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 /// Queries of a cube, one to a thread.
-const QUERIES: usize = 64;
+pub(super) const QUERIES: usize = 64;
 
 /// Most keys that a cube brings into its memory at once.
-const KEYS: usize = 32;
+pub(super) const KEYS: usize = 32;
 
 /// Values of a tile of keys, and of one of values: with both a cube takes the 16 KiB that every device has.
-const TILE: usize = 2048;
+pub(super) const TILE: usize = 2048;
 
 /// The widest head whose query and sum have room in a thread's registers.
-const WIDEST: usize = 128;
+pub(super) const WIDEST: usize = 128;
 
 /// Keys beyond which a thread that reads all of them alone is too slow.
 const FEW_KEYS: usize = 64;
 
 /// Neighbouring features read at once.
-const WIDTH: usize = 4;
+pub(super) const WIDTH: usize = 4;
 
 /// What decides which keys a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Seen {
+pub(super) enum Seen {
     All,
     Causal,
     Runs,
@@ -79,7 +79,7 @@ impl<N: Size> Online<N> {
 
 /// The keys `[start, end)` that a query sees.
 #[cube]
-fn run(
+pub(super) fn run(
     query: usize,
     queries: usize,
     keys: usize,
@@ -98,6 +98,47 @@ fn run(
             let end = usize::cast_from(runs[query * 2 + 1]);
             (start, select(end < keys, end, keys))
         }
+    }
+}
+
+/// The first key that no query of the block sees, nor of the blocks before it.
+#[cube]
+pub(super) fn end_of_block(
+    block: usize,
+    queries: usize,
+    keys: usize,
+    runs: &Tensor<i32>,
+    #[comptime] seen: Seen,
+) -> usize {
+    let mut end = keys;
+    if comptime!(seen == Seen::Causal) {
+        let last = block * QUERIES + QUERIES - 1;
+        let last = select(last < queries, last, queries - 1);
+        let (_, of_last) = run(last, queries, keys, runs, seen);
+        end = of_last;
+    }
+    end
+}
+
+/// Brings the rows of a head from `first` on, of which there are `count` in all, into the cube's memory.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn bring<F: Float, N: Size>(
+    tile: &mut Shared<[Vector<f32, N>]>,
+    x: &Tensor<Vector<F, N>>,
+    start: usize,
+    first: usize,
+    count: usize,
+    #[comptime] rows: usize,
+    #[comptime] head_width: usize,
+) {
+    let mut i = UNIT_POS as usize;
+    while i < comptime!(rows * head_width) {
+        let (row, part) = (first + i / head_width, i % head_width);
+        if row < count {
+            tile[i] = Vector::cast_from(x[(start + row * x.stride(2)) / N::value() + part]);
+        }
+        i += CUBE_DIM as usize;
     }
 }
 
@@ -157,26 +198,12 @@ fn attention_kernel<F: Float, N: Size>(
     let mut online = Online::<N>::new(head_width);
 
     if shared {
-        // Causal: what the last query of the cube sees is all that any of them does.
-        let mut tiles_end = keys;
-        if comptime!(seen == Seen::Causal) {
-            let last = (CUBE_POS % blocks as usize) * QUERIES + QUERIES - 1;
-            let last = select(last < queries, last, queries - 1);
-            let (_, most_seen) = run(last, queries, keys, runs, seen);
-            tiles_end = most_seen;
-        }
+        let tiles_end = end_of_block(CUBE_POS % blocks as usize, queries, keys, runs, seen);
         let mut tile = 0usize;
         while tile < tiles_end {
             sync_cube();
-            let mut i = UNIT_POS as usize;
-            while i < comptime!(tile_keys * head_width) {
-                let (key, part) = (tile + i / head_width, i % head_width);
-                if key < keys {
-                    k_tile[i] = Vector::cast_from(k[(k_start + key * k.stride(2)) / n + part]);
-                    v_tile[i] = Vector::cast_from(v[(v_start + key * v.stride(2)) / n + part]);
-                }
-                i += CUBE_DIM as usize;
-            }
+            bring(&mut k_tile, k, k_start, tile, keys, tile_keys, head_width);
+            bring(&mut v_tile, v, v_start, tile, keys, tile_keys, head_width);
             sync_cube();
             let first = select(start > tile, start, tile);
             let last = select(end < tile + tile_keys, end, tile + tile_keys);
@@ -224,7 +251,7 @@ fn attention_kernel<F: Float, N: Size>(
 
 /// The sum of a vector's elements.
 #[cube]
-fn add_up<N: Size>(x: Vector<f32, N>) -> f32 {
+pub(super) fn add_up<N: Size>(x: Vector<f32, N>) -> f32 {
     let mut sum = x.extract(0usize);
     #[unroll]
     for i in 1..N::value() {
@@ -243,7 +270,7 @@ pub(crate) fn pays(q: &CubeTensor, k: &CubeTensor) -> bool {
 }
 
 /// Whether rows of heads can be read in groups of neighbours, as those cut from `[batch, seq, d_model]` can.
-fn readable(x: CubeTensor) -> CubeTensor {
+pub(super) fn readable(x: CubeTensor) -> CubeTensor {
     let strides = x.meta.strides();
     let aligned = strides[..3]
         .iter()
@@ -252,6 +279,19 @@ fn readable(x: CubeTensor) -> CubeTensor {
     match strides[3] == 1 && aligned && start.is_multiple_of((WIDTH * x.dtype.size()) as u64) {
         true => x,
         false => into_contiguous(x),
+    }
+}
+
+/// What of the mask a kernel takes: its kind, and runs of keys that are read where it is of those.
+pub(super) fn seen(mask: &Mask, like: &CubeTensor) -> (Seen, CubeTensor) {
+    let unread = || empty(like, [1], DType::I32);
+    match mask {
+        Mask::All => (Seen::All, unread()),
+        Mask::Causal => (Seen::Causal, unread()),
+        Mask::Runs(runs) => {
+            let runs = runs.iter().flatten().map(|&key| key as i32);
+            (Seen::Runs, upload(like, runs.collect()))
+        }
     }
 }
 
@@ -266,16 +306,7 @@ pub(crate) fn attention(
     let [batch, heads, queries, head_dim] = dims(&q);
     let out = empty(&q, [batch, heads, queries, head_dim], q.dtype);
     let lse = empty(&q, [batch, heads, queries], DType::F32);
-    let (seen, runs) = match mask {
-        Mask::All => (Seen::All, None),
-        Mask::Causal => (Seen::Causal, None),
-        Mask::Runs(runs) => {
-            let runs = runs.iter().flatten().map(|&key| key as i32);
-            (Seen::Runs, Some(upload(&q, runs.collect())))
-        }
-    };
-    let unread = || empty(&q, [1], DType::I32);
-    let runs = runs.unwrap_or_else(unread);
+    let (seen, runs) = seen(mask, &q);
     let shared = queries >= QUERIES / 4;
     let blocks = queries.div_ceil(QUERIES);
     let cubes_wanted = match shared {

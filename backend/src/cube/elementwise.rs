@@ -37,6 +37,48 @@ pub(super) fn activate<N: Size>(x: Vector<f32, N>, #[comptime] act: Activation) 
     }
 }
 
+/// `act′(x)`, in f32.
+#[cfg(not(feature = "fusion"))]
+#[cube]
+pub(super) fn slope<N: Size>(x: Vector<f32, N>, #[comptime] act: Activation) -> Vector<f32, N> {
+    let half = Vector::<f32, N>::new(0.5);
+    let one = Vector::<f32, N>::new(1.0);
+    let zero = Vector::<f32, N>::new(0.0);
+    match comptime!(act) {
+        Activation::None => one,
+        Activation::Gelu => {
+            let root = Vector::<f32, N>::new(core::f32::consts::FRAC_1_SQRT_2);
+            let density = Vector::<f32, N>::new(0.398_942_3);
+            half * (one + (x * root).erf()) + x * density * (zero - half * x * x).exp()
+        }
+        Activation::GeluTanh => {
+            let cubic = Vector::<f32, N>::new(0.044_715);
+            let three = Vector::<f32, N>::new(3.0);
+            let root = Vector::<f32, N>::new(0.797_884_6);
+            let tanh = (root * (x + cubic * x * x * x)).tanh();
+            let inner = root * (one + three * cubic * x * x);
+            half * (one + tanh) + half * x * (one - tanh * tanh) * inner
+        }
+        Activation::Silu => {
+            let sigmoid = one / (one + (zero - x).exp());
+            sigmoid * (one + x * (one - sigmoid))
+        }
+    }
+}
+
+#[cfg(not(feature = "fusion"))]
+#[cube(launch)]
+fn activation_backward_kernel<N: Size>(
+    x: &Tensor<Vector<f32, N>>,
+    g: &Tensor<Vector<f32, N>>,
+    dx: &mut Tensor<Vector<f32, N>>,
+    #[comptime] act: Activation,
+) {
+    if ABSOLUTE_POS < dx.len() {
+        dx[ABSOLUTE_POS] = g[ABSOLUTE_POS] * slope(x[ABSOLUTE_POS], act);
+    }
+}
+
 #[cube(launch)]
 fn activation_kernel<F: Float, N: Size>(
     x: &Tensor<Vector<F, N>>,
@@ -112,6 +154,18 @@ pub(crate) fn activation(x: CubeTensor, act: Activation) -> CubeTensor {
     let (x, out) = (x.into_tensor_arg(), y.clone().into_tensor_arg());
     activation_kernel::launch(&client, cubes, dim, width, x, out, act, dtype);
     y
+}
+
+/// The gradient of [`activation`]; f32 alone.
+#[cfg(not(feature = "fusion"))]
+pub(crate) fn activation_backward(x: CubeTensor, g: CubeTensor, act: Activation) -> CubeTensor {
+    let [x, g] = [x, g].map(into_contiguous);
+    let dx = beside(&x, x.dtype);
+    let (width, cubes, dim) = groups(&x, x.meta.num_elements());
+    let client = x.client.clone();
+    let [x, g, out] = [x, g, dx.clone()].map(CubeTensor::into_tensor_arg);
+    activation_backward_kernel::launch(&client, cubes, dim, width, x, g, out, act);
+    dx
 }
 
 /// `act(x + bias)`, the bias being added to every row, and the result of its type.

@@ -1,51 +1,178 @@
 //! The experts of a mixture: all products of one linear map in one launch, whatever the number of experts and of tokens each has.
+//! Who goes where is worked out on the device, which then need not wait for the host to read scores and sort them: with a bound
+//! on the work in place of its amount, launches find out for themselves where it ends.
 
 use super::elementwise::activate;
-use super::{cubes, dims, elem, empty, units, upload};
+use super::{UNITS, cubes, dims, elem, empty, units, upload_floats};
 use crate::ops::{Activation, Routes};
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 /// Side of the block of the output that a cube computes.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// How much of the inner axis is in a cube's memory at once.
-const DEPTH: usize = 16;
+pub(super) const DEPTH: usize = 16;
 
 /// Side of the part of the block that a thread computes.
-const PART: usize = 4;
+pub(super) const PART: usize = 4;
 
 /// Threads along a side of the block.
-const SIDE: usize = BLOCK / PART;
+pub(super) const SIDE: usize = BLOCK / PART;
 
-/// `act(x W_e + b_e)` for pairs of token and expert, sorted by expert: `[rows, in]` to `[pairs, out]`. A block is
-/// `[expert, first pair, pairs]`, and no block has pairs of two experts.
+/// How many experts a token is given room for at once where nobody has counted: what is more takes further rounds.
+const EXPECTED: usize = 4;
+
+/// Whether a token goes to an expert; a score that is not a number does, so that it shows.
+#[cube]
+fn reaches<F: Float>(scores: &Tensor<F>, at: usize, threshold: f32) -> bool {
+    let below = f32::cast_from(scores[at]) < threshold;
+    !below
+}
+
+/// How many tokens each expert has: scores `[tokens, experts]`, a cube for an expert.
+#[cube(launch)]
+fn count_kernel<F: Float>(
+    scores: &Tensor<F>,
+    threshold: &Tensor<F>,
+    counts: &mut Tensor<i32>,
+    #[define(F)] _dtype: ElemType,
+) {
+    let mut scratch = Shared::<[i32]>::new_slice(comptime!(UNITS as usize));
+    let (expert, tokens, experts) = (CUBE_POS, scores.shape(0), scores.shape(1));
+    if expert >= experts {
+        terminate!();
+    }
+    let threshold = f32::cast_from(threshold[0]);
+    let mut own = 0i32;
+    let mut token = UNIT_POS as usize;
+    while token < tokens {
+        if reaches::<F>(scores, token * experts + expert, threshold) {
+            own += 1i32;
+        }
+        token += CUBE_DIM as usize;
+    }
+    scratch[UNIT_POS as usize] = own;
+    sync_cube();
+    if UNIT_POS == 0 {
+        let mut count = 0i32;
+        for unit in 0..CUBE_DIM as usize {
+            count += scratch[unit];
+        }
+        counts[expert] = count;
+    }
+}
+
+/// Gives the pairs of token and expert their places, sorted by expert and by token within each; every expert's begin with a block of
+/// their own. A block is `[expert, pairs]`; a cube for an expert, of whose tokens each thread takes a run.
+#[cube(launch)]
+fn place_kernel<F: Float>(
+    scores: &Tensor<F>,
+    threshold: &Tensor<F>,
+    counts: &Tensor<i32>,
+    places: &mut Tensor<i32>,
+    row_of_place: &mut Tensor<i32>,
+    blocks: &mut Tensor<i32>,
+    total: &mut Tensor<i32>,
+    #[define(F)] _dtype: ElemType,
+) {
+    let mut scratch = Shared::<[i32]>::new_slice(comptime!(UNITS as usize));
+    let (expert, tokens, experts) = (CUBE_POS, scores.shape(0), scores.shape(1));
+    if expert >= experts {
+        terminate!();
+    }
+    let threshold = f32::cast_from(threshold[0]);
+    let mut first = 0usize;
+    for other in 0..expert {
+        first += (usize::cast_from(counts[other]) + (BLOCK - 1)) / BLOCK;
+    }
+    let pairs = usize::cast_from(counts[expert]);
+    let unit = UNIT_POS as usize;
+    let mut block = unit;
+    while block * BLOCK < pairs {
+        let mut rows = pairs - block * BLOCK;
+        if rows > BLOCK {
+            rows = BLOCK.runtime();
+        }
+        blocks[(first + block) * 2] = expert as i32;
+        blocks[(first + block) * 2 + 1] = rows as i32;
+        block += CUBE_DIM as usize;
+    }
+    if unit == 0 && expert + 1 == experts {
+        total[0] = (first + (pairs + (BLOCK - 1)) / BLOCK) as i32;
+    }
+
+    let run = (tokens + CUBE_DIM as usize - 1) / CUBE_DIM as usize;
+    let start = unit * run;
+    let mut own = 0i32;
+    for i in 0..run {
+        let token = start + i;
+        if token < tokens {
+            if reaches::<F>(scores, token * experts + expert, threshold) {
+                own += 1i32;
+            }
+        }
+    }
+    scratch[unit] = own;
+    sync_cube();
+    let mut place = first * BLOCK;
+    for other in 0..unit {
+        place += usize::cast_from(scratch[other]);
+    }
+    for i in 0..run {
+        let token = start + i;
+        if token < tokens {
+            let at = token * experts + expert;
+            if reaches::<F>(scores, at, threshold) {
+                places[at] = place as i32;
+                row_of_place[place] = token as i32;
+                place += 1usize;
+            } else {
+                places[at] = -1i32;
+            }
+        }
+    }
+}
+
+/// `act(x W_e + b_e)`, or `x W_eᵀ` where transposed, for the pairs of the blocks from `first_block` on, as many as there is room for: `[rows, in]` to
+/// `[places, out]`, places counted from that block's.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn grouped_kernel<F: Float>(
     x: &Tensor<F>,
-    row_of_pair: &Tensor<i32>,
+    row_of_place: &Tensor<i32>,
     w: &Tensor<F>,
     b: &Tensor<F>,
     blocks: &Tensor<i32>,
+    total: &Tensor<i32>,
     y: &mut Tensor<F>,
+    first_block: u32,
     columns: u32,
     #[comptime] gathered: bool,
+    #[comptime] transposed: bool,
     #[comptime] act: Activation,
     #[define(F)] _dtype: ElemType,
 ) {
     let mut left = Shared::<[f32]>::new_slice(comptime!(DEPTH * BLOCK));
     let mut right = Shared::<[f32]>::new_slice(comptime!(DEPTH * BLOCK));
     let (block, column) = (CUBE_POS / columns as usize, CUBE_POS % columns as usize);
-    if block * 3 >= blocks.len() {
+    let (of_all, first) = (first_block as usize + block, block * BLOCK);
+    if first >= y.shape(0) || of_all >= usize::cast_from(total[0]) {
         terminate!();
     }
-    let expert = usize::cast_from(blocks[block * 3]);
-    let first = usize::cast_from(blocks[block * 3 + 1]);
-    let pairs = usize::cast_from(blocks[block * 3 + 2]);
-    let (inner, outputs) = (w.shape(1), w.shape(2));
+    let expert = usize::cast_from(blocks[of_all * 2]);
+    let pairs = usize::cast_from(blocks[of_all * 2 + 1]);
+    let mut inner = w.shape(1);
+    let mut outputs = w.shape(2);
+    if transposed {
+        inner = w.shape(2);
+        outputs = w.shape(1);
+    }
     let unit = UNIT_POS as usize;
     let (unit_row, unit_column) = (unit / SIDE * PART, unit % SIDE * PART);
     let from_column = column * BLOCK;
@@ -64,17 +191,25 @@ fn grouped_kernel<F: Float>(
             if pair < pairs && at < inner {
                 let mut row = first + pair;
                 if gathered {
-                    row = usize::cast_from(row_of_pair[first + pair]);
+                    row = usize::cast_from(row_of_place[of_all * BLOCK + pair]);
                 }
                 value = f32::cast_from(x[row * inner + at]);
             }
             left[(i % DEPTH) * BLOCK + pair] = value;
-            let (at, output) = (depth + i / BLOCK, from_column + i % BLOCK);
             let mut value = 0.0f32;
-            if at < inner && output < outputs {
-                value = f32::cast_from(w[(expert * inner + at) * outputs + output]);
+            if transposed {
+                let (at, output) = (depth + i % DEPTH, from_column + i / DEPTH);
+                if at < inner && output < outputs {
+                    value = f32::cast_from(w[(expert * outputs + output) * inner + at]);
+                }
+                right[(i % DEPTH) * BLOCK + i / DEPTH] = value;
+            } else {
+                let (at, output) = (depth + i / BLOCK, from_column + i % BLOCK);
+                if at < inner && output < outputs {
+                    value = f32::cast_from(w[(expert * inner + at) * outputs + output]);
+                }
+                right[i] = value;
             }
-            right[i] = value;
             i += CUBE_DIM as usize;
         }
         sync_cube();
@@ -97,7 +232,10 @@ fn grouped_kernel<F: Float>(
         for j in 0..PART {
             let (pair, output) = (unit_row + i, from_column + unit_column + j);
             if pair < pairs && output < outputs {
-                let value = sums[i * PART + j] + f32::cast_from(b[expert * outputs + output]);
+                let mut value = sums[i * PART + j];
+                if !transposed {
+                    value += f32::cast_from(b[expert * outputs + output]);
+                }
                 let value = activate::<Const<1>>(Vector::new(value), act);
                 y[(first + pair) * outputs + output] = F::cast_from(value.extract(0usize));
             }
@@ -105,73 +243,186 @@ fn grouped_kernel<F: Float>(
     }
 }
 
-/// `Σ gate · out` over the pairs of each token, in the order of the experts; a cube for a token.
+/// Adds `Σ gate · out`, or `Σ out` where not weighted, over the places from the first block's on to each token's sum, in the order of the experts; a cube for a
+/// token.
 #[cube(launch)]
+#[allow(clippy::too_many_arguments)]
 fn combine_kernel<F: Float>(
     out: &Tensor<F>,
     gates: &Tensor<F>,
-    offsets: &Tensor<i32>,
-    pairs: &Tensor<i32>,
-    y: &mut Tensor<F>,
+    places: &Tensor<i32>,
+    total: &Tensor<i32>,
+    y: &mut Tensor<f32>,
+    first_block: u32,
+    #[comptime] weighted: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let (token, experts, d) = (CUBE_POS, gates.shape(1), y.shape(1));
-    if token >= y.shape(0) {
+    let (token, experts, d) = (CUBE_POS, places.shape(1), y.shape(1));
+    if token >= y.shape(0) || (first_block > 0 && first_block as i32 >= total[0]) {
         terminate!();
     }
-    let start = usize::cast_from(offsets[token]);
-    let end = usize::cast_from(offsets[token + 1]);
+    let from = first_block as i32 * BLOCK as i32;
+    let to = from + out.shape(0) as i32;
     let mut i = UNIT_POS as usize;
     while i < d {
         let mut sum = 0.0f32;
-        for at in start..end {
-            let pair = usize::cast_from(pairs[at * 2]);
-            let expert = usize::cast_from(pairs[at * 2 + 1]);
-            let gate = f32::cast_from(gates[token * experts + expert]);
-            sum += gate * f32::cast_from(out[pair * d + i]);
+        if first_block > 0 {
+            sum = y[token * d + i];
         }
-        y[token * d + i] = F::cast_from(sum);
+        for expert in 0..experts {
+            let place = places[token * experts + expert];
+            if place >= from && place < to {
+                let mut value = f32::cast_from(out[usize::cast_from(place - from) * d + i]);
+                if weighted {
+                    value *= f32::cast_from(gates[token * experts + expert]);
+                }
+                sum += value;
+            }
+        }
+        y[token * d + i] = sum;
         i += CUBE_DIM as usize;
     }
 }
 
-/// What the kernels need to know of the routes, as they take it.
-struct Plan {
-    row_of_pair: Vec<i32>,
-    /// `[expert, first pair, pairs]` of each block of rows.
-    blocks: Vec<i32>,
-    /// Where the pairs of each token begin in `of_token`.
-    offsets: Vec<i32>,
-    /// `[pair, expert]`, token by token.
-    of_token: Vec<i32>,
+/// Where the pairs of token and expert lie.
+pub(super) struct Placed {
+    /// `[experts]`, the pairs of each.
+    pub(super) counts: CubeTensor,
+    /// `[tokens, experts]`, the place of a pair, −1 where there is none.
+    places: CubeTensor,
+    /// The token of each place.
+    pub(super) row_of_place: CubeTensor,
+    /// `[most, 2]`: expert and pairs of each block.
+    pub(super) blocks: CubeTensor,
+    /// How many blocks there are.
+    pub(super) total: CubeTensor,
+    /// How many there can be at most.
+    pub(super) most: usize,
 }
 
-impl Plan {
-    fn new(routes: &Routes) -> Self {
-        let (mut row_of_pair, mut blocks) = (Vec::new(), Vec::new());
-        let mut by_token = vec![Vec::new(); routes.tokens()];
-        for expert in 0..routes.experts() {
-            let (tokens, first) = (routes.tokens_of(expert), routes.offset(expert));
-            for (at, part) in tokens.chunks(BLOCK).enumerate() {
-                let row = [expert, first + at * BLOCK, part.len()];
-                blocks.extend(row.map(|number| number as i32));
+/// How one of the experts' two linear maps is used.
+pub(super) struct Map<'a> {
+    /// `[experts, in, out]`
+    pub(super) w: &'a CubeTensor,
+    /// `[experts, out]`; without it the map is transposed.
+    pub(super) b: Option<&'a CubeTensor>,
+    /// Whether what goes in has a row for a token, not for a place.
+    pub(super) of_tokens: bool,
+    pub(super) act: Activation,
+}
+
+impl Placed {
+    /// A pair for every score `[tokens, experts]` that reaches the threshold `[1]`.
+    fn above(scores: CubeTensor, threshold: CubeTensor, most: usize) -> Self {
+        let [tokens, experts] = dims(&scores);
+        let integers = |count: usize| empty(&scores, [count], DType::I32);
+        let placed = Self {
+            counts: integers(experts),
+            places: empty(&scores, [tokens, experts], DType::I32),
+            row_of_place: integers(most * BLOCK),
+            blocks: empty(&scores, [most, 2], DType::I32),
+            total: integers(1),
+            most,
+        };
+        let (client, dtype) = (scores.client.clone(), elem(&scores));
+        let (count, threads) = (cubes(&scores, experts), units(&scores, tokens));
+        count_kernel::launch(
+            &client,
+            count.clone(),
+            CubeDim::new_1d(threads),
+            scores.clone().into_tensor_arg(),
+            threshold.clone().into_tensor_arg(),
+            placed.counts.clone().into_tensor_arg(),
+            dtype,
+        );
+        place_kernel::launch(
+            &client,
+            count,
+            CubeDim::new_1d(threads),
+            scores.into_tensor_arg(),
+            threshold.into_tensor_arg(),
+            placed.counts.clone().into_tensor_arg(),
+            placed.places.clone().into_tensor_arg(),
+            placed.row_of_place.clone().into_tensor_arg(),
+            placed.blocks.clone().into_tensor_arg(),
+            placed.total.clone().into_tensor_arg(),
+            dtype,
+        );
+        placed
+    }
+
+    /// Those of routes that have a pair.
+    pub(super) fn of(routes: &Routes, like: &CubeTensor) -> Self {
+        let (tokens, experts) = (routes.tokens(), routes.experts());
+        let (mut mask, mut most) = (vec![0.0; tokens * experts], 0);
+        for expert in 0..experts {
+            let of_expert = routes.tokens_of(expert);
+            most += of_expert.len().div_ceil(BLOCK);
+            for &token in of_expert {
+                mask[token as usize * experts + expert] = 1.0;
             }
-            for (at, &token) in tokens.iter().enumerate() {
-                row_of_pair.push(token as i32);
-                by_token[token as usize].push([first + at, expert].map(|number| number as i32));
-            }
         }
-        let mut offsets = vec![0];
-        for pairs in &by_token {
-            offsets.push(offsets[offsets.len() - 1] + pairs.len() as i32);
-        }
-        let of_token = by_token.into_iter().flatten().flatten().collect();
-        Self {
-            row_of_pair,
-            blocks,
-            offsets,
-            of_token,
-        }
+        let mask = upload_floats(like, mask, [tokens, experts]);
+        Self::above(mask, upload_floats(like, vec![0.5], [1]), most)
+    }
+
+    /// A map over the places of so many blocks from the first on.
+    pub(super) fn product(
+        &self,
+        x: &CubeTensor,
+        map: Map<'_>,
+        first: usize,
+        at_once: usize,
+    ) -> CubeTensor {
+        let [_, inputs, outputs] = dims(map.w);
+        let outputs = if map.b.is_some() { outputs } else { inputs };
+        let out = empty(x, [at_once * BLOCK, outputs], x.dtype);
+        let columns = outputs.div_ceil(BLOCK);
+        grouped_kernel::launch(
+            &x.client,
+            cubes(x, at_once * columns),
+            CubeDim::new_1d((SIDE * SIDE) as u32),
+            x.clone().into_tensor_arg(),
+            self.row_of_place.clone().into_tensor_arg(),
+            map.w.clone().into_tensor_arg(),
+            map.b.unwrap_or(x).clone().into_tensor_arg(),
+            self.blocks.clone().into_tensor_arg(),
+            self.total.clone().into_tensor_arg(),
+            out.clone().into_tensor_arg(),
+            first as u32,
+            columns as u32,
+            map.of_tokens,
+            map.b.is_none(),
+            map.act,
+            elem(x),
+        );
+        out
+    }
+
+    /// Adds the places from the first block on up for each token, by gates where there are any: `[tokens, d]`, in f32, what is there
+    /// being overwritten by the first.
+    pub(super) fn combine(
+        &self,
+        out: CubeTensor,
+        gates: Option<&CubeTensor>,
+        y: &CubeTensor,
+        first: usize,
+    ) {
+        let [tokens, d] = dims(y);
+        let dtype = elem(&out);
+        combine_kernel::launch(
+            &y.client,
+            cubes(y, tokens),
+            CubeDim::new_1d(units(y, d)),
+            out.clone().into_tensor_arg(),
+            gates.unwrap_or(&out).clone().into_tensor_arg(),
+            self.places.clone().into_tensor_arg(),
+            self.total.clone().into_tensor_arg(),
+            y.clone().into_tensor_arg(),
+            first as u32,
+            gates.is_some(),
+            dtype,
+        );
     }
 }
 
@@ -183,51 +434,54 @@ pub(crate) fn experts(
     routes: &Routes,
     act: Activation,
 ) -> CubeTensor {
+    let placed = Placed::of(routes, &x);
+    let at_once = placed.most;
+    rounds(x, gates, weights, &placed, at_once, act)
+}
+
+/// See [`crate::Backend::experts_above`]; there is a token.
+pub(crate) fn experts_above(
+    x: CubeTensor,
+    gates: CubeTensor,
+    threshold: CubeTensor,
+    weights: [CubeTensor; 4],
+    act: Activation,
+) -> CubeTensor {
+    let gates = into_contiguous(gates);
+    let [tokens, experts] = dims(&gates);
+    let blocks = tokens.div_ceil(BLOCK);
+    let placed = Placed::above(gates.clone(), threshold, experts * blocks);
+    let at_once = placed.most.min(experts + EXPECTED * blocks);
+    rounds(x, gates, weights, &placed, at_once, act)
+}
+
+/// The experts' gated sum over the pairs, in rounds of as many blocks as there is room for.
+fn rounds(
+    x: CubeTensor,
+    gates: CubeTensor,
+    weights: [CubeTensor; 4],
+    placed: &Placed,
+    at_once: usize,
+    act: Activation,
+) -> CubeTensor {
     let [x, gates] = [x, gates].map(into_contiguous);
     let [w1, b1, w2, b2] = weights.map(into_contiguous);
-    let ([tokens, d], [_, _, hidden]) = (dims(&x), dims(&w1));
-    let plan = Plan::new(routes);
-    let pairs = routes.pairs();
-    let [row_of_pair, blocks, offsets, of_token] =
-        [plan.row_of_pair, plan.blocks, plan.offsets, plan.of_token]
-            .map(|values| upload(&x, values));
-    let (client, dtype) = (x.client.clone(), elem(&x));
-    let y = empty(&x, [tokens, d], x.dtype);
-    let product = |input: CubeTensor, w: CubeTensor, b: CubeTensor, gathered, act| {
-        let [_, _, outputs] = dims(&w);
-        let out = empty(&input, [pairs, outputs], input.dtype);
-        let columns = outputs.div_ceil(BLOCK);
-        let [rows_of_blocks] = dims(&blocks);
-        grouped_kernel::launch(
-            &client,
-            cubes(&input, rows_of_blocks / 3 * columns),
-            CubeDim::new_1d((SIDE * SIDE) as u32),
-            input.into_tensor_arg(),
-            row_of_pair.clone().into_tensor_arg(),
-            w.into_tensor_arg(),
-            b.into_tensor_arg(),
-            blocks.clone().into_tensor_arg(),
-            out.clone().into_tensor_arg(),
-            columns as u32,
-            gathered,
-            act,
-            dtype,
+    let y = empty(&x, dims::<2>(&x), DType::F32);
+    for first in (0..placed.most).step_by(at_once) {
+        let [fc1, fc2] = [(&w1, &b1, true, act), (&w2, &b2, false, Activation::None)].map(
+            |(w, b, of_tokens, act)| Map {
+                w,
+                b: Some(b),
+                of_tokens,
+                act,
+            },
         );
-        out
-    };
-    debug_assert_eq!(dims::<3>(&w2), [routes.experts(), hidden, d]);
-    let hidden = product(x, w1, b1, true, act);
-    let out = product(hidden, w2, b2, false, Activation::None);
-    combine_kernel::launch(
-        &client,
-        cubes(&y, tokens),
-        CubeDim::new_1d(units(&y, d)),
-        out.into_tensor_arg(),
-        gates.into_tensor_arg(),
-        offsets.into_tensor_arg(),
-        of_token.into_tensor_arg(),
-        y.clone().into_tensor_arg(),
-        dtype,
-    );
-    y
+        let hidden = placed.product(&x, fc1, first, at_once);
+        let out = placed.product(&hidden, fc2, first, at_once);
+        placed.combine(out, Some(&gates), &y, first);
+    }
+    match x.dtype {
+        DType::F32 => y,
+        dtype => CubeBackend::float_cast(y, dtype.into()),
+    }
 }

@@ -2,14 +2,19 @@
 //! whatever type the tensors are of. What they cannot take (odd sizes, types other than floats) goes to the portable bodies.
 
 pub(crate) mod attention;
+pub(crate) mod attention_backward;
 pub(crate) mod elementwise;
 pub(crate) mod experts;
+#[cfg(not(feature = "fusion"))]
+pub(crate) mod experts_backward;
 pub(crate) mod norm;
+#[cfg(not(feature = "fusion"))]
+pub(crate) mod norm_backward;
 pub(crate) mod sampling;
 
 use crate::host::count_upload;
 use burn::backend::TensorMetadata;
-use burn::backend::ops::IntTensorOps;
+use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Shape, TensorData};
 use burn_cubecl::CubeBackend;
@@ -51,6 +56,17 @@ fn upload(like: &CubeTensor, values: Vec<i32>) -> CubeTensor {
     let len = values.len();
     count_upload();
     CubeBackend::int_from_data(TensorData::new(values, [len]), &like.device)
+}
+
+/// Values beside `like`, of its type.
+fn upload_floats<const D: usize>(
+    like: &CubeTensor,
+    values: Vec<f32>,
+    shape: [usize; D],
+) -> CubeTensor {
+    count_upload();
+    let values = TensorData::new(values, shape).convert_dtype(like.dtype);
+    CubeBackend::float_from_data(values, &like.device)
 }
 
 /// A power of two of threads, as many as the work has use for and the device allows.

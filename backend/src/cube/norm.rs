@@ -11,7 +11,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 /// Mean and sum of squared differences from it, of so many neighbours, at every thread of the cube that adds them up.
 #[cube]
-fn moments<F: Float>(
+pub(super) fn moments<F: Float>(
     x: &Tensor<F>,
     start: usize,
     count: usize,
@@ -112,7 +112,7 @@ pub(crate) fn layer_norm(
 }
 
 /// Elements of a group that one cube takes.
-const PART: usize = 8192;
+pub(super) const PART: usize = 8192;
 
 /// Mean and sum of squared differences from it of each part, `[groups, parts, 2]`.
 #[cube(launch)]
@@ -140,7 +140,31 @@ fn moments_kernel<F: Float>(
     }
 }
 
-/// Every cube adds the moments of its group's parts up (Chan, Golub & LeVeque) and normalises one part.
+/// Mean and inverse standard deviation of a group, by the moments of its parts (Chan, Golub & LeVeque).
+#[cube]
+pub(super) fn of_group(
+    moments: &Tensor<f32>,
+    group: usize,
+    parts: usize,
+    len: usize,
+    eps: f32,
+) -> (f32, f32) {
+    let mut mean = 0.0f32;
+    let mut squares = 0.0f32;
+    let mut seen = 0.0f32;
+    for part in 0..parts {
+        let at = (group * parts + part) * 2;
+        let count = f32::cast_from((len - part * PART).min(PART) as u32);
+        let apart = moments[at] - mean;
+        let total = seen + count;
+        mean += apart * (count / total);
+        squares += moments[at + 1] + apart * apart * (seen * count / total);
+        seen = total;
+    }
+    (mean, 1.0f32 / (squares / seen + eps).sqrt())
+}
+
+/// Every cube normalises one part.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn group_norm_kernel<F: Float>(
@@ -163,19 +187,7 @@ fn group_norm_kernel<F: Float>(
     if group >= groups as usize {
         terminate!();
     }
-    let mut mean = 0.0f32;
-    let mut squares = 0.0f32;
-    let mut seen = 0.0f32;
-    for part in 0..parts {
-        let at = (group * parts + part) * 2;
-        let count = f32::cast_from((len - part * PART).min(PART) as u32);
-        let apart = moments[at] - mean;
-        let total = seen + count;
-        mean += apart * (count / total);
-        squares += moments[at + 1] + apart * apart * (seen * count / total);
-        seen = total;
-    }
-    let inverse = 1.0f32 / (squares / seen + eps).sqrt();
+    let (mean, inverse) = of_group(moments, group, parts, len, eps);
 
     let first = own * PART;
     let count = (len - first).min(PART);
@@ -193,6 +205,24 @@ fn group_norm_kernel<F: Float>(
     }
 }
 
+/// The moments of the parts of all groups, each of so many neighbours.
+pub(super) fn moments_of_parts(x: &CubeTensor, groups: usize, len: usize) -> CubeTensor {
+    let parts = len.div_ceil(PART);
+    let moments = empty(x, [groups, parts, 2], DType::F32);
+    moments_kernel::launch(
+        &x.client,
+        cubes(x, groups * parts),
+        CubeDim::new_1d(units(x, len)),
+        x.clone().into_tensor_arg(),
+        moments.clone().into_tensor_arg(),
+        len as u32,
+        parts as u32,
+        groups as u32,
+        elem(x),
+    );
+    moments
+}
+
 /// See [`crate::Backend::group_norm`].
 pub(crate) fn group_norm(
     x: CubeTensor,
@@ -206,21 +236,10 @@ pub(crate) fn group_norm(
     let (groups, area) = (batch * per_image, height * width);
     let len = channels / per_image * area;
     let parts = len.div_ceil(PART);
-    let moments = empty(&x, [groups, parts, 2], DType::F32);
+    let moments = moments_of_parts(&x, groups, len);
     let y = empty(&x, [batch, channels, height, width], x.dtype);
     let (client, dtype) = (x.client.clone(), elem(&x));
     let (count, dim) = (cubes(&x, groups * parts), units(&x, len));
-    moments_kernel::launch(
-        &client,
-        count.clone(),
-        CubeDim::new_1d(dim),
-        x.clone().into_tensor_arg(),
-        moments.clone().into_tensor_arg(),
-        len as u32,
-        parts as u32,
-        groups as u32,
-        dtype,
-    );
     group_norm_kernel::launch(
         &client,
         count,

@@ -74,6 +74,29 @@ impl Backend for CubeBackend {
         }
     }
 
+    fn attention_gradients(
+        q: CubeTensor,
+        k: CubeTensor,
+        v: CubeTensor,
+        g: CubeTensor,
+        lse: CubeTensor,
+        delta: CubeTensor,
+        mask: Mask,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let sums_in_f32 = [&lse, &delta].iter().all(|x| x.dtype == DType::F32);
+        let qkv = [q, k, v];
+        match taken(&[&qkv[0], &qkv[1], &qkv[2], &g])
+            && sums_in_f32
+            && cube::attention_backward::takes(&qkv[0], &qkv[1])
+        {
+            true => {
+                let [q, k, v] = qkv;
+                cube::attention_backward::gradients([q, k, v, g], [lse, delta], &mask)
+            }
+            false => portable::attention_gradients::<Self>(qkv, g, lse, delta, &mask),
+        }
+    }
+
     fn group_norm(
         x: CubeTensor,
         weight: CubeTensor,
@@ -101,6 +124,24 @@ impl Backend for CubeBackend {
         match taken(&[&x, &gates, &w1, &b1, &w2, &b2]) && routes.pairs() > 0 {
             true => cube::experts::experts(x, gates, [w1, b1, w2, b2], &routes, act),
             false => portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act),
+        }
+    }
+
+    fn experts_above(
+        x: CubeTensor,
+        gates: CubeTensor,
+        threshold: CubeTensor,
+        w1: CubeTensor,
+        b1: CubeTensor,
+        w2: CubeTensor,
+        b2: CubeTensor,
+        act: Activation,
+    ) -> CubeTensor {
+        let weights = [w1, b1, w2, b2];
+        let [w1, b1, w2, b2] = &weights;
+        match taken(&[&x, &gates, &threshold, w1, b1, w2, b2]) && x.meta.shape()[0] > 0 {
+            true => cube::experts::experts_above(x, gates, threshold, weights, act),
+            false => portable::experts_above::<Self>(x, gates, threshold, weights, act),
         }
     }
 

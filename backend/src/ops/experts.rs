@@ -114,6 +114,19 @@ pub struct Experts {
     pub b2: Tensor<2>,
 }
 
+impl Experts {
+    /// # Panics
+    /// If the shapes do not fit each other.
+    fn assert_fit(&self, x: &Tensor<2>, gates: &Tensor<2>) {
+        let ([tokens, d], [experts, _, hidden]) = (x.dims(), self.w1.dims());
+        assert_eq!(gates.dims(), [tokens, experts]);
+        assert_eq!(self.w1.dims(), [experts, d, hidden]);
+        assert_eq!(self.b1.dims(), [experts, hidden]);
+        assert_eq!(self.w2.dims(), [experts, hidden, d]);
+        assert_eq!(self.b2.dims(), [experts, d]);
+    }
+}
+
 /// `y_t = Σ_e gate_te · (act(x_t W1_e + b1_e) W2_e + b2_e)` over the experts e that token t is routed to; zero where there are
 /// none. An expert without tokens costs nothing. Gates outside the routes are not read and have zero gradient.
 ///
@@ -131,13 +144,8 @@ pub fn experts(
     routes: Routes,
     act: Activation,
 ) -> Tensor<2> {
-    let ([tokens, d], [experts, _, hidden]) = (x.dims(), weights.w1.dims());
-    assert_eq!([routes.tokens(), routes.experts()], [tokens, experts]);
-    assert_eq!(gates.dims(), [tokens, experts]);
-    assert_eq!(weights.w1.dims(), [experts, d, hidden]);
-    assert_eq!(weights.b1.dims(), [experts, hidden]);
-    assert_eq!(weights.w2.dims(), [experts, hidden, d]);
-    assert_eq!(weights.b2.dims(), [experts, d]);
+    assert_eq!([routes.tokens(), routes.experts()], gates.dims());
+    weights.assert_fit(&x, &gates);
     Tensor::from_dispatch(<Dispatch as Backend>::grouped_experts(
         x.into_dispatch(),
         gates.into_dispatch(),
@@ -148,4 +156,41 @@ pub fn experts(
         routes,
         act,
     ))
+}
+
+/// [`experts`] where a token goes to all whose gate [reaches](reaches) a threshold, which depends on no other token. GPUs find out
+/// themselves who goes where, and the host does not wait for them.
+///
+/// # Shapes
+/// - `x`: `[tokens, d]`
+/// - `gates`: `[tokens, experts]`
+/// - `threshold`: `[1]`
+/// - output: `[tokens, d]`
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn experts_above(
+    x: Tensor<2>,
+    gates: Tensor<2>,
+    threshold: Tensor<1>,
+    weights: Experts,
+    act: Activation,
+) -> Tensor<2> {
+    assert_eq!(threshold.dims(), [1]);
+    weights.assert_fit(&x, &gates);
+    Tensor::from_dispatch(<Dispatch as Backend>::experts_above(
+        x.into_dispatch(),
+        gates.into_dispatch(),
+        threshold.into_dispatch(),
+        weights.w1.into_dispatch(),
+        weights.b1.into_dispatch(),
+        weights.w2.into_dispatch(),
+        weights.b2.into_dispatch(),
+        act,
+    ))
+}
+
+/// Whether a score wins by a threshold. One that is NaN does, because an expert left out would hide it.
+pub fn reaches(score: f32, threshold: f32) -> bool {
+    score >= threshold || score.is_nan()
 }

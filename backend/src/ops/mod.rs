@@ -9,7 +9,7 @@ mod outside;
 mod parts;
 mod sequence;
 
-pub use experts::{Experts, Routes, experts};
+pub use experts::{Experts, Routes, experts, experts_above, reaches};
 pub use image::{conv2d, group_norm, upsample_nearest};
 pub use mask::Mask;
 pub use optim::{AdamWStep, adamw_step};

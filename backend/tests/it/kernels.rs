@@ -276,6 +276,14 @@ proptest! {
     }
 
     #[test]
+    fn experts_above(
+        case in case(), tokens in size(), experts in prop_oneof![1..6_usize, Just(13)], d in size(), hidden in size(),
+        threshold in prop_oneof![Just(f32::INFINITY), Just(1.5), Just(0.0), Just(-9.0)],
+    ) {
+        threshold_agrees(case, [tokens, experts, d, hidden], threshold)?;
+    }
+
+    #[test]
     fn cross_entropy(case in case(), rows in size(), classes in size()) {
         agree(case, |draw| {
             let logits = draw.tensor([rows, classes]);
@@ -283,6 +291,41 @@ proptest! {
             let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &draw.device);
             host(ops::cross_entropy(logits, targets))
         })?;
+    }
+}
+
+fn threshold_agrees(
+    case: Case,
+    [tokens, experts, d, hidden]: [usize; 4],
+    threshold: f32,
+) -> Result<(), TestCaseError> {
+    agree(case, |draw| {
+        let gates = draw.tensor([tokens, experts]);
+        let x = draw.tensor([tokens, d]);
+        let (w1, b1) = (
+            draw.tensor([experts, d, hidden]),
+            draw.tensor([experts, hidden]),
+        );
+        let (w2, b2) = (draw.tensor([experts, hidden, d]), draw.tensor([experts, d]));
+        let weights = Experts { w1, b1, w2, b2 };
+        let threshold: Tensor<1> = Tensor::full([1], threshold, &draw.device);
+        let threshold = threshold.cast(draw.dtype);
+        host(ops::experts_above(x, gates, threshold, weights, case.act))
+    })
+}
+
+/// Every token goes everywhere, which is more than a GPU has room for at once.
+#[test]
+fn experts_of_more_rounds_than_one() {
+    let case = Case {
+        seed: 1,
+        layout: Layout::Plain,
+        special: None,
+        act: Activation::GeluTanh,
+    };
+    for experts in [7, 12, 23] {
+        threshold_agrees(case, [150, experts, 9, 11], -9.0).unwrap();
+        threshold_agrees(case, [150, experts, 9, 11], 0.5).unwrap();
     }
 }
 
@@ -333,14 +376,11 @@ fn nothing_comes_of_nothing(device: &Device) {
         w2: Tensor::ones([2, 3, 5], device),
         b2: Tensor::ones([2, 5], device),
     };
-    let (gates, routes) = (Tensor::zeros([0, 2], device), Routes::of_mask(&[], 2));
-    let out = ops::experts(
-        Tensor::zeros([0, 5], device),
-        gates,
-        weights,
-        routes,
-        Activation::Gelu,
-    );
+    let (x, gates) = (Tensor::zeros([0, 5], device), Tensor::zeros([0, 2], device));
+    let (routes, act) = (Routes::of_mask(&[], 2), Activation::Gelu);
+    let out = ops::experts(x.clone(), gates.clone(), weights.clone(), routes, act);
+    assert_eq!(out.dims(), [0, 5]);
+    let out = ops::experts_above(x, gates, Tensor::zeros([1], device), weights, act);
     assert_eq!(out.dims(), [0, 5]);
 
     let queries = Tensor::<4>::zeros([2, 3, 0, 8], device);

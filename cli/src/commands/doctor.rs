@@ -2,7 +2,7 @@
 
 use crate::args::Global;
 use crate::bundle::Bundle;
-use crate::{data, output, ranks};
+use crate::{output, ranks};
 use anyhow::{Result, bail, ensure};
 use burn::tensor::{DType, Device};
 use clap::Args;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use tessera_backend::{DeviceSpec, Rng};
 use tessera_backend::{device_values, host_values};
 use tessera_tokenizer::{Pixels, psnr};
+use tessera_train::data::{download, upload};
 
 /// Check this build and this machine.
 #[derive(Debug, Clone, Args)]
@@ -344,8 +345,8 @@ fn round_trip(device: &Device) -> Result<String> {
         |(_, _, y, x)| bell(y, x),
     );
     let encoded = |bundle: &Bundle| {
-        let image = data::upload(image.clone(), &bundle.device);
-        data::download(bundle.vae.encode(image))
+        let image = upload(image.clone(), &bundle.device);
+        download(bundle.vae.encode(image))
     };
     let latents = encoded(&bundle);
     let cpu = Bundle::open(None, &DeviceSpec::CPU.open()?)?;

@@ -5,7 +5,6 @@ mod report;
 use self::report::{Origin, draw, report};
 use crate::args::{Global, WeightsKind};
 use crate::bundle::{Bundle, Source};
-use crate::data::upload;
 use crate::dit::{self, DitBundle, Info};
 use crate::heat::{self, Row};
 use crate::pictures::{PictureArgs, Pictures, all_done};
@@ -23,6 +22,7 @@ use tessera_gen_dit::{Dit, ImageRequest, Process, SampleConfig};
 use tessera_moe::{MoeConfig, Rule, Trace, Usage};
 use tessera_tokenizer::Pixels;
 use tessera_train::Which;
+use tessera_train::data::upload;
 
 /// Pictures in the sheet of heat maps at most.
 const SHOWN: usize = 8;

@@ -2,7 +2,6 @@
 
 use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
 use crate::commands::train_vae::write_samples;
-use crate::data::upload;
 use crate::dit::{DitBundle, Info};
 use crate::progress::Progress;
 use crate::{data, hub, interrupt, latents, output, ranks};
@@ -20,7 +19,7 @@ use tessera_gen_dit::{Dit, DitConfig, ImageRequest, Process, SampleConfig};
 use tessera_moe::{Gate, MoeConfig, Rule};
 use tessera_quantize::MomentsBuilder;
 use tessera_tokenizer::{ImageTokenizer, PixelTokenizer, open_tokenizer};
-use tessera_train::data::Split;
+use tessera_train::data::{Split, upload};
 use tessera_train::{
     BoxError, Losses, Objective, Observer, Share, StepReport, TrainConfig, write_atomically,
 };

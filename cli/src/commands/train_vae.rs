@@ -1,7 +1,7 @@
 //! `tessera train vae`.
 
 use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
-use crate::data::{download, open, upload};
+use crate::data::open;
 use crate::progress::Progress;
 use crate::{interrupt, output, ranks};
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use std::path::Path;
 use tessera_backend::Rng;
 use tessera_tokenizer::vae::{KlVae, KlVaeConfig, VaeLossConfig, losses};
 use tessera_tokenizer::{GridStyle, Pixels, grid, write_png};
-use tessera_train::data::{Dataset, Split};
+use tessera_train::data::{Dataset, Split, download, upload};
 use tessera_train::judge::images_of;
 use tessera_train::{
     BoxError, Losses, Objective, Observer, Share, StepReport, TrainConfig, WeightDtype,

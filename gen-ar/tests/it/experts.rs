@@ -1,11 +1,12 @@
 //! A backbone with experts: the invariants of the dense one, and how its thresholds are measured.
 
+use super::devices;
 use super::loss::tokens;
 use super::tiny;
 use burn::tensor::{Device, Int, Tensor};
 use ndarray::{Array3, Axis};
 use std::ops::ControlFlow;
-use tessera_backend::{Precision, Rng};
+use tessera_backend::{Precision, Rng, transfers};
 use tessera_gen_ar::{BUFFERS, Error, GenAr, GenArConfig, ImageRequest, MaskPlan, Tower};
 use tessera_moe::{MoeConfig, Rule};
 use tessera_train::{WeightDtype, Weights};
@@ -279,4 +280,29 @@ fn a_model_with_experts_draws_in_bf16() {
     let batch = generate(&model, &requests, 4, 2.0);
     let alone = generate(&model, &requests[1..2], 4, 2.0);
     assert_eq!(alone.index_axis(Axis(0), 0), batch.index_axis(Axis(0), 1));
+}
+
+/// A threshold is one on the device: no layer waits for the host to say who goes to which expert.
+#[test]
+fn parity_of_a_model_with_experts_and_of_what_crosses_while_it_draws() {
+    let expected = generate(&calibrated(&config()), &tiny::requests(3), 6, 2.5);
+    let weights = calibrated(&config()).weights();
+    for name in devices::names() {
+        let device = devices::open(&name);
+        let model = GenAr::from_weights(&config(), weights.clone(), &device).unwrap();
+        let drawn = generate(&model, &tiny::requests(3), 6, 2.5);
+        let agree = drawn.iter().zip(&expected).filter(|(a, b)| a == b).count();
+        assert!(
+            agree * 100 >= expected.len() * 99,
+            "{agree} of {} on {name}",
+            expected.len()
+        );
+        let before = transfers();
+        assert_eq!(generate(&model, &tiny::requests(3), 6, 2.5), drawn);
+        let reads = transfers().to_host - before.to_host;
+        // A CPU reads its own memory, and waits for nothing.
+        if !["flex", "ndarray"].contains(&name.as_str()) {
+            assert_eq!(reads, 2 * 6, "on {name}");
+        }
+    }
 }

@@ -210,6 +210,37 @@ fn an_image_alone_is_the_same_image_in_a_batch() {
 }
 
 /// In training another image does change what an image gets: that is the race.
+/// Where nobody asks who won, the device finds out by itself.
+#[test]
+fn a_layer_computes_the_same_whether_its_trace_collects_or_not() {
+    let device = Device::flex();
+    for (threshold, gate) in [
+        (0.2, Gate::Identity),
+        (0.5, Gate::Sigmoid),
+        (9.0, Gate::Softmax),
+    ] {
+        let config = MoeConfig {
+            gate,
+            ..MoeConfig::k_in_e(2, 4)
+        };
+        let layer = moe(&config, [8, 16], 3, &device).with_threshold(threshold);
+        let x = input([2, 5, 8], 4, &device);
+        let mut trace = Trace::new(Mode::Alone);
+        let collected = host(layer.forward(x.clone(), &mut trace));
+        let pairs = trace.layers[0]
+            .winners
+            .mask()
+            .iter()
+            .filter(|&&won| won)
+            .count();
+        assert_eq!(pairs == 0, threshold == 9.0, "{gate:?}");
+        assert_eq!(
+            bits(&host(layer.forward(x, &mut Trace::off()))),
+            bits(&collected)
+        );
+    }
+}
+
 #[test]
 fn a_race_is_one_of_the_whole_batch() {
     let device = Device::flex();

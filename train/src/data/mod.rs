@@ -1,9 +1,11 @@
 //! Labelled images: a folder of pictures, files of the MNIST family, and latents that were encoded before.
 
+mod arrays;
 mod folder;
 mod idx;
 mod latents;
 
+pub use arrays::{download, upload};
 pub use folder::{Decoder, ImageFolder, Skipped};
 pub use idx::{Idx, Mnist, Split, load_mnist_folder};
 pub use latents::{LatentCache, LatentPrecision};

@@ -2,8 +2,8 @@
 
 use super::classifier::Classifier;
 use super::report::Agreement;
-use super::training::upload;
-use crate::data::Dataset;
+
+use crate::data::{Dataset, upload};
 use crate::error::{Error, Result};
 use burn::tensor::Tensor;
 use ndarray::{Array2, Array4, ArrayView4, Axis, stack};

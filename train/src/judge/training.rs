@@ -4,17 +4,17 @@ use super::classifier::{Classifier, ClassifierConfig};
 use super::examine::{examine_dataset, images_of};
 use super::report::Agreement;
 use crate::config::TrainConfig;
-use crate::data::Dataset;
+use crate::data::{Dataset, upload};
 use crate::error::{BoxError, Error, Result};
 use crate::ranks::Share;
 use crate::run::{Losses, Objective, Observer, train};
 use crate::run_folder::RunFolder;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use ndarray::{Array3, Array4, ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 use tessera_backend::Rng;
+use tessera_backend::device_indices;
 use tessera_backend::ops::cross_entropy;
-use tessera_backend::{device_indices, device_values};
 
 /// What a picture may undergo without changing its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,16 +105,6 @@ impl Objective<Classifier> for ClassifierObjective<'_> {
             ..Losses::new(cross_entropy(logits, labels).mean())
         })
     }
-}
-
-/// Images of the host on a device.
-pub(super) fn upload(images: Array4<f32>, device: &Device) -> Tensor<4> {
-    let shape: [usize; 4] = images.dim().into();
-    let (values, _) = images
-        .as_standard_layout()
-        .into_owned()
-        .into_raw_vec_and_offset();
-    device_values(values, shape, device)
 }
 
 /// How [`ClassifierConfig::small`] is trained well and quickly: Fashion-MNIST, padded to 32 pixels, to 92.8 % of its test
