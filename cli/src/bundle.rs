@@ -459,13 +459,13 @@ mod tests {
         host_indices(logits.argmax(2))
     }
 
-    /// Pictures of every class.
-    fn drawn(bundle: &Bundle) -> Array3<u16> {
+    /// Pictures of the first classes.
+    fn drawn(bundle: &Bundle, classes: usize) -> Array3<u16> {
         let request = |class| ImageRequest {
             class: Some(class),
             seed: 1,
         };
-        let requests: Vec<_> = (0..10).map(request).collect();
+        let requests: Vec<_> = (0..classes).map(request).collect();
         let mut go_on = |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
         let drawn = bundle
             .generator
@@ -488,7 +488,7 @@ mod tests {
         let half = Bundle::open(None, &device).expect("built in");
         let half = half.in_precision(Precision::Bf16).expect("flex knows it");
         let classes: Vec<_> = (0..10).map(Some).collect();
-        let pictures = drawn(&exact);
+        let pictures = drawn(&exact, 10);
         let choices = |bundle: &Bundle| likeliest(&bundle.generator, &pictures, &classes);
         let (exact, half) = (choices(&exact), choices(&half));
         assert!(percent(&half, &exact) >= 98);
@@ -499,17 +499,16 @@ mod tests {
     fn parity_of_the_likeliest_tokens_and_of_those_drawn() {
         let cpu = Bundle::open(None, &Device::flex()).expect("built in");
         let classes: Vec<_> = (0..10).map(Some).collect();
-        let pictures = drawn(&cpu);
+        let pictures = drawn(&cpu, 10);
         let choices = |bundle: &Bundle| likeliest(&bundle.generator, &pictures, &classes);
         let expected = choices(&cpu);
         for device in devices::devices() {
             let bundle = Bundle::open(None, &device).expect("built in");
             assert!(percent(&choices(&bundle), &expected) >= 99);
-            let first = drawn(&bundle);
+            let first = drawn(&bundle, 10);
             let [found, expected] =
                 [&first, &pictures].map(|tokens| tokens.iter().copied().collect::<Vec<_>>());
             assert!(percent(&found, &expected) >= 99);
-            assert_eq!(drawn(&bundle), first, "the same again on {device:?}");
             if device.supports_dtype(DType::F16) {
                 let half = bundle.in_precision(Precision::F16).expect("it is known");
                 assert!(percent(&choices(&half), &choices(&cpu)) >= 98);
@@ -522,11 +521,11 @@ mod tests {
     fn parity_of_what_crosses_between_host_and_device() {
         for device in devices::devices() {
             let bundle = Bundle::open(None, &device).expect("built in");
-            let tokens = drawn(&bundle);
+            let tokens = drawn(&bundle, 2);
             let before = transfers();
-            let again = drawn(&bundle);
+            let again = drawn(&bundle, 2);
             let after = transfers();
-            assert_eq!(again, tokens);
+            assert_eq!(again, tokens, "the same again on {device:?}");
             let steps = bundle.info.sampling.steps as u64;
             assert_eq!(
                 after.to_host - before.to_host,

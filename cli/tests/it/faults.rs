@@ -135,7 +135,7 @@ fn a_checkpoint_of_another_architecture_is_refused() {
 fn a_bad_picture_in_training_is_skipped_and_counted_or_fails_when_strict() {
     let folder = tempfile::tempdir().unwrap();
     let (data, runs) = (folder.path().join("data"), folder.path().join("runs"));
-    pictures(&data);
+    pictures(&data, 3);
     std::fs::write(data.join("disc/broken.png"), "no picture").unwrap();
     let args = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 3 --max-steps 1 -o {}";
     let output = tessera(args, &[&data, &runs]);

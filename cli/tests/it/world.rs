@@ -101,11 +101,11 @@ pub fn picture(disc: bool, seed: usize) -> Pixels {
     .unwrap()
 }
 
-/// Six pictures in two classes.
-pub fn pictures(folder: &Path) {
+/// Pictures in two classes, so many of each.
+pub fn pictures(folder: &Path, of_class: usize) {
     for (class, disc) in [("disc", true), ("square", false)] {
         std::fs::create_dir_all(folder.join(class)).unwrap();
-        for seed in 0..3 {
+        for seed in 0..of_class {
             write_png(
                 folder.join(class).join(format!("{class}{seed}.png")),
                 &picture(disc, seed),
@@ -120,7 +120,7 @@ pub fn pictures(folder: &Path) {
 impl World {
     fn make() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        pictures(&folder.path().join("pictures"));
+        pictures(&folder.path().join("pictures"), 3);
         let at = |name: &str| folder.path().join(name);
         let vae = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 3 --epochs 9 --max-steps 3 -o {}";
         assert_eq!(
