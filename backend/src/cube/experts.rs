@@ -68,6 +68,16 @@ fn count_kernel<F: Float>(
     }
 }
 
+/// The first block of an expert.
+#[cube]
+pub(super) fn first_block(counts: &Tensor<i32>, expert: usize) -> usize {
+    let mut blocks = 0usize;
+    for other in 0..expert {
+        blocks += (usize::cast_from(counts[other]) + (BLOCK - 1)) / BLOCK;
+    }
+    blocks
+}
+
 /// Gives the pairs of token and expert their places, sorted by expert and by token within each; every expert's begin with a block of
 /// their own. A block is `[expert, pairs]`; a cube for an expert, of whose tokens each thread takes a run.
 #[cube(launch)]
@@ -87,10 +97,7 @@ fn place_kernel<F: Float>(
         terminate!();
     }
     let threshold = f32::cast_from(threshold[0]);
-    let mut first = 0usize;
-    for other in 0..expert {
-        first += (usize::cast_from(counts[other]) + (BLOCK - 1)) / BLOCK;
-    }
+    let first = first_block(counts, expert);
     let pairs = usize::cast_from(counts[expert]);
     let unit = UNIT_POS as usize;
     let mut block = unit;

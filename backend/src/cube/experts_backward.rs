@@ -1,7 +1,7 @@
 //! The gradients of the experts' gated sum, all experts in one launch of each kernel. All in f32.
 
 use super::elementwise::{activate, activation, slope};
-use super::experts::{BLOCK, DEPTH, Map, PART, Placed, SIDE};
+use super::experts::{BLOCK, DEPTH, Map, PART, Placed, SIDE, first_block};
 use super::{UNITS, cube_sum, cubes, dims, empty, units};
 use crate::ops::{Activation, Routes};
 use burn::backend::ops::FloatTensorOps;
@@ -63,16 +63,6 @@ fn hidden_kernel(
     }
 }
 
-/// The first place of an expert.
-#[cube]
-fn first_place(counts: &Tensor<i32>, expert: usize) -> usize {
-    let mut blocks = 0usize;
-    for other in 0..expert {
-        blocks += (usize::cast_from(counts[other]) + (BLOCK - 1)) / BLOCK;
-    }
-    blocks * BLOCK
-}
-
 /// A value of a pair: of its place or, times the gate where there is one to be had, of its token.
 #[cube]
 #[allow(clippy::too_many_arguments)]
@@ -122,7 +112,7 @@ fn outer_kernel(
         terminate!();
     }
     let (from_left, from_right) = (block / columns * BLOCK, block % columns * BLOCK);
-    let first = first_place(counts, expert);
+    let first = first_block(counts, expert) * BLOCK;
     let pairs = usize::cast_from(counts[expert]);
     let unit = UNIT_POS as usize;
     let (unit_row, unit_column) = (unit / SIDE * PART, unit % SIDE * PART);
@@ -212,7 +202,7 @@ fn sums_kernel(
     }
     let width = x.shape(1);
     let (expert, column) = (ABSOLUTE_POS / width, ABSOLUTE_POS % width);
-    let first = first_place(counts, expert);
+    let first = first_block(counts, expert) * BLOCK;
     let mut total = 0.0f32;
     for pair in 0..usize::cast_from(counts[expert]) {
         let place = first + pair;
