@@ -73,7 +73,7 @@ fn count_kernel<F: Float>(
 pub(super) fn first_block(counts: &Tensor<i32>, expert: usize) -> usize {
     let mut blocks = 0usize;
     for other in 0..expert {
-        blocks += (usize::cast_from(counts[other]) + (BLOCK - 1)) / BLOCK;
+        blocks += usize::cast_from(counts[other]).div_ceil(BLOCK);
     }
     blocks
 }
@@ -111,18 +111,17 @@ fn place_kernel<F: Float>(
         block += CUBE_DIM as usize;
     }
     if unit == 0 && expert + 1 == experts {
-        total[0] = (first + (pairs + (BLOCK - 1)) / BLOCK) as i32;
+        total[0] = (first + pairs.div_ceil(BLOCK)) as i32;
     }
 
-    let run = (tokens + CUBE_DIM as usize - 1) / CUBE_DIM as usize;
+    let run = tokens.div_ceil(CUBE_DIM as usize);
     let start = unit * run;
     let mut own = 0i32;
     for i in 0..run {
-        let token = start + i;
-        if token < tokens {
-            if reaches::<F>(scores, token * experts + expert, threshold) {
-                own += 1i32;
-            }
+        let at = (start + i) * experts + expert;
+        if start + i < tokens {
+            let one = reaches::<F>(scores, at, threshold);
+            own += select(one, 1i32, 0i32);
         }
     }
     scratch[unit] = own;
@@ -250,8 +249,8 @@ fn grouped_kernel<F: Float>(
     }
 }
 
-/// Adds `Σ gate · out`, or `Σ out` where not weighted, over the places from the first block's on to each token's sum, in the order of the experts; a cube for a
-/// token.
+/// Adds `Σ gate · out`, or `Σ out` where not weighted, over the places from the first block's on to each token's sum, in the order of
+/// the experts; a cube for a token.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn combine_kernel<F: Float>(

@@ -103,10 +103,7 @@ fn outer_kernel(
     let mut left_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * BLOCK));
     let mut right_tile = Shared::<[f32]>::new_slice(comptime!(DEPTH * BLOCK));
     let (lefts, rights) = (left.shape(1), right.shape(1));
-    let (rows, columns) = (
-        (lefts + (BLOCK - 1)) / BLOCK,
-        (rights + (BLOCK - 1)) / BLOCK,
-    );
+    let (rows, columns) = (lefts.div_ceil(BLOCK), rights.div_ceil(BLOCK));
     let (expert, block) = (CUBE_POS / (rows * columns), CUBE_POS % (rows * columns));
     if expert >= counts.len() {
         terminate!();
