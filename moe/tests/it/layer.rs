@@ -209,7 +209,6 @@ fn an_image_alone_is_the_same_image_in_a_batch() {
     }
 }
 
-/// In training another image does change what an image gets: that is the race.
 /// Where nobody asks who won, the device finds out by itself.
 #[test]
 fn a_layer_computes_the_same_whether_its_trace_collects_or_not() {
@@ -241,6 +240,7 @@ fn a_layer_computes_the_same_whether_its_trace_collects_or_not() {
     }
 }
 
+/// In training another image does change what an image gets: that is the race.
 #[test]
 fn a_race_is_one_of_the_whole_batch() {
     let device = Device::flex();

@@ -2,7 +2,6 @@
 
 use super::classifier::Classifier;
 use super::report::Agreement;
-
 use crate::data::{Dataset, upload};
 use crate::error::{Error, Result};
 use burn::tensor::Tensor;
