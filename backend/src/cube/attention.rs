@@ -18,7 +18,7 @@ pub(super) const KEYS: usize = 32;
 pub(super) const TILE: usize = 2048;
 
 /// The widest head whose query and sum have room in a thread's registers.
-pub(super) const WIDEST: usize = 128;
+const WIDEST: usize = 128;
 
 /// Keys beyond which a thread that reads all of them alone is too slow.
 const FEW_KEYS: usize = 64;
@@ -142,6 +142,37 @@ pub(super) fn bring<F: Float, N: Size>(
     }
 }
 
+/// `own · row`, of a row of a tile.
+#[cube]
+pub(super) fn dot<N: Size>(
+    own: &Array<Vector<f32, N>>,
+    tile: &Shared<[Vector<f32, N>]>,
+    row: usize,
+    #[comptime] head_width: usize,
+) -> f32 {
+    let mut products = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for i in 0..head_width {
+        products += own[i] * tile[row * head_width + i];
+    }
+    add_up(products)
+}
+
+/// Adds a row of a tile times its weight.
+#[cube]
+pub(super) fn add_weighted<N: Size>(
+    sum: &mut Array<Vector<f32, N>>,
+    weight: f32,
+    tile: &Shared<[Vector<f32, N>]>,
+    row: usize,
+    #[comptime] head_width: usize,
+) {
+    #[unroll]
+    for i in 0..head_width {
+        sum[i] += Vector::new(weight) * tile[row * head_width + i];
+    }
+}
+
 /// A thread for a query; the cube's threads share what they read of keys and values.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
@@ -208,16 +239,8 @@ fn attention_kernel<F: Float, N: Size>(
             let first = select(start > tile, start, tile);
             let last = select(end < tile + tile_keys, end, tile + tile_keys);
             for key in first..last {
-                let mut dots = Vector::<f32, N>::new(0.0f32);
-                #[unroll]
-                for i in 0..head_width {
-                    dots += own[i] * k_tile[(key - tile) * head_width + i];
-                }
-                let weight = online.weigh(add_up(dots));
-                #[unroll]
-                for i in 0..head_width {
-                    online.sum[i] += Vector::new(weight) * v_tile[(key - tile) * head_width + i];
-                }
+                let weight = online.weigh(dot(&own, &k_tile, key - tile, head_width));
+                add_weighted(&mut online.sum, weight, &v_tile, key - tile, head_width);
             }
             tile += tile_keys;
         }
@@ -251,7 +274,7 @@ fn attention_kernel<F: Float, N: Size>(
 
 /// The sum of a vector's elements.
 #[cube]
-pub(super) fn add_up<N: Size>(x: Vector<f32, N>) -> f32 {
+fn add_up<N: Size>(x: Vector<f32, N>) -> f32 {
     let mut sum = x.extract(0usize);
     #[unroll]
     for i in 1..N::value() {
@@ -260,13 +283,16 @@ pub(super) fn add_up<N: Size>(x: Vector<f32, N>) -> f32 {
     sum
 }
 
+/// Whether the kernels take this: the head has room in registers, and there is something to compute.
+pub(crate) fn takes(q: &CubeTensor, k: &CubeTensor) -> bool {
+    let ([batch, _, queries, head_dim], [_, _, keys, _]) = (dims(q), dims::<4>(k));
+    head_dim.is_multiple_of(WIDTH) && head_dim <= WIDEST && batch * queries * keys > 0
+}
+
 /// Whether the kernel is the way to compute this.
 pub(crate) fn pays(q: &CubeTensor, k: &CubeTensor) -> bool {
-    let ([_, _, queries, head_dim], [_, _, keys, _]) = (dims(q), dims::<4>(k));
-    head_dim.is_multiple_of(WIDTH)
-        && head_dim <= WIDEST
-        && queries * keys > 0
-        && (queries >= QUERIES / 4 || keys <= FEW_KEYS)
+    let ([_, _, queries, _], [_, _, keys, _]) = (dims::<4>(q), dims::<4>(k));
+    takes(q, k) && (queries >= QUERIES / 4 || keys <= FEW_KEYS)
 }
 
 /// Whether rows of heads can be read in groups of neighbours, as those cut from `[batch, seq, d_model]` can.

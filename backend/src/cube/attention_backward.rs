@@ -2,7 +2,7 @@
 //! al., FlashAttention, 2022, algorithm 4): a kernel for the queries, which loops over the keys, and one the other way round.
 
 use super::attention::{
-    KEYS, QUERIES, Seen, TILE, WIDEST, WIDTH, add_up, bring, end_of_block, readable, run, seen,
+    KEYS, QUERIES, Seen, TILE, WIDTH, add_weighted, bring, dot, end_of_block, readable, run, seen,
 };
 use super::{cubes, dims, elem, empty};
 use crate::ops::Mask;
@@ -70,20 +70,9 @@ fn queries_kernel<F: Float, N: Size>(
         let first = select(start > tile, start, tile);
         let last = select(end < tile + tile_keys, end, tile + tile_keys);
         for key in first..last {
-            let at = (key - tile) * head_width;
-            let mut score = Vector::<f32, N>::new(0.0f32);
-            let mut d_weight = Vector::<f32, N>::new(0.0f32);
-            #[unroll]
-            for i in 0..head_width {
-                score += own[i] * k_tile[at + i];
-                d_weight += own_g[i] * v_tile[at + i];
-            }
-            let weight = (add_up(score) - lse).exp();
-            let d_score = weight * (add_up(d_weight) - delta);
-            #[unroll]
-            for i in 0..head_width {
-                sum[i] += Vector::new(d_score) * k_tile[at + i];
-            }
+            let weight = (dot(&own, &k_tile, key - tile, head_width) - lse).exp();
+            let d_score = weight * (dot(&own_g, &v_tile, key - tile, head_width) - delta);
+            add_weighted(&mut sum, d_score, &k_tile, key - tile, head_width);
         }
         tile += tile_keys;
     }
@@ -191,20 +180,11 @@ fn keys_kernel<F: Float, N: Size>(
             let there = select(there < tile_queries, there, tile_queries.runtime());
             for at in 0..there {
                 if key >= seen_keys[at * 2] as usize && key < seen_keys[at * 2 + 1] as usize {
-                    let mut score = Vector::<f32, N>::new(0.0f32);
-                    let mut d_weight = Vector::<f32, N>::new(0.0f32);
-                    #[unroll]
-                    for i in 0..head_width {
-                        score += own_k[i] * q_tile[at * head_width + i];
-                        d_weight += own_v[i] * g_tile[at * head_width + i];
-                    }
-                    let weight = (add_up(score) - of_row[at * 2]).exp();
-                    let d_score = weight * (add_up(d_weight) - of_row[at * 2 + 1]);
-                    #[unroll]
-                    for i in 0..head_width {
-                        sum_v[i] += Vector::new(weight) * g_tile[at * head_width + i];
-                        sum_k[i] += Vector::new(d_score) * q_tile[at * head_width + i];
-                    }
+                    let weight = (dot(&own_k, &q_tile, at, head_width) - of_row[at * 2]).exp();
+                    let d_weight = dot(&own_v, &g_tile, at, head_width);
+                    let d_score = weight * (d_weight - of_row[at * 2 + 1]);
+                    add_weighted(&mut sum_v, weight, &g_tile, at, head_width);
+                    add_weighted(&mut sum_k, d_score, &q_tile, at, head_width);
                 }
             }
             tile += tile_queries;
@@ -218,12 +198,6 @@ fn keys_kernel<F: Float, N: Size>(
             dv[row * head_width + i] = Vector::cast_from(sum_v[i]);
         }
     }
-}
-
-/// Whether the kernels take this.
-pub(crate) fn takes(q: &CubeTensor, k: &CubeTensor) -> bool {
-    let ([batch, _, queries, head_dim], [_, _, keys, _]) = (dims(q), dims::<4>(k));
-    head_dim.is_multiple_of(WIDTH) && head_dim <= WIDEST && batch * queries * keys > 0
 }
 
 /// See [`crate::Backend::attention_gradients`].

@@ -37,6 +37,12 @@ pub(super) fn activate<N: Size>(x: Vector<f32, N>, #[comptime] act: Activation) 
     }
 }
 
+/// [`activate`] of one number.
+#[cube]
+pub(super) fn activate_one(x: f32, #[comptime] act: Activation) -> f32 {
+    activate::<Const<1>>(Vector::new(x), act).extract(0usize)
+}
+
 /// `act′(x)`, in f32.
 #[cfg(not(feature = "fusion"))]
 #[cube]
@@ -64,6 +70,13 @@ pub(super) fn slope<N: Size>(x: Vector<f32, N>, #[comptime] act: Activation) -> 
             sigmoid * (one + x * (one - sigmoid))
         }
     }
+}
+
+/// [`slope`] of one number.
+#[cfg(not(feature = "fusion"))]
+#[cube]
+pub(super) fn slope_one(x: f32, #[comptime] act: Activation) -> f32 {
+    slope::<Const<1>>(Vector::new(x), act).extract(0usize)
 }
 
 #[cfg(not(feature = "fusion"))]

@@ -2,7 +2,7 @@
 //! Who goes where is worked out on the device, which then need not wait for the host to read scores and sort them: with a bound
 //! on the work in place of its amount, launches find out for themselves where it ends.
 
-use super::elementwise::activate;
+use super::elementwise::activate_one;
 use super::{UNITS, cubes, dims, elem, empty, units, upload_floats};
 use crate::ops::{Activation, Routes};
 use burn::backend::ops::FloatTensorOps;
@@ -35,6 +35,26 @@ fn reaches<F: Float>(scores: &Tensor<F>, at: usize, threshold: f32) -> bool {
     !below
 }
 
+/// How many of a thread's run of tokens an expert has.
+#[cube]
+fn count_of_run<F: Float>(
+    scores: &Tensor<F>,
+    threshold: f32,
+    expert: usize,
+    start: usize,
+    run: usize,
+) -> i32 {
+    let (tokens, experts) = (scores.shape(0), scores.shape(1));
+    let mut count = 0i32;
+    for i in 0..run {
+        if start + i < tokens {
+            let one = reaches::<F>(scores, (start + i) * experts + expert, threshold);
+            count += select(one, 1i32, 0i32);
+        }
+    }
+    count
+}
+
 /// How many tokens each expert has: scores `[tokens, experts]`, a cube for an expert.
 #[cube(launch)]
 fn count_kernel<F: Float>(
@@ -44,20 +64,16 @@ fn count_kernel<F: Float>(
     #[define(F)] _dtype: ElemType,
 ) {
     let mut scratch = Shared::<[i32]>::new_slice(comptime!(UNITS as usize));
-    let (expert, tokens, experts) = (CUBE_POS, scores.shape(0), scores.shape(1));
-    if expert >= experts {
+    let expert = CUBE_POS;
+    if expert >= scores.shape(1) {
         terminate!();
     }
     let threshold = f32::cast_from(threshold[0]);
-    let mut own = 0i32;
-    let mut token = UNIT_POS as usize;
-    while token < tokens {
-        if reaches::<F>(scores, token * experts + expert, threshold) {
-            own += 1i32;
-        }
-        token += CUBE_DIM as usize;
-    }
-    scratch[UNIT_POS as usize] = own;
+    let (unit, run) = (
+        UNIT_POS as usize,
+        scores.shape(0).div_ceil(CUBE_DIM as usize),
+    );
+    scratch[unit] = count_of_run::<F>(scores, threshold, expert, unit * run, run);
     sync_cube();
     if UNIT_POS == 0 {
         let mut count = 0i32;
@@ -116,15 +132,7 @@ fn place_kernel<F: Float>(
 
     let run = tokens.div_ceil(CUBE_DIM as usize);
     let start = unit * run;
-    let mut own = 0i32;
-    for i in 0..run {
-        let at = (start + i) * experts + expert;
-        if start + i < tokens {
-            let one = reaches::<F>(scores, at, threshold);
-            own += select(one, 1i32, 0i32);
-        }
-    }
-    scratch[unit] = own;
+    scratch[unit] = count_of_run::<F>(scores, threshold, expert, start, run);
     sync_cube();
     let mut place = first * BLOCK;
     for other in 0..unit {
@@ -145,8 +153,40 @@ fn place_kernel<F: Float>(
     }
 }
 
-/// `act(x W_e + b_e)`, or `x W_eᵀ` where transposed, for the pairs of the blocks from `first_block` on, as many as there is room for: `[rows, in]` to
-/// `[places, out]`, places counted from that block's.
+/// Zeros for a thread's part of a block.
+#[cube]
+pub(super) fn no_sums() -> Array<f32> {
+    let mut sums = Array::<f32>::new(comptime!(PART * PART));
+    #[unroll]
+    for i in 0..comptime!(PART * PART) {
+        sums[i] = 0.0f32;
+    }
+    sums
+}
+
+/// Adds `leftᵀ right` of the two tiles `[DEPTH, BLOCK]` to a thread's part of the block.
+#[cube]
+pub(super) fn multiply(
+    sums: &mut Array<f32>,
+    left: &Shared<[f32]>,
+    right: &Shared<[f32]>,
+    unit_row: usize,
+    unit_column: usize,
+) {
+    for at in 0..DEPTH {
+        #[unroll]
+        for i in 0..PART {
+            let a = left[at * BLOCK + unit_row + i];
+            #[unroll]
+            for j in 0..PART {
+                sums[i * PART + j] += a * right[at * BLOCK + unit_column + j];
+            }
+        }
+    }
+}
+
+/// `act(x W_e + b_e)`, or `x W_eᵀ` where transposed, for the pairs of the blocks from `first_block` on, as many as there is room for:
+/// `[rows, in]` to `[places, out]`, places counted from that block's.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn grouped_kernel<F: Float>(
@@ -183,11 +223,7 @@ fn grouped_kernel<F: Float>(
     let (unit_row, unit_column) = (unit / SIDE * PART, unit % SIDE * PART);
     let from_column = column * BLOCK;
 
-    let mut sums = Array::<f32>::new(comptime!(PART * PART));
-    #[unroll]
-    for i in 0..comptime!(PART * PART) {
-        sums[i] = 0.0f32;
-    }
+    let mut sums = no_sums();
     let mut depth = 0usize;
     while depth < inner {
         let mut i = unit;
@@ -202,33 +238,27 @@ fn grouped_kernel<F: Float>(
                 value = f32::cast_from(x[row * inner + at]);
             }
             left[(i % DEPTH) * BLOCK + pair] = value;
-            let mut value = 0.0f32;
+            // Neighbouring threads read neighbours, whichever way the weight lies.
+            let mut down = i / BLOCK;
+            let mut across = i % BLOCK;
             if transposed {
-                let (at, output) = (depth + i % DEPTH, from_column + i / DEPTH);
-                if at < inner && output < outputs {
-                    value = f32::cast_from(w[(expert * outputs + output) * inner + at]);
-                }
-                right[(i % DEPTH) * BLOCK + i / DEPTH] = value;
-            } else {
-                let (at, output) = (depth + i / BLOCK, from_column + i % BLOCK);
-                if at < inner && output < outputs {
-                    value = f32::cast_from(w[(expert * inner + at) * outputs + output]);
-                }
-                right[i] = value;
+                down = i % DEPTH;
+                across = i / DEPTH;
             }
+            let (at, output) = (depth + down, from_column + across);
+            let mut value = 0.0f32;
+            if at < inner && output < outputs {
+                let mut of_w = (expert * inner + at) * outputs + output;
+                if transposed {
+                    of_w = (expert * outputs + output) * inner + at;
+                }
+                value = f32::cast_from(w[of_w]);
+            }
+            right[down * BLOCK + across] = value;
             i += CUBE_DIM as usize;
         }
         sync_cube();
-        for at in 0..DEPTH {
-            #[unroll]
-            for i in 0..PART {
-                let a = left[at * BLOCK + unit_row + i];
-                #[unroll]
-                for j in 0..PART {
-                    sums[i * PART + j] += a * right[at * BLOCK + unit_column + j];
-                }
-            }
-        }
+        multiply(&mut sums, &left, &right, unit_row, unit_column);
         sync_cube();
         depth += DEPTH;
     }
@@ -242,8 +272,7 @@ fn grouped_kernel<F: Float>(
                 if !transposed {
                     value += f32::cast_from(b[expert * outputs + output]);
                 }
-                let value = activate::<Const<1>>(Vector::new(value), act);
-                y[(first + pair) * outputs + output] = F::cast_from(value.extract(0usize));
+                y[(first + pair) * outputs + output] = F::cast_from(activate_one(value, act));
             }
         }
     }
@@ -309,12 +338,40 @@ pub(super) struct Placed {
 /// How one of the experts' two linear maps is used.
 pub(super) struct Map<'a> {
     /// `[experts, in, out]`
-    pub(super) w: &'a CubeTensor,
+    w: &'a CubeTensor,
     /// `[experts, out]`; without it the map is transposed.
-    pub(super) b: Option<&'a CubeTensor>,
+    b: Option<&'a CubeTensor>,
     /// Whether what goes in has a row for a token, not for a place.
-    pub(super) of_tokens: bool,
-    pub(super) act: Activation,
+    of_tokens: bool,
+    act: Activation,
+}
+
+impl<'a> Map<'a> {
+    /// `act(x w + b)`
+    pub(super) fn forward(
+        w: &'a CubeTensor,
+        b: &'a CubeTensor,
+        of_tokens: bool,
+        act: Activation,
+    ) -> Self {
+        Self {
+            w,
+            b: Some(b),
+            of_tokens,
+            act,
+        }
+    }
+
+    /// `x wᵀ`
+    #[cfg(not(feature = "fusion"))]
+    pub(super) fn back(w: &'a CubeTensor, of_tokens: bool) -> Self {
+        Self {
+            w,
+            b: None,
+            of_tokens,
+            act: Activation::None,
+        }
+    }
 }
 
 impl Placed {
@@ -474,14 +531,8 @@ fn rounds(
     let [w1, b1, w2, b2] = weights.map(into_contiguous);
     let y = empty(&x, dims::<2>(&x), DType::F32);
     for first in (0..placed.most).step_by(at_once) {
-        let [fc1, fc2] = [(&w1, &b1, true, act), (&w2, &b2, false, Activation::None)].map(
-            |(w, b, of_tokens, act)| Map {
-                w,
-                b: Some(b),
-                of_tokens,
-                act,
-            },
-        );
+        let fc1 = Map::forward(&w1, &b1, true, act);
+        let fc2 = Map::forward(&w2, &b2, false, Activation::None);
         let hidden = placed.product(&x, fc1, first, at_once);
         let out = placed.product(&hidden, fc2, first, at_once);
         placed.combine(out, Some(&gates), &y, first);

@@ -1,7 +1,7 @@
 //! The gradients of the experts' gated sum, all experts in one launch of each kernel. All in f32.
 
-use super::elementwise::{activate, activation, slope};
-use super::experts::{BLOCK, DEPTH, Map, PART, Placed, SIDE, first_block};
+use super::elementwise::{activate_one, activation, slope_one};
+use super::experts::{BLOCK, DEPTH, Map, PART, Placed, SIDE, first_block, multiply, no_sums};
 use super::{UNITS, cube_sum, cubes, dims, empty, units};
 use crate::ops::{Activation, Routes};
 use burn::backend::ops::FloatTensorOps;
@@ -45,11 +45,10 @@ fn hidden_kernel(
     let mut i = UNIT_POS as usize;
     while i < hidden {
         let at = CUBE_POS * hidden + i;
-        let before = Vector::<f32, Const<1>>::new(z[at]);
-        let value = activate(before, act).extract(0usize);
+        let value = activate_one(z[at], act);
         along += value * u[at];
         h[at] = value;
-        dz[at] = gate * u[at] * slope(before, act).extract(0usize);
+        dz[at] = gate * u[at] * slope_one(z[at], act);
         i += CUBE_DIM as usize;
     }
     let mut i = UNIT_POS as usize;
@@ -63,7 +62,7 @@ fn hidden_kernel(
     }
 }
 
-/// A value of a pair: of its place or, times the gate where there is one to be had, of its token.
+/// A value of a pair, zero beyond the last column: of its place or, times the gate where it is weighted, of its token.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn of_pair(
@@ -77,15 +76,19 @@ fn of_pair(
     #[comptime] weighted: bool,
 ) -> f32 {
     let width = x.shape(1);
-    let mut row = place;
-    let mut gate = 1.0f32;
-    if of_tokens {
-        row = usize::cast_from(row_of_place[place]);
-        if weighted {
-            gate = gates[row * gates.shape(1) + expert];
+    let mut value = 0.0f32;
+    if column < width {
+        let mut row = place;
+        let mut gate = 1.0f32;
+        if of_tokens {
+            row = usize::cast_from(row_of_place[place]);
+            if weighted {
+                gate = gates[row * gates.shape(1) + expert];
+            }
         }
+        value = gate * x[row * width + column];
     }
-    gate * x[row * width + column]
+    value
 }
 
 /// `Σ leftᵀ right` over the pairs of each expert, `[experts, left, right]`; of the two one is of tokens. A cube for a block.
@@ -113,11 +116,7 @@ fn outer_kernel(
     let pairs = usize::cast_from(counts[expert]);
     let unit = UNIT_POS as usize;
     let (unit_row, unit_column) = (unit / SIDE * PART, unit % SIDE * PART);
-    let mut sums = Array::<f32>::new(comptime!(PART * PART));
-    #[unroll]
-    for i in 0..comptime!(PART * PART) {
-        sums[i] = 0.0f32;
-    }
+    let mut sums = no_sums();
     let mut depth = 0usize;
     while depth < pairs {
         let mut i = unit;
@@ -127,48 +126,33 @@ fn outer_kernel(
             let mut of_left = 0.0f32;
             let mut of_right = 0.0f32;
             if pair < pairs {
-                if from_left + at < lefts {
-                    let column = from_left + at;
-                    of_left = of_pair(
-                        left,
-                        column,
-                        place,
-                        row_of_place,
-                        gates,
-                        expert,
-                        left_of_tokens,
-                        false,
-                    );
-                }
-                if from_right + at < rights {
-                    let column = from_right + at;
-                    of_right = of_pair(
-                        right,
-                        column,
-                        place,
-                        row_of_place,
-                        gates,
-                        expert,
-                        !left_of_tokens,
-                        true,
-                    );
-                }
+                of_left = of_pair(
+                    left,
+                    from_left + at,
+                    place,
+                    row_of_place,
+                    gates,
+                    expert,
+                    left_of_tokens,
+                    false,
+                );
+                of_right = of_pair(
+                    right,
+                    from_right + at,
+                    place,
+                    row_of_place,
+                    gates,
+                    expert,
+                    !left_of_tokens,
+                    true,
+                );
             }
             left_tile[i] = of_left;
             right_tile[i] = of_right;
             i += CUBE_DIM as usize;
         }
         sync_cube();
-        for at in 0..DEPTH {
-            #[unroll]
-            for i in 0..PART {
-                let a = left_tile[at * BLOCK + unit_row + i];
-                #[unroll]
-                for j in 0..PART {
-                    sums[i * PART + j] += a * right_tile[at * BLOCK + unit_column + j];
-                }
-            }
-        }
+        multiply(&mut sums, &left_tile, &right_tile, unit_row, unit_column);
         sync_cube();
         depth += DEPTH;
     }
@@ -228,18 +212,14 @@ pub(crate) fn keep(
     let [x, gates] = [x, gates].map(into_contiguous);
     let [w1, b1, w2, b2] = weights.map(into_contiguous);
     let placed = Placed::of(routes, &x);
-    let map = |w, b, of_tokens| Map {
-        w,
-        b: Some(b),
-        of_tokens,
-        act: Activation::None,
-    };
-    let z = placed.product(&x, map(&w1, &b1, true), 0, placed.most);
+    let fc1 = Map::forward(&w1, &b1, true, Activation::None);
+    let fc2 = Map::forward(&w2, &b2, false, Activation::None);
+    let z = placed.product(&x, fc1, 0, placed.most);
     let hidden = match act {
         Activation::None => z.clone(),
         act => activation(z.clone(), act),
     };
-    let out = placed.product(&hidden, map(&w2, &b2, false), 0, placed.most);
+    let out = placed.product(&hidden, fc2, 0, placed.most);
     let y = empty(&x, dims::<2>(&x), DType::F32);
     placed.combine(out, Some(&gates), &y, 0);
     (y, z)
@@ -257,13 +237,7 @@ pub(crate) fn gradients(
     let g = into_contiguous(g);
     let ([tokens, d], [experts, _, hidden]) = (dims(&x), dims(&w1));
     let placed = Placed::of(routes, &x);
-    let back = |w, of_tokens| Map {
-        w,
-        b: None,
-        of_tokens,
-        act: Activation::None,
-    };
-    let u = placed.product(&g, back(&w2, true), 0, placed.most);
+    let u = placed.product(&g, Map::back(&w2, true), 0, placed.most);
     let (dz, h) = (
         empty(&u, dims::<2>(&u), DType::F32),
         empty(&u, dims::<2>(&u), DType::F32),
@@ -326,7 +300,7 @@ pub(crate) fn gradients(
     };
     let [wants_x, wants_gates, wants_w1, wants_b1, wants_w2, wants_b2] = wanted;
     let dx = wants_x.then(|| {
-        let of_places = placed.product(&dz, back(&w1, false), 0, placed.most);
+        let of_places = placed.product(&dz, Map::back(&w1, false), 0, placed.most);
         let dx = empty(&x, [tokens, d], DType::F32);
         placed.combine(of_places, None, &dx, 0);
         dx

@@ -81,6 +81,13 @@ fn cubes(like: &CubeTensor, rows: usize) -> CubeCount {
     cubecl::calculate_cube_count_elemwise(&like.client, rows, CubeDim::new_single())
 }
 
+/// The sum of the rows of a matrix, `[rows, width]` to `[width]`.
+#[cfg(not(feature = "fusion"))]
+pub(crate) fn sum_of_rows(x: CubeTensor) -> CubeTensor {
+    let [_, width] = dims(&x);
+    CubeBackend::float_reshape(CubeBackend::float_sum_dim(x, 0), Shape::from([width]))
+}
+
 /// The sum of every thread's value, at every thread.
 #[cube]
 fn cube_sum(value: f32, scratch: &mut Shared<[f32]>) -> f32 {

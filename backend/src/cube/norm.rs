@@ -1,6 +1,6 @@
 //! Layer and group normalisation: statistics and what follows in one or two passes.
 
-use super::elementwise::activate;
+use super::elementwise::activate_one;
 use super::{UNITS, cube_sum, cubes, dims, elem, empty, units};
 use crate::ops::Activation;
 use burn::tensor::DType;
@@ -11,7 +11,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 /// Mean and sum of squared differences from it, of so many neighbours, at every thread of the cube that adds them up.
 #[cube]
-pub(super) fn moments<F: Float>(
+fn moments<F: Float>(
     x: &Tensor<F>,
     start: usize,
     count: usize,
@@ -36,6 +36,20 @@ pub(super) fn moments<F: Float>(
     (mean, cube_sum(squares, scratch))
 }
 
+/// Mean and inverse standard deviation of so many neighbours.
+#[cube]
+pub(super) fn of_row<F: Float>(
+    x: &Tensor<F>,
+    start: usize,
+    count: usize,
+    eps: f32,
+    scratch: &mut Shared<[f32]>,
+) -> (f32, f32) {
+    let (mean, squares) = moments(x, start, count, scratch);
+    let variance = squares / f32::cast_from(count as u32);
+    (mean, 1.0f32 / (variance + eps).sqrt())
+}
+
 /// A cube for a row. Without modulation `shift` and `scale` are not read.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
@@ -58,9 +72,7 @@ fn layer_norm_kernel<F: Float>(
     let start = row * d;
     let (unit, step) = (UNIT_POS as usize, CUBE_DIM as usize);
 
-    let (mean, squares) = moments(x, start, d, &mut scratch);
-    let variance = squares / f32::cast_from(d as u32);
-    let inverse = 1.0f32 / (variance + eps).sqrt();
+    let (mean, inverse) = of_row(x, start, d, eps, &mut scratch);
 
     let mut i = unit;
     while i < d {
@@ -199,8 +211,7 @@ fn group_norm_kernel<F: Float>(
         let channel = channel + (first + i) / area as usize;
         let scale = f32::cast_from(weight[channel]) * inverse;
         let value = (f32::cast_from(x[at]) - mean) * scale + f32::cast_from(bias[channel]);
-        let value = activate::<Const<1>>(Vector::new(value), act);
-        y[at] = F::cast_from(value.extract(0usize));
+        y[at] = F::cast_from(activate_one(value, act));
         i += CUBE_DIM as usize;
     }
 }

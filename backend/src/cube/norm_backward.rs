@@ -1,13 +1,11 @@
 //! The gradients of layer and group normalisation. With `x̂` normalised and `d` the gradient of what it is scaled to, that of x is
 //! `(d − mean(d) − x̂ · mean(d · x̂)) / deviation`. All in f32.
 
-use super::elementwise::slope;
-use super::norm::{PART, moments, moments_of_parts, of_group};
-use super::{UNITS, cube_sum, cubes, dims, empty, units};
+use super::elementwise::slope_one;
+use super::norm::{PART, moments_of_parts, of_group, of_row};
+use super::{UNITS, cube_sum, cubes, dims, empty, sum_of_rows, units};
 use crate::ops::Activation;
-use burn::backend::ops::FloatTensorOps;
-use burn::tensor::{DType, Shape};
-use burn_cubecl::CubeBackend;
+use burn::tensor::DType;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
@@ -35,8 +33,7 @@ fn layer_norm_kernel(
         terminate!();
     }
     let (start, step) = (row * d, CUBE_DIM as usize);
-    let (mean, squares) = moments(x, start, d, &mut scratch);
-    let inverse = 1.0f32 / (squares / f32::cast_from(d as u32) + eps).sqrt();
+    let (mean, inverse) = of_row(x, start, d, eps, &mut scratch);
 
     let mut sum = 0.0f32;
     let mut along = 0.0f32;
@@ -99,10 +96,8 @@ pub(crate) fn layer_norm(
         eps as f32,
         modulated,
     );
-    let over_rows =
-        |x| CubeBackend::float_reshape(CubeBackend::float_sum_dim(x, 0), Shape::from([d]));
     let d_norm = if modulated { d_norm } else { g };
-    let gradients = [dx, over_rows(scaled), over_rows(d_norm)];
+    let gradients = [dx, sum_of_rows(scaled), sum_of_rows(d_norm)];
     (gradients, modulated.then_some(d_scale))
 }
 
@@ -139,7 +134,7 @@ fn channels_kernel(
     while i < area {
         let at = CUBE_POS * area + i;
         let normal = (x[at] - mean) * inverse;
-        let own = g[at] * act_slope(normal * weight[channel] + bias[channel], act);
+        let own = g[at] * slope_one(normal * weight[channel] + bias[channel], act);
         sum += own;
         along += own * normal;
         i += CUBE_DIM as usize;
@@ -150,11 +145,6 @@ fn channels_kernel(
         d_bias[CUBE_POS] = sum;
         d_weight[CUBE_POS] = along;
     }
-}
-
-#[cube]
-fn act_slope(x: f32, #[comptime] act: Activation) -> f32 {
-    slope::<Const<1>>(Vector::new(x), act).extract(0usize)
 }
 
 /// The gradient of x, a cube for a part of a group.
@@ -202,7 +192,7 @@ fn group_norm_kernel(
         let at = group * len + first + i;
         let channel = first_channel + (first + i) / area;
         let normal = (x[at] - mean) * inverse;
-        let own = g[at] * act_slope(normal * weight[channel] + bias[channel], act);
+        let own = g[at] * slope_one(normal * weight[channel] + bias[channel], act);
         dx[at] = (own * weight[channel] - sum - normal * along) * inverse;
         i += CUBE_DIM as usize;
     }
@@ -264,7 +254,5 @@ pub(crate) fn group_norm(
         eps as f32,
         act,
     );
-    let over_images =
-        |x| CubeBackend::float_reshape(CubeBackend::float_sum_dim(x, 0), Shape::from([channels]));
-    [dx, over_images(d_weight), over_images(d_bias)]
+    [dx, sum_of_rows(d_weight), sum_of_rows(d_bias)]
 }

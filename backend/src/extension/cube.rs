@@ -84,16 +84,9 @@ impl Backend for CubeBackend {
         mask: Mask,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let sums_in_f32 = [&lse, &delta].iter().all(|x| x.dtype == DType::F32);
-        let qkv = [q, k, v];
-        match taken(&[&qkv[0], &qkv[1], &qkv[2], &g])
-            && sums_in_f32
-            && cube::attention_backward::takes(&qkv[0], &qkv[1])
-        {
-            true => {
-                let [q, k, v] = qkv;
-                cube::attention_backward::gradients([q, k, v, g], [lse, delta], &mask)
-            }
-            false => portable::attention_gradients::<Self>(qkv, g, lse, delta, &mask),
+        match taken(&[&q, &k, &v, &g]) && sums_in_f32 && cube::attention::takes(&q, &k) {
+            true => cube::attention_backward::gradients([q, k, v, g], [lse, delta], &mask),
+            false => portable::attention_gradients::<Self>([q, k, v], g, lse, delta, &mask),
         }
     }
 
@@ -137,11 +130,9 @@ impl Backend for CubeBackend {
         b2: CubeTensor,
         act: Activation,
     ) -> CubeTensor {
-        let weights = [w1, b1, w2, b2];
-        let [w1, b1, w2, b2] = &weights;
-        match taken(&[&x, &gates, &threshold, w1, b1, w2, b2]) && x.meta.shape()[0] > 0 {
-            true => cube::experts::experts_above(x, gates, threshold, weights, act),
-            false => portable::experts_above::<Self>(x, gates, threshold, weights, act),
+        match taken(&[&x, &gates, &threshold, &w1, &b1, &w2, &b2]) && x.meta.shape()[0] > 0 {
+            true => cube::experts::experts_above(x, gates, threshold, [w1, b1, w2, b2], act),
+            false => portable::experts_above::<Self>(x, gates, threshold, [w1, b1, w2, b2], act),
         }
     }
 

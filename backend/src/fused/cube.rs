@@ -72,14 +72,13 @@ impl Fused for Cube {
             None => g,
         };
         let transposed = |x| Self::float_swap_dims(x, 0, 1);
-        let bias = [w.shape()[1]].into();
         [
             wants_x.then(|| {
                 let w = Self::float_cast(w, dz.dtype().into());
                 Self::float_matmul(dz.clone(), transposed(w))
             }),
             wants_w.then(|| Self::float_matmul(transposed(x), dz.clone())),
-            wants_b.then(|| Self::float_reshape(Self::float_sum_dim(dz, 0), bias)),
+            wants_b.then(|| cube::sum_of_rows(dz)),
         ]
     }
 

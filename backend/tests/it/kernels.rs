@@ -388,9 +388,15 @@ fn nothing_comes_of_nothing(device: &Device) {
     let out = ops::attention(queries, keys.clone(), keys.clone(), Mask::All);
     assert_eq!(out.dims(), [2, 3, 0, 8]);
     let no_keys = Tensor::<4>::zeros([2, 3, 0, 8], device);
-    let (out, lse) = ops::attention_with_lse(keys, no_keys.clone(), no_keys, Mask::All);
+    let none = || no_keys.clone();
+    let (out, lse) = ops::attention_with_lse(keys.clone(), none(), none(), Mask::All);
     assert!(host(out).iter().all(|&x| x == 0.0), "of no keys comes zero");
-    assert!(host(lse).iter().all(|&x| x == f64::NEG_INFINITY));
+    assert!(host(lse.clone()).iter().all(|&x| x == f64::NEG_INFINITY));
+    let qkv = [keys.clone(), none(), none()];
+    let [dq, dk, dv] =
+        ops::attention_gradients(qkv, keys, lse, Tensor::zeros([2, 3, 4], device), Mask::All);
+    assert!(host(dq).iter().all(|&x| x == 0.0), "nor does a gradient");
+    assert_eq!([dk.dims(), dv.dims()], [[2, 3, 0, 8]; 2]);
 
     let none = Tensor::<4>::zeros([0, 4, 6, 6], device);
     let conv = Conv2dConfig::new([4, 3], [3, 3]).init(device);
