@@ -13,7 +13,7 @@ use burn::backend::autodiff::{
 };
 use burn::backend::tensor::IntTensor;
 use burn::backend::{Autodiff, TensorMetadata};
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape};
 use std::sync::Arc;
 
 /// Whether the fused node applies: the kernels are written for f32.
@@ -69,6 +69,52 @@ impl<B: Fused> Backward<B, 1> for ActivationOp {
             grads,
             [Some(B::activation_backward(ops.state, g, self.0))],
         );
+    }
+}
+
+#[derive(Debug)]
+struct RepeatRowsOp;
+impl<B: Fused> Backward<B, 1> for RepeatRowsOp {
+    type State = ();
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        register::<B, 1>(parents, grads, [Some(B::sum_rows(g))]);
+    }
+}
+
+#[derive(Debug)]
+struct SumOp(Shape);
+impl<B: Fused> Backward<B, 1> for SumOp {
+    type State = ();
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        let one = Shape::from(vec![1; self.0.num_dims()]);
+        let g = B::float_expand(B::float_reshape(g, one), self.0);
+        register::<B, 1>(parents, grads, [Some(g)]);
+    }
+}
+
+#[derive(Debug)]
+struct ReshapeOp(Shape);
+impl<B: Fused> Backward<B, 1> for ReshapeOp {
+    type State = ();
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        register::<B, 1>(parents, grads, [Some(B::reshaped(g, self.0))]);
+    }
+}
+
+#[derive(Debug)]
+struct ResidualOp;
+impl<B: Fused> Backward<B, 2> for ResidualOp {
+    type State = ();
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let parents = ids!(ops);
+        register::<B, 2>(parents, grads, [Some(g.clone()), Some(g)]);
     }
 }
 
@@ -265,6 +311,40 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
             C,
             B::activation(x, act),
             (x.clone(), B::activation(x, act))
+        )
+    }
+
+    fn repeat_rows(x: Float<Self>, rows: usize) -> Float<Self> {
+        node!(
+            RepeatRowsOp,
+            [x],
+            C,
+            B::repeat_rows(x, rows),
+            ((), B::repeat_rows(x, rows))
+        )
+    }
+
+    fn sum(x: Float<Self>) -> Float<Self> {
+        node!(SumOp(x.shape()), [x], C, B::sum(x), ((), B::sum(x)))
+    }
+
+    fn reshaped(x: Float<Self>, shape: Shape) -> Float<Self> {
+        node!(
+            ReshapeOp(x.shape()),
+            [x],
+            C,
+            B::reshaped(x, shape),
+            ((), B::reshaped(x, shape))
+        )
+    }
+
+    fn residual(x: Float<Self>, y: Float<Self>) -> Float<Self> {
+        node!(
+            ResidualOp,
+            [x, y],
+            C,
+            B::residual(x, y),
+            ((), B::residual(x, y))
         )
     }
 

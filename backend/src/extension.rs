@@ -3,13 +3,16 @@
 
 use crate::ops::{Activation, AdamWStep, Mask, Outside, Routes, Sampling};
 use crate::{flex, portable};
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, backend_extension};
 #[cfg(feature = "fusion")]
-use burn::tensor::{DType, Shape};
+use burn::tensor::DType;
+use burn::tensor::Shape;
 use std::sync::Arc;
 
 /// Burn's backend with Tessera's fused operations.
@@ -29,6 +32,55 @@ pub trait Backend: burn::backend::Backend {
     #[fusion(default)]
     fn activation(x: FloatTensor<Self>, act: Activation) -> FloatTensor<Self> {
         portable::activation::<Self>(x, act)
+    }
+
+    /// The same values in another shape.
+    #[fusion(default)]
+    fn reshaped(x: FloatTensor<Self>, shape: Shape) -> FloatTensor<Self> {
+        Self::float_reshape(x, shape)
+    }
+
+    /// Each row `rows` times: `[batch, d]` to `[batch, rows, d]`.
+    #[fusion(default)]
+    fn repeat_rows(x: FloatTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        let [batch, d] = x.shape().dims();
+        let x = Self::float_reshape(x, Shape::from([batch, 1, d]));
+        Self::float_expand(x, Shape::from([batch, rows, d]))
+    }
+
+    /// The gradient of [`Backend::repeat_rows`]: `[batch, rows, d]` summed to `[batch, d]`. Not differentiated.
+    #[fusion(default)]
+    fn sum_rows(g: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [batch, _, d] = g.shape().dims();
+        Self::float_reshape(Self::float_sum_dim(g, 1), Shape::from([batch, d]))
+    }
+
+    /// `average + share · (value − average)`, both of one shape. Not differentiated.
+    #[fusion(default)]
+    fn blend(
+        average: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        share: f64,
+    ) -> FloatTensor<Self> {
+        portable::blend::<Self>(average, value, share)
+    }
+
+    /// The sum of all values: any shape to `[1]`.
+    #[fusion(default)]
+    fn sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_sum(x)
+    }
+
+    /// The sum of all squares: any shape to `[1]`. Not differentiated.
+    #[fusion(default)]
+    fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_sum(Self::float_mul(x.clone(), x))
+    }
+
+    /// `x + y`, both of one shape.
+    #[fusion(default)]
+    fn residual(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::residual::<Self>(x, y)
     }
 
     /// `x + gate · y`, all of one shape.
@@ -228,6 +280,52 @@ impl Backend for Flex {
         match flex::all_f32(&[&x]) {
             true => flex::elementwise::activation(x, act),
             false => portable::activation::<Self>(x, act),
+        }
+    }
+
+    fn reshaped(x: FlexTensor, shape: Shape) -> FlexTensor {
+        match flex::copy::view(x.layout(), &shape) {
+            Some(layout) => x.with_layout(layout),
+            None if flex::all_f32(&[&x]) => flex::tensor(flex::copy::row_major(&x), shape),
+            None => Self::float_reshape(x, shape),
+        }
+    }
+
+    fn sum_rows(g: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&g]) {
+            true => flex::linear::sum_rows(&g),
+            false => {
+                let [batch, _, d] = flex::dims(&g);
+                Self::float_reshape(Self::float_sum_dim(g, 1), Shape::from([batch, d]))
+            }
+        }
+    }
+
+    fn blend(average: FlexTensor, value: FlexTensor, share: f64) -> FlexTensor {
+        match flex::all_f32(&[&average, &value]) {
+            true => flex::elementwise::blend(average, &value, share as f32),
+            false => portable::blend::<Self>(average, value, share),
+        }
+    }
+
+    fn sum(x: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&x]) {
+            true => flex::elementwise::sum(&x),
+            false => Self::float_sum(x),
+        }
+    }
+
+    fn sum_of_squares(x: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&x]) {
+            true => flex::elementwise::sum_of_squares(&x),
+            false => Self::float_sum(Self::float_mul(x.clone(), x)),
+        }
+    }
+
+    fn residual(x: FlexTensor, y: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&x, &y]) {
+            true => flex::elementwise::residual(x, y),
+            false => portable::residual::<Self>(x, y),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::{Device, Int, Tensor, TensorData, try_read_sync};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, try_read_sync};
 use std::cell::Cell;
 use std::fmt::Display;
 
@@ -53,6 +53,19 @@ fn read(data: Result<TensorData, impl Display>) -> TensorData {
     data.unwrap_or_else(|error| panic!("{DEVICE_FAILED}{}", cause(&error.to_string())))
 }
 
+/// The values of any float type. Those that need no conversion are copied as they are: Burn would look at each.
+fn floats(data: TensorData) -> Vec<f32> {
+    match data.dtype() {
+        DType::F32 => {
+            let (values, _) = data.as_bytes().as_chunks();
+            values.iter().copied().map(f32::from_ne_bytes).collect()
+        }
+        _ => data
+            .try_into_vec_as::<f32>()
+            .expect("every float type converts to f32"),
+    }
+}
+
 /// A tensor's values in row-major order, whatever float type they are of; it waits for the device.
 ///
 /// # Shapes
@@ -61,16 +74,14 @@ fn read(data: Result<TensorData, impl Display>) -> TensorData {
 /// # Panics
 /// When the device failed, for want of memory say, at what the tensor is computed from.
 pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    read(tensor.try_into_data())
-        .try_into_vec_as::<f32>()
-        .expect("every float type converts to f32")
+    floats(read(tensor.try_into_data()))
 }
 
 /// [`host_values`] of a backend's own tensor.
 pub(crate) fn host_floats<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
-    read(try_read_sync(B::float_into_data(tensor)).expect("no browser"))
-        .try_into_vec_as::<f32>()
-        .expect("every float type converts to f32")
+    floats(read(
+        try_read_sync(B::float_into_data(tensor)).expect("no browser"),
+    ))
 }
 
 /// A tensor's whole numbers in row-major order, whatever type they are of; it waits for the device.

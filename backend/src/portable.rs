@@ -17,7 +17,7 @@ fn reshape<B: Backend, const D: usize>(x: FloatTensor<B>, shape: [usize; D]) -> 
     B::float_reshape(x, Shape::from(shape))
 }
 
-/// GELU with erf, SiLU or nothing.
+/// See [`crate::Backend::activation`].
 pub(crate) fn activation<B: Backend>(x: FloatTensor<B>, act: Activation) -> FloatTensor<B> {
     match act {
         Activation::None => x,
@@ -38,7 +38,23 @@ pub(crate) fn activation<B: Backend>(x: FloatTensor<B>, act: Activation) -> Floa
             B::float_mul(B::sigmoid(scaled), x)
         }
         Activation::Silu => B::float_mul(B::sigmoid(x.clone()), x),
+        Activation::Relu => B::relu(x),
     }
+}
+
+/// See [`crate::Backend::blend`].
+pub(crate) fn blend<B: Backend>(
+    average: FloatTensor<B>,
+    value: FloatTensor<B>,
+    share: f64,
+) -> FloatTensor<B> {
+    let change = B::float_mul_scalar(B::float_sub(value, average.clone()), share.into());
+    B::float_add(average, change)
+}
+
+/// See [`crate::Backend::residual`].
+pub(crate) fn residual<B: Backend>(x: FloatTensor<B>, y: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_add(x, y)
 }
 
 /// See [`crate::Backend::gated_add`].

@@ -79,7 +79,7 @@ impl Block {
     /// - output: `[batch, seq here, d_model]`
     pub fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>, pass: &mut Pass<'_>) -> Tensor<3> {
         let y = ops::layer_norm(x.clone(), &self.norm1);
-        let x = x + self.attn.forward(y, tokens, &mut pass.dropout);
+        let x = ops::residual(x, self.attn.forward(y, tokens, &mut pass.dropout));
         self.feed_forward(x, pass)
     }
 
@@ -102,7 +102,8 @@ impl Block {
         let kept = kept.reshape([batch, total / batch, width]);
         let queries = ops::layer_norm(kept.clone(), &self.norm1);
         let all = ops::layer_norm(x, &self.norm1);
-        let x = kept + self.attn.forward_rows(queries, all, &mut pass.dropout);
+        let seen = self.attn.forward_rows(queries, all, &mut pass.dropout);
+        let x = ops::residual(kept, seen);
         self.feed_forward(x, pass)
     }
 
@@ -115,7 +116,7 @@ impl Block {
             (None, Some(moe)) => pass.dropout.proj(moe.forward(y, &mut pass.trace)),
             (None, None) => unreachable!("a block has one or the other"),
         };
-        x + y
+        ops::residual(x, y)
     }
 }
 

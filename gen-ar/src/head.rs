@@ -10,7 +10,7 @@ use crate::dropout::Dropout;
 use crate::positions::int_tensor;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
-use burn::tensor::{Int, Tensor, activation};
+use burn::tensor::{Int, Tensor};
 use tessera_backend::init::Init;
 use tessera_backend::ops::{self, Activation};
 
@@ -52,7 +52,7 @@ impl GenAr {
         let timesteps = self.timesteps_embeddings.val().narrow(1, 0, dims);
         let cond = c.clone().unsqueeze_dim::<3>(1) + timesteps; // [tokens, dims, width]
         let mut x = self.head_inputs(c, indices, first);
-        let cond = activation::silu(cond);
+        let cond = ops::activation(cond, Activation::Silu);
         for block in &self.channel_blocks {
             x = block.forward(x, block.modulation(cond.clone()), dropout);
         }
@@ -124,7 +124,8 @@ impl GenAr {
         let (dims, ch) = (self.config.token_embed_dim, self.config.ch);
         let c = ops::linear(z, &self.condition_proj, Activation::None);
         let timesteps = self.timesteps_embeddings.val().swap_dims(0, 1); // [dims, 1, width]
-        let cond = activation::silu(c.clone().unsqueeze_dim::<3>(0) + timesteps); // [dims, tokens, width]
+        let cond = c.clone().unsqueeze_dim::<3>(0) + timesteps; // [dims, tokens, width]
+        let cond = ops::activation(cond, Activation::Silu);
         let blocks: Vec<Modulation<3>> = self
             .channel_blocks
             .iter()
@@ -169,7 +170,8 @@ impl GenAr {
 
 /// The modulation of one dimension.
 fn at<const N: usize>(modulation: &[Tensor<3>; N], dim: usize) -> [Tensor<2>; N] {
-    modulation
-        .each_ref()
-        .map(|part| part.clone().narrow(0, dim, 1).squeeze_dim(0))
+    modulation.each_ref().map(|part| {
+        let [_, tokens, width] = part.dims();
+        ops::reshape(part.clone().narrow(0, dim, 1), [tokens, width])
+    })
 }

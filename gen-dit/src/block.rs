@@ -100,9 +100,10 @@ impl DitBlock {
         tokens: Tokens<'_>,
         trace: &mut Trace,
     ) -> Tensor<3> {
-        let shape = x.dims();
+        let [_, seq, _] = x.dims();
         let [shift1, scale1, gate1, shift2, scale2, gate2] =
-            ops::split_linear(cond, &self.adaLN_modulation.1).map(|part| over_tokens(part, shape));
+            ops::split_linear(cond, &self.adaLN_modulation.1)
+                .map(|part| ops::repeat_rows(part, seq));
         let y = ops::modulate(x.clone(), None, shift1, scale1);
         let x = ops::gated_add(x, gate1, self.attn.forward(y, tokens));
         let y = ops::modulate(x.clone(), None, shift2, scale2);
@@ -136,15 +137,10 @@ impl FinalLayer {
     /// - cond: `[batch, d_model]`, after SiLU
     /// - output: `[batch, seq, patch · patch · out_channels]`
     pub fn forward(&self, x: Tensor<3>, cond: Tensor<2>) -> Tensor<3> {
-        let shape = x.dims();
-        let [shift, scale] =
-            ops::split_linear(cond, &self.adaLN_modulation.1).map(|part| over_tokens(part, shape));
+        let [_, seq, _] = x.dims();
+        let [shift, scale] = ops::split_linear(cond, &self.adaLN_modulation.1)
+            .map(|part| ops::repeat_rows(part, seq));
         let y = ops::modulate(x, None, shift, scale);
         ops::linear(y, &self.linear, Activation::None)
     }
-}
-
-/// The same for every token of an image: `[batch, d_model]` to `[batch, seq, d_model]`.
-fn over_tokens(part: Tensor<2>, shape: [usize; 3]) -> Tensor<3> {
-    part.unsqueeze_dim::<3>(1).expand(shape)
 }

@@ -5,9 +5,10 @@ use crate::embed::{LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table};
 use crate::patch::unpatchify;
 use crate::{DitConfig, Error, Result};
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor};
 use tessera_attention2d::Sequence;
 use tessera_backend::init::Init;
+use tessera_backend::ops::{self, Activation};
 use tessera_moe::Trace;
 
 /// The diffusion transformer. Made by [`DitConfig::init`] or loaded (`checkpoint.rs`).
@@ -119,7 +120,7 @@ impl Dit {
         let tokens = self.sequence.of(config.grid() * config.grid());
         let mut x = tokens.deal(self.x_embedder.forward(x) + self.pos_embed.val());
         let cond = self.t_embedder.forward(times) + self.y_embedder.forward(labels);
-        let cond = activation::silu(cond);
+        let cond = ops::activation(cond, Activation::Silu);
         for block in &self.blocks {
             x = block.forward(x, cond.clone(), tokens, trace);
         }

@@ -4,6 +4,7 @@ use crate::weights::{NamePath, flat_tensors, track_names};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
+use tessera_backend::ops;
 
 /// A slowly following copy of a model, outside autodiff.
 #[derive(Debug, Clone)]
@@ -45,8 +46,7 @@ impl<M: Module> Ema<M> {
                     .expect("the average has the parameters of its model");
                 param.map(|average| {
                     let model = model.reshape(average.dims());
-                    let change = (model - average.clone()) * self.share;
-                    average + change
+                    ops::blend(average, model, self.share)
                 })
             }
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use tessera_attention2d::{Comm, Reduce};
 use tessera_backend::device_values;
 use tessera_backend::host_values;
-use tessera_backend::ops::{AdamWStep, adamw_step};
+use tessera_backend::ops::{self, AdamWStep, adamw_step};
 
 /// The constants of the optimizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,7 +124,7 @@ impl Grads {
             let [length] = grad.dims();
             for start in (0..length).step_by(BLOCK) {
                 let block = grad.clone().narrow(0, start, BLOCK.min(length - start));
-                squares.push((block.clone() * block).sum());
+                squares.push(ops::sum_of_squares(block));
                 names.push(name);
             }
         }

@@ -34,6 +34,10 @@ pub(super) fn activate<N: Size>(x: Vector<f32, N>, #[comptime] act: Activation) 
             let zero = Vector::<f32, N>::new(0.0);
             x / (one + (zero - x).exp())
         }
+        Activation::Relu => {
+            let zero = Vector::<f32, N>::new(0.0);
+            select_many(x.less_than(&zero), zero, x)
+        }
     }
 }
 
@@ -69,6 +73,7 @@ pub(super) fn slope<N: Size>(x: Vector<f32, N>, #[comptime] act: Activation) -> 
             let sigmoid = one / (one + (zero - x).exp());
             sigmoid * (one + x * (one - sigmoid))
         }
+        Activation::Relu => select_many(x.greater_than(&zero), one, zero),
     }
 }
 

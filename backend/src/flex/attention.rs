@@ -25,7 +25,7 @@ impl Heads {
         let sizes = dims(tensor);
         let tensor = match tensor.layout().strides()[3] {
             1 => tensor.clone(),
-            _ => tensor.to_contiguous(),
+            _ => contiguous(tensor),
         };
         Self { tensor, sizes }
     }

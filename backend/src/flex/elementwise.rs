@@ -61,6 +61,14 @@ elementwise!(
     silu_backward = silu_backward_body
 );
 
+elementwise!(
+    simd::relu,
+    simd::relu_slope,
+    relu = relu_body,
+    relu_in_place = relu_in_place_body,
+    relu_backward = relu_backward_body
+);
+
 /// x ← act(x).
 pub(crate) fn activate(x: &mut [f32], act: Activation) {
     let row = match act {
@@ -68,6 +76,7 @@ pub(crate) fn activate(x: &mut [f32], act: Activation) {
         Activation::Gelu => gelu_in_place,
         Activation::GeluTanh => gelu_tanh_in_place,
         Activation::Silu => silu_in_place,
+        Activation::Relu => relu_in_place,
     };
     x.par_chunks_mut(CHUNK).for_each(row);
 }
@@ -85,6 +94,7 @@ pub(crate) fn row_kernels(act: Activation) -> (Forward, Backward) {
         Activation::Gelu => (gelu, gelu_backward),
         Activation::GeluTanh => (gelu_tanh, gelu_tanh_backward),
         Activation::Silu => (silu, silu_backward),
+        Activation::Relu => (relu, relu_backward),
     }
 }
 
@@ -129,6 +139,87 @@ fn gated_add_body(out: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]) {
     }
 }
 simd!(gated_add_row = gated_add_body(out: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]));
+
+/// `x + y`, into the memory of one of them where nobody else has it.
+pub(crate) fn residual(x: FlexTensor, y: FlexTensor) -> FlexTensor {
+    let (mut into, other) = match alone(&x) {
+        true => (x, y),
+        false => (y, x),
+    };
+    let other = contiguous(&other);
+    let other = values(&other);
+    if alone(&into) {
+        into.storage_mut::<f32>()
+            .par_chunks_mut(CHUNK)
+            .zip(other.par_chunks(CHUNK))
+            .for_each(|(sum, other)| simd::add_assign(sum, other));
+        return into;
+    }
+    let (shape, into) = (into.shape(), contiguous(&into));
+    let sum = filled(other.len(), |sum| {
+        sum.par_chunks_mut(CHUNK)
+            .zip(values(&into).par_chunks(CHUNK))
+            .zip(other.par_chunks(CHUNK))
+            .for_each(|((sum, x), y)| add(sum, x, y));
+    });
+    tensor(sum, shape)
+}
+
+/// Whether a tensor is all of its memory, in order, and the only one there.
+fn alone(x: &FlexTensor) -> bool {
+    let layout = x.layout();
+    let whole = layout.start_offset() == 0 && layout.is_contiguous();
+    whole && x.is_unique() && x.storage::<f32>().len() == layout.num_elements()
+}
+
+#[inline(always)]
+fn add_body(out: &mut [f32], x: &[f32], y: &[f32]) {
+    for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
+        *out = x + y;
+    }
+}
+simd!(add = add_body(out: &mut [f32], x: &[f32], y: &[f32]));
+
+#[inline(always)]
+fn blend_body(average: &mut [f32], value: &[f32], share: f32) {
+    for (average, &value) in average.iter_mut().zip(value) {
+        *average = share.mul_add(value - *average, *average);
+    }
+}
+simd!(blend_row = blend_body(average: &mut [f32], value: &[f32], share: f32));
+
+/// `average + share · (value − average)`, into the memory of `average` where nobody else has it.
+pub(crate) fn blend(mut average: FlexTensor, value: &FlexTensor, share: f32) -> FlexTensor {
+    if !alone(&average) {
+        let shape = average.shape();
+        average = tensor(values(&contiguous(&average)).to_vec(), shape);
+    }
+    let value = contiguous(value);
+    average
+        .storage_mut::<f32>()
+        .par_chunks_mut(CHUNK)
+        .zip(values(&value).par_chunks(CHUNK))
+        .for_each(|(average, value)| blend_row(average, value, share));
+    average
+}
+
+/// The sum of all values.
+pub(crate) fn sum(x: &FlexTensor) -> FlexTensor {
+    added(x, |chunk| simd::sum_and_squares(chunk).0)
+}
+
+/// The sum of all squares.
+pub(crate) fn sum_of_squares(x: &FlexTensor) -> FlexTensor {
+    added(x, |chunk| simd::sum_and_squares(chunk).1)
+}
+
+/// What `of_chunk` makes of every chunk, added in order and in f64.
+fn added(x: &FlexTensor, of_chunk: impl Fn(&[f32]) -> f32 + Sync + Send) -> FlexTensor {
+    let x = contiguous(x);
+    let chunks: Vec<f32> = values(&x).par_chunks(CHUNK).map(of_chunk).collect();
+    let sum: f64 = chunks.iter().map(|&sum| f64::from(sum)).sum();
+    tensor(vec![sum as f32], [1])
+}
 
 /// `x + gate · y`.
 pub(crate) fn gated_add(x: &FlexTensor, gate: &FlexTensor, y: &FlexTensor) -> FlexTensor {

@@ -5,6 +5,7 @@
 
 use super::elementwise::{activate, activated, row_kernels};
 use super::linear::{affine_into, column_sums};
+use super::matmul::Rows;
 use super::matmul::{Matrix, matmul};
 use super::{Shared, contiguous, dims, filled, simd, tensor, uninit, values};
 use crate::ops::{Activation, Routes};
@@ -176,22 +177,25 @@ fn forward(
     let run = |block: Block, spread| {
         let (expert, start, rows) = (block.expert, block.pairs.start, block.tokens.len());
         let x = gather(x, block.tokens, d);
-        let [w1, w2] = [w1, w2].map(|w| of(w, expert, d * hidden));
+        let [w1, w2] = [(w1, hidden), (w2, d)].map(|(w, stride)| Rows {
+            values: of(w, expert, d * hidden),
+            stride,
+        });
         let (b1, b2) = (of(b1, expert, hidden), of(b2, expert, d));
         let a = if let Some(all_z) = all_z {
             // SAFETY: blocks are disjoint ranges of the pairs.
             let z = unsafe { all_z.part(start * hidden, rows * hidden) };
-            affine_into(z, &x, w1, b1, rows, spread);
+            affine_into(z, &x, w1, b1, [rows, d], spread);
             activated(z, act)
         } else {
             let mut a = uninit(rows * hidden);
-            affine_into(&mut a, &x, w1, b1, rows, spread);
+            affine_into(&mut a, &x, w1, b1, [rows, d], spread);
             activate(&mut a, act);
             a
         };
         // SAFETY: as above.
         let y = unsafe { { all_y }.part(start * d, rows * d) };
-        affine_into(y, &a, w2, b2, rows, spread);
+        affine_into(y, &a, w2, b2, [rows, hidden], spread);
     };
     let blocks: Vec<_> = (0..routes.experts())
         .flat_map(|expert| blocks_of(routes, expert))

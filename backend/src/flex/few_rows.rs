@@ -5,7 +5,7 @@
 //! An element's order of summation is that of [`matmul`](super::matmul::matmul): fused multiply-adds within
 //! [`DEPTH`] inputs, then the parts in order, so that a row does not depend on how many rows there are.
 
-use super::matmul::DEPTH;
+use super::matmul::{DEPTH, Rows};
 use super::simd::{self, simd};
 use super::{Shared, uninit};
 use rayon::prelude::*;
@@ -101,8 +101,14 @@ fn edge(
 }
 
 /// `z[rows, outputs] += x[rows, inputs] · w[inputs, outputs]`.
-pub(crate) fn accumulate(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize; 3]) {
-    assert!(z.len() == rows * outputs && x.len() == rows * inputs && w.len() == inputs * outputs);
+pub(crate) fn accumulate(
+    z: &mut [f32],
+    x: &[f32],
+    w: Rows<'_>,
+    [rows, outputs, inputs]: [usize; 3],
+) {
+    assert!(z.len() == rows * outputs && x.len() == rows * inputs);
+    assert!(inputs == 0 || w.values.len() >= (inputs - 1) * w.stride + outputs);
     let width = block(rows);
     let (parts, blocks) = (inputs.div_ceil(DEPTH), outputs.div_ceil(width));
     let mut sums = uninit(parts * rows * outputs);
@@ -125,8 +131,8 @@ pub(crate) fn accumulate(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, in
                 columns,
                 x: x[input..].as_ptr(),
                 x_stride: inputs,
-                w: w[input * outputs + column..].as_ptr(),
-                w_stride: outputs,
+                w: w.values[input * w.stride + column..].as_ptr(),
+                w_stride: w.stride,
             },
         );
     });

@@ -1,7 +1,7 @@
 //! `act(x W + b)` and its backward pass.
 
 use super::elementwise::{activate, activate_backward, activated};
-use super::matmul::{Matrix, matmul};
+use super::matmul::{Matrix, Rows, matmul};
 use super::simd;
 use super::{Shared, contiguous, dims, few_rows, filled, half, tensor, values};
 use crate::ops::Activation;
@@ -18,20 +18,22 @@ fn prefill(z: &mut [f32], b: &[f32]) {
 }
 
 /// `z = x W + b`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.
-fn affine(x: &[f32], w: &[f32], b: &[f32], rows: usize) -> Vec<f32> {
-    filled(rows * b.len(), |z| affine_into(z, x, w, b, rows, true))
+fn affine(x: &[f32], w: Rows<'_>, b: &[f32], [rows, inputs]: [usize; 2]) -> Vec<f32> {
+    filled(rows * b.len(), |z| {
+        affine_into(z, x, w, b, [rows, inputs], true);
+    })
 }
 
 /// [`affine`] into memory that need not be initialised; `spread`: over threads, if there are many rows.
 pub(crate) fn affine_into(
     z: &mut [f32],
     x: &[f32],
-    w: &[f32],
+    w: Rows<'_>,
     b: &[f32],
-    rows: usize,
+    [rows, inputs]: [usize; 2],
     spread: bool,
 ) {
-    let (inputs, outputs) = (w.len() / b.len().max(1), b.len());
+    let outputs = b.len();
     prefill(z, b);
     if rows <= few_rows::MOST && simd::fused() {
         return few_rows::accumulate(z, x, w, [rows, outputs, inputs]);
@@ -46,7 +48,13 @@ pub(crate) fn affine_into(
 }
 
 /// `z += x w` through gemm.
-fn product(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize; 3], spread: bool) {
+fn product(
+    z: &mut [f32],
+    x: &[f32],
+    w: Rows<'_>,
+    [rows, outputs, inputs]: [usize; 3],
+    spread: bool,
+) {
     // SAFETY: the sizes are those of the slices, and `z` is initialised.
     unsafe {
         matmul(
@@ -55,9 +63,26 @@ fn product(z: &mut [f32], x: &[f32], w: &[f32], [rows, outputs, inputs]: [usize;
             outputs,
             true,
             Matrix::rows(x, inputs),
-            Matrix::rows(w, outputs),
+            w.into(),
             spread,
         );
+    }
+}
+
+/// A matrix whose rows can be read where they lie, as columns cut out of a weight can.
+fn in_rows(matrix: &FlexTensor) -> FlexTensor {
+    match matrix.layout().strides() {
+        [stride, 1] if *stride >= 0 => matrix.clone(),
+        _ => contiguous(matrix),
+    }
+}
+
+/// The rows of a matrix that [`in_rows`] returned.
+fn rows_of(matrix: &FlexTensor) -> Rows<'_> {
+    let layout = matrix.layout();
+    Rows {
+        values: &matrix.storage::<f32>()[layout.start_offset()..],
+        stride: layout.strides()[0].unsigned_abs(),
     }
 }
 
@@ -69,9 +94,9 @@ pub(crate) fn linear(
     act: Activation,
     keep: bool,
 ) -> (FlexTensor, Option<FlexTensor>) {
-    let ([rows, _], [_, outputs]) = (dims(x), dims(w));
-    let (x, w, b) = (contiguous(x), contiguous(w), contiguous(b));
-    let mut z = affine(values(&x), values(&w), values(&b), rows);
+    let ([rows, inputs], [_, outputs]) = (dims(x), dims(w));
+    let (x, w, b) = (contiguous(x), in_rows(w), contiguous(b));
+    let mut z = affine(values(&x), rows_of(&w), values(&b), [rows, inputs]);
     if act == Activation::None {
         return (tensor(z, [rows, outputs]), None);
     }
@@ -119,13 +144,10 @@ pub(crate) fn linear_backward(
     wanted: [bool; 3],
 ) -> [Option<FlexTensor>; 3] {
     let ([rows, inputs], [_, outputs]) = (dims(x), dims(w));
-    let (x, w, g) = (contiguous(x), contiguous(w), contiguous(&g));
+    let (x, w, g) = (contiguous(x), in_rows(w), contiguous(&g));
     let scaled = z.map(|z| activate_backward(values(&g), values(&contiguous(z)), act));
     let g = scaled.as_deref().unwrap_or_else(|| values(&g));
-    let (x, w) = (
-        Matrix::rows(values(&x), inputs),
-        Matrix::rows(values(&w), outputs),
-    );
+    let (x, w) = (Matrix::rows(values(&x), inputs), Matrix::from(rows_of(&w)));
     let grad = Matrix::rows(g, outputs);
     let product = |shape: [usize; 3], a: Matrix, b: Matrix| {
         let data = filled(shape[0] * shape[1], |out| {
@@ -139,6 +161,23 @@ pub(crate) fn linear_backward(
         wanted[1].then(|| product([inputs, outputs, rows], x.t(), grad)),
         wanted[2].then(|| tensor(column_sums(g, outputs), [outputs])),
     ]
+}
+
+/// The rows of each matrix added up: `[batch, rows, d]` to `[batch, d]`.
+pub(crate) fn sum_rows(g: &FlexTensor) -> FlexTensor {
+    let [batch, rows, d] = dims(g);
+    let g = contiguous(g);
+    let mut sums = vec![0.0; batch * d];
+    if rows * d > 0 {
+        sums.par_chunks_mut(d)
+            .zip(values(&g).par_chunks(rows * d))
+            .for_each(|(sums, g)| {
+                for row in g.chunks_exact(d) {
+                    simd::add_assign(sums, row);
+                }
+            });
+    }
+    tensor(sums, [batch, d])
 }
 
 /// Sum over rows, in blocks of a fixed size whose sums are added in order.

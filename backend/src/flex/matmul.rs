@@ -13,6 +13,19 @@ unsafe impl Send for Matrix {}
 // SAFETY: as above.
 unsafe impl Sync for Matrix {}
 
+/// A matrix in row-major order whose rows may be parts of longer ones: row i begins at `values[i·stride]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) stride: usize,
+}
+
+impl From<Rows<'_>> for Matrix {
+    fn from(rows: Rows<'_>) -> Self {
+        Self::rows(rows.values, rows.stride)
+    }
+}
+
 impl Matrix {
     /// Row-major, `cols` per row.
     pub(crate) fn rows(values: &[f32], cols: usize) -> Self {

@@ -7,6 +7,7 @@
 mod amx;
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod copy;
 pub(crate) mod elementwise;
 pub(crate) mod experts;
 pub(crate) mod few_rows;
@@ -27,10 +28,9 @@ use burn::tensor::{DType, Shape, TensorData};
 
 /// The tensor's values in row-major order, copied only when they are not already so.
 pub(crate) fn contiguous(tensor: &FlexTensor) -> FlexTensor {
-    if tensor.as_slice::<f32>().is_some() {
-        tensor.clone()
-    } else {
-        tensor.to_contiguous()
+    match tensor.as_slice::<f32>() {
+        Some(_) => tensor.clone(),
+        None => self::tensor(copy::row_major(tensor), tensor.shape()),
     }
 }
 

@@ -290,15 +290,13 @@ pub(crate) fn group_norm(
                     let offset = bias[channel] - mean * factor;
                     match act {
                         Activation::Silu => affine_silu(y, x, factor, offset),
-                        Activation::None | Activation::Gelu | Activation::GeluTanh => {
-                            affine(y, x, factor, offset);
-                        }
+                        _ => affine(y, x, factor, offset),
                     }
                 }
             });
     });
     let mut y = y;
-    if matches!(act, Activation::Gelu | Activation::GeluTanh) {
+    if act != Activation::Silu {
         activate(&mut y, act);
     }
     tensor(y, [batch, channels, height, width])
@@ -384,7 +382,7 @@ pub(crate) fn group_norm_backward(
                     match act {
                         Activation::None => dx.copy_from_slice(g),
                         Activation::Silu => silu_backward(dx, g, x, factor, offset),
-                        Activation::Gelu | Activation::GeluTanh => {
+                        _ => {
                             let mut y = vec![0.0; plane];
                             affine(&mut y, x, factor, offset);
                             row_kernels(act).1(dx, g, &y);

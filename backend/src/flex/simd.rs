@@ -163,6 +163,18 @@ pub(crate) fn gelu_tanh_slope(x: f32) -> f32 {
     s * (e * s).mul_add(inner, 1.0) // e s is 1 - s without its cancellation
 }
 
+/// The rectifier; NaN of NaN.
+#[inline(always)]
+pub(crate) fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+/// Derivative of [`relu`].
+#[inline(always)]
+pub(crate) fn relu_slope(x: f32) -> f32 {
+    if x > 0.0 { 1.0 } else { 0.0 }
+}
+
 /// Derivative of SiLU.
 #[inline(always)]
 pub(crate) fn silu_slope(x: f32) -> f32 {

@@ -14,7 +14,7 @@ pub use image::{conv2d, group_norm, upsample_nearest};
 pub use mask::Mask;
 pub use optim::{AdamWStep, adamw_step};
 pub use outside::{Outside, outside, outside_3};
-pub use parts::{columns, merge_heads, split_heads, split_linear};
+pub use parts::{columns, merge_heads, repeat_rows, split_heads, split_linear};
 pub use sequence::{
     Sampling, attention, attention_gradients, attention_with_lse, categorical, cross_entropy,
     layer_norm, linear, modulate,
@@ -22,7 +22,7 @@ pub use sequence::{
 
 use crate::Backend;
 use burn::backend::Dispatch;
-use burn::tensor::Tensor;
+use burn::tensor::{Shape, Tensor};
 
 /// What follows a linear map or a normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +35,8 @@ pub enum Activation {
     GeluTanh,
     /// SiLU (swish).
     Silu,
+    /// The rectifier, `max(x, 0)`, with slope 0 at 0.
+    Relu,
 }
 
 /// `act(x)`, for where no linear map or normalisation precedes it.
@@ -43,6 +45,66 @@ pub enum Activation {
 /// - `x`: any; the output has the same.
 pub fn activation<const D: usize>(x: Tensor<D>, act: Activation) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Backend>::activation(x.into_dispatch(), act))
+}
+
+/// `average + share · (value − average)`: a step of an exponential moving average. Outside of autodiff.
+///
+/// # Shapes
+/// - `average`, `value`: any, both alike; the output has the same.
+pub fn blend<const D: usize>(average: Tensor<D>, value: Tensor<D>, share: f64) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Backend>::blend(
+        average.into_dispatch(),
+        value.into_dispatch(),
+        share,
+    ))
+}
+
+/// The sum of all values. On the CPU its order does not depend on the number of threads.
+///
+/// # Shapes
+/// - `x`: any
+/// - output: `[1]`
+pub fn sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Backend>::sum(x.into_dispatch()))
+}
+
+/// The sum of all values' squares. On the CPU its order does not depend on the number of threads. Outside of autodiff.
+///
+/// # Shapes
+/// - `x`: any
+/// - output: `[1]`
+pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Backend>::sum_of_squares(x.into_dispatch()))
+}
+
+/// `x` in another shape of as many values: [`Tensor::reshape`], with a copy by all threads where one is needed.
+///
+/// # Shapes
+/// - `x`: any
+/// - output: as said
+///
+/// # Panics
+/// When `shape` has another number of values.
+pub fn reshape<const D: usize, const E: usize>(x: Tensor<D>, shape: [usize; E]) -> Tensor<E> {
+    let values = |shape: &[usize]| shape.iter().product::<usize>();
+    assert_eq!(
+        values(&x.dims()),
+        values(&shape),
+        "as many values as before"
+    );
+    let shape = Shape::from(shape);
+    Tensor::from_dispatch(<Dispatch as Backend>::reshaped(x.into_dispatch(), shape))
+}
+
+/// `x + y`: the residual of a branch.
+///
+/// # Shapes
+/// - `x`, `y`: any, both alike; the output has the same.
+pub fn residual<const D: usize>(x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Backend>::residual(
+        x.into_dispatch(),
+        y.into_dispatch(),
+    ))
 }
 
 /// `x + gate · y`: the residual of a branch that adaLN gates.

@@ -1,6 +1,8 @@
 //! Cutting features: into heads, and a linear map into equal parts.
 
-use super::{Activation, linear};
+use super::{Activation, linear, reshape};
+use crate::Backend;
+use burn::backend::Dispatch;
 use burn::module::{Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -12,7 +14,7 @@ use burn::tensor::Tensor;
 /// - output: `[batch, seq, heads, head_dim]`
 pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     let [batch, seq, d_model] = x.dims();
-    x.reshape([batch, seq, heads, d_model / heads])
+    reshape(x, [batch, seq, heads, d_model / heads])
 }
 
 /// The heads side by side.
@@ -22,7 +24,16 @@ pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
 /// - output: `[batch, seq, d_model]`
 pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
     let [batch, heads, seq, head_dim] = x.dims();
-    x.swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
+    reshape(x.swap_dims(1, 2), [batch, seq, heads * head_dim])
+}
+
+/// The same features for each of `seq` tokens, as conditions are.
+///
+/// # Shapes
+/// - x: `[batch, d_model]`
+/// - output: `[batch, seq, d_model]`
+pub fn repeat_rows(x: Tensor<2>, seq: usize) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Backend>::repeat_rows(x.into_dispatch(), seq))
 }
 
 /// A linear map whose output is `N` equal parts, side by side. In training the weight is cut instead of the output:

@@ -1,6 +1,6 @@
 //! Operations over rows of features: linear maps, layer normalisation, attention, cross-entropy, sampling.
 
-use super::{Activation, Mask};
+use super::{Activation, Mask, reshape};
 use crate::Backend;
 use crate::nn::LayerNorm;
 use burn::backend::Dispatch;
@@ -12,7 +12,7 @@ fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
     let shape = x.dims();
     let last = shape[D - 1];
     let rows = shape[..D - 1].iter().product();
-    x.reshape([rows, last])
+    reshape(x, [rows, last])
 }
 
 /// `act(x W + b)` over the last axis.

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use tessera_backend::DeviceSpec;
 
-/// Those that `TESSERA_DEVICES` names, separated by commas; the CPU's two backends where it is not set.
+/// Those that `TESSERA_DEVICES` names, separated by commas; where it is not set, those of the CPU's backends that are built in.
 ///
 /// # Panics
 /// When one of them was not built in, or the machine has none.
@@ -13,8 +13,11 @@ pub fn devices() -> impl Iterator<Item = Device> {
 
 /// Their names.
 pub fn names() -> Vec<String> {
-    let names = std::env::var("TESSERA_DEVICES");
-    let names = names.unwrap_or_else(|_| "flex,ndarray".into());
+    let Ok(names) = std::env::var("TESSERA_DEVICES") else {
+        let built_in = |name: &&str| opened(name).is_ok();
+        let of_the_cpu = ["flex", "ndarray"].into_iter().filter(built_in);
+        return of_the_cpu.map(str::to_owned).collect();
+    };
     names
         .split(',')
         .map(|name| name.trim().to_owned())
@@ -33,7 +36,9 @@ pub fn with_kernels() -> Vec<String> {
 /// # Panics
 /// When it was not built in, or the machine has none.
 pub fn open(name: &str) -> Device {
-    let spec = name.parse::<DeviceSpec>();
-    let device = spec.and_then(DeviceSpec::open);
-    device.unwrap_or_else(|error| panic!("TESSERA_DEVICES: {error}"))
+    opened(name).unwrap_or_else(|error| panic!("TESSERA_DEVICES: {error}"))
+}
+
+fn opened(name: &str) -> Result<Device, tessera_backend::Error> {
+    name.parse::<DeviceSpec>().and_then(DeviceSpec::open)
 }

@@ -144,7 +144,12 @@ fn linear_agrees_with_its_portable_body() {
 
 #[test]
 fn activation_agrees_with_its_portable_body() {
-    for act in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+    for act in [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::Relu,
+    ] {
         agree("activation", |run| {
             let x = run.leaf([4, 17, 9]);
             let (out, loss) = run.weigh(ops::activation(x.clone(), act));
@@ -159,6 +164,28 @@ fn gated_add_agrees_with_its_portable_body() {
         let [x, gate, y] = [0, 1, 2].map(|_| run.leaf([3, 5, 33]));
         let (out, loss) = run.weigh(ops::gated_add(x.clone(), gate.clone(), y.clone()));
         (out, grads!(loss, x, gate, y))
+    });
+}
+
+#[test]
+fn residual_sum_and_reshape_agree_with_their_portable_bodies() {
+    agree("residual", |run| {
+        let [x, y] = [0, 1].map(|_| run.leaf([3, 5, 33]));
+        // Added to what it came from as well, so that two gradients meet in it.
+        let twice = ops::residual(x.clone(), ops::residual(x.clone(), y.clone()));
+        let swapped = ops::reshape(twice.swap_dims(0, 2), [33 * 5, 3]);
+        let (out, loss) = run.weigh(swapped);
+        (out, grads!(loss, x, y))
+    });
+    agree("sum", |run| {
+        let x = run.leaf([3, 5, 33]);
+        let squares = ops::sum(x.clone() * x.clone());
+        (host(squares.clone()), grads!(squares, x))
+    });
+    agree("repeated rows", |run| {
+        let x = run.leaf([3, 33]);
+        let (out, loss) = run.weigh(ops::repeat_rows(x.clone(), 5));
+        (out, grads!(loss, x))
     });
 }
 

@@ -47,7 +47,8 @@ fn case() -> impl Strategy<Value = Case> {
         Just(Activation::None),
         Just(Activation::Gelu),
         Just(Activation::GeluTanh),
-        Just(Activation::Silu)
+        Just(Activation::Silu),
+        Just(Activation::Relu)
     ];
     (any::<u64>(), layout, special, act).prop_map(|(seed, layout, special, act)| Case {
         seed,
@@ -164,6 +165,35 @@ proptest! {
         agree(case, |draw| {
             let [x, gate, y] = [0, 1, 2].map(|_| draw.tensor([a, b]));
             host(ops::gated_add(x, gate, y))
+        })?;
+    }
+
+    #[test]
+    fn residual_and_blend(case in case(), a in size(), b in size(), share in 0.0..1.0) {
+        agree(case, |draw| {
+            let (x, y): (Tensor<2>, Tensor<2>) = (draw.tensor([a, b]), draw.tensor([a, b]));
+            let alone = ops::residual(x.clone() * 2.0, y.clone());
+            let shared = ops::residual(x.clone(), y.clone());
+            [alone, shared, ops::blend(x, y, share)].map(host).concat()
+        })?;
+    }
+
+    #[test]
+    fn sums(case in case(), batch in 1..4_usize, rows in size(), d in size()) {
+        agree(case, |draw| {
+            let x: Tensor<3> = draw.tensor([batch, rows, d]);
+            let mean = |sum: Tensor<1>| host(sum / (batch * rows * d) as f64);
+            [mean(ops::sum(x.clone())), mean(ops::sum_of_squares(x))].concat()
+        })?;
+    }
+
+    #[test]
+    fn reshape(case in case(), a in size(), b in size(), c in size()) {
+        agree(case, |draw| {
+            let x: Tensor<3> = draw.tensor([a, b, c]);
+            let swapped = ops::reshape(x.clone().swap_dims(0, 1), [b, a * c]);
+            let rows = ops::repeat_rows(ops::reshape(x, [a, b * c]), 3);
+            [host(swapped), host(rows)].concat()
         })?;
     }
 
@@ -364,6 +394,9 @@ fn nothing_comes_of_nothing(device: &Device) {
         [0, 7]
     );
     assert_eq!(ops::layer_norm(none.clone(), &norm).dims(), [0, 5]);
+    assert_eq!(ops::residual(none.clone(), none.clone()).dims(), [0, 5]);
+    assert_eq!(ops::reshape(none.clone(), [5, 0, 2]).dims(), [5, 0, 2]);
+    assert_eq!(host(ops::sum(none.clone())), [0.0]);
     assert_eq!(
         ops::activation(none.clone(), Activation::Silu).dims(),
         [0, 5]

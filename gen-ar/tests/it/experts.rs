@@ -285,11 +285,11 @@ fn a_model_with_experts_draws_in_bf16() {
 /// A threshold is one on the device: no layer waits for the host to say who goes to which expert.
 #[test]
 fn parity_of_a_model_with_experts_and_of_what_crosses_while_it_draws() {
-    let expected = generate(&calibrated(&config()), &tiny::requests(3), 6, 2.5);
-    let weights = calibrated(&config()).weights();
+    let cpu = calibrated(&config());
+    let expected = generate(&cpu, &tiny::requests(3), 6, 2.5);
     for name in devices::names() {
         let device = devices::open(&name);
-        let model = GenAr::from_weights(&config(), weights.clone(), &device).unwrap();
+        let model = GenAr::from_weights(&config(), cpu.weights(), &device).unwrap();
         let drawn = generate(&model, &tiny::requests(3), 6, 2.5);
         let agree = drawn.iter().zip(&expected).filter(|(a, b)| a == b).count();
         assert!(

@@ -5,10 +5,11 @@ use burn::module::{
     Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
 };
 use burn::nn::conv::Conv2d;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use tessera_backend::nn::GroupNorm;
-use tessera_backend::ops::{Activation, conv2d, group_norm, upsample_nearest};
+use tessera_backend::ops::{
+    Activation, activation, conv2d, group_norm, residual, upsample_nearest,
+};
 
 /// Channels everywhere between image and latents.
 pub(super) const WIDTH: usize = 64;
@@ -47,7 +48,7 @@ impl Layer {
             Self::Conv(conv) => conv2d(x, conv, [conv.kernel_size[0] / 2; 4]),
             Self::Norm(norm) => group_norm(x, norm, Activation::None),
             Self::Block(block) => block.forward(x),
-            Self::Relu => relu(x),
+            Self::Relu => activation(x, Activation::Relu),
             Self::Clamp => (x / LATENT_BOUND).tanh() * LATENT_BOUND,
             Self::Upsample => upsample_nearest(x),
         }
@@ -88,9 +89,10 @@ impl Block {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = match &*self.pool {
             [] => x,
-            pool => x.clone() + forward(pool, x),
+            pool => residual(x.clone(), forward(pool, x)),
         };
-        relu(x.clone() + forward(&self.conv, x))
+        let y = residual(x.clone(), forward(&self.conv, x));
+        activation(y, Activation::Relu)
     }
 }
 

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use tessera_backend::nn::GroupNorm;
-use tessera_backend::ops::{Activation, Mask, attention, conv2d, group_norm};
+use tessera_backend::ops::{Activation, Mask, attention, conv2d, group_norm, reshape, residual};
 
 /// `x + proj_out(softmax(q k / sqrt(channels)) v)`, one head over all positions; the projections are 1 x 1
 /// convolutions of the normalised `x`.
@@ -47,9 +47,7 @@ impl AttnBlock {
             positions(&self.v),
             Mask::All,
         );
-        let seen = seen
-            .swap_dims(2, 3)
-            .reshape([batch, channels, height, width]);
-        x + conv2d(seen, &self.proj_out, NONE)
+        let seen = reshape(seen.swap_dims(2, 3), [batch, channels, height, width]);
+        residual(x, conv2d(seen, &self.proj_out, NONE))
     }
 }

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use tessera_backend::nn::GroupNorm;
-use tessera_backend::ops::{Activation, conv2d, group_norm};
+use tessera_backend::ops::{Activation, conv2d, group_norm, residual};
 
 /// Zero padding that keeps the sides under a 3 x 3 convolution.
 pub(super) const SAME: [usize; 4] = [1; 4];
@@ -42,8 +42,8 @@ impl ResnetBlock {
         let h = group_norm(h, &self.norm2, Activation::Silu);
         let h = conv2d(h, &self.conv2, SAME);
         match &self.nin_shortcut {
-            Some(conv) => conv2d(x, conv, NONE) + h,
-            None => x + h,
+            Some(conv) => residual(conv2d(x, conv, NONE), h),
+            None => residual(x, h),
         }
     }
 }

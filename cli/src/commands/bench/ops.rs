@@ -168,14 +168,12 @@ const CASES: &[Case] = &[
             let device = device.clone().autodiff();
             let (block, x) = (block(&device), draw(TOKENS, &device).require_grad());
             Ok(median(seconds, || {
-                block
-                    .forward(
-                        x.clone(),
-                        Sequence::Whole.of(TOKENS[1]),
-                        &mut Pass::inference(),
-                    )
-                    .sum()
-                    .backward()
+                let y = block.forward(
+                    x.clone(),
+                    Sequence::Whole.of(TOKENS[1]),
+                    &mut Pass::inference(),
+                );
+                ops::sum(y).backward()
             }))
         },
     },
@@ -266,7 +264,7 @@ const CASES: &[Case] = &[
             let device = device.clone().autodiff();
             let (conv, x) = (conv(&device), draw(IMAGE, &device).require_grad());
             Ok(median(seconds, || {
-                ops::conv2d(x.clone(), &conv, [1; 4]).sum().backward()
+                ops::sum(ops::conv2d(x.clone(), &conv, [1; 4])).backward()
             }))
         },
     },
@@ -359,7 +357,7 @@ fn routes() -> Routes {
 /// The median of `f`, or of `f` and the gradients of all it is made of.
 fn passes(seconds: f64, backward: bool, f: impl Fn() -> Tensor<2>) -> Median {
     match backward {
-        true => median(seconds, || f().sum().backward()),
+        true => median(seconds, || ops::sum(f()).backward()),
         false => median(seconds, f),
     }
 }
