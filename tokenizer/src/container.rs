@@ -15,6 +15,30 @@ pub(crate) enum Format {
     WebP,
 }
 
+/// Formats that are not read but can be named: where their first bytes are, and which.
+const OTHERS: [(usize, &[u8], &str); 20] = [
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (0, b"\xFF\x0A", "JPEG XL"),
+    (0, b"\0\0\0\x0CJXL ", "JPEG XL"),
+    (0, b"\0\0\0\x0CjP  ", "JPEG 2000"),
+    (0, b"\0\0\x01\0", "ICO"),
+    (0, b"8BPS", "PSD"),
+    (0, b"%PDF", "PDF"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    (0, b"farbfeld", "farbfeld"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"<svg", "SVG"),
+];
+
 impl Format {
     /// The format's name in messages.
     pub(crate) fn name(self) -> &'static str {
@@ -27,13 +51,36 @@ impl Format {
 
     /// The format of a file, by its first bytes; names and extensions do not count.
     pub(crate) fn identify(bytes: &[u8], path: &Path) -> Result<Self> {
-        let found = match image::guess_format(bytes) {
-            Ok(image::ImageFormat::Png) => return Ok(Self::Png),
-            Ok(image::ImageFormat::Jpeg) => return Ok(Self::Jpeg),
-            Ok(image::ImageFormat::WebP) => return Ok(Self::WebP),
-            Ok(other) => format!("{other:?}").to_uppercase(),
-            Err(_) if bytes.is_empty() => "an empty file".into(),
-            Err(_) => format!(
+        let format = match bytes {
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => Some(Self::Png),
+            [0xFF, 0xD8, 0xFF, ..] => Some(Self::Jpeg),
+            [
+                b'R',
+                b'I',
+                b'F',
+                b'F',
+                _,
+                _,
+                _,
+                _,
+                b'W',
+                b'E',
+                b'B',
+                b'P',
+                ..,
+            ] => Some(Self::WebP),
+            _ => None,
+        };
+        if let Some(format) = format {
+            return Ok(format);
+        }
+        let other = OTHERS
+            .iter()
+            .find(|(at, magic, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+        let found = match other {
+            Some((_, _, name)) => (*name).into(),
+            None if bytes.is_empty() => "an empty file".into(),
+            None => format!(
                 "{} bytes starting with \"{}\"",
                 bytes.len(),
                 bytes[..bytes.len().min(12)].escape_ascii()

@@ -88,7 +88,7 @@ pub enum Error {
         format: &'static str,
         /// The decoder's reason.
         #[source]
-        source: image::ImageError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The text chunks of a PNG are broken.
     #[error("{}: broken PNG", path.display())]

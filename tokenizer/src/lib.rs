@@ -29,6 +29,7 @@
 mod batches;
 mod container;
 mod crop;
+mod decoders;
 mod error;
 mod grid;
 mod image_tokenizer;
@@ -36,6 +37,7 @@ mod init;
 mod metadata;
 mod metrics;
 mod open;
+mod orientation;
 mod pixel;
 mod pixels;
 mod read;

@@ -1,19 +1,11 @@
 //! Reading pictures: PNG, JPEG and WebP into 8-bit grey or RGB.
 
-use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
-
 use crate::container::Format;
+use crate::decoders::{self, Decoded, Layout};
 use crate::error::{Error, Result};
 use crate::pixels::{Channels, Pixels};
-
-/// The most pixels a picture may announce: 128 Mpx, twice the largest of ImageNet. It bounds the memory a hostile header can
-/// claim to 1 GiB (16-bit RGBA).
-const LIMIT_PX: usize = 1 << 27;
-/// Memory the decoders may take besides, for their own tables and rows.
-const LIMIT_BYTES: u64 = 1 << 31;
 
 /// Reads a PNG, JPEG or WebP picture; the format is told by the content, not by the name.
 ///
@@ -34,81 +26,40 @@ pub fn decode(bytes: &[u8], path: impl AsRef<Path>, channels: Option<Channels>) 
     let path = path.as_ref();
     let format = Format::identify(bytes, path)?;
     format.expect_complete(bytes, path)?;
-    let broken = |source| Error::Decode {
-        path: path.to_path_buf(),
-        format: format.name(),
-        source,
-    };
-
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), image_format(format));
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(LIMIT_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(broken)?;
-    let (width, height) = decoder.dimensions();
-    let (height, width) = (height as usize, width as usize);
-    if height.saturating_mul(width) > LIMIT_PX {
-        return Err(Error::TooLarge {
-            path: path.to_path_buf(),
-            height,
-            width,
-            limit_px: LIMIT_PX,
-        });
-    }
-    let orientation = decoder.orientation().map_err(broken)?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    picture.apply_orientation(orientation);
-
-    let pixels = flatten(picture)?;
+    let decoded = decoders::decode(bytes, format, path)?;
+    let orientation = decoded.orientation;
+    let pixels = orientation.apply(flatten(decoded)?);
     Ok(match channels {
         Some(channels) if channels != pixels.channels() => pixels.to_channels(channels),
         _ => pixels,
     })
 }
 
-fn image_format(format: Format) -> ImageFormat {
-    match format {
-        Format::Png => ImageFormat::Png,
-        Format::Jpeg => ImageFormat::Jpeg,
-        Format::WebP => ImageFormat::WebP,
-    }
-}
-
-/// Eight bits, no transparency.
-fn flatten(picture: DynamicImage) -> Result<Pixels> {
-    let (height, width) = (picture.height() as usize, picture.width() as usize);
-    let color = picture.color();
-    match (color.has_color(), color.has_alpha()) {
-        (false, false) => Pixels::new(
-            height,
-            width,
-            Channels::Grey,
-            picture.into_luma8().into_raw(),
-        ),
-        (true, false) => Pixels::new(height, width, Channels::Rgb, picture.into_rgb8().into_raw()),
-        (false, true) => {
-            let samples = picture.into_luma_alpha8().into_raw();
-            let data = samples
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|[level, alpha]| on_white(*level, *alpha))
-                .collect();
-            Pixels::new(height, width, Channels::Grey, data)
+/// No transparency.
+fn flatten(decoded: Decoded) -> Result<Pixels> {
+    let Decoded {
+        height,
+        width,
+        layout,
+        data,
+        ..
+    } = decoded;
+    let (channels, data) = match layout {
+        Layout::Grey => (Channels::Grey, data),
+        Layout::Rgb => (Channels::Rgb, data),
+        Layout::GreyAlpha => {
+            let composite = |[level, alpha]: &[u8; 2]| on_white(*level, *alpha);
+            let data = data.as_chunks::<2>().0.iter().map(composite).collect();
+            (Channels::Grey, data)
         }
-        (true, true) => {
-            let samples = picture.into_rgba8().into_raw();
+        Layout::Rgba => {
             let composite =
                 |[r, g, b, alpha]: &[u8; 4]| [r, g, b].map(|level| on_white(*level, *alpha));
-            let data = samples
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .flat_map(composite)
-                .collect();
-            Pixels::new(height, width, Channels::Rgb, data)
+            let data = data.as_chunks::<4>().0.iter().flat_map(composite).collect();
+            (Channels::Rgb, data)
         }
-    }
+    };
+    Pixels::new(height, width, channels, data)
 }
 
 /// A sample of opacity `alpha / 255` over white, rounded to the nearest.

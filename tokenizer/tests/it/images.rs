@@ -5,6 +5,9 @@ mod golden;
 mod hostile;
 mod properties;
 
+use std::path::{Path, PathBuf};
+
+use png::{BitDepth, ColorType};
 use tessera_tokenizer::{Channels, Pixels};
 
 /// A picture that has slopes and detail and is the same every time.
@@ -18,6 +21,38 @@ fn picture(height: usize, width: usize, channels: Channels) -> Pixels {
     };
     let data = (0..height * width * channels.count()).map(sample).collect();
     Pixels::new(height, width, channels, data).unwrap()
+}
+
+/// Color, smooth, 40x56, made with `smooth.png` by `fixtures/gen/jpeg.py`.
+const SMOOTH_JPEG: &[u8] = include_bytes!("../fixtures/smooth.jpg");
+/// Grey, 8x16, the left half dark; made by the same.
+const HALVES_JPEG: &[u8] = include_bytes!("../fixtures/halves.jpg");
+
+/// A file of this crate's fixtures.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// A PNG of the samples in `data`, as the file has them.
+fn png_file([height, width]: [u32; 2], color: ColorType, depth: BitDepth, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(color);
+    encoder.set_depth(depth);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(data).unwrap();
+    drop(writer);
+    bytes
+}
+
+/// A lossless WebP of the samples in `data`.
+fn webp_file([height, width]: [u32; 2], color: image_webp::ColorType, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = image_webp::WebPEncoder::new(&mut bytes);
+    encoder.encode(data, width, height, color).unwrap();
+    bytes
 }
 
 /// The error's text with those of its causes.

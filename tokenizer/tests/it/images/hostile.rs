@@ -1,23 +1,19 @@
 //! Files that are not as they should be: each error names the file and the fault, and nothing panics.
 
 use std::fs;
-use std::io::Cursor;
 
-use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 use tempfile::tempdir;
 use tessera_tokenizer::{Channels, Error, decode, read, read_metadata, write_png};
 
-use super::{picture, text};
+use super::{SMOOTH_JPEG, picture, png_file, text, webp_file};
 
-const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
-
-fn encoded(format: ImageFormat) -> Vec<u8> {
-    let pixels = picture(33, 47, Channels::Rgb);
-    let image = RgbImage::from_raw(47, 33, pixels.into_data()).unwrap();
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, format).unwrap();
-    bytes.into_inner()
+/// A picture in each format that is read.
+fn files() -> [(&'static str, Vec<u8>); 3] {
+    let (size, pixels) = ([33, 47], picture(33, 47, Channels::Rgb).into_data());
+    let png = png_file(size, png::ColorType::Rgb, png::BitDepth::Eight, &pixels);
+    let webp = webp_file(size, image_webp::ColorType::Rgb8, &pixels);
+    [("PNG", png), ("JPEG", SMOOTH_JPEG.to_vec()), ("WebP", webp)]
 }
 
 #[test]
@@ -47,6 +43,7 @@ fn what_is_no_picture_is_described() {
         ),
         ("moving.webp", b"GIF89a\0\0", "GIF"),
         ("scan.png", b"BM\0\0\0\0", "BMP"),
+        ("phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
     ] {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
@@ -66,8 +63,7 @@ fn what_is_no_picture_is_described() {
 
 #[test]
 fn a_truncated_file_is_never_a_picture() {
-    for format in FORMATS {
-        let bytes = encoded(format);
+    for (format, bytes) in files() {
         decode(&bytes, "whole", None).unwrap();
         for length in 0..bytes.len() {
             let error = decode(&bytes[..length], "cut.file", None).unwrap_err();
@@ -76,7 +72,7 @@ fn a_truncated_file_is_never_a_picture() {
             if length >= 12 {
                 assert!(
                     matches!(error, Error::Truncated { .. }),
-                    "{format:?} cut to {length}: {error:?}"
+                    "{format} cut to {length}: {error:?}"
                 );
                 assert!(
                     error
@@ -116,7 +112,7 @@ fn truncated_metadata_is_an_error() {
 fn a_jpeg_has_no_metadata_to_read_and_that_is_said() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.jpg");
-    fs::write(&path, encoded(ImageFormat::Jpeg)).unwrap();
+    fs::write(&path, SMOOTH_JPEG).unwrap();
     let message = read_metadata(&path).unwrap_err().to_string();
     assert!(
         message.contains("expected a PNG picture, found JPEG"),
@@ -154,7 +150,7 @@ fn absurd_dimensions_are_refused_before_memory_is_taken() {
 
 #[test]
 fn broken_content_keeps_the_decoders_reason() {
-    let mut bytes = encoded(ImageFormat::Png);
+    let [(_, mut bytes), ..] = files();
     let end = bytes.windows(4).position(|kind| kind == b"IEND").unwrap();
     bytes[end - 5] ^= 0xFF; // in the checksum of the data
     let error = decode(&bytes, "flipped.png", None).unwrap_err();
@@ -175,7 +171,7 @@ proptest! {
         format in 0..3_usize,
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
-        let mut bytes = encoded(FORMATS[format]);
+        let mut bytes = files()[format].1.clone();
         for (index, byte) in damage {
             let index = index.index(bytes.len());
             bytes[index] = byte;
