@@ -69,6 +69,8 @@ pub enum Command {
     /// Train a tokenizer or a generator on your own pictures.
     #[command(subcommand)]
     Train(TrainCommand),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 /// What can be trained.

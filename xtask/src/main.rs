@@ -1,4 +1,4 @@
-//! Pipelines and chores: `cargo xtask demo | study | bench | ci | tidy`.
+//! Pipelines and chores: `cargo xtask demo | study | bench | ci | tidy | dist`.
 //!
 //! Nothing here computes: a pipeline runs the commands of the program `tessera` one after the other, a chore those of
 //! cargo. It links no model, so that it compiles in seconds.
@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod data;
 mod demo;
+mod dist;
 mod install;
 mod recipe;
 mod report;
@@ -41,6 +42,7 @@ enum Command {
     Ci,
     /// What no lint checks: length of files, docs of modules, unwrap, leftovers, versions.
     Tidy,
+    Dist(dist::Dist),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(command) => command.run(&sh),
         Command::Ci => ci::run(&sh),
         Command::Tidy => tidy::run(),
+        Command::Dist(dist) => dist.run(&sh),
     }
 }
 

@@ -34,7 +34,15 @@ pub fn build_tessera(sh: &Shell) -> Result<PathBuf> {
     .quiet()
     .read()
     .context("tessera does not compile")?;
-    executable(&messages).context("cargo built tessera but did not say where it is")
+    built(&messages)
+}
+
+/// Where the program is that cargo built, as its messages say.
+///
+/// # Errors
+/// When they do not.
+pub fn built(messages: &str) -> Result<PathBuf> {
+    executable(messages).context("cargo built tessera but did not say where it is")
 }
 
 fn executable(messages: &str) -> Option<PathBuf> {

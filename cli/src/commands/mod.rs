@@ -4,12 +4,14 @@ pub mod attn;
 pub mod bench;
 pub mod calibrate;
 pub mod classes;
+pub mod completions;
 pub mod convert;
 pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod init;
 pub mod inspect;
+pub mod man;
 pub mod reconstruct;
 pub mod route;
 pub mod tokenize;
@@ -58,5 +60,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Bench(command) => command.run(&cli.global),
         Command::Attn(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     }
 }

@@ -14,6 +14,7 @@ mod model;
 mod parity;
 mod photographs;
 mod route;
+mod shell;
 mod tokens;
 mod weights;
 mod world;

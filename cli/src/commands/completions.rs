@@ -1,0 +1,32 @@
+//! `tessera completions`.
+
+use crate::args::Cli;
+use crate::output;
+use anyhow::Result;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+/// Print what a shell needs to complete commands and options.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  \
+    tessera completions bash > ~/.local/share/bash-completion/completions/tessera\n  \
+    tessera completions zsh > ~/.zfunc/_tessera\n  \
+    tessera completions fish > ~/.config/fish/completions/tessera.fish")]
+pub struct Completions {
+    /// The shell that the script is for.
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: Shell,
+}
+
+impl Completions {
+    /// Prints the script.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub fn run(self) -> Result<()> {
+        // Into memory first: the generator panics where its writer fails, as that of `tessera completions bash | head` may.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "tessera", &mut script);
+        output::text(String::from_utf8_lossy(&script).trim_end())
+    }
+}
