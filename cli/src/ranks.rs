@@ -18,7 +18,7 @@ static WORLD: OnceLock<Comm> = OnceLock::new();
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// How long a rank waits before it reports its failure: where all fail alike, the first has said so and ended them all.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// All ranks of the job; one where nobody started more.
 pub fn world() -> &'static Comm {
