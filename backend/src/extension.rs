@@ -51,8 +51,7 @@ pub trait Backend: burn::backend::Backend {
     /// The gradient of [`Backend::repeat_rows`]: `[batch, rows, d]` summed to `[batch, d]`. Not differentiated.
     #[fusion(default)]
     fn sum_rows(g: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [batch, _, d] = g.shape().dims();
-        Self::float_reshape(Self::float_sum_dim(g, 1), Shape::from([batch, d]))
+        portable::sum_rows::<Self>(g)
     }
 
     /// `average + share · (value − average)`, both of one shape. Not differentiated.
@@ -74,7 +73,7 @@ pub trait Backend: burn::backend::Backend {
     /// The sum of all squares: any shape to `[1]`. Not differentiated.
     #[fusion(default)]
     fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_sum(Self::float_mul(x.clone(), x))
+        portable::sum_of_squares::<Self>(x)
     }
 
     /// `x + y`, both of one shape.
@@ -294,10 +293,7 @@ impl Backend for Flex {
     fn sum_rows(g: FlexTensor) -> FlexTensor {
         match flex::all_f32(&[&g]) {
             true => flex::linear::sum_rows(&g),
-            false => {
-                let [batch, _, d] = flex::dims(&g);
-                Self::float_reshape(Self::float_sum_dim(g, 1), Shape::from([batch, d]))
-            }
+            false => portable::sum_rows::<Self>(g),
         }
     }
 
@@ -318,7 +314,7 @@ impl Backend for Flex {
     fn sum_of_squares(x: FlexTensor) -> FlexTensor {
         match flex::all_f32(&[&x]) {
             true => flex::elementwise::sum_of_squares(&x),
-            false => Self::float_sum(Self::float_mul(x.clone(), x)),
+            false => portable::sum_of_squares::<Self>(x),
         }
     }
 

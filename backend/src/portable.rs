@@ -42,6 +42,17 @@ pub(crate) fn activation<B: Backend>(x: FloatTensor<B>, act: Activation) -> Floa
     }
 }
 
+/// See [`crate::Backend::sum_rows`].
+pub(crate) fn sum_rows<B: Backend>(g: FloatTensor<B>) -> FloatTensor<B> {
+    let [batch, _, d] = dims::<B, 3>(&g);
+    reshape::<B, 2>(B::float_sum_dim(g, 1), [batch, d])
+}
+
+/// See [`crate::Backend::sum_of_squares`].
+pub(crate) fn sum_of_squares<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_sum(B::float_mul(x.clone(), x))
+}
+
 /// See [`crate::Backend::blend`].
 pub(crate) fn blend<B: Backend>(
     average: FloatTensor<B>,
