@@ -475,6 +475,25 @@ impl Backend for Flex {
         }
     }
 
+    fn experts_above(
+        x: FlexTensor,
+        gates: FlexTensor,
+        threshold: FlexTensor,
+        w1: FlexTensor,
+        b1: FlexTensor,
+        w2: FlexTensor,
+        b2: FlexTensor,
+        act: Activation,
+    ) -> FlexTensor {
+        match flex::all_f32(&[&gates, &threshold]) {
+            true => {
+                let routes = flex::experts::routes_above(&gates, &threshold);
+                Self::grouped_experts(x, gates, w1, b1, w2, b2, routes, act)
+            }
+            false => portable::experts_above::<Self>(x, gates, threshold, [w1, b1, w2, b2], act),
+        }
+    }
+
     fn cross_entropy(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
         match flex::all_f32(&[&logits]) {
             true => flex::loss::cross_entropy(&logits, &targets),

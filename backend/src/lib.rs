@@ -22,6 +22,7 @@
 
 #[cfg(feature = "wgpu")]
 mod adapters;
+mod arrays;
 mod autodiff;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
@@ -40,6 +41,7 @@ pub mod random;
 
 #[cfg(feature = "wgpu")]
 pub use adapters::{Adapter, Limits, adapters, limits};
+pub use arrays::{download, upload};
 pub use device::{DeviceSpec, available};
 pub use error::{Error, Result};
 pub use extension::Backend;

@@ -45,6 +45,18 @@ pub fn write_atomically(
     Ok(())
 }
 
+/// Writes a value as JSON for people, with a line break at its end: whole or not at all. The folder is made if absent.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Json`] if the value has no form in JSON.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(value).map_err(|source| Error::Json {
+        file: path.into(),
+        source,
+    })?;
+    write_atomically(path, |file| writeln!(file, "{json}"))
+}
+
 /// Removes what killed writers left in `folder`.
 ///
 /// # Errors

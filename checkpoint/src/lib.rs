@@ -30,10 +30,10 @@
 //! Out of scope: what the tensors mean; modules and devices.
 #![deny(unsafe_code)]
 
+mod architecture;
 mod container;
 mod error;
 mod files;
-mod guess;
 mod open;
 mod safetensors_file;
 mod sharded;
@@ -42,10 +42,10 @@ mod tensor;
 mod torch;
 mod write;
 
+pub use architecture::Architecture;
 pub use container::{StateDict, Which};
 pub use error::{Error, Result};
-pub use files::{remove_temporaries, write_atomically};
-pub use guess::guess;
+pub use files::{remove_temporaries, write_atomically, write_json};
 pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};

@@ -1,29 +1,10 @@
 //! What every command shares on the command line.
 
-use crate::commands;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use tessera_backend::DeviceSpec;
-
-/// Image generation over discrete tokens: images to tokens to new images.
-#[derive(Debug, Parser)]
-#[command(
-    name = "tessera",
-    version,
-    propagate_version = true,
-    max_term_width = 110
-)]
-#[command(after_help = "Examples:\n  \
-    tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
-    tessera reconstruct -i photo.png -o out --grid\n  \
-    tessera train vae --data pictures/ --img-size 64 -o runs/vae")]
-pub struct Cli {
-    #[command(flatten)]
-    pub global: Global,
-    #[command(subcommand)]
-    pub command: Command,
-}
+use tessera::{Device, DeviceSpec};
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
@@ -46,44 +27,26 @@ pub struct Global {
     pub quiet: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Generate pictures of a class.
-    Generate(Box<commands::generate::Generate>),
-    /// Judge a model: its pictures by a classifier, its reconstructions by PSNR and SSIM.
-    Eval(Box<commands::eval::Eval>),
-    Reconstruct(Box<commands::reconstruct::Reconstruct>),
-    Tokenize(Box<commands::tokenize::Tokenize>),
-    Decode(Box<commands::tokenize::Decode>),
-    Calibrate(Box<commands::calibrate::Calibrate>),
-    Route(Box<commands::route::Route>),
-    Inspect(commands::inspect::Inspect),
-    Convert(Box<commands::convert::Convert>),
-    Init(commands::init::Init),
-    Classes(commands::classes::Classes),
-    #[command(subcommand)]
-    Bench(commands::bench::Bench),
-    #[command(subcommand)]
-    Attn(commands::attn::Attn),
-    Doctor(commands::doctor::Doctor),
-    /// Train a tokenizer or a generator on your own pictures.
-    #[command(subcommand)]
-    Train(TrainCommand),
-    Completions(commands::completions::Completions),
-    Man(commands::man::Man),
+impl Global {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When it is not there or not built in.
+    pub fn open(&self) -> Result<Device> {
+        let device = Device::from(self.device.open()?);
+        Ok(match self.max_vram {
+            Some(mib) => device.with_memory(mib << 20),
+            None => device,
+        })
+    }
 }
 
-/// What can be trained.
-#[derive(Debug, Subcommand)]
-pub enum TrainCommand {
-    /// Train a KL-VAE: L1 reconstruction plus a small KL term.
-    Vae(Box<commands::train_vae::TrainVae>),
-    /// Train a generator on the tokens of a VAE.
-    Ar(Box<commands::train_ar::TrainAr>),
-    /// Train a diffusion transformer, dense or with racing experts.
-    Dit(Box<commands::train_dit::TrainDit>),
-    /// Train the classifier that `eval` judges pictures with.
-    Judge(Box<commands::train_judge::TrainJudge>),
+/// A model that a command works with.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// A model folder; the built-in model unless given.
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<PathBuf>,
 }
 
 /// The data of a command.
@@ -119,11 +82,11 @@ pub struct RunArgs {
 
 impl RunArgs {
     /// The same, as the run folder takes it.
-    pub fn start(&self) -> tessera_train::Start {
+    pub fn start(&self) -> tessera::train::Start {
         match (&self.resume, self.overwrite) {
-            (Some(_), _) => tessera_train::Start::Resume,
-            (None, true) => tessera_train::Start::Overwrite,
-            (None, false) => tessera_train::Start::New,
+            (Some(_), _) => tessera::train::Start::Resume,
+            (None, true) => tessera::train::Start::Overwrite,
+            (None, false) => tessera::train::Start::New,
         }
     }
 }
@@ -137,7 +100,7 @@ pub enum WeightsKind {
     Ema,
 }
 
-impl From<WeightsKind> for tessera_train::Which {
+impl From<WeightsKind> for tessera::Which {
     fn from(kind: WeightsKind) -> Self {
         match kind {
             WeightsKind::Raw => Self::Raw,
@@ -159,7 +122,7 @@ pub enum Compute {
     F16,
 }
 
-impl From<Compute> for tessera_backend::Precision {
+impl From<Compute> for tessera::Precision {
     fn from(compute: Compute) -> Self {
         match compute {
             Compute::F32 => Self::F32,
@@ -180,7 +143,7 @@ pub enum Dtype {
     Bf16,
 }
 
-impl From<Dtype> for tessera_train::WeightDtype {
+impl From<Dtype> for tessera::WeightDtype {
     fn from(dtype: Dtype) -> Self {
         match dtype {
             Dtype::F32 => Self::F32,
@@ -233,8 +196,8 @@ pub struct LoopArgs {
 
 impl LoopArgs {
     /// The same, as the loop takes it.
-    pub fn config(&self) -> tessera_train::TrainConfig {
-        tessera_train::TrainConfig {
+    pub fn config(&self) -> tessera::train::TrainConfig {
+        tessera::train::TrainConfig {
             batch_size: self.batch_size,
             grad_accum: self.grad_accum,
             epochs: self.epochs,
@@ -249,15 +212,5 @@ impl LoopArgs {
             seed: self.seed,
             ..Default::default()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        super::Cli::command().debug_assert();
     }
 }

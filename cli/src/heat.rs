@@ -2,7 +2,7 @@
 
 use crate::plot::colour;
 use anyhow::Result;
-use tessera_tokenizer::{Channels, Pixels};
+use tessera::pictures::{Channels, Pixels};
 
 /// Side in px of a cell at least.
 const CELL: usize = 160;
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_sheet_has_its_cells_and_the_hot_token_is_the_lightest() {
         let row = Row {
-            picture: Pixels::new(4, 4, Channels::Grey, vec![0; 16]).unwrap(),
+            picture: Pixels::new(4, 4, Channels::Gray, vec![0; 16]).unwrap(),
             caption: "Ålesund 1".into(),
             maps: vec![vec![0.0, 1.0, 2.0, 3.0]],
         };

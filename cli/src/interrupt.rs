@@ -1,23 +1,22 @@
 //! Ctrl-C: once, the step in progress is finished and saved; twice, the program stops at once.
 
-use crate::ranks;
 use anyhow::{Result, ensure};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tessera_train::{Outcome, Trained};
+use tessera::train::{Outcome, Trained};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Begins to listen.
+/// Begins to listen; says on stderr what happens then, unless it should be quiet.
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub fn listen() -> Result<()> {
-    ctrlc::set_handler(|| {
+pub fn listen(quiet: bool) -> Result<()> {
+    ctrlc::set_handler(move || {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        if ranks::first() {
+        if !quiet {
             eprintln!("stopping after this step; press Ctrl-C again to stop now");
         }
     })?;

@@ -1,18 +1,14 @@
-//! The program `tessera`: images to discrete tokens to new images.
+//! The program `tessera`: flags, printing, progress, plots, Ctrl-C and the launch of ranks. All else is the library's.
 #![deny(unsafe_code)]
 #![recursion_limit = "256"]
 
 mod args;
-mod bundle;
 mod commands;
 mod data;
-mod dit;
-mod generator;
+mod draw;
 mod heat;
-mod hub;
+mod hint;
 mod interrupt;
-mod labels;
-mod latents;
 mod memory;
 mod names;
 mod output;
@@ -20,11 +16,11 @@ mod pictures;
 mod plot;
 mod progress;
 mod ranks;
+mod samples;
 mod sampling;
-mod tokenizer;
-mod weights;
 
 use clap::Parser;
+use commands::Cli;
 use std::process::ExitCode;
 
 // Page faults of freshly mapped buffers cost more than the arithmetic on them.
@@ -32,8 +28,14 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match args::Cli::try_parse() {
-        Ok(cli) => ranks::run(cli, commands::run),
+    match Cli::try_parse() {
+        Ok(cli) => {
+            let launch = ranks::Launch {
+                check: cli.global.check,
+                on_many: cli.command.on_ranks(),
+            };
+            ranks::run(launch, |rank| commands::run(cli.on(rank)))
+        }
         Err(error) => {
             // Where all ranks are told the same, one of them passes it on.
             if ranks::launched_rank() == 0 {

@@ -1,11 +1,27 @@
 //! What commands leave on disk: folders that are never mixed up with what was there before, and pictures.
 
-use crate::ranks;
 use anyhow::{Context, Result, bail};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
-use tessera_tokenizer::{Pixels, write_png};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tessera::pictures::{Existing, Pixels, write_png};
+
+/// Whether this process prints results: of several ranks one does.
+static PRINTS: AtomicBool = AtomicBool::new(true);
+
+/// Says whether this process prints results.
+pub fn print_results(prints: bool) {
+    PRINTS.store(prints, Ordering::Relaxed);
+}
+
+/// What becomes of a file that is there, by the flag.
+pub fn existing(overwrite: bool) -> Existing {
+    match overwrite {
+        true => Existing::Replace,
+        false => Existing::Keep,
+    }
+}
 
 /// Makes `path` a folder to write results into: new, empty, or with `overwrite` whatever it holds.
 ///
@@ -59,7 +75,7 @@ pub fn picture(path: &Path, picture: &Pixels, texts: &[(String, String)]) -> Res
         .iter()
         .map(|(key, text)| (key.as_str(), text.as_str()))
         .collect();
-    Ok(write_png(path, picture, &texts, true)?)
+    Ok(write_png(path, picture, &texts, Existing::Replace)?)
 }
 
 /// Prints a result on stdout, of the first rank alone. A reader that has seen enough, as `head` has, is no fault.
@@ -67,7 +83,7 @@ pub fn picture(path: &Path, picture: &Pixels, texts: &[(String, String)]) -> Res
 /// # Errors
 /// When stdout cannot be written for any other reason.
 pub fn text(text: impl Display) -> Result<()> {
-    if !ranks::first() {
+    if !PRINTS.load(Ordering::Relaxed) {
         return Ok(());
     }
     match writeln!(io::stdout().lock(), "{text}") {

@@ -1,17 +1,15 @@
 //! Pictures named on the command line, brought to the size a tokenizer reads.
 
 use crate::args::DataArgs;
-use crate::tokenizer::Tokenizer;
 use crate::{data, interrupt};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, Args};
 use ndarray::Array3;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use tessera_train::data::{Dataset, Split};
-
-/// Endings of the files that are taken from folders.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+use std::path::PathBuf;
+use tessera::Tokenizer;
+use tessera::pictures::dataset::{Dataset, Split};
+use tessera::pictures::find;
 
 /// Where pictures come from.
 #[derive(Debug, Clone, Args)]
@@ -175,95 +173,6 @@ pub fn all_done(failed: usize, of: usize) -> Result<()> {
     Ok(())
 }
 
-/// The files that paths stand for: themselves, the pictures of a folder and its sub-folders, or a pattern's matches.
-///
-/// # Errors
-/// When a path does not exist, or a pattern matches nothing.
-pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in paths {
-        let name = last(path);
-        if path.is_dir() {
-            let before = files.len();
-            walk(path, &mut files)?;
-            ensure!(
-                files.len() > before,
-                "{}: expected pictures ({}), found none",
-                path.display(),
-                ENDINGS.join(", ")
-            );
-        } else if path.exists() || !name.contains('*') {
-            ensure!(path.exists(), "{}: no such file", path.display());
-            files.push(path.clone());
-        } else {
-            let folder = path
-                .parent()
-                .filter(|folder| *folder != Path::new(""))
-                .unwrap_or(Path::new("."));
-            let matches = entries(folder)?
-                .into_iter()
-                .filter(|entry| entry.is_file() && glob(&name, &last(entry)));
-            let before = files.len();
-            files.extend(matches);
-            ensure!(files.len() > before, "{}: no file matches", path.display());
-        }
-    }
-    Ok(files)
-}
-
-/// The last part of a path, as it is written.
-fn last(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in entries(folder)? {
-        let ending = entry
-            .extension()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase();
-        if entry.is_dir() {
-            walk(&entry, files)?;
-        } else if ENDINGS.contains(&ending.as_str()) {
-            files.push(entry);
-        }
-    }
-    Ok(())
-}
-
-/// What a folder holds, in the order of the names.
-///
-/// # Errors
-/// When it cannot be listed.
-pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = || anyhow!("{}: cannot list this folder", folder.display());
-    let list = std::fs::read_dir(folder).with_context(cannot)?;
-    let mut paths = list
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<Vec<_>>>()
-        .with_context(cannot)?;
-    paths.sort();
-    Ok(paths)
-}
-
-/// Whether `name` is what `pattern` says, where `*` stands for any characters.
-fn glob(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
-        return pattern == name;
-    };
-    let Some(name) = name.strip_prefix(head) else {
-        return false;
-    };
-    name.char_indices()
-        .map(|(at, _)| at)
-        .chain([name.len()])
-        .any(|at| glob(rest, &name[at..]))
-}
-
 /// Gives every file its stem as a name, numbered where it was given before.
 fn named(files: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
     // What the commands call their own picture.
@@ -288,19 +197,6 @@ fn named(files: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, name, holds) in [
-            ("*.png", "a.png", true),
-            ("a*b*c", "aXbYbc", true),
-            ("a*", "ba", false),
-            ("*", "", true),
-            ("a.png", "a.png", true),
-        ] {
-            assert_eq!(glob(pattern, name), holds, "{pattern} {name}");
-        }
-    }
 
     #[test]
     fn files_of_one_name_are_numbered() {

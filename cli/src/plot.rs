@@ -301,7 +301,7 @@ fn svg(
             .and_then(|()| area.present().map_err(Into::into))
             .map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
     }
-    Ok(tessera_train::write_atomically(path, |file| {
+    Ok(tessera::checkpoint::write_atomically(path, |file| {
         file.write_all(text.as_bytes())
     })?)
 }

@@ -1,7 +1,11 @@
 //! Progress on stderr: a bar with rate and time left on a terminal, a line every tenth otherwise.
 
+use crate::interrupt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+use tessera::OnProgress;
+use tessera::weights::Loaded;
 
 /// Progress of a loop of known length.
 pub struct Progress {
@@ -48,4 +52,67 @@ impl Progress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Progress of loading weights, shown where it takes long.
+pub struct LoadProgress {
+    started: Instant,
+    quiet: bool,
+    bar: Option<Progress>,
+}
+
+impl LoadProgress {
+    /// How long loading may take before it is shown.
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    /// Nothing yet; `quiet` never shows anything.
+    pub fn new(quiet: bool) -> Self {
+        Self {
+            started: Instant::now(),
+            quiet,
+            bar: None,
+        }
+    }
+
+    /// So many tensors are loaded.
+    pub fn set(&mut self, loaded: Loaded) {
+        if self.bar.is_none() && self.started.elapsed() > Self::PATIENCE {
+            self.bar = Some(Progress::new(
+                "load",
+                "tensors",
+                loaded.of as u64,
+                self.quiet,
+            ));
+        }
+        if let Some(bar) = &mut self.bar {
+            bar.set(loaded.tensors as u64, "");
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+    }
+}
+
+/// Runs what encodes a data set, with a bar and until Ctrl-C.
+///
+/// # Errors
+/// What `encode` gives.
+pub fn encoding<T>(
+    quiet: bool,
+    encode: impl FnOnce(OnProgress<'_>) -> tessera::Result<T>,
+) -> tessera::Result<T> {
+    let mut bar: Option<Progress> = None;
+    let encoded = encode(&mut |done, total| {
+        let bar = bar.get_or_insert_with(|| Progress::new("encode", "images", total as u64, quiet));
+        bar.set(done as u64, "");
+        interrupt::flow()
+    })?;
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    Ok(encoded)
 }

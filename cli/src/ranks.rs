@@ -1,16 +1,14 @@
 //! Ranks that `mpirun` started: one program on many of them, of which the first speaks and writes.
 
-use crate::args::{Cli, Command, TrainCommand};
-use crate::commands::attn::Attn;
-use crate::interrupt;
+use crate::{hint, interrupt, output};
 use anyhow::{Context, Result, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tessera_attention2d::{Comm, Grid, Sequence, said};
-use tessera_backend::DEVICE_FAILED;
-use tessera_train::Ranks;
+use tessera::attention2d::{Comm, Grid, Sequence, said};
+use tessera::backend::DEVICE_FAILED;
+use tessera::train::Ranks;
 
 static WORLD: OnceLock<Comm> = OnceLock::new();
 
@@ -19,6 +17,33 @@ static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// How long a rank waits before it reports its failure: where all fail alike, the first has said so and ended them all.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a process is among the ranks of its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// The one that prints and writes files; also where there is but one.
+    First,
+    /// Any other.
+    Other,
+}
+
+/// Whether a command can run on more than one rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRanks {
+    /// On one alone.
+    One,
+    /// On any number.
+    Many,
+}
+
+/// How a job is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch {
+    /// Compare the ranks' arguments before every collective.
+    pub check: bool,
+    /// Whether there may be several ranks.
+    pub on_many: OnRanks,
+}
 
 /// All ranks of the job; one where nobody started more.
 pub fn world() -> &'static Comm {
@@ -66,39 +91,46 @@ pub fn threads() -> usize {
 }
 
 /// Runs a command on one rank, or on all that a launcher started, and makes of its result what the process ends with.
-pub fn run(mut cli: Cli, command: impl FnOnce(Cli) -> Result<()>) -> ExitCode {
+pub fn run(launch: Launch, command: impl FnOnce(Rank) -> Result<()>) -> ExitCode {
     let job = match Job::join() {
         Ok(job) => job,
         Err(error) => {
             if launched_rank() == 0 {
-                eprintln!("error: {error:#}");
+                report(&error);
             }
             return ExitCode::FAILURE;
         }
     };
     listen();
     let Some(job) = job else {
-        return ended(caught(|| command(cli)));
+        return ended(caught(|| command(Rank::First)));
     };
     let world = world();
-    world.set_check(cli.global.check);
-    if world.rank() > 0 {
-        cli.global.quiet = true;
-    }
+    world.set_check(launch.check);
+    let rank = match world.rank() {
+        0 => Rank::First,
+        _ => Rank::Other,
+    };
+    output::print_results(rank == Rank::First);
     let work = || {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
         world.require_same("the ranks' arguments differ", &arguments.join(" "))?;
-        fits(&cli, world.size())?;
-        command(cli)
+        if world.size() > 1 && launch.on_many == OnRanks::One {
+            bail!(
+                "started on {} ranks: only generate, train vae, train ar, train dit, attn bench and doctor run on more than one",
+                world.size()
+            );
+        }
+        command(rank)
     };
     let cause = match caught(work) {
         Ok(()) => {
             job.finish();
             return ExitCode::SUCCESS;
         }
-        Err(error) => format!("{error:#}"),
+        Err(error) => said_of(&error),
     };
-    if world.rank() > 0 {
+    if rank == Rank::Other {
         std::thread::sleep(PATIENCE);
     }
     match world.size() {
@@ -155,7 +187,7 @@ fn ended(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            report(&error);
             match interrupt::requested() {
                 true => ExitCode::from(130),
                 false => ExitCode::FAILURE,
@@ -164,21 +196,16 @@ fn ended(result: Result<()>) -> ExitCode {
     }
 }
 
-/// Refuses commands that would do on every rank what one does.
-fn fits(cli: &Cli, ranks: usize) -> Result<()> {
-    let knows = matches!(
-        &cli.command,
-        Command::Generate(_)
-            | Command::Doctor(_)
-            | Command::Attn(Attn::Bench(_))
-            | Command::Train(TrainCommand::Vae(_) | TrainCommand::Ar(_) | TrainCommand::Dit(_))
-    );
-    if ranks > 1 && !knows {
-        bail!(
-            "started on {ranks} ranks: only generate, train vae, train ar, train dit, attn bench and doctor run on more than one"
-        );
+/// Prints an error, and what to try.
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {}", said_of(error));
+}
+
+fn said_of(error: &anyhow::Error) -> String {
+    match hint::of(error) {
+        Some(hint) => format!("{error:#}\nhint: {hint}"),
+        None => format!("{error:#}"),
     }
-    Ok(())
 }
 
 /// Where the tokens of a model are that all ranks of `--attn-grid` draw with.
@@ -225,7 +252,7 @@ pub fn describe() -> String {
 
 #[cfg(feature = "mpi")]
 fn library() -> String {
-    tessera_attention2d::mpi::version()
+    tessera::attention2d::mpi::version()
 }
 
 #[cfg(not(feature = "mpi"))]
@@ -236,7 +263,7 @@ fn library() -> String {
 /// The job of which this process is a rank.
 struct Job {
     #[cfg(feature = "mpi")]
-    mpi: tessera_attention2d::mpi::Mpi,
+    mpi: tessera::attention2d::mpi::Mpi,
 }
 
 #[cfg(feature = "mpi")]
@@ -246,7 +273,7 @@ impl Job {
         if launched().is_none() {
             return Ok(None);
         }
-        let mpi = tessera_attention2d::mpi::init()?;
+        let mpi = tessera::attention2d::mpi::init()?;
         WORLD.get_or_init(|| mpi.world());
         Ok(Some(Self { mpi }))
     }
@@ -257,7 +284,7 @@ impl Job {
 
     /// Ends all ranks.
     fn abort(self, code: i32) -> ! {
-        tessera_attention2d::mpi::abort(code)
+        tessera::attention2d::mpi::abort(code)
     }
 }
 

@@ -1,14 +1,8 @@
-//! Drawing pictures: requests in batches, each picture from its own seed.
+//! How pictures are drawn, as flags.
 
-use crate::bundle::Bundle;
-use crate::progress::Progress;
-use crate::{interrupt, ranks};
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use ndarray::Array3;
-use std::ops::ControlFlow;
-use tessera_gen_ar::{CfgSchedule, ImageRequest, SampleConfig};
-use tessera_tokenizer::Pixels;
+use tessera::{CfgSchedule, Model, Sampling};
 
 /// How pictures are drawn; the model's own settings unless given.
 #[derive(Debug, Clone, Default, Args)]
@@ -58,7 +52,7 @@ impl From<Schedule> for CfgSchedule {
 
 impl SamplingArgs {
     /// The first option given that only means something where tokens are drawn from logits.
-    pub fn of_logits(&self) -> Option<&'static str> {
+    fn of_logits(&self) -> Option<&'static str> {
         let given = [
             ("--cfg-schedule", self.cfg_schedule.is_some()),
             ("--temperature", self.temperature.is_some()),
@@ -71,12 +65,25 @@ impl SamplingArgs {
             .map(|option| option.0)
     }
 
-    /// The model's settings with these in place of its own.
+    /// `defaults` with these in place of its own.
     ///
     /// # Errors
-    /// When one is out of range.
-    pub fn over(&self, defaults: &SampleConfig) -> Result<SampleConfig> {
-        let config = SampleConfig {
+    /// When a setting is out of range, or one that the model does not have.
+    pub fn of_model(&self, model: &Model, defaults: &Sampling) -> Result<Sampling> {
+        if let (Model::Dit(_), Some(option)) = (model, self.of_logits()) {
+            bail!(
+                "{option}: a setting of autoregressive models; this one is a diffusion transformer"
+            );
+        }
+        self.over(defaults)
+    }
+
+    /// The same for an autoregressive model, which has all of them.
+    ///
+    /// # Errors
+    /// When a setting is out of range.
+    pub fn over(&self, defaults: &Sampling) -> Result<Sampling> {
+        let config = Sampling {
             steps: self.steps.unwrap_or(defaults.steps),
             cfg_scale: self.cfg_scale.unwrap_or(defaults.cfg_scale),
             cfg_schedule: self
@@ -86,63 +93,7 @@ impl SamplingArgs {
             top_k: self.top_k.unwrap_or(defaults.top_k),
             top_p: self.top_p.unwrap_or(defaults.top_p),
         };
-        config.validate()?;
+        config.validate().map_err(tessera::Error::from)?;
         Ok(config)
     }
-}
-
-/// Draws all requests, `batch_size` at a time, and hands every finished batch to `finished` with the number of its
-/// first picture.
-///
-/// # Errors
-/// A value that is not finite, Ctrl-C, or what `finished` gives.
-pub fn draw(
-    bundle: &Bundle,
-    requests: &[ImageRequest],
-    config: &SampleConfig,
-    batch_size: usize,
-    quiet: bool,
-    finished: impl FnMut(usize, Vec<Pixels>) -> Result<()>,
-) -> Result<()> {
-    let generate = |batch: &[ImageRequest], done: &mut StepDone<'_>| {
-        let generator = &bundle.generator;
-        let indices = generator.generate(batch, config, &mut |step| done(step.step, step.steps));
-        Ok(indices?)
-    };
-    let decode = |indices: Array3<u16>| bundle.decode(indices.view());
-    in_batches(requests, batch_size, quiet, generate, decode, finished)
-}
-
-/// Hears which step of how many is done; `Break` cancels.
-pub type StepDone<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
-
-/// Draws requests of any model in batches: `generate` makes of a batch, on all ranks, what `decode` makes pictures of on the first.
-///
-/// # Errors
-/// What the functions give, Ctrl-C.
-pub fn in_batches<R, T>(
-    requests: &[R],
-    batch_size: usize,
-    quiet: bool,
-    generate: impl Fn(&[R], &mut StepDone<'_>) -> Result<T>,
-    decode: impl Fn(T) -> Result<Vec<Pixels>>,
-    mut finished: impl FnMut(usize, Vec<Pixels>) -> Result<()>,
-) -> Result<()> {
-    anyhow::ensure!(batch_size > 0, "--batch-size: found 0, expected 1 or more");
-    let mut progress = Progress::new("generate", "images", requests.len() as u64, quiet);
-    for (index, batch) in requests.chunks(batch_size).enumerate() {
-        let first = index * batch_size;
-        let generated = generate(batch, &mut |step, steps| {
-            let done = first + batch.len() * step / steps;
-            progress.set(done as u64, format!("step {step}/{steps}"));
-            interrupt::flow()
-        });
-        let generated =
-            generated.with_context(|| format!("after {first} of {} images", requests.len()))?;
-        if ranks::first() {
-            finished(first, decode(generated)?)?;
-        }
-    }
-    progress.finish();
-    Ok(())
 }

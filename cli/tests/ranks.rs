@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tessera_backend::Rng;
-use tessera_train::Weights;
+use tessera::backend::Rng;
+use tessera::weights::Weights;
 use world::{WORLD, losses, tessera};
 
 /// For a job that ends by itself.

@@ -7,8 +7,9 @@ use burn::tensor::Device;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tessera_checkpoint::write_json;
 use tessera_quantize::{STD_RANGE, boundaries};
-use tessera_train::{Loaded, Weight, WeightDtype, Weights, write_json};
+use tessera_weights::{Loaded, Weight, WeightDtype, Weights};
 
 /// What defines a model, a [`GenArConfig`] in JSON.
 pub const CONFIG_FILE: &str = "config.json";

@@ -114,9 +114,12 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// Weights are missing, unexpected, misshapen or unreadable, or a file could not be written.
+    /// Weights are missing, unexpected, misshapen or unreadable.
     #[error(transparent)]
-    Weights(#[from] tessera_train::Error),
+    Weights(#[from] tessera_weights::Error),
+    /// A file could not be written.
+    #[error(transparent)]
+    Checkpoint(#[from] tessera_checkpoint::Error),
 }
 
 /// Result of this crate.

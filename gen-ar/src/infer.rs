@@ -1,7 +1,7 @@
 //! The config of a checkpoint that comes without one, from the names and shapes of its tensors.
 
 use crate::{Error, GenArConfig, Result, Tower};
-use tessera_train::Weights;
+use tessera_weights::Weights;
 
 /// Heads of the authors' backbones by width; shapes do not tell them.
 const HEADS: [(usize, usize); 3] = [(768, 12), (1024, 16), (1280, 16)];

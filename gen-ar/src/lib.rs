@@ -50,8 +50,11 @@ mod error;
 mod experts;
 mod head;
 mod infer;
+#[cfg(feature = "train")]
 mod loss;
 mod model;
+#[cfg(feature = "train")]
+mod objective;
 mod parts;
 mod pass;
 mod positions;
@@ -66,10 +69,13 @@ pub use config::{FirstPosition, GenArConfig, Tower, default_channel_order};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use head::ChannelFinal;
+#[cfg(feature = "train")]
 pub use loss::MaskPlan;
 pub use model::GenAr;
+#[cfg(feature = "train")]
+pub use objective::TokenObjective;
 pub use parts::Parts;
 pub use pass::Pass;
 pub use positions::Positions;
-pub use sampler::{CfgSchedule, ImageRequest, Progress, SampleConfig, StepInfo};
+pub use sampler::{CfgSchedule, Drawing, ImageRequest, Progress, SampleConfig, StepInfo};
 pub use schedule::{ScheduleStep, schedule};

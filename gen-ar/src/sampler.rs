@@ -4,7 +4,7 @@ use crate::config::is_permutation;
 use crate::parts::{Parts, timed};
 use crate::pass::Pass;
 use crate::positions::{Positions, int_tensor};
-use crate::schedule::schedule;
+use crate::schedule::{ScheduleStep, schedule};
 use crate::streams;
 use crate::{Error, GenAr, Result};
 use burn::module::Module;
@@ -64,6 +64,24 @@ impl Default for SampleConfig {
 }
 
 impl SampleConfig {
+    /// The same with so many steps.
+    pub fn steps(self, steps: usize) -> Self {
+        Self { steps, ..self }
+    }
+
+    /// The same with this guidance scale.
+    pub fn guidance(self, cfg_scale: f32) -> Self {
+        Self { cfg_scale, ..self }
+    }
+
+    /// The same with this temperature.
+    pub fn temperature(self, temperature: f32) -> Self {
+        Self {
+            temperature,
+            ..self
+        }
+    }
+
     /// Refuses what cannot be sampled with.
     ///
     /// # Errors
@@ -145,10 +163,7 @@ impl GenAr {
         config: &SampleConfig,
         progress: Progress<'_>,
     ) -> Result<Array3<u16>> {
-        let order = |request: &ImageRequest| {
-            Rng::new(request.seed, streams::ORDERS).permutation(self.config.seq())
-        };
-        let orders: Vec<_> = requests.iter().map(order).collect();
+        let orders = self.orders(requests);
         self.generate_with_orders(requests, &orders, config, progress)
     }
 
@@ -164,59 +179,59 @@ impl GenAr {
         config: &SampleConfig,
         progress: Progress<'_>,
     ) -> Result<Array3<u16>> {
+        let mut drawing = self.drawing_with_orders(requests, orders, config)?;
+        while let Some(info) = drawing.advance()? {
+            let (step, steps) = (info.step, info.steps);
+            if progress(info).is_break() {
+                return Err(Error::Cancelled { step, steps });
+            }
+        }
+        Ok(drawing.into_tokens())
+    }
+
+    /// [`generate`](Self::generate) step by step: a caller that stops asking cancels.
+    ///
+    /// # Errors
+    /// An option out of range, an unknown class.
+    pub fn drawing(&self, requests: &[ImageRequest], config: &SampleConfig) -> Result<Drawing> {
+        let orders = self.orders(requests);
+        self.drawing_with_orders(requests, &orders, config)
+    }
+
+    fn drawing_with_orders(
+        &self,
+        requests: &[ImageRequest],
+        orders: &[Vec<usize>],
+        config: &SampleConfig,
+    ) -> Result<Drawing> {
         config.validate()?;
         self.check_requests(requests, orders)?;
         let [seq, dims] = [self.config.seq(), self.config.token_embed_dim];
-        let mut canvas = Canvas {
-            tokens: Array3::zeros([requests.len(), seq, dims]),
-            known: Array2::from_elem([requests.len(), seq], false),
+        Ok(Drawing {
+            // On an autodiff device every step would be recorded; `valid` takes the parameters off it.
+            model: self.valid(),
+            requests: requests.to_vec(),
+            orders: orders.to_vec(),
+            config: config.clone(),
+            canvas: Canvas {
+                tokens: Array3::zeros([requests.len(), seq, dims]),
+                known: Array2::from_elem([requests.len(), seq], false),
+            },
+            draws: Draws::new(requests, seq * dims),
+            plan: match requests.is_empty() {
+                true => Vec::new(),
+                false => schedule(seq, config.steps),
+            },
+            step: 0,
+        })
+    }
+
+    /// The order of every image's positions, from its seed.
+    fn orders(&self, requests: &[ImageRequest]) -> Vec<Vec<usize>> {
+        let order = |request: &ImageRequest| {
+            Rng::new(request.seed, streams::ORDERS).permutation(self.config.seq())
         };
-        if requests.is_empty() {
-            return Ok(canvas.tokens);
-        }
-        // On an autodiff device every step would be recorded; `valid` takes the parameters off it.
-        let model = self.valid();
-        let draws = Draws::new(requests, seq * dims);
-        let plan = schedule(seq, config.steps);
-        for (step, now) in plan.iter().enumerate() {
-            let steps = plan.len();
-            let part = |from: usize, to: usize| {
-                Positions::new(orders.iter().map(|order| order[from..to].to_vec()))
-            };
-            let (visible, wanted) = (
-                part(now.masked, seq),
-                part(now.masked - now.predicted, now.masked),
-            );
-            let mut spent = Parts::default();
-            let scale = now.guidance(config.cfg_scale, config.cfg_schedule, seq);
-            let guidance = (config.cfg_scale != 1.0).then_some(scale);
-            let z =
-                model.guided_features(requests, &canvas, &visible, &wanted, guidance, &mut spent);
-            let indices = timed(&mut spent.head, || {
-                model.draw_tokens(z, &wanted, &draws, config, |what| Error::NonFinite {
-                    step,
-                    steps,
-                    what,
-                })
-            })?;
-            canvas.fill(&wanted, &self.config.channel_order, &indices);
-            let (tokens, known) = (canvas.tokens.view(), canvas.known.view());
-            if progress(StepInfo {
-                step: step + 1,
-                steps,
-                canvas: tokens,
-                known,
-                spent,
-            })
-            .is_break()
-            {
-                return Err(Error::Cancelled {
-                    step: step + 1,
-                    steps,
-                });
-            }
-        }
-        Ok(canvas.tokens)
+        requests.iter().map(order).collect()
     }
 
     /// `[images * wanted, dec.width]`: the features of the positions to generate, both branches of `guidance` run as
@@ -364,7 +379,81 @@ impl GenAr {
     }
 }
 
+/// Images on their way from nothing to all tokens; made by [`GenAr::drawing`].
+#[derive(Debug)]
+pub struct Drawing {
+    model: GenAr,
+    requests: Vec<ImageRequest>,
+    orders: Vec<Vec<usize>>,
+    config: SampleConfig,
+    canvas: Canvas,
+    draws: Draws,
+    plan: Vec<ScheduleStep>,
+    step: usize,
+}
+
+impl Drawing {
+    /// Takes the next step, or none after the last.
+    ///
+    /// # Errors
+    /// Features or logits that are not finite.
+    pub fn advance(&mut self) -> Result<Option<StepInfo<'_>>> {
+        let (step, steps) = (self.step, self.plan.len());
+        let Some(now) = self.plan.get(step) else {
+            return Ok(None);
+        };
+        let (model, config) = (&self.model, &self.config);
+        let seq = model.config.seq();
+        let part = |from: usize, to: usize| {
+            Positions::new(self.orders.iter().map(|order| order[from..to].to_vec()))
+        };
+        let (visible, wanted) = (
+            part(now.masked, seq),
+            part(now.masked - now.predicted, now.masked),
+        );
+        let mut spent = Parts::default();
+        let scale = now.guidance(config.cfg_scale, config.cfg_schedule, seq);
+        let guidance = (config.cfg_scale != 1.0).then_some(scale);
+        let z = model.guided_features(
+            &self.requests,
+            &self.canvas,
+            &visible,
+            &wanted,
+            guidance,
+            &mut spent,
+        );
+        let indices = timed(&mut spent.head, || {
+            model.draw_tokens(z, &wanted, &self.draws, config, |what| Error::NonFinite {
+                step,
+                steps,
+                what,
+            })
+        })?;
+        self.canvas
+            .fill(&wanted, &model.config.channel_order, &indices);
+        self.step += 1;
+        Ok(Some(StepInfo {
+            step: self.step,
+            steps,
+            canvas: self.canvas.tokens.view(),
+            known: self.canvas.known.view(),
+            spent,
+        }))
+    }
+
+    /// The tokens so far, `[images, seq, dims]`; 0 where nothing is generated yet.
+    pub fn tokens(&self) -> ArrayView3<'_, u16> {
+        self.canvas.tokens.view()
+    }
+
+    /// The tokens, handed over.
+    pub fn into_tokens(self) -> Array3<u16> {
+        self.canvas.tokens
+    }
+}
+
 /// What has been generated.
+#[derive(Debug)]
 struct Canvas {
     tokens: Array3<u16>,
     known: Array2<bool>,
@@ -384,6 +473,7 @@ impl Canvas {
 
 /// The uniform numbers that decide each image's tokens: one per position and dimension, so that a token's luck does
 /// not depend on when it is generated or beside which images.
+#[derive(Debug)]
 struct Draws(Vec<Vec<f32>>);
 
 impl Draws {

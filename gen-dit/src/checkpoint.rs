@@ -4,8 +4,9 @@ use crate::{Dit, DitConfig, Error, Result};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tessera_checkpoint::write_json;
 use tessera_moe::threshold_name;
-use tessera_train::{Loaded, WeightDtype, Weights, write_json};
+use tessera_weights::{Loaded, WeightDtype, Weights};
 
 /// What defines a model, a [`DitConfig`] in JSON.
 pub const CONFIG_FILE: &str = "config.json";

@@ -103,9 +103,12 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
-    /// Weights that cannot be read, written, or do not fit.
+    /// Weights that cannot be read, or do not fit.
     #[error(transparent)]
-    Weights(#[from] tessera_train::Error),
+    Weights(#[from] tessera_weights::Error),
+    /// A file could not be written.
+    #[error(transparent)]
+    Checkpoint(#[from] tessera_checkpoint::Error),
 }
 
 /// Result of this crate.

@@ -1,7 +1,7 @@
 //! The config of a released checkpoint, which comes without one, from the names and shapes of its tensors.
 
 use crate::{DitConfig, Error, Result};
-use tessera_train::Weights;
+use tessera_weights::Weights;
 
 /// Heads by width, which shapes do not tell (DiT, table 1; Expert Race, table 4).
 const HEADS: [(usize, usize); 5] = [(384, 6), (768, 12), (960, 16), (1024, 16), (1152, 16)];

@@ -11,6 +11,7 @@
 //! | [`Process`] | DDPM with 1,000 linear steps and a learned sigma, or rectified flow |
 //! | [`Dit::loss`] | one training step |
 //! | [`Dit::generate`], [`SampleConfig`] | respaced ancestral sampling, or Euler's method; classifier-free guidance |
+//! | [`Dit::generate_traced`], [`Dit::route`] | the same with the routes of every step; the routes of given latents |
 //! | [`Dit::calibrated`] | measures the thresholds of the experts again |
 //! | [`Dit::load_dir`], [`Dit::save_dir`] | `config.json` and `model.safetensors` |
 //!
@@ -48,8 +49,11 @@ mod embed;
 mod error;
 mod flow;
 mod infer;
+#[cfg(feature = "train")]
 mod loss;
 mod model;
+#[cfg(feature = "train")]
+mod objective;
 mod patch;
 mod sampler;
 
@@ -60,5 +64,9 @@ pub use ddpm::Ddpm;
 pub use embed::{LabelEmbedder, PatchEmbed, TimestepEmbedder};
 pub use error::{Error, Result};
 pub use model::{Dit, Parameters};
+#[cfg(feature = "train")]
+pub use objective::LatentObjective;
 pub use patch::{patchify, unpatchify};
-pub use sampler::{ImageRequest, Progress, SampleConfig, StepInfo};
+pub use sampler::{
+    Denoising, DenoisingProgress, DenoisingStep, ImageRequest, SampleConfig, TracedProgress,
+};

@@ -2,12 +2,12 @@
 
 use crate::ddpm::{Ddpm, TRAIN_STEPS};
 use crate::{Dit, Error, Process, Result, flow};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use tessera_backend::device_values;
-use tessera_backend::{Rng, host_values};
+use tessera_backend::{Rng, device_values, download, host_values};
 use tessera_moe::{Mode, Trace};
 
 /// The stream of a seed that an image's noise is drawn from.
@@ -56,24 +56,29 @@ impl SampleConfig {
     }
 }
 
-/// A step that was done.
-#[derive(Debug)]
-pub struct StepInfo<'a> {
-    /// Which, from 1.
+/// A denoising step that has been done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DenoisingStep {
+    /// Its number, from 1.
     pub step: usize,
-    /// Of how many.
+    /// Number of steps in total.
     pub steps: usize,
-    /// The time that the model was told, in 0..1000.
+    /// The time that the model was given, in 0..1000.
     pub time: f32,
-    /// What the experts did: images in their order, with guidance once more without their class after that.
-    pub trace: &'a Trace,
 }
 
-/// Hears of every step; `Break` cancels.
-pub type Progress<'a> = dyn FnMut(StepInfo<'_>) -> ControlFlow<()> + 'a;
+/// Called after each step; `Break` cancels.
+pub type DenoisingProgress<'a> = dyn FnMut(DenoisingStep) -> ControlFlow<()> + 'a;
+
+/// [`DenoisingProgress`] with the routes of the step: of the images in their order and, with guidance, once more of the same
+/// images without their class.
+pub type TracedProgress<'a> = dyn FnMut(DenoisingStep, &Trace) -> ControlFlow<()> + 'a;
 
 impl Dit {
     /// Draws latents. Image i depends on its own request alone, not on the others.
+    ///
+    /// Experts with a threshold are routed on the device: a step reads back one number per image, which tells whether its
+    /// latents are finite.
     ///
     /// # Shapes
     /// - output: `[images, in_channels, input_size, input_size]`
@@ -84,52 +89,74 @@ impl Dit {
         &self,
         requests: &[ImageRequest],
         sampling: &SampleConfig,
-        progress: &mut Progress<'_>,
+        progress: &mut DenoisingProgress<'_>,
     ) -> Result<Array4<f32>> {
-        sampling.validate()?;
-        self.check_classes(requests)?;
-        if requests.is_empty() {
-            let (channels, side) = (self.config.in_channels, self.config.input_size);
-            return Ok(Array4::zeros((0, channels, side, side)));
-        }
-        let steps = sampling.steps;
-        let mut noise: Vec<_> = requests.iter().map(|r| Rng::new(r.seed, NOISE)).collect();
-        let mut x = self.draw(&mut noise);
-        let chain = Ddpm::new(steps);
-        for step in 1..=steps {
-            let mut trace = Trace::new(Mode::Alone);
-            let time;
-            x = match self.config.process {
-                Process::Ddpm => {
-                    let at = steps - step;
-                    time = chain.time(at) as f32;
-                    let (said, variance) =
-                        self.guided(x.clone(), time, requests, sampling, &mut trace);
-                    let fresh = (at > 0).then(|| self.draw(&mut noise));
-                    chain.step(x, said, variance, fresh, at)
-                }
-                Process::Flow => {
-                    let now = 1.0 - (step - 1) as f64 / steps as f64;
-                    time = flow::told(now);
-                    let (velocity, _) =
-                        self.guided(x.clone(), time, requests, sampling, &mut trace);
-                    x - velocity / steps as f64
-                }
-            };
-            self.check_finite(&x, step, steps)?;
-            let info = StepInfo {
-                step,
-                steps,
-                time,
-                trace: &trace,
-            };
-            if progress(info).is_break() && step < steps {
+        self.sample(requests, sampling, Trace::off, &mut |step, _| {
+            progress(step)
+        })
+    }
+
+    /// [`generate`](Self::generate) that also reports the routes of every step. The images are the same, bit for bit; every
+    /// layer of every step reads its scores back to the host.
+    ///
+    /// # Shapes
+    /// - output: `[images, in_channels, input_size, input_size]`
+    ///
+    /// # Errors
+    /// As `generate`.
+    pub fn generate_traced(
+        &self,
+        requests: &[ImageRequest],
+        sampling: &SampleConfig,
+        progress: &mut TracedProgress<'_>,
+    ) -> Result<Array4<f32>> {
+        let trace = || Trace::new(Mode::Alone);
+        self.sample(requests, sampling, trace, progress)
+    }
+
+    /// Generates with a fresh trace for every step.
+    fn sample(
+        &self,
+        requests: &[ImageRequest],
+        sampling: &SampleConfig,
+        new_trace: fn() -> Trace,
+        progress: &mut TracedProgress<'_>,
+    ) -> Result<Array4<f32>> {
+        let mut denoising = self.denoising(requests, sampling)?;
+        let mut trace = new_trace();
+        while let Some(done) = denoising.advance(&mut trace)? {
+            let DenoisingStep { step, steps, .. } = done;
+            if progress(done, &trace).is_break() && step < steps {
                 return Err(Error::Cancelled { step, steps });
             }
+            trace = new_trace();
         }
-        let shape = x.dims();
-        let values = host_values(x);
-        Ok(Array4::from_shape_vec(shape, values).expect("a tensor fills its shape"))
+        Ok(denoising.latents())
+    }
+
+    /// [`generate`](Self::generate) step by step: a caller that stops asking cancels.
+    ///
+    /// # Errors
+    /// An option out of range, a class that does not exist.
+    pub fn denoising(
+        &self,
+        requests: &[ImageRequest],
+        sampling: &SampleConfig,
+    ) -> Result<Denoising> {
+        sampling.validate()?;
+        self.check_classes(requests)?;
+        // On an autodiff device every step would be recorded; `valid` takes the parameters off it.
+        let model = self.valid();
+        let mut noise: Vec<_> = requests.iter().map(|r| Rng::new(r.seed, NOISE)).collect();
+        Ok(Denoising {
+            x: model.draw(&mut noise),
+            model,
+            requests: requests.to_vec(),
+            sampling: sampling.clone(),
+            chain: Ddpm::new(sampling.steps),
+            noise,
+            step: 0,
+        })
     }
 
     /// What the experts do with given latents, `time` in 0..1000 having noised them, at inference.
@@ -227,17 +254,66 @@ impl Dit {
         let guided = without.clone() + (with - without) * sampling.cfg_scale;
         (guided, variance)
     }
+}
 
-    fn check_finite(&self, x: &Tensor<4>, step: usize, steps: usize) -> Result<()> {
-        let each = x.dims()[1..].iter().product::<usize>();
-        let values = host_values(x.clone());
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(Error::NonFinite {
-                step,
-                steps,
-                image: index / each,
-            }),
-            None => Ok(()),
+/// Images on their way from noise to latents; made by [`Dit::denoising`].
+#[derive(Debug)]
+pub struct Denoising {
+    model: Dit,
+    requests: Vec<ImageRequest>,
+    sampling: SampleConfig,
+    chain: Ddpm,
+    noise: Vec<Rng>,
+    x: Tensor<4>,
+    step: usize,
+}
+
+impl Denoising {
+    /// Takes the next step, or none after the last; the trace, if it collects, gets the routes of the step.
+    ///
+    /// # Errors
+    /// Latents that are not finite.
+    pub fn advance(&mut self, trace: &mut Trace) -> Result<Option<DenoisingStep>> {
+        let steps = self.sampling.steps;
+        if self.step == steps || self.requests.is_empty() {
+            return Ok(None);
+        }
+        self.step += 1;
+        let (step, at) = (self.step, steps - self.step);
+        let (model, x) = (&self.model, self.x.clone());
+        let time = match model.config.process {
+            Process::Ddpm => self.chain.time(at) as f32,
+            Process::Flow => flow::told(1.0 - (step - 1) as f64 / steps as f64),
+        };
+        let (guided, variance) =
+            model.guided(x.clone(), time, &self.requests, &self.sampling, trace);
+        self.x = match model.config.process {
+            Process::Ddpm => {
+                let fresh = (at > 0).then(|| model.draw(&mut self.noise));
+                self.chain.step(x, guided, variance, fresh, at)
+            }
+            Process::Flow => x - guided / steps as f64,
+        };
+        match first_non_finite(&self.x) {
+            Some(image) => Err(Error::NonFinite { step, steps, image }),
+            None => Ok(Some(DenoisingStep { step, steps, time })),
         }
     }
+
+    /// The latents as they are, noisy before the last step: `[images, in_channels, input_size, input_size]`.
+    pub fn latents(&self) -> Array4<f32> {
+        download(self.x.clone())
+    }
+}
+
+/// The first image with a latent that is not finite. What crosses to the host is a sum per image, finite only if all its
+/// latents are.
+///
+/// # Shapes
+/// - x: `[images, channels, height, width]`
+fn first_non_finite(x: &Tensor<4>) -> Option<usize> {
+    let [images, channels, height, width] = x.dims();
+    let rows = x.clone().reshape([images, channels * height * width]);
+    let sums = host_values(rows.sum_dim(1)); // [images, 1]
+    sums.iter().position(|sum| !sum.is_finite())
 }

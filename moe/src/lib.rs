@@ -33,6 +33,7 @@
 //! Out of scope: the blocks around the layer, and training loops.
 #![forbid(unsafe_code)]
 
+mod calibration;
 mod config;
 mod error;
 mod experts;
@@ -45,6 +46,7 @@ mod threshold;
 mod trace;
 mod usage;
 
+pub use calibration::calibration_batches;
 pub use config::MoeConfig;
 pub use error::{Error, Result};
 pub use experts::{ExpertLinear, Experts};

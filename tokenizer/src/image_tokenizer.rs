@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
 use std::fmt::Debug;
 use std::path::Path;
-use tessera_train::WeightDtype;
+use tessera_weights::WeightDtype;
 
 /// A network that takes images to continuous latents and back.
 ///

@@ -1,12 +1,11 @@
-//! Takes images to continuous latents and back, and holds what that needs of pictures: reading, cropping, writing, comparing.
+//! Continuous image tokenizers: images to latents and back.
 //!
-//! There are two tokenizers, alike to what stands above them as [`ImageTokenizer`]s. [`KlVae`] is the KL-regularised
-//! autoencoder of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1) with the 16-channel weights of MAR
-//! (arXiv 2406.11838) that TokenBridge (arXiv 2503.16430, section 3.1) quantises, and can be trained here.
-//! [`TinyAutoencoder`] reads the small networks that were distilled from the VAEs of large image models.
-//! Pictures come in through [`read`], are cut by [`center_crop`] and become `[3, height, width]` arrays in `[-1, 1]` by
-//! [`Pixels::to_array`]; they go out by [`Pixels::from_array`], whose rounding rule is the only one, and [`write_png`].
-//! What is too large for memory goes through a tokenizer in [`tiles`].
+//! There are three, all of them [`ImageTokenizer`]s to what stands above. [`KlVae`] is the KL-regularized autoencoder of latent
+//! diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1) with the 16-channel weights of MAR (arXiv 2406.11838) that
+//! TokenBridge (arXiv 2503.16430, section 3.1) quantizes; it can be trained here. [`TinyAutoencoder`] reads the small networks
+//! that were distilled from the VAEs of large image models. [`PixelTokenizer`] leaves pixels as they are.
+//! [`open_tokenizer`] opens whatever a user has of any of them. [`tiles`] works on pictures of any size, [`encode_within`] and
+//! [`decode_within`] in any memory.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -23,45 +22,27 @@
 //! # Ok::<(), tessera_tokenizer::Error>(())
 //! ```
 //!
-//! Out of scope: making tokens of the latents, which happens after the tokenizer is trained.
+//! API boundary: images and latents. Pictures as files are `tessera-pictures`'s; discrete tokens, which are made of latents after
+//! the tokenizer is trained, are `tessera-quantize`'s.
 #![forbid(unsafe_code)]
 
 mod batches;
-mod container;
-mod crop;
-mod decoders;
 mod error;
-mod grid;
 mod image_tokenizer;
 mod init;
-mod metadata;
-mod metrics;
 mod open;
-mod orientation;
 mod pixel;
-mod pixels;
-mod read;
-mod resize;
-mod ssim;
 pub mod tiles;
 pub mod tiny;
 pub mod vae;
-mod write;
 
 pub use batches::{decode_within, encode_within};
-pub use crop::center_crop;
 pub use error::{Error, Result};
-pub use grid::{GridStyle, difference, grid};
 pub use image_tokenizer::{ImageTokenizer, load_tokenizer};
-pub use metadata::read_metadata;
-pub use metrics::{psnr, psnr_array};
 pub use open::{LatentScale, Opened, open_tokenizer};
 pub use pixel::PixelTokenizer;
-pub use pixels::{Channels, Pixels};
-pub use read::{decode, read};
-pub use resize::{Filter, resize};
-pub use ssim::ssim;
 pub use tiles::{Tiling, decode_tiled, encode_tiled};
 pub use tiny::{TinyAutoencoder, TinyAutoencoderConfig};
-pub use vae::{KlVae, KlVaeConfig, Posterior, VaeLossConfig};
-pub use write::write_png;
+#[cfg(feature = "train")]
+pub use vae::{Flip, ReconstructionObjective, VaeLossConfig};
+pub use vae::{KlVae, KlVaeConfig, Posterior};

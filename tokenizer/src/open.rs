@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{Checkpoint, Which, weights_in};
-use tessera_train::Weights;
+use tessera_weights::Weights;
 
 /// What the names of the two halves of a tiny autoencoder end with, before the ending of the file.
 const HALVES: [&str; 2] = ["_encoder", "_decoder"];
@@ -119,11 +119,9 @@ fn of_weights(
     which: Option<Which>,
     device: &Device,
 ) -> Result<Opened> {
-    let checkpoint = Checkpoint::open(path).map_err(tessera_train::Error::from)?;
+    let checkpoint = Checkpoint::open(path)?;
     let file = checkpoint.file.clone();
-    let found = checkpoint
-        .state_dict(which)
-        .map_err(tessera_train::Error::from)?;
+    let found = checkpoint.state_dict(which)?;
     let weights = Weights::of_state_dict(&checkpoint, found);
     let config = config
         .map(|(path, json)| Diffusers::parse(path, json))

@@ -6,7 +6,8 @@ use crate::{Error, Result};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use tessera_train::{WeightDtype, write_json};
+use tessera_checkpoint::write_json;
+use tessera_weights::WeightDtype;
 
 /// Images are their own latents.
 #[derive(Debug, Clone)]

@@ -31,7 +31,7 @@ use crate::{Error, ImageTokenizer, Result};
 use burn::tensor::Tensor;
 use ndarray::{Array3, ArrayBase, ArrayView3, Axis, Ix3, RawData, Zip};
 use std::ops::Range;
-use tessera_train::data::{download, upload};
+use tessera_backend::{download, upload};
 
 /// How a picture is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::optim::AdamW;
 use crate::run_folder::RunFolder;
-use crate::weights::{WeightDtype, Weights};
 use burn::module::Module;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tessera_weights::{WeightDtype, Weights};
 
 /// The name of the layout of a checkpoint's tensors and metadata.
 const SCHEMA: &str = "tessera.checkpoint/v1";

@@ -1,10 +1,10 @@
 //! The exponential moving average of a model's weights, which sampling uses.
 
-use crate::weights::{NamePath, flat_tensors, track_names};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
 use tessera_backend::ops;
+use tessera_weights::{NamePath, flat_tensors, track_names};
 
 /// A slowly following copy of a model, outside autodiff.
 #[derive(Debug, Clone)]

@@ -1,6 +1,5 @@
 //! What can go wrong around training: files, weights that do not fit, run folders and numbers that explode.
 
-use crate::weights::Mismatch;
 use std::path::{Path, PathBuf};
 
 /// The error of code that lives above this crate (a picture decoder, a model's loss).
@@ -32,9 +31,12 @@ pub enum Error {
         /// What this one has.
         found: String,
     },
-    /// A weights file is missing, damaged, or none.
+    /// A weights file is missing, damaged, or not a weights file.
     #[error(transparent)]
     Checkpoint(#[from] tessera_checkpoint::Error),
+    /// Weights and model do not fit each other.
+    #[error(transparent)]
+    Weights(#[from] tessera_weights::Error),
     /// A file that should hold JSON does not.
     #[error("{}, line {line}, is not the JSON expected there", file.display())]
     Json {
@@ -48,9 +50,6 @@ pub enum Error {
     /// Ranks that train together failed, or do not agree.
     #[error(transparent)]
     Ranks(#[from] tessera_attention2d::Error),
-    /// Weights and model do not have the same names and shapes.
-    #[error("{0}")]
-    Mismatch(Box<Mismatch>),
     /// The run folder holds something already.
     #[error("{} is not empty: resume the run that is there, or overwrite it", folder.display())]
     FolderNotEmpty {
@@ -106,48 +105,6 @@ pub enum Error {
         epoch: u64,
         /// What the observer said.
         source: BoxError,
-    },
-    /// A folder has no data of the kind wanted.
-    #[error("no {expected} in {}", folder.display())]
-    NoData {
-        /// The folder.
-        folder: PathBuf,
-        /// What was looked for.
-        expected: String,
-    },
-    /// A picture could not be used, and the caller asked for strictness.
-    #[error("bad picture {}", file.display())]
-    BadPicture {
-        /// The picture.
-        file: PathBuf,
-        /// Why it could not be used.
-        source: BoxError,
-    },
-    /// Images are not what the classifier takes.
-    #[error("images are {found:?}, expected {expected:?} (channels, height, width)")]
-    ImageShape {
-        /// Channels, height and width wanted.
-        expected: [usize; 3],
-        /// Those of the images.
-        found: [usize; 3],
-    },
-    /// A picture's features are NaN or infinite: so is the picture.
-    #[error("feature {column} of picture {row} is not finite")]
-    NonFiniteFeature {
-        /// The picture, from 0.
-        row: usize,
-        /// The feature, from 0.
-        column: usize,
-    },
-    /// Pictures cannot be judged by what is there.
-    #[error("{what} is {found}, expected {expected}")]
-    Judgement {
-        /// The part that is wrong.
-        what: &'static str,
-        /// What it should be.
-        expected: String,
-        /// What it is.
-        found: String,
     },
 }
 

@@ -2,7 +2,6 @@
 //! gradient norm.
 
 use crate::error::{Error, Result};
-use crate::weights::{NamePath, Weights, flat_tensors, track_names, with_flat_tensors};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use std::collections::BTreeMap;
@@ -10,6 +9,7 @@ use tessera_attention2d::{Comm, Reduce};
 use tessera_backend::device_values;
 use tessera_backend::host_values;
 use tessera_backend::ops::{self, AdamWStep, adamw_step};
+use tessera_weights::{NamePath, Weights, flat_tensors, track_names, with_flat_tensors};
 
 /// The constants of the optimizer.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -9,7 +9,6 @@ pub use crate::losses::Losses;
 use crate::optim::Grads;
 use crate::ranks::{Ranks, Share};
 use crate::run_folder::RunFolder;
-use crate::weights::with_values;
 use burn::module::Module;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -17,6 +16,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use tessera_backend::Rng;
+use tessera_weights::with_buffers;
 
 /// What a model is trained on and for. All that is random derives from the [`Rng`] given, never from elsewhere.
 pub trait Objective<M: Module>: Sync {
@@ -301,9 +301,9 @@ impl<O, B> Training<'_, O, B> {
         let lr = self.config.schedule(&self.plan).at(step);
         let (model, info) = optimizer.step(model, grads, lr)?;
         let ema = ema.update(&model, step);
-        let model = with_values(model, &losses.measured);
+        let model = with_buffers(model, &losses.measured);
         let ema = Ema {
-            module: with_values(ema.module, &losses.measured),
+            module: with_buffers(ema.module, &losses.measured),
             ..ema
         };
 

@@ -8,7 +8,7 @@ use super::linear::{affine_into, column_sums};
 use super::matmul::Rows;
 use super::matmul::{Matrix, matmul};
 use super::{Shared, contiguous, dims, filled, simd, tensor, uninit, values};
-use crate::ops::{Activation, Routes};
+use crate::ops::{Activation, Routes, reaches};
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -127,6 +127,15 @@ fn combine(
                 }
             }
         });
+}
+
+/// The routes by a threshold `[1]`: to every expert whose gate reaches it. Read in place: nothing crosses to the host.
+pub(crate) fn routes_above(gates: &FlexTensor, threshold: &FlexTensor) -> Routes {
+    let [_, experts] = dims(gates);
+    let (gates, threshold) = (contiguous(gates), contiguous(threshold));
+    let threshold = values(&threshold)[0];
+    let reached = values(&gates).iter().map(|&gate| reaches(gate, threshold));
+    Routes::of_mask(&reached.collect::<Vec<_>>(), experts)
 }
 
 /// Forward: the output and, where the backward pass needs it, what went into the activations, `[pairs, hidden]`.

@@ -1,14 +1,15 @@
 //! `tessera calibrate`: what a quantiser needs to know of a VAE's latents, measured on data.
 
 use crate::args::{DataArgs, Global};
-use crate::{data, latents, output, plot};
+use crate::progress::encoding;
+use crate::{data, output, plot};
 use anyhow::Result;
 use clap::Args;
-use ndarray::Array3;
 use std::path::PathBuf;
-use tessera_quantize::{Calibration, Dimension};
-use tessera_tokenizer::{ImageTokenizer, KlVae};
-use tessera_train::data::{Dataset, Split};
+use tessera::pictures::dataset::{First, Split};
+use tessera::quantize::{Calibration, Dimension};
+use tessera::tokenizers::{ImageTokenizer, KlVae};
+use tessera::{CalibrationOptions, ScaleBy, calibrate, encode_posteriors};
 
 /// Measure a VAE's latents on data: scale, clipping, entropy and order of the dimensions.
 #[derive(Debug, Clone, Args)]
@@ -68,8 +69,8 @@ impl Calibrate {
         {
             output::file(file, self.overwrite)?;
         }
-        let device = global.device.open()?;
-        let vae = KlVae::load_dir(&self.vae, &device)?;
+        let device = global.open()?;
+        let vae = KlVae::load_dir(&self.vae, device.burn())?;
         let size = self.img_size.unwrap_or(vae.config().resolution);
         vae.check_image_size(size, size)?;
         let args = DataArgs {
@@ -82,9 +83,17 @@ impl Calibrate {
         let count = self
             .limit
             .map_or(all.len(), |limit| all.len().min(limit as usize));
-        let cache = latents::encode(&vae, &First { all, count }, &device, global.quiet)?;
-        let calibration =
-            latents::calibrate(&cache, self.bits, self.range, !self.global_scale, self.seed)?;
+        let data = First { all, count };
+        let cache = encoding(global.quiet, |progress| {
+            encode_posteriors(&vae, &data, &device, progress)
+        })?;
+        let options = CalibrationOptions {
+            bits: self.bits,
+            range: self.range,
+            scale: scale_by(self.global_scale),
+            seed: self.seed,
+        };
+        let calibration = calibrate(&cache, &options)?;
         calibration.save(&self.output)?;
         if let Some(file) = &self.plot {
             let labels: Vec<String> = (0..calibration.channels)
@@ -111,31 +120,11 @@ impl Calibrate {
     }
 }
 
-/// The first pictures of a data set.
-struct First {
-    all: Box<dyn Dataset>,
-    count: usize,
-}
-
-impl Dataset for First {
-    fn name(&self) -> &str {
-        self.all.name()
-    }
-
-    fn len(&self) -> usize {
-        self.count
-    }
-
-    fn label(&self, index: usize) -> usize {
-        self.all.label(index)
-    }
-
-    fn class_names(&self) -> &[String] {
-        self.all.class_names()
-    }
-
-    fn image(&self, index: usize) -> tessera_train::Result<Array3<f32>> {
-        self.all.image(index)
+/// What latents are normalized by, from the flag `--global-scale`.
+pub fn scale_by(global_scale: bool) -> ScaleBy {
+    match global_scale {
+        true => ScaleBy::Global,
+        false => ScaleBy::Channel,
     }
 }
 

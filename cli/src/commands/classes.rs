@@ -1,12 +1,11 @@
 //! `tessera classes`.
 
-use crate::args::Global;
-use crate::bundle::{Bundle, read_info};
+use crate::args::{Global, ModelArgs};
 use crate::output;
-use crate::tokenizer::ModelArgs;
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
+use tessera::{Model, ModelCard, hub, model_folder};
 
 /// List the classes of a model: their ids and names.
 #[derive(Debug, Clone, Args)]
@@ -36,27 +35,32 @@ impl Classes {
     /// # Errors
     /// When the model cannot be opened, or no class matches.
     pub fn run(self, global: &Global) -> Result<()> {
-        let info = match &self.model.model {
-            Some(folder) => read_info(folder)?,
-            None => Bundle::open(None, &global.device.open()?)?.info,
+        let (name, class_names) = match &self.model.model {
+            Some(path) => {
+                let path = hub::locate(path)?;
+                let card = ModelCard::read(&model_folder(&path).unwrap_or(path))?;
+                (card.name().to_owned(), card.class_names().to_vec())
+            }
+            None => {
+                let model = Model::builtin(&global.open()?)?;
+                (model.name().to_owned(), model.class_names().to_vec())
+            }
         };
         let grep = self.grep.as_deref().unwrap_or_default().to_lowercase();
-        let classes = info
-            .class_names
+        let classes = class_names
             .iter()
             .enumerate()
             .filter(|(_, name)| name.to_lowercase().contains(&grep));
         let classes: Vec<Class<'_>> = classes.map(|(id, name)| Class { id, name }).collect();
         if self.json {
             return output::json(
-                &serde_json::json!({ "schema": "tessera.classes/v1", "model": info.name, "classes": classes }),
+                &serde_json::json!({ "schema": "tessera.classes/v1", "model": name, "classes": classes }),
             );
         }
         ensure!(
             !classes.is_empty(),
-            "no class of {} contains {grep:?}; it has {}",
-            info.name,
-            info.class_names.len()
+            "no class of {name} contains {grep:?}; it has {}",
+            class_names.len()
         );
         let lines: Vec<String> = classes
             .iter()

@@ -1,6 +1,6 @@
 //! `tessera completions`.
 
-use crate::args::Cli;
+use super::Cli;
 use crate::output;
 use anyhow::Result;
 use clap::{Args, CommandFactory};

@@ -1,25 +1,24 @@
 //! `tessera convert`: weights of any format to safetensors with a config beside them.
 
 use crate::args::{Dtype, Global, WeightsKind};
-use crate::bundle::{INFO_FILE, Info, read_info};
-use crate::dit;
-use crate::progress::Progress;
-use crate::tokenizer::base_name;
-use crate::weights::{counted, generator_config, takes_long};
-use crate::{hub, output};
+use crate::output;
+use crate::progress::LoadProgress;
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::{StateDict, guess};
-use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
-use tessera_gen_dit::DitConfig;
-use tessera_quantize::Calibration;
-use tessera_tokenizer::{load_tokenizer, open_tokenizer};
-use tessera_train::judge::Classifier;
-use tessera_train::{Checkpoint, WeightDtype, Weights, Which};
+use tessera::checkpoint::{Checkpoint, Dtype as StoredDtype, StateDict};
+use tessera::evaluate::Classifier;
+use tessera::gen_ar::{BUFFERS, CONFIG_FILE};
+use tessera::gen_dit::DitConfig;
+use tessera::quantize::Calibration;
+use tessera::tokenizers::{load_tokenizer, open_tokenizer};
+use tessera::weights::{Loaded, Weights};
+use tessera::{
+    ArCard, Architecture, CARD_FILE, Device, DitCard, ModelCard, WeightDtype, Which, base_name,
+    counted, dit_config, generator_config, hub,
+};
 
 /// A megabyte, as file sizes are given.
 const MEGA: u64 = 1_000_000;
@@ -81,7 +80,7 @@ struct Report {
 /// Where the weights came from.
 #[derive(Debug, Serialize)]
 struct Origin {
-    architecture: Option<&'static str>,
+    architecture: Option<Architecture>,
     format: String,
     weights: Option<&'static str>,
     left_out: BTreeMap<String, usize>,
@@ -108,18 +107,13 @@ impl Convert {
                 let origin = Origin::of(&checkpoint, &found);
                 let weights = Weights::of_state_dict(&checkpoint, found);
                 match origin.architecture {
-                    Some("TokenBridge generator") => {
+                    Some(Architecture::TokenBridge) => {
                         self.generator(&input, weights, origin, global)?
                     }
-                    Some("DiT") => self.dit(&input, weights, origin, global)?,
-                    Some(
-                        "KL-VAE"
-                        | "AutoencoderKL (diffusers)"
-                        | "AutoencoderTiny (diffusers)"
-                        | "tiny autoencoder"
-                        | "encoder of a tiny autoencoder"
-                        | "decoder of a tiny autoencoder",
-                    ) => self.tokenizer(&input, which, Some(origin), global)?,
+                    Some(Architecture::Dit) => self.dit(&input, weights, origin, global)?,
+                    Some(architecture) if architecture.is_tokenizer() => {
+                        self.tokenizer(&input, which, Some(origin), global)?
+                    }
                     _ => self.plain(&input, &weights, origin, global)?,
                 }
             }
@@ -157,18 +151,19 @@ impl Convert {
         for buffer in &BUFFERS[1..] {
             parameters.take(buffer);
         }
-        parameters.fits(&config.init(&vec![0.0; config.levels], 0, &global.device.open()?))?;
+        let device = global.open()?;
+        parameters.fits(&config.init(&vec![0.0; config.levels], 0, device.burn()))?;
         let dtype = self.dtype.map(WeightDtype::from);
         let report = self.write(&weights, origin, dtype, global)?;
         config.save(&self.output)?;
         if let Some(vae) = &self.vae {
-            let opened = open_tokenizer(hub::locate(vae)?, None, &global.device.open()?)?;
-            let info = Info::of_released(&base_name(&self.output), &config, &opened);
+            let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+            let card = ArCard::of_released(&base_name(&self.output), &config, &opened);
             let dtype = self.dtype.map_or(WeightDtype::F32, WeightDtype::from);
             opened.tokenizer.save_dir(&self.output.join("vae"), dtype)?;
-            info.save(&self.output)?;
-        } else if input.join(INFO_FILE).is_file() {
-            self.rest_of_model(input, &global.device.open()?)?;
+            card.save(&self.output)?;
+        } else if input.join(CARD_FILE).is_file() {
+            self.rest_of_model(input, &device)?;
         }
         Ok(report)
     }
@@ -189,23 +184,23 @@ impl Convert {
                     format!("{}: no diffusion transformer's config", file.display())
                 })?
             }
-            None => dit::config_of(input, &weights)?,
+            None => dit_config(input, &weights)?,
         };
         config.validate()?;
-        let device = global.device.open()?;
-        weights.fits(&config.init(0, &device))?;
+        let device = global.open()?;
+        weights.fits(&config.init(0, device.burn()))?;
         let report = self.write(&weights, origin, self.dtype.map(WeightDtype::from), global)?;
         config.save(&self.output)?;
         let dtype = self.dtype.map_or(WeightDtype::F32, WeightDtype::from);
         if let Some(vae) = &self.vae {
-            let opened = open_tokenizer(hub::locate(vae)?, None, &device)?;
-            let info = dit::Info::of_released(&base_name(&self.output), &config, &opened);
+            let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+            let card = DitCard::of_released(&base_name(&self.output), &config, &opened);
             opened.tokenizer.save_dir(&self.output.join("vae"), dtype)?;
-            info.save(&self.output)?;
-        } else if input.join(INFO_FILE).is_file() {
-            let vae = load_tokenizer(input.join("vae"), &device)?;
+            card.save(&self.output)?;
+        } else if input.join(CARD_FILE).is_file() {
+            let vae = load_tokenizer(input.join("vae"), device.burn())?;
             vae.save_dir(&self.output.join("vae"), dtype)?;
-            dit::read_info(input)?.save(&self.output)?;
+            ModelCard::read(input)?.save(&self.output)?;
         }
         Ok(report)
     }
@@ -213,17 +208,18 @@ impl Convert {
     /// What a model folder has beside its generator.
     fn rest_of_model(&self, input: &Path, device: &Device) -> Result<()> {
         let dtype = self.dtype.map_or(WeightDtype::F32, WeightDtype::from);
-        let vae = load_tokenizer(input.join("vae"), device)?;
+        let vae = load_tokenizer(input.join("vae"), device.burn())?;
         vae.save_dir(&self.output.join("vae"), dtype)?;
         let judge = input.join("judge");
         if judge.is_dir() {
-            Classifier::load_dir(&judge, device)?.save_dir(self.output.join("judge"), dtype)?;
+            Classifier::load_dir(&judge, device.burn())?
+                .save_dir(self.output.join("judge"), dtype)?;
         }
         let calibration = input.join("calibration.json");
         if calibration.is_file() {
             Calibration::load(calibration)?.save(self.output.join("calibration.json"))?;
         }
-        read_info(input)?.save(&self.output)
+        Ok(ModelCard::read(input)?.save(&self.output)?)
     }
 
     /// A tokenizer: loaded, which checks it and translates its names, and saved. In two files it has no one origin.
@@ -240,13 +236,13 @@ impl Convert {
                 input.display()
             );
         }
-        let opened = open_tokenizer(input, which, &global.device.open()?)?;
+        let opened = open_tokenizer(input, which, global.open()?.burn())?;
         let origin = match origin {
             Some(origin) => origin,
             None => {
                 let half = Checkpoint::open(&opened.files[0])?;
                 Origin {
-                    architecture: Some("tiny autoencoder"),
+                    architecture: Some(Architecture::TinyAutoencoder),
                     ..Origin::of(&half, &half.state_dict(which)?)
                 }
             }
@@ -277,7 +273,7 @@ impl Convert {
         if !global.quiet {
             let what = origin
                 .architecture
-                .unwrap_or("model that is not known here");
+                .map_or("model that is not known here", Architecture::name);
             eprintln!(
                 "note: {}: a {what}; it keeps its names and gets no config.json",
                 input.display()
@@ -294,12 +290,7 @@ impl Convert {
         dtype: Option<WeightDtype>,
         global: &Global,
     ) -> Result<Report> {
-        let mut progress = Progress::new(
-            "convert",
-            "tensors",
-            weights.len() as u64,
-            global.quiet || !takes_long(weights),
-        );
+        let mut progress = LoadProgress::new(global.quiet);
         let mut done = 0;
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let shards = weights.write_shards(
@@ -309,7 +300,10 @@ impl Convert {
             self.shard.unwrap_or(u64::MAX),
             || {
                 done += 1;
-                progress.set(done, "");
+                progress.set(Loaded {
+                    tensors: done,
+                    of: weights.len(),
+                });
             },
         )?;
         progress.finish();
@@ -326,7 +320,7 @@ impl Convert {
 impl Origin {
     fn of(checkpoint: &Checkpoint, found: &StateDict) -> Self {
         Self {
-            architecture: guess(found.tensors.keys().map(String::as_str)),
+            architecture: Architecture::of_names(found.tensors.keys().map(String::as_str)),
             format: checkpoint.format.to_string(),
             weights: found.which.map(Which::name),
             left_out: found.left_out.clone(),
@@ -342,7 +336,9 @@ impl Report {
             .map_or(String::new(), |which| format!(", {which} weights"));
         let mut text = format!(
             "{} from {}{weights}: {} tensors, {:.1} MB in {}",
-            self.origin.architecture.unwrap_or("unknown model"),
+            self.origin
+                .architecture
+                .map_or("unknown model", Architecture::name),
             self.origin.format,
             self.tensors,
             self.total_size as f64 / MEGA as f64,
@@ -371,8 +367,8 @@ fn stored(files: &[PathBuf]) -> Result<WeightDtype> {
     }
     let all = |dtype| dtypes.iter().all(|found| *found == dtype);
     Ok(match () {
-        () if all(tessera_checkpoint::Dtype::F16) => WeightDtype::F16,
-        () if all(tessera_checkpoint::Dtype::BF16) => WeightDtype::BF16,
+        () if all(StoredDtype::F16) => WeightDtype::F16,
+        () if all(StoredDtype::BF16) => WeightDtype::BF16,
         () => WeightDtype::F32,
     })
 }

@@ -1,17 +1,15 @@
 //! `tessera doctor`: whether this machine and this build compute what they should.
 
 use crate::args::Global;
-use crate::bundle::Bundle;
 use crate::{output, ranks};
 use anyhow::{Result, bail, ensure};
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 use clap::Args;
-use ndarray::Array4;
+use ndarray::{Array4, Axis};
 use serde::Serialize;
-use tessera_backend::{DeviceSpec, Rng};
-use tessera_backend::{device_values, host_values};
-use tessera_tokenizer::{Pixels, psnr};
-use tessera_train::data::{download, upload};
+use tessera::backend::{Rng, device_values, host_values};
+use tessera::pictures::psnr;
+use tessera::{ArModel, Device};
 
 /// Check this build and this machine.
 #[derive(Debug, Clone, Args)]
@@ -124,8 +122,8 @@ fn mpi() -> Check {
 fn adapters() -> Vec<Check> {
     #[cfg(feature = "wgpu")]
     {
-        let found = tessera_backend::adapters();
-        let described = |adapter: &tessera_backend::Adapter| {
+        let found = tessera::backend::adapters();
+        let described = |adapter: &tessera::backend::Adapter| {
             let kind = if adapter.gpu {
                 "a GPU"
             } else {
@@ -157,8 +155,8 @@ fn adapters() -> Vec<Check> {
 fn limits(device: &Device) -> Option<Check> {
     #[cfg(feature = "wgpu")]
     {
-        let limits = tessera_backend::limits(device)?;
-        let name = device.identity()?.name;
+        let limits = tessera::backend::limits(device.burn())?;
+        let name = device.burn().identity()?.name;
         let found = format!(
             "{name}: {} threads share {} KiB, {} to {} run in step, tensors of up to {} MiB",
             limits.units_per_cube,
@@ -184,7 +182,7 @@ fn dtypes(device: &Device) -> Check {
         ("bf16", DType::BF16),
     ]
     .into_iter()
-    .partition(|&(_, dtype)| device.supports_dtype(dtype));
+    .partition(|&(_, dtype)| device.burn().supports_dtype(dtype));
     let names =
         |types: &[(&str, DType)]| types.iter().map(|row| row.0).collect::<Vec<_>>().join(", ");
     let found = match other.is_empty() {
@@ -196,7 +194,7 @@ fn dtypes(device: &Device) -> Check {
 
 fn features() -> Check {
     let (built, missing): (Vec<_>, Vec<_>) =
-        tessera_backend::available().partition(|&(_, built)| built);
+        tessera::backend::available().partition(|&(_, built)| built);
     let names = |rows: Vec<(&'static str, bool)>| {
         rows.into_iter()
             .map(|row| row.0)
@@ -268,12 +266,12 @@ fn computations(global: &Global) -> Vec<Check> {
         random(),
         "the build is broken: seeds would give other pictures here",
     );
-    let device = match global.device.open() {
+    let device = match global.open() {
         Ok(device) => device,
         Err(error) => {
             let check = Check::of(
                 "device",
-                Err(error.into()),
+                Err(error),
                 "build with --features, or choose another --device",
             );
             return vec![random, check];
@@ -318,7 +316,8 @@ fn matmul(device: &Device) -> Result<String> {
     let mut rng = Rng::new(1, 0);
     let mut matrix = |len: usize| (0..len).map(|_| rng.normal()).collect::<Vec<f32>>();
     let (a, b) = (matrix(m * k), matrix(k * n));
-    let tensor = |values: &[f32], shape: [usize; 2]| device_values(values.to_vec(), shape, device);
+    let tensor =
+        |values: &[f32], shape: [usize; 2]| device_values(values.to_vec(), shape, device.burn());
     let product = host_values(tensor(&a, [m, k]).matmul(tensor(&b, [k, n])));
     let plain = |i: usize| {
         (0..k)
@@ -336,45 +335,29 @@ fn matmul(device: &Device) -> Result<String> {
 
 /// A soft blob through the built-in tokenizer, quantised, and back; every step as the CPU has it.
 fn round_trip(device: &Device) -> Result<String> {
-    let bundle = Bundle::open(None, device)?;
-    let size = bundle.info.img_size;
+    let model = ArModel::builtin(device)?;
+    let (name, size) = (&model.card.name, model.card.img_size);
     let square = |x: usize| (x as f32 + 0.5 - size as f32 / 2.0).powi(2);
     let bell = |y, x| 2.0 * (-8.0 * (square(y) + square(x)) / (size * size) as f32).exp() - 1.0;
-    let image = Array4::from_shape_fn(
-        (1, bundle.vae.image_channels(), size, size),
-        |(_, _, y, x)| bell(y, x),
-    );
-    let encoded = |bundle: &Bundle| {
-        let image = upload(image.clone(), &bundle.device);
-        download(bundle.vae.encode(image))
-    };
-    let latents = encoded(&bundle);
-    let cpu = Bundle::open(None, &DeviceSpec::CPU.open()?)?;
-    let expected = encoded(&cpu);
-    let indices = bundle.quantizer.quantize(expected.view())?;
+    let shape = (1, model.vae.image_channels(), size, size);
+    let image = Array4::from_shape_fn(shape, |(_, _, y, x)| bell(y, x));
+    let latents = model.encode(image.clone())?;
+    let expected = ArModel::builtin(&Device::cpu())?.encode(image.clone())?;
+    let indices = model.quantizer.quantize(expected.view())?;
     let largest = |values: &Array4<f32>| values.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     let off = largest(&(&latents - &expected)) / largest(&expected);
     // Not by `off > …`, which NaN is not.
     ensure!(
         off <= 1e-3,
-        "{}: latents are off by {off:.1e} of the largest that the CPU has",
-        bundle.info.name
+        "{name}: latents are off by {off:.1e} of the largest that the CPU has"
     );
-    let decoded = bundle.decode(indices.view())?;
-    let original = Pixels::from_array(
-        bundle
-            .finish(image.index_axis(ndarray::Axis(0), 0).to_owned())
-            .view(),
-    )?;
+    let decoded = model.decode(indices.view())?;
+    let original = model.finish(image.index_axis(Axis(0), 0))?;
     let quality = psnr(&original, &decoded[0])?;
     if quality < 15.0 {
-        bail!(
-            "{}: a picture came back at {quality:.1} dB",
-            bundle.info.name
-        );
+        bail!("{name}: a picture came back at {quality:.1} dB");
     }
     Ok(format!(
-        "{}: latents within {off:.1e} of the CPU's, a picture comes back at {quality:.1} dB",
-        bundle.info.name
+        "{name}: latents within {off:.1e} of the CPU's, a picture comes back at {quality:.1} dB"
     ))
 }

@@ -1,31 +1,30 @@
 //! `tessera eval`: how good are the generator's pictures, and how much does quantisation cost?
 
-mod judged;
 mod pictures;
+mod print;
 
 use crate::args::Global;
-use crate::bundle::Bundle;
-use crate::data::{Padded, encoded, spaced};
-use crate::output;
-use crate::plot;
+use crate::draw::draw;
 use crate::progress::Progress;
-use crate::sampling::{SamplingArgs, draw};
+use crate::sampling::SamplingArgs;
+use crate::{output, plot};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use judged::{Judged, Real, as_judged};
 use ndarray::Array4;
 use pictures::Pictures;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tessera_gen_ar::ImageRequest;
-use tessera_quantize::{CalibrationBuilder, MomentsBuilder, Quantizer};
-use tessera_tokenizer::{GridStyle, Pixels, grid, psnr, ssim};
-use tessera_train::data::{Dataset, Split, load_mnist_folder};
-use tessera_train::judge::{examine, images_of};
+use tessera::evaluate::{Evaluation, RealPictures, evaluate, on_squares};
+use tessera::pictures::dataset::{Dataset, Padded, Split, load_mnist_folder, spaced};
+use tessera::pictures::{Channels, GridStyle, Pixels, grid};
+use tessera::quantize::{CalibrationBuilder, MomentsBuilder, Quantizer, QuantizerConfig};
+use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer};
 
 /// Bit widths that reconstruction is measured at.
 const BITS: [u8; 4] = [3, 4, 5, 6];
+/// Pictures that the grid of reconstructions shows.
+const SHOWN: usize = 16;
 /// Where Debian's package of the built-in model's data lies.
 const FASHION_MNIST: &str = "/usr/share/datasets/fashion-mnist";
 
@@ -92,7 +91,7 @@ struct GenerationReport {
     images_per_second: f64,
     classes: Vec<String>,
     #[serde(flatten)]
-    judged: Judged,
+    evaluation: Evaluation,
 }
 
 /// What is known of reconstructions.
@@ -121,7 +120,7 @@ impl Eval {
     /// # Errors
     /// A model without judge, data that is missing, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
-        let device = global.device.open()?;
+        let device = global.open()?;
         if let (Some(folder), Some(judge)) = (&self.pictures, &self.judge) {
             let pictures = Pictures {
                 folder,
@@ -132,18 +131,24 @@ impl Eval {
             };
             return pictures.run(&device, global.quiet);
         }
-        let bundle = Bundle::open(self.model.as_deref(), &device)?;
         if let Some(folder) = &self.output {
             output::folder(folder, self.overwrite)?;
         }
-        match self.reconstruction {
-            true => self.reconstruction(&bundle, global.quiet),
-            false => self.generation(&bundle, global.quiet),
+        let model = Model::open(Source::of(self.model.as_deref()), &device)?;
+        match (model, self.reconstruction) {
+            (Model::Ar(model), true) => self.reconstruction(model, global.quiet),
+            (model, false) => self.generation(&model, global.quiet),
+            (model, true) => bail!("{}: has no tokens to reconstruct from", model.name()),
         }
     }
 
     /// One half of the real data, as the tokenizer takes it.
-    fn real(&self, bundle: &Bundle, split: Split) -> Result<Option<Padded<impl Dataset + use<>>>> {
+    fn real(
+        &self,
+        img_size: usize,
+        channels: usize,
+        split: Split,
+    ) -> Result<Option<Padded<impl Dataset + use<>>>> {
         let folder = match &self.data {
             Some(folder) => folder.clone(),
             None if Path::new(FASHION_MNIST).is_dir() && self.model.is_none() => {
@@ -152,80 +157,70 @@ impl Eval {
             None => return Ok(None),
         };
         let data = load_mnist_folder(&folder, split)?;
-        Ok(Some(Padded::new(
-            data,
-            bundle.info.img_size,
-            bundle.vae.image_channels(),
-        )?))
+        let channels = Channels::try_from(channels)?;
+        Ok(Some(Padded::new(data, img_size, channels)?))
     }
 
-    fn generation(&self, bundle: &Bundle, quiet: bool) -> Result<()> {
-        let Some(judge) = &bundle.judge else {
+    fn generation(&self, model: &Model, quiet: bool) -> Result<()> {
+        let Model::Ar(ArModel {
+            classifier: Some(classifier),
+            card,
+            ..
+        }) = model
+        else {
             bail!(
                 "the model has no judge: train one with `tessera train judge` and put its model folder at MODEL/judge"
             );
         };
-        let config = self.sampling.over(&bundle.info.sampling)?;
-        let classes = bundle.info.class_names.len();
-        let request = |i: usize| ImageRequest {
-            class: Some(i / self.num_images),
-            seed: self.seed + i as u64,
-        };
+        let sampling = self.sampling.of_model(model, &model.sampling())?;
+        let classes = model.class_names().len();
+        let request = |i: usize| Request::new(i / self.num_images, self.seed + i as u64);
         let requests: Vec<_> = (0..classes * self.num_images).map(request).collect();
-        let (started, mut pictures) = (Instant::now(), Vec::with_capacity(requests.len()));
-        draw(
-            bundle,
-            &requests,
-            &config,
-            self.batch_size,
-            quiet,
-            |_, batch| {
-                pictures.extend(batch);
-                Ok(())
-            },
-        )?;
+        let (started, total) = (Instant::now(), requests.len());
+        let mut pictures = Vec::with_capacity(total);
+        let generation = model.generate(requests, &sampling).batch(self.batch_size);
+        draw(generation, total, quiet, |picture| {
+            pictures.push(picture.pixels);
+            Ok(())
+        })?;
         let images_per_second = pictures.len() as f64 / started.elapsed().as_secs_f64();
-        let batches = pictures.chunks(self.batch_size).map(|batch| {
-            Ok(as_judged(batch, bundle.info.img_size)
-                .expect("a finished picture is the centre of the square"))
-        });
-        let examined = examine(judge, batches)?;
-        let requested: Vec<usize> = (0..requests.len()).map(|i| i / self.num_images).collect();
-        let train = self.real(bundle, Split::Train)?;
-        let test = self.real(bundle, Split::Test)?;
-        let real = train.as_ref().zip(test.as_ref()).map(|(train, test)| Real {
+        let batches = pictures.chunks(self.batch_size);
+        let evaluated = evaluate(
+            classifier,
+            batches.map(|batch| on_squares(batch, card.img_size)),
+        )?;
+        let requested: Vec<usize> = (0..total).map(|i| i / self.num_images).collect();
+        let channels = classifier.config().in_channels;
+        let train = self.real(card.img_size, channels, Split::Train)?;
+        let test = self.real(card.img_size, channels, Split::Test)?;
+        let real = train.as_ref().zip(test.as_ref());
+        let real = real.map(|(train, test)| RealPictures {
             train,
             test,
             limit: self.limit,
         });
         let report = GenerationReport {
             schema: "tessera.eval.generation/v1",
-            model: bundle.info.name.clone(),
+            model: model.name().into(),
             images: pictures.len(),
             images_per_second,
-            classes: bundle.info.class_names.clone(),
-            judged: Judged::of(judge, &examined, Some(&requested), real)?,
+            classes: model.class_names().to_vec(),
+            evaluation: Evaluation::of(classifier, &evaluated, Some(&requested), real)?,
         };
         if let Some(folder) = &self.output {
-            let shown: Vec<Pixels> = (0..classes)
-                .flat_map(|class| {
-                    pictures
-                        .iter()
-                        .skip(class * self.num_images)
-                        .take(10.min(self.num_images))
-                })
-                .cloned()
-                .collect();
+            let columns = 10.min(self.num_images);
+            let rows = pictures.chunks(self.num_images);
+            let shown: Vec<Pixels> = rows.flat_map(|row| &row[..columns]).cloned().collect();
             output::picture(
                 &folder.join("samples.png"),
-                &grid(&shown, 10.min(self.num_images), GridStyle::default())?,
+                &grid(&shown, columns, GridStyle::default())?,
                 &[],
             )?;
             plot::bars(
                 &folder.join("agreement.svg"),
                 "Agreement of the judge by class",
                 &report.classes,
-                &report.judged.shares().unwrap_or_default(),
+                &report.evaluation.shares().unwrap_or_default(),
                 "share",
             )?;
         }
@@ -236,84 +231,70 @@ impl Eval {
             "{} pictures, {:.1} images/s",
             report.images, report.images_per_second
         ))?;
-        report.judged.print(&report.classes)
+        print::print(&report.evaluation, &report.classes)
     }
 
-    fn reconstruction(&self, bundle: &Bundle, quiet: bool) -> Result<()> {
+    fn reconstruction(&self, model: ArModel, quiet: bool) -> Result<()> {
+        let (name, quantizer) = (model.card.name.clone(), model.quantizer.clone());
+        let config = model.card.quantizer.clone();
+        let tokenizer = Tokenizer::from(model);
+        let size = tokenizer
+            .square
+            .context("a model's pictures are of one size")?;
         let test = self
-            .real(bundle, Split::Test)?
+            .real(size.img_size, tokenizer.vae.image_channels(), Split::Test)?
             .context("--reconstruction needs --data")?;
         let indices = spaced(test.len(), self.limit.unwrap_or(usize::MAX));
-        let quantizers = BITS
-            .iter()
-            .map(|&bits| {
-                Ok(Quantizer::new(tessera_quantize::QuantizerConfig {
-                    bits,
-                    ..bundle.info.quantizer.clone()
-                })?)
+        let of_bits = |&bits: &u8| {
+            Quantizer::new(QuantizerConfig {
+                bits,
+                ..config.clone()
             })
-            .collect::<Result<Vec<_>>>()?;
-        let mut sums = vec![(0.0, 0.0); 1 + BITS.len()];
-        let mut latents = Vec::new();
-        let mut shown: Vec<Vec<Pixels>> = vec![Vec::new(); 2 + BITS.len()];
+        };
+        let quantizers = BITS.iter().map(of_bits).collect::<Result<Vec<_>, _>>()?;
+        let (mut rows, mut latents, mut shown) = (Vec::new(), Vec::new(), Vec::new());
         let mut progress = Progress::new("reconstruct", "images", indices.len() as u64, quiet);
         for chunk in indices.chunks(self.batch_size) {
-            let images = images_of(&test, chunk)?;
-            let originals = images
-                .outer_iter()
-                .map(|image| Ok(Pixels::from_array(bundle.finish(image.to_owned()).view())?))
-                .collect::<Result<Vec<_>>>()?;
-            let mean = encoded(&*bundle.vae, images)?;
-            let [_, _, height, width] = <[usize; 4]>::from(mean.dim());
-            let mut kinds = vec![bundle.decode_latents(mean.clone())?];
-            for quantizer in &quantizers {
-                let indices = quantizer.quantize(mean.view())?;
-                kinds.push(bundle.decode_latents(quantizer.dequantize(
-                    indices.view(),
-                    height,
-                    width,
-                )?)?);
-            }
-            for (sum, kind) in sums.iter_mut().zip(&kinds) {
-                for (original, decoded) in originals.iter().zip(kind) {
-                    sum.0 += psnr(original, decoded)?;
-                    sum.1 += ssim(original, decoded)?;
+            let images = chunk.iter().map(|&index| test.image(index));
+            let images: Vec<_> = images.collect::<Result<_, _>>()?;
+            let encoded = tokenizer.encode(&images)?;
+            latents.push(encoded.clone());
+            for versions in tokenizer.reconstruct_encoded(&images, encoded, &quantizers)? {
+                rows.push(versions.measure("")?);
+                if shown.len() < SHOWN {
+                    shown.push(versions);
                 }
             }
-            if shown[0].len() < 16 {
-                for (row, kind) in shown
-                    .iter_mut()
-                    .zip(std::iter::once(&originals).chain(&kinds))
-                {
-                    row.extend(kind.iter().take(16 - row.len().min(16)).cloned());
-                }
-            }
-            progress.set((latents.len() * self.batch_size + chunk.len()) as u64, "");
-            latents.push(mean);
+            progress.set(rows.len() as u64, "");
             if crate::interrupt::requested() {
                 bail!("stopped");
             }
         }
         progress.finish();
+        let mean = RateDistortion::mean(&rows).context("no picture to measure")?;
         let names = std::iter::once("continuous".to_owned())
             .chain(BITS.iter().map(|bits| format!("{bits} bits")));
-        let count = indices.len() as f64;
-        let quality = |(latents, (psnr, ssim)): (String, &(f64, f64))| Quality {
-            latents,
-            psnr_db: psnr / count,
-            ssim: ssim / count,
-        };
+        let rows = names
+            .zip(mean.qualities())
+            .map(|(latents, quality)| Quality {
+                latents,
+                psnr_db: quality.psnr,
+                ssim: quality.ssim,
+            });
         let report = ReconstructionReport {
             schema: "tessera.eval.reconstruction/v1",
-            model: bundle.info.name.clone(),
+            model: name,
             images: indices.len(),
-            rows: names.zip(&sums).map(quality).collect(),
-            entropy_bits: entropy(&latents, &bundle.quantizer)?,
-            bits: bundle.quantizer.bits(),
+            rows: rows.collect(),
+            entropy_bits: entropy(&latents, &quantizer)?,
+            bits: quantizer.bits(),
         };
         if let Some(folder) = &self.output {
-            let columns = shown[0].len();
-            let cells: Vec<Pixels> = shown.into_iter().flatten().collect();
+            let columns = shown.len();
+            let rows = 0..2 + BITS.len();
+            let cells =
+                rows.flat_map(|row| shown.iter().filter_map(move |all| all.pictures().nth(row)));
+            let cells: Vec<Pixels> = cells.cloned().collect();
             output::picture(
                 &folder.join("reconstructions.png"),
                 &grid(&cells, columns, GridStyle::default())?,

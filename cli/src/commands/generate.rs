@@ -1,21 +1,20 @@
 //! `tessera generate`.
 
 use crate::args::{Compute, Global, WeightsKind};
-use crate::bundle::Source;
-use crate::generator::Generator;
+use crate::draw::draw;
 use crate::names::Names;
+use crate::output::existing;
+use crate::progress::LoadProgress;
 use crate::sampling::SamplingArgs;
-use crate::{labels, output, ranks};
-use anyhow::{Context, Result, bail};
-use clap::Args;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use crate::{output, ranks};
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 use std::time::Instant;
-use tessera_attention2d::Grid;
-use tessera_backend::Rng;
-use tessera_gen_ar::{ImageRequest, SampleConfig};
-use tessera_tokenizer::{GridStyle, Pixels, grid, read_metadata, write_png};
-use tessera_train::Which;
+use tessera::attention2d::Grid;
+use tessera::backend::Rng;
+use tessera::pictures::{GridStyle, grid, write_png};
+use tessera::{ImageParams, Model, Request, Sampling, Source, Which};
 
 /// Generate pictures of a class.
 #[derive(Debug, Clone, Args)]
@@ -64,8 +63,8 @@ pub struct Generate {
     #[arg(long, value_name = "RxC")]
     attn_grid: Option<Grid>,
     /// Pictures drawn at once.
-    #[arg(long, alias = "eval_bsz", default_value_t = 64, value_name = "N")]
-    batch_size: usize,
+    #[arg(long, alias = "eval_bsz", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
     /// A folder, a file.png, or a pattern with %05d, {class} or {seed}.
     #[arg(short, long, default_value = "out", value_name = "PATH")]
     output: PathBuf,
@@ -83,104 +82,75 @@ pub struct Generate {
     json: bool,
 }
 
-/// What made a picture: the PNG's text `tessera`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Params {
-    schema: String,
-    model: String,
-    version: String,
-    class: usize,
-    class_name: String,
-    seed: u64,
-    #[serde(flatten)]
-    sampling: SampleConfig,
-    #[serde(default)]
-    dtype: Compute,
-}
-
-const SCHEMA: &str = "tessera.image.params/v1";
-
 impl Generate {
     /// Draws and writes the pictures.
     ///
     /// # Errors
     /// An unknown class, a setting out of range, an output that exists, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
-        let device = global.device.open()?;
-        let source = Source {
-            model: self.model.as_deref(),
-            vae: self.vae.as_deref(),
-            which: self.weights.map(Which::from),
-            quiet: global.quiet,
-        };
-        let model = Generator::open(&source, &device)?;
-        let (requests, config, dtype) = self.requests(&model, global.quiet)?;
+        let device = global.open()?;
+        let mut loading = LoadProgress::new(global.quiet);
+        let mut source = Source::of(self.model.as_deref()).weights(self.weights.map(Which::from));
+        if let Some(vae) = &self.vae {
+            source = source.vae(vae);
+        }
+        let model = Model::open(
+            source.on_progress(&mut |loaded| loading.set(loaded)),
+            &device,
+        )?;
+        loading.finish();
+        let (requests, sampling, dtype) = self.requests(&model, global.quiet)?;
         let model = model
             .in_precision(dtype.into())?
             .on(ranks::sequence(self.attn_grid)?)?;
+        let total = requests.len();
+        let generation = model
+            .generate(requests, &sampling)
+            .batch(self.batch_size as usize);
         if !ranks::first() {
-            let nothing = |_, _| Ok(());
-            return model.draw(&requests, &config, self.batch_size, true, nothing);
+            return draw(generation.without_pictures(), total, true, |_| Ok(()));
         }
-        let names = Names::new(&self.output, requests.len(), self.overwrite)?;
+        let names = Names::new(&self.output, total, self.overwrite)?;
         let columns = self
             .grid
             .as_deref()
-            .map(|grid| columns(grid, requests.len(), self.num_images))
+            .map(|grid| columns(grid, total, self.num_images))
             .transpose()?;
         let started = Instant::now();
         let (mut written, mut cells) = (Vec::new(), Vec::new());
-        model.draw(
-            &requests,
-            &config,
-            self.batch_size,
-            global.quiet,
-            |first, pictures| {
-                for (i, picture) in (first..).zip(pictures) {
-                    let params = params(&model, requests[i], &config, dtype);
-                    let path = names.path(i, &params.class_name, params.seed);
-                    let text = if self.no_metadata {
-                        Vec::new()
-                    } else {
-                        texts(&params, &picture)
-                    };
-                    let text: Vec<_> = text
-                        .iter()
-                        .map(|(key, value)| (*key, value.as_str()))
-                        .collect();
-                    write_png(&path, &picture, &text, self.overwrite)?;
-                    written.push((path, params));
-                    cells.extend(columns.is_some().then_some(picture));
-                }
-                Ok(())
-            },
-        )?;
+        draw(generation, total, global.quiet, |picture| {
+            let params = picture.params;
+            let path = names.path(picture.index, &params.class_name, params.seed);
+            let texts = params.texts(&picture.pixels);
+            let texts: Vec<_> = texts
+                .iter()
+                .filter(|_| !self.no_metadata)
+                .map(|(key, text)| (*key, text.as_str()))
+                .collect();
+            write_png(&path, &picture.pixels, &texts, existing(self.overwrite))?;
+            written.push((path, params));
+            cells.extend(columns.is_some().then_some(picture.pixels));
+            Ok(())
+        })?;
         let seconds = started.elapsed().as_secs_f64();
         if let Some(columns) = columns {
             write_png(
                 names.folder().join("grid.png"),
                 &grid(&cells, columns, GridStyle::default())?,
                 &[],
-                self.overwrite,
+                existing(self.overwrite),
             )?;
         }
         if !global.quiet {
-            let rate = requests.len() as f64 / seconds;
-            eprintln!(
-                "{} pictures in {seconds:.1} s ({rate:.2} images/s)",
-                requests.len()
-            );
+            let rate = total as f64 / seconds;
+            eprintln!("{total} pictures in {seconds:.1} s ({rate:.2} images/s)");
         }
         self.report(&written, seconds)
     }
 
-    fn requests(
-        &self,
-        model: &Generator,
-        quiet: bool,
-    ) -> Result<(Vec<ImageRequest>, SampleConfig, Compute)> {
+    fn requests(&self, model: &Model, quiet: bool) -> Result<(Vec<Request>, Sampling, Compute)> {
         if let Some(file) = &self.from {
-            let params = read_params(file)?;
+            let params = ImageParams::read(file)?;
             if params.model != model.name() {
                 bail!(
                     "{}: made by model `{}`, this one is `{}`",
@@ -189,17 +159,22 @@ impl Generate {
                     model.name()
                 );
             }
-            let request = ImageRequest {
-                class: Some(params.class),
-                seed: params.seed,
+            let request = Request::new(params.class, params.seed);
+            let sampling = self.sampling.of_model(model, &params.sampling)?;
+            let own = |_| anyhow::anyhow!("{}: its dtype is {:?}", file.display(), params.dtype);
+            let dtype = match self.dtype {
+                Some(dtype) => dtype,
+                None => Compute::from_str(&params.dtype, false).map_err(own)?,
             };
-            let config = model.settings(&self.sampling, &params.sampling)?;
-            return Ok((vec![request], config, self.dtype.unwrap_or(params.dtype)));
+            return Ok((vec![request], sampling, dtype));
         }
-        let config = model.settings(&self.sampling, &model.defaults())?;
-        let classes = match self.class.is_empty() {
+        let sampling = self.sampling.of_model(model, &model.sampling())?;
+        let classes: Vec<usize> = match self.class.is_empty() {
             true => (0..model.class_names().len()).collect(),
-            false => labels::resolve(&self.class, model.class_names())?,
+            false => {
+                let ids = self.class.iter().map(|class| model.class(class));
+                ids.collect::<tessera::Result<_>>()?
+            }
         };
         let seed = match u64::try_from(self.seed) {
             Ok(seed) => seed,
@@ -218,14 +193,13 @@ impl Generate {
         let classes = classes
             .into_iter()
             .flat_map(|class| std::iter::repeat_n(class, self.num_images));
-        let requests = classes.zip(seed..).map(|(class, seed)| ImageRequest {
-            class: Some(class),
-            seed,
-        });
-        Ok((requests.collect(), config, self.dtype.unwrap_or_default()))
+        let requests = classes
+            .zip(seed..)
+            .map(|(class, seed)| Request::new(class, seed));
+        Ok((requests.collect(), sampling, self.dtype.unwrap_or_default()))
     }
 
-    fn report(&self, written: &[(PathBuf, Params)], seconds: f64) -> Result<()> {
+    fn report(&self, written: &[(PathBuf, ImageParams)], seconds: f64) -> Result<()> {
         if self.json {
             let images: Vec<_> = written
                 .iter()
@@ -238,68 +212,6 @@ impl Generate {
             .iter()
             .try_for_each(|(path, _)| output::text(path.display()))
     }
-}
-
-fn params(
-    model: &Generator,
-    request: ImageRequest,
-    config: &SampleConfig,
-    dtype: Compute,
-) -> Params {
-    let class = request
-        .class
-        .expect("every request of this command has its class");
-    Params {
-        schema: SCHEMA.into(),
-        model: model.name().into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        class,
-        class_name: model.class_names()[class].clone(),
-        seed: request.seed,
-        sampling: config.clone(),
-        dtype,
-    }
-}
-
-/// The settings as people's programs read them (`parameters`) and as ours does (`tessera`).
-fn texts(params: &Params, picture: &Pixels) -> Vec<(&'static str, String)> {
-    let SampleConfig {
-        steps,
-        cfg_scale,
-        temperature,
-        ..
-    } = params.sampling;
-    let text = format!(
-        "{}\nSteps: {steps}, CFG scale: {cfg_scale}, Temperature: {temperature}, Seed: {}, Size: {}x{}, Model: {}, Version: {}",
-        params.class_name,
-        params.seed,
-        picture.width(),
-        picture.height(),
-        params.model,
-        params.version
-    );
-    let json = serde_json::to_string(params).expect("settings are numbers and names");
-    vec![("parameters", text), ("tessera", json)]
-}
-
-fn read_params(file: &Path) -> Result<Params> {
-    let texts = read_metadata(file)?;
-    let Some((_, json)) = texts.iter().find(|(key, _)| key == "tessera") else {
-        bail!(
-            "{}: has no text `tessera`: it was not made by `tessera generate`, or with --no-metadata",
-            file.display()
-        );
-    };
-    let params: Params = serde_json::from_str(json)
-        .with_context(|| format!("{}: its text `tessera` is damaged", file.display()))?;
-    if params.schema != SCHEMA {
-        bail!(
-            "{}: schema is {:?}, expected {SCHEMA:?}",
-            file.display(),
-            params.schema
-        );
-    }
-    Ok(params)
 }
 
 /// Columns of a grid: `RxC` must hold all pictures; `auto` is a row per class, wrapped at 10.

@@ -5,10 +5,10 @@ use crate::output;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-use tessera_gen_ar::GenArConfig;
-use tessera_gen_dit::DitConfig;
-use tessera_quantize::{Quantizer, QuantizerConfig};
-use tessera_tokenizer::{KlVaeConfig, TinyAutoencoderConfig};
+use tessera::gen_ar::GenArConfig;
+use tessera::gen_dit::DitConfig;
+use tessera::quantize::{Quantizer, QuantizerConfig};
+use tessera::tokenizers::{KlVaeConfig, TinyAutoencoderConfig};
 
 /// Write an architecture with random weights, initialised as its authors do: to measure, or to train from.
 #[derive(Debug, Clone, Args)]
@@ -83,17 +83,17 @@ impl Init {
     /// # Errors
     /// An output folder that is in use, a file that cannot be written.
     pub fn run(self, global: &Global) -> Result<()> {
-        let device = global.device.open()?;
+        let device = global.open()?;
         output::folder(&self.output, self.overwrite)?;
         let (folder, dtype, seed) = (&self.output, self.dtype.into(), self.seed);
         let generator = |config: GenArConfig| -> Result<usize> {
             let quantizer = Quantizer::new(QuantizerConfig::tokenbridge())?;
-            let model = config.init(quantizer.values(), seed, &device);
+            let model = config.init(quantizer.values(), seed, device.burn());
             model.save_dir(folder, dtype)?;
             Ok(model.num_trainable())
         };
         let tiny = |config: TinyAutoencoderConfig| -> Result<usize> {
-            let model = config.init(seed, &device)?;
+            let model = config.init(seed, device.burn())?;
             model.save_dir(folder, dtype)?;
             Ok(burn::module::Module::num_params(&model))
         };
@@ -102,7 +102,7 @@ impl Init {
             Arch::TokenbridgeL => generator(GenArConfig::tokenbridge_l())?,
             Arch::TokenbridgeH => generator(GenArConfig::tokenbridge_h())?,
             Arch::Kl16 => {
-                let model = KlVaeConfig::kl16().init(seed, &device)?;
+                let model = KlVaeConfig::kl16().init(seed, device.burn())?;
                 model.save_dir(folder, dtype)?;
                 burn::module::Module::num_params(&model)
             }
@@ -112,7 +112,7 @@ impl Init {
             Arch::Taef2 => tiny(TinyAutoencoderConfig::taef2())?,
             Arch::Dit(config) => {
                 config.validate()?;
-                let model = config.init(seed, &device);
+                let model = config.init(seed, device.burn());
                 model.save_dir(folder, dtype)?;
                 burn::module::Module::num_params(&model)
             }

@@ -1,9 +1,8 @@
 //! `tessera inspect`: what a file or folder is and what is in it.
 
 use crate::args::{Global, WeightsKind};
-use crate::bundle::{INFO_FILE, Info, read_info};
-use crate::commands::tokenize::{MANIFEST, Manifest};
-use crate::{hub, output, weights};
+use crate::output;
+use crate::progress::LoadProgress;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
@@ -11,10 +10,13 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::weights_in;
-use tessera_quantize::Calibration;
-use tessera_tokenizer::{read, read_metadata};
-use tessera_train::Which;
+use tessera::checkpoint::weights_in;
+use tessera::pictures::{read, read_metadata};
+use tessera::quantize::Calibration;
+use tessera::{
+    ArCard, CARD_FILE, DitCard, MANIFEST_FILE, Manifest, ModelCard, Report as WeightsReport, Which,
+    hub,
+};
 
 /// The keyword of the settings that `generate` writes into a picture as JSON.
 const SETTINGS: &str = "tessera";
@@ -46,15 +48,15 @@ pub struct Inspect {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum Found {
     Model {
-        info: Box<Info>,
-        weights: BTreeMap<String, weights::Report>,
+        info: Box<ModelCard>,
+        weights: BTreeMap<String, WeightsReport>,
     },
     Run {
         config: Value,
         checkpoints: Vec<String>,
         last_metrics: Value,
     },
-    Weights(Box<weights::Report>),
+    Weights(Box<WeightsReport>),
     Picture {
         width: usize,
         height: usize,
@@ -89,7 +91,11 @@ impl Inspect {
         let mut found = look(&path, which)?;
         match &mut found {
             Found::Weights(weights) if self.check => {
-                weights.check(&path, which, &global.device.open()?, global.quiet)?;
+                let mut progress = LoadProgress::new(global.quiet);
+                weights.check(&path, which, &global.open()?, &mut |loaded| {
+                    progress.set(loaded);
+                })?;
+                progress.finish();
             }
             _ if self.check => bail!("{}: --check is for weights", path.display()),
             _ => {}
@@ -118,7 +124,7 @@ fn look(path: &Path, which: Option<Which>) -> Result<Found> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match &start[..length] {
         [0x89, b'P', b'N', b'G', ..] => picture(path),
-        _ if name == MANIFEST => look_into(
+        _ if name == MANIFEST_FILE => look_into(
             path.parent()
                 .filter(|folder| *folder != Path::new(""))
                 .unwrap_or(Path::new(".")),
@@ -127,31 +133,31 @@ fn look(path: &Path, which: Option<Which>) -> Result<Found> {
         [b'{', ..] if !name.ends_with(".index.json") => Ok(Found::Calibration {
             calibration: Box::new(Calibration::load(path)?),
         }),
-        _ => Ok(Found::Weights(Box::new(weights::Report::of(path, which)?))),
+        _ => Ok(Found::Weights(Box::new(WeightsReport::of(path, which)?))),
     }
 }
 
 fn look_into(folder: &Path, which: Option<Which>) -> Result<Found> {
     let has = |name: &str| folder.join(name).exists();
-    if has(INFO_FILE) {
+    if has(CARD_FILE) {
         let parts = ["", "vae", "judge"]
             .into_iter()
             .filter(|part| part.is_empty() || has(part));
         let weights = parts
             .map(|part| {
                 let folder = folder.join(part);
-                let report = weights::Report::of(&folder, which)?;
+                let report = WeightsReport::of(&folder, which)?;
                 let name = weights_in(&folder).unwrap_or(folder);
                 let name = name.file_name().unwrap_or_default().to_string_lossy();
                 Ok((Path::new(part).join(&*name).display().to_string(), report))
             })
             .collect::<Result<_>>()?;
         return Ok(Found::Model {
-            info: Box::new(read_info(folder)?),
+            info: Box::new(ModelCard::read(folder)?),
             weights,
         });
     }
-    if has(MANIFEST) {
+    if has(MANIFEST_FILE) {
         return Ok(Found::Tokens {
             manifest: Box::new(Manifest::read(folder)?),
         });
@@ -160,12 +166,10 @@ fn look_into(folder: &Path, which: Option<Which>) -> Result<Found> {
         return run(folder);
     }
     if weights_in(folder).is_some() {
-        return Ok(Found::Weights(Box::new(weights::Report::of(
-            folder, which,
-        )?)));
+        return Ok(Found::Weights(Box::new(WeightsReport::of(folder, which)?)));
     }
     bail!(
-        "{}: expected {INFO_FILE} (a model), {MANIFEST} (tokens), checkpoint/ and config.json (a run) or weights, found none of them",
+        "{}: expected {CARD_FILE} (a model), {MANIFEST_FILE} (tokens), checkpoint/ and config.json (a run) or weights, found none of them",
         folder.display()
     )
 }
@@ -182,13 +186,18 @@ fn run(folder: &Path) -> Result<Found> {
         .last()
         .and_then(|line| serde_json::from_str(line).ok())
         .unwrap_or_default();
-    let checkpoints = crate::pictures::entries(&folder.join("checkpoint"))?;
-    let names = checkpoints
-        .iter()
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let folder = folder.join("checkpoint");
+    let entries =
+        std::fs::read_dir(&folder).with_context(|| format!("{}: cannot read", folder.display()))?;
+    let mut names = entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<Vec<String>>>()
+        .with_context(|| format!("{}: cannot read", folder.display()))?;
+    names.sort();
     Ok(Found::Run {
         config,
         checkpoints: names
+            .into_iter()
             .filter(|name| name.ends_with(".safetensors"))
             .collect(),
         last_metrics,
@@ -212,34 +221,53 @@ fn picture(path: &Path) -> Result<Found> {
     })
 }
 
+/// A model's card, in lines.
+fn card(card: &ModelCard) -> Vec<String> {
+    let classes = format!("classes: {}", card.class_names().join(", "));
+    let count = card.class_names().len();
+    match card {
+        ModelCard::Ar(ArCard {
+            name,
+            img_size,
+            picture_size,
+            quantizer,
+            sampling: own,
+            ..
+        }) => vec![
+            format!(
+                "model {name}: pictures of {picture_size} px (inside {img_size} px), {count} classes"
+            ),
+            classes,
+            format!(
+                "quantizer: {} bits over ±{}",
+                quantizer.bits, quantizer.range
+            ),
+            format!(
+                "sampling: {}",
+                serde_json::to_string(own).unwrap_or_default()
+            ),
+        ],
+        ModelCard::Dit(DitCard {
+            name,
+            img_size,
+            sampling: own,
+            ..
+        }) => vec![
+            format!("diffusion transformer {name}: pictures of {img_size} px, {count} classes"),
+            classes,
+            format!(
+                "sampling: {}",
+                serde_json::to_string(own).unwrap_or_default()
+            ),
+        ],
+    }
+}
+
 /// What was found, in lines.
 fn describe(found: &Found) -> Vec<String> {
     match found {
         Found::Model { info, weights } => {
-            let Info {
-                name,
-                img_size,
-                picture_size,
-                class_names,
-                quantizer,
-                sampling,
-                ..
-            } = &**info;
-            let mut lines = vec![
-                format!(
-                    "model {name}: pictures of {picture_size} px (inside {img_size} px), {} classes",
-                    class_names.len()
-                ),
-                format!("classes: {}", class_names.join(", ")),
-                format!(
-                    "quantiser: {} bits over ±{}",
-                    quantizer.bits, quantizer.range
-                ),
-                format!(
-                    "sampling: {}",
-                    serde_json::to_string(sampling).unwrap_or_default()
-                ),
-            ];
+            let mut lines = card(info);
             lines.extend(weights.iter().map(|(file, weights)| {
                 format!("{file}: {}, sha256 {}", weights.summary(), weights.sha256)
             }));

@@ -1,6 +1,6 @@
 //! `tessera man`.
 
-use crate::args::Cli;
+use super::Cli;
 use crate::output;
 use anyhow::Result;
 use clap::{Args, Command, CommandFactory};
@@ -40,7 +40,7 @@ impl Man {
         for page in &pages {
             let path = folder.join(page.get_filename());
             let text = render(page)?;
-            tessera_checkpoint::write_atomically(&path, |file| file.write_all(&text))?;
+            tessera::checkpoint::write_atomically(&path, |file| file.write_all(&text))?;
         }
         output::text(format!("{} pages in {}", pages.len(), folder.display()))
     }

@@ -20,8 +20,92 @@ pub mod train_dit;
 pub mod train_judge;
 pub mod train_vae;
 
-use crate::args::{Cli, Command, TrainCommand};
+use crate::args::Global;
+use crate::ranks::{OnRanks, Rank};
 use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Image generation over discrete tokens: images to tokens to new images.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tessera",
+    version,
+    propagate_version = true,
+    max_term_width = 110
+)]
+#[command(after_help = "Examples:\n  \
+    tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
+    tessera reconstruct -i photo.png -o out --grid\n  \
+    tessera train vae --data pictures/ --img-size 64 -o runs/vae")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Generate pictures of a class.
+    Generate(Box<generate::Generate>),
+    /// Judge a model: its pictures by a classifier, its reconstructions by PSNR and SSIM.
+    Eval(Box<eval::Eval>),
+    Reconstruct(Box<reconstruct::Reconstruct>),
+    Tokenize(Box<tokenize::Tokenize>),
+    Decode(Box<tokenize::Decode>),
+    Calibrate(Box<calibrate::Calibrate>),
+    Route(Box<route::Route>),
+    Inspect(inspect::Inspect),
+    Convert(Box<convert::Convert>),
+    Init(init::Init),
+    Classes(classes::Classes),
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    #[command(subcommand)]
+    Attn(attn::Attn),
+    Doctor(doctor::Doctor),
+    /// Train a tokenizer or a generator on your own pictures.
+    #[command(subcommand)]
+    Train(TrainCommand),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+/// What can be trained.
+#[derive(Debug, Subcommand)]
+pub enum TrainCommand {
+    /// Train a KL-VAE: L1 reconstruction plus a small KL term.
+    Vae(Box<train_vae::TrainVae>),
+    /// Train a generator on the tokens of a VAE.
+    Ar(Box<train_ar::TrainAr>),
+    /// Train a diffusion transformer, dense or with racing experts.
+    Dit(Box<train_dit::TrainDit>),
+    /// Train the classifier that `eval` judges pictures with.
+    Judge(Box<train_judge::TrainJudge>),
+}
+
+impl Cli {
+    /// The command line for one rank: all but the first are quiet.
+    pub fn on(mut self, rank: Rank) -> Self {
+        self.global.quiet |= rank == Rank::Other;
+        self
+    }
+}
+
+impl Command {
+    /// Whether more than one rank can run it: the others would do on every rank what one does.
+    pub fn on_ranks(&self) -> OnRanks {
+        match self {
+            Self::Generate(_)
+            | Self::Doctor(_)
+            | Self::Attn(attn::Attn::Bench(_))
+            | Self::Train(TrainCommand::Vae(_) | TrainCommand::Ar(_) | TrainCommand::Dit(_)) => {
+                OnRanks::Many
+            }
+            _ => OnRanks::One,
+        }
+    }
+}
 
 /// Runs the command line.
 ///
@@ -32,10 +116,7 @@ pub fn run(cli: Cli) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()?;
-    crate::interrupt::listen()?;
-    if let Some(mib) = cli.global.max_vram {
-        crate::memory::set_max_vram(mib);
-    }
+    crate::interrupt::listen(cli.global.quiet)?;
     // On a worker of the pool: from any other thread every operation would wait for one to wake up.
     rayon::scope(|_| dispatch(cli))
 }
@@ -62,5 +143,15 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Doctor(command) => command.run(&cli.global),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -2,22 +2,19 @@
 
 use crate::args::Global;
 use crate::output;
-use crate::pictures::{Picture, PictureArgs, Pictures, all_done};
-use crate::tokenizer::{ImgSize, Tokenizer, VaeOptions};
+use crate::pictures::{PictureArgs, Pictures, all_done};
 use anyhow::{Context, Result};
 use clap::Args;
-use ndarray::Array4;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use tessera_quantize::{MomentsBuilder, Quantizer, QuantizerConfig};
-use tessera_tokenizer::{GridStyle, Pixels, difference, grid, psnr, ssim};
+use tessera::pictures::{GridStyle, Pixels, difference, grid};
+use tessera::quantize::{MomentsBuilder, Quantizer, QuantizerConfig};
+use tessera::{ImgSize, Quality, RateDistortion, Reconstructions, Tokenizer, VaeOptions};
 
 /// Pictures that a grid shows at most.
 const GRID_ROWS: usize = 32;
 /// Pictures of more px are not gathered in one grid.
 const LARGE_PIXELS: usize = 1 << 20;
-/// Side in px of the window that SSIM compares by; smaller pictures have none.
-const SSIM_WINDOW: usize = 11;
 /// What the grid's differences are multiplied with, to be seen.
 const GAIN: f32 = 4.0;
 
@@ -76,23 +73,6 @@ pub struct Reconstruct {
     overwrite: bool,
 }
 
-/// How near a reconstruction is to its original.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Quality {
-    /// In dB; `null` in JSON when the pictures are identical.
-    psnr: f64,
-    /// `null` in JSON for pictures that are smaller than its window.
-    ssim: f64,
-}
-
-/// One picture's figures, continuous first, then in the order of `--bits`.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    continuous: Quality,
-    quantised: Vec<Quality>,
-}
-
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     schema: &'static str,
@@ -102,8 +82,8 @@ struct Report<'a> {
     picture_size: Option<usize>,
     bits: &'a [u8],
     range: f32,
-    pictures: &'a [Row],
-    mean: Row,
+    pictures: &'a [RateDistortion],
+    mean: RateDistortion,
 }
 
 impl Reconstruct {
@@ -112,7 +92,7 @@ impl Reconstruct {
     /// # Errors
     /// A model or picture that cannot be read, an output folder that is in use.
     pub fn run(self, global: &Global) -> Result<()> {
-        let device = global.device.open()?;
+        let device = global.open()?;
         let tokenizer = match &self.vae {
             Some(vae) => {
                 let options = VaeOptions {
@@ -139,15 +119,20 @@ impl Reconstruct {
         let quantizers = quantizers.collect::<Result<Vec<_>, _>>()?;
         let (mut rows, mut cells) = (Vec::new(), Vec::new());
         let failed = pictures.batches(&tokenizer, |batch| {
-            for (picture, versions) in batch.iter().zip(versions(&tokenizer, &quantizers, &batch)?)
-            {
-                rows.push(measure(&picture.name, &versions)?);
+            let (names, images): (Vec<_>, Vec<_>) = batch
+                .into_iter()
+                .map(|picture| (picture.name, picture.image))
+                .unzip();
+            let all = tokenizer.reconstruct(&images, &quantizers)?;
+            for (name, versions) in names.into_iter().zip(all) {
+                rows.push(versions.measure(&name)?);
                 if let Some(folder) = &self.output {
-                    self.write(folder, &picture.name, &versions)?;
+                    self.write(folder, &name, &versions)?;
                 }
                 if let Some(folder) = self.output.as_ref().filter(|_| self.grid) {
-                    let error = difference(&versions[0], &versions[versions.len() - 1], GAIN)?;
-                    let row: Vec<_> = versions.into_iter().chain([error]).collect();
+                    let last = versions.quantized.last().unwrap_or(&versions.continuous);
+                    let error = difference(&versions.original, last, GAIN)?;
+                    let row: Vec<_> = versions.pictures().cloned().chain([error]).collect();
                     let size = |cell: &Pixels| (cell.height(), cell.width());
                     let large = row[0].height() * row[0].width() > LARGE_PIXELS;
                     if large
@@ -155,7 +140,7 @@ impl Reconstruct {
                             .first()
                             .is_some_and(|first| size(first) != size(&row[0]))
                     {
-                        let name = format!("{}-grid.png", picture.name);
+                        let name = format!("{name}-grid.png");
                         let picture = grid(&row, row.len(), GridStyle::default())?;
                         output::picture(&folder.join(name), &picture, &[])?;
                     } else if cells.len() < GRID_ROWS * row.len() {
@@ -173,7 +158,7 @@ impl Reconstruct {
         all_done(failed, pictures.len())
     }
 
-    /// The model's quantiser, or one measured on the pictures' own latents.
+    /// The model's quantizer, or one measured on the pictures' own latents.
     fn quantizer(
         &self,
         tokenizer: &Tokenizer,
@@ -203,16 +188,20 @@ impl Reconstruct {
         Ok(config)
     }
 
-    fn write(&self, folder: &Path, name: &str, versions: &[Pixels]) -> Result<()> {
-        output::picture(&folder.join(format!("{name}.png")), &versions[1], &[])?;
-        for (bits, version) in self.bits.iter().zip(&versions[2..]) {
+    fn write(&self, folder: &Path, name: &str, versions: &Reconstructions) -> Result<()> {
+        output::picture(
+            &folder.join(format!("{name}.png")),
+            &versions.continuous,
+            &[],
+        )?;
+        for (bits, version) in self.bits.iter().zip(&versions.quantized) {
             output::picture(&folder.join(format!("{name}-{bits}bit.png")), version, &[])?;
         }
         Ok(())
     }
 
-    fn report(&self, tokenizer: &Tokenizer, range: f32, rows: &[Row]) -> Result<()> {
-        let mean = mean(rows).context("no picture to measure")?;
+    fn report(&self, tokenizer: &Tokenizer, range: f32, rows: &[RateDistortion]) -> Result<()> {
+        let mean = RateDistortion::mean(rows).context("no picture to measure")?;
         if self.json {
             return output::json(&Report {
                 schema: "tessera.reconstruct/v1",
@@ -244,74 +233,12 @@ impl Reconstruct {
             "  PSNR dB   SSIM".repeat(self.bits.len() + 1)
         ))?;
         for row in rows.iter().chain([&mean]) {
-            let qualities = [&row.continuous].into_iter().chain(&row.quantised);
-            let figures: String = qualities
+            let figures: String = row
+                .qualities()
                 .map(|Quality { psnr, ssim }| format!("  {psnr:7.2} {ssim:6.4}"))
                 .collect();
             output::text(format!("{:width$}{figures}", row.name))?;
         }
         Ok(())
     }
-}
-
-/// For each picture of a batch: the original, its continuous reconstruction, and one for each quantiser.
-fn versions(
-    tokenizer: &Tokenizer,
-    quantizers: &[Quantizer],
-    batch: &[Picture],
-) -> Result<Vec<Vec<Pixels>>> {
-    let images: Vec<_> = batch.iter().map(|picture| picture.image.clone()).collect();
-    let latents = tokenizer.encode(&images)?;
-    let (_, _, height, width) = latents.dim();
-    let (_, image_height, image_width) = images[0].dim();
-    let quantised = quantizers.iter().map(|quantizer| -> Result<Array4<f32>> {
-        let indices = quantizer.quantize(latents.view())?;
-        Ok(quantizer.dequantize(indices.view(), height, width)?)
-    });
-    let mut columns = vec![
-        images
-            .iter()
-            .map(|image| tokenizer.finish(image.view()))
-            .collect::<Result<Vec<_>>>()?,
-    ];
-    for latents in [Ok(latents.clone())].into_iter().chain(quantised) {
-        columns.push(tokenizer.decode(latents?, [image_height, image_width])?);
-    }
-    Ok((0..batch.len())
-        .map(|i| columns.iter().map(|column| column[i].clone()).collect())
-        .collect())
-}
-
-fn measure(name: &str, versions: &[Pixels]) -> Result<Row> {
-    let measurable = versions[0].height().min(versions[0].width()) >= SSIM_WINDOW;
-    let quality = |version| -> Result<Quality> {
-        Ok(Quality {
-            psnr: psnr(&versions[0], version)?,
-            ssim: match measurable {
-                true => ssim(&versions[0], version)?,
-                false => f64::NAN,
-            },
-        })
-    };
-    Ok(Row {
-        name: name.into(),
-        continuous: quality(&versions[1])?,
-        quantised: versions[2..].iter().map(quality).collect::<Result<_>>()?,
-    })
-}
-
-/// The mean of every column.
-fn mean(rows: &[Row]) -> Option<Row> {
-    let first = rows.first()?;
-    let column = |of: &dyn Fn(&Row) -> Quality| Quality {
-        psnr: rows.iter().map(|row| of(row).psnr).sum::<f64>() / rows.len() as f64,
-        ssim: rows.iter().map(|row| of(row).ssim).sum::<f64>() / rows.len() as f64,
-    };
-    Some(Row {
-        name: "mean".into(),
-        continuous: column(&|row| row.continuous),
-        quantised: (0..first.quantised.len())
-            .map(|i| column(&|row| row.quantised[i]))
-            .collect(),
-    })
 }

@@ -4,25 +4,21 @@ mod report;
 
 use self::report::{Origin, draw, report};
 use crate::args::{Global, WeightsKind};
-use crate::bundle::{Bundle, Source};
-use crate::dit::{self, DitBundle, Info};
 use crate::heat::{self, Row};
 use crate::pictures::{PictureArgs, Pictures, all_done};
 use crate::plot::{self, Line, Look};
-use crate::progress::Progress;
-use crate::tokenizer::{Square, Tokenizer};
-use crate::{interrupt, labels, output};
+use crate::progress::{LoadProgress, Progress};
+use crate::{interrupt, output};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use tessera_backend::host_values;
-use tessera_gen_dit::{Dit, ImageRequest, Process, SampleConfig};
-use tessera_moe::{MoeConfig, Rule, Trace, Usage};
-use tessera_tokenizer::Pixels;
-use tessera_train::Which;
-use tessera_train::data::upload;
+use tessera::backend::{host_values, upload};
+use tessera::gen_dit::{Dit, ImageRequest, Process, SampleConfig};
+use tessera::moe::{MoeConfig, Rule, Trace, Usage};
+use tessera::pictures::Pixels;
+use tessera::{DitCard, DitModel, Model, Source, Tokenizer, Which, class_id};
 
 /// Pictures in the sheet of heat maps at most.
 const SHOWN: usize = 8;
@@ -103,10 +99,16 @@ impl Route {
     /// # Errors
     /// A model without experts, an unknown class, a picture that cannot be read, an output folder that is in use, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
-        let (bundle, moe) = self.open(global)?;
+        let (model, moe) = self.open(global)?;
         let classes = match self.class.is_empty() {
             true => None,
-            false => Some(labels::resolve(&self.class, &bundle.info.class_names)?),
+            false => {
+                let ids = self
+                    .class
+                    .iter()
+                    .map(|class| class_id(class, &model.card.class_names));
+                Some(ids.collect::<tessera::Result<Vec<_>>>()?)
+            }
         };
         if let (false, Some(2..)) = (self.input.is_empty(), classes.as_ref().map(Vec::len)) {
             bail!("--class: with -i the pictures are of one class, found several");
@@ -114,18 +116,18 @@ impl Route {
         if let Some(folder) = &self.output {
             output::folder(folder, self.overwrite)?;
         }
-        let (info, thresholds) = (bundle.info.clone(), bundle.model.thresholds());
-        let process = bundle.model.config().process;
+        let (info, thresholds) = (model.card.clone(), model.transformer.thresholds());
+        let process = model.transformer.config().process;
         let (source, routed, failed) = match self.input.is_empty() {
             true => {
                 let first = || (0..info.class_names.len().min(CLASSES)).collect();
                 let classes = classes.unwrap_or_else(first);
-                let (sampling, routed) = self.drawn(&bundle, &classes, global.quiet)?;
+                let (sampling, routed) = self.drawn(&model, &classes, global.quiet)?;
                 (Origin::Drawn(sampling), routed, 0)
             }
             false => {
                 let class = classes.map(|classes| classes[0]);
-                let (routed, failed) = self.given(bundle, class, global.quiet)?;
+                let (routed, failed) = self.given(model, class, global.quiet)?;
                 let times = routed.times.len();
                 (Origin::Pictures { times }, routed, failed)
             }
@@ -142,41 +144,42 @@ impl Route {
     }
 
     /// The model, which must have experts.
-    fn open(&self, global: &Global) -> Result<(DitBundle, MoeConfig)> {
-        let device = global.device.open()?;
-        let source = Source {
-            model: Some(&self.model),
-            vae: self.vae.as_deref(),
-            which: self.weights.map(Which::from),
-            quiet: global.quiet,
-        };
+    fn open(&self, global: &Global) -> Result<(DitModel, MoeConfig)> {
+        let device = global.open()?;
+        let mut loading = LoadProgress::new(global.quiet);
+        let mut source = Source::new(&self.model).weights(self.weights.map(Which::from));
+        if let Some(vae) = &self.vae {
+            source = source.vae(vae);
+        }
+        let opened = Model::open(
+            source.on_progress(&mut |loaded| loading.set(loaded)),
+            &device,
+        )?;
+        loading.finish();
         let shown = self.model.display();
-        let Some(path) = dit::find(&self.model)? else {
-            // Whatever is wrong with it comes first.
-            let bundle = Bundle::open_source(&source, &device)?;
+        let Model::Dit(model) = opened else {
             bail!(
                 "{shown}: expected a diffusion transformer with experts, found the autoregressive model `{}`",
-                bundle.info.name
+                opened.name()
             );
         };
-        let bundle = DitBundle::open(&path, &source, &device)?;
-        let Some(moe) = bundle.model.config().moe.clone() else {
+        let Some(moe) = model.transformer.config().moe.clone() else {
             bail!(
                 "{shown}: expected a diffusion transformer with experts, found the dense one `{}`; `tessera train dit --experts 2-in-8` trains one with",
-                bundle.info.name
+                model.card.name
             );
         };
-        Ok((bundle, moe))
+        Ok((model, moe))
     }
 
     /// Draws pictures and counts at every step.
     fn drawn(
         &self,
-        bundle: &DitBundle,
+        model: &DitModel,
         classes: &[usize],
         quiet: bool,
     ) -> Result<(SampleConfig, Routed)> {
-        let own = &bundle.info.sampling;
+        let own = &model.card.sampling;
         let sampling = SampleConfig {
             steps: self.steps.unwrap_or(own.steps),
             cfg_scale: self.cfg_scale.unwrap_or(own.cfg_scale),
@@ -193,25 +196,28 @@ impl Route {
                 seed,
             })
             .collect();
-        let mut routed = Routed::new(&bundle.model, requests.len());
+        let mut routed = Routed::new(&model.transformer, requests.len());
         let mut progress = Progress::new("route", "images", requests.len() as u64, quiet);
         for batch in requests.chunks(self.batch_size.into()) {
             let first = routed.pictures.len();
             for request in batch {
-                let class = request.class.map(|class| &*bundle.info.class_names[class]);
+                let class = request.class.map(|class| &*model.card.class_names[class]);
                 let name = format!("{} {}", class.unwrap_or_default(), request.seed);
                 routed.add_picture(name, request.class, request.seed);
             }
-            let latents = bundle.model.generate(batch, &sampling, &mut |step| {
-                routed.count(first, step.step - 1, step.time, step.trace);
-                let done = first + batch.len() * step.step / step.steps;
-                progress.set(done as u64, format!("step {}/{}", step.step, step.steps));
-                interrupt::flow()
-            });
+            let latents =
+                model
+                    .transformer
+                    .generate_traced(batch, &sampling, &mut |step, trace| {
+                        routed.count(first, step.step - 1, step.time, trace);
+                        let done = first + batch.len() * step.step / step.steps;
+                        progress.set(done as u64, format!("step {}/{}", step.step, step.steps));
+                        interrupt::flow()
+                    });
             let latents =
                 latents.with_context(|| format!("after {first} of {} images", requests.len()))?;
             // Also without an output folder: what a model draws that is not finite is no route of it.
-            let pictures = bundle.decode(latents)?;
+            let pictures = model.decode(latents)?;
             routed.show(first, pictures);
         }
         progress.finish();
@@ -219,29 +225,9 @@ impl Route {
     }
 
     /// Noises pictures to several times and counts at each. Also returns how many could not be read.
-    fn given(
-        &self,
-        bundle: DitBundle,
-        class: Option<usize>,
-        quiet: bool,
-    ) -> Result<(Routed, usize)> {
-        let DitBundle {
-            info,
-            tokenizer: vae,
-            model,
-        } = bundle;
-        let square = Square {
-            img_size: info.img_size,
-            picture_size: info.img_size,
-        };
-        let tokenizer = Tokenizer {
-            name: info.name.clone(),
-            sha256: String::new(),
-            quantizer: None,
-            square: Some(square),
-            cuts: None,
-            vae,
-        };
+    fn given(&self, model: DitModel, class: Option<usize>, quiet: bool) -> Result<(Routed, usize)> {
+        let (card, transformer) = (model.card.clone(), model.transformer.clone());
+        let tokenizer = Tokenizer::from(model);
         let args = PictureArgs {
             input: self.input.clone(),
             data: None,
@@ -250,14 +236,14 @@ impl Route {
         };
         let pictures = Pictures::open(&args, &tokenizer, quiet)?;
         let times = usize::from(self.times.unwrap_or(10));
-        let mut routed = Routed::new(&model, pictures.len());
+        let mut routed = Routed::new(&transformer, pictures.len());
         let total = pictures.len() * times;
         let mut progress = Progress::new("route", "passes", total as u64, quiet);
         let failed = pictures.batches(&tokenizer, |batch| {
             for batch in batch.chunks(self.batch_size.into()) {
                 let first = routed.pictures.len();
                 let images: Vec<_> = batch.iter().map(|picture| picture.image.clone()).collect();
-                let latents = info.normalise(tokenizer.encode(&images)?);
+                let latents = card.normalize(tokenizer.encode(&images)?);
                 let labels = vec![class; batch.len()];
                 let seed = self.seed + first as u64;
                 for (picture, seed) in batch.iter().zip(seed..) {
@@ -265,8 +251,8 @@ impl Route {
                 }
                 for at in 0..times {
                     let time = (END * (at as f32 + 0.5) / times as f32).floor();
-                    let latents = upload(latents.clone(), &model.device());
-                    let trace = model.route(latents, &labels, time, seed)?;
+                    let latents = upload(latents.clone(), &transformer.device());
+                    let trace = transformer.route(latents, &labels, time, seed)?;
                     check_finite(&trace)
                         .with_context(|| format!("at time {time} of {}", batch[0].name))?;
                     routed.count(first, at, time, &trace);
@@ -277,7 +263,7 @@ impl Route {
                     }
                 }
                 let finished = images.iter().map(|image| tokenizer.finish(image.view()));
-                routed.show(first, finished.collect::<Result<_>>()?);
+                routed.show(first, finished.collect::<tessera::Result<_>>()?);
             }
             Ok(())
         })?;

@@ -1,27 +1,28 @@
 //! `tessera train ar`.
 
+use super::calibrate::scale_by;
 use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
-use crate::bundle::{Bundle, Info};
-use crate::commands::train_vae::write_samples;
-use crate::progress::Progress;
+use crate::progress::{Progress, encoding};
+use crate::samples::write_samples;
 use crate::sampling::Schedule;
-use crate::{data, interrupt, latents, output, ranks};
+use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, bail};
-use burn::tensor::{Device, Int, Tensor};
 use clap::Args;
-use ndarray::{Array3, Axis};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use tessera_attention2d::{Grid, Sequence};
-use tessera_backend::Rng;
-use tessera_backend::device_indices;
-use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower};
-use tessera_moe::MoeConfig;
-use tessera_quantize::{Calibration, Quantizer, QuantizerConfig};
-use tessera_tokenizer::{ImageTokenizer, KlVae};
-use tessera_train::data::{LatentCache, LatentPrecision, Split};
-use tessera_train::{BoxError, Losses, Objective, Observer, Share, StepReport, TrainConfig};
+use tessera::attention2d::{Grid, Sequence};
+use tessera::gen_ar::{GenAr, GenArConfig, ImageRequest, SampleConfig, TokenObjective, Tower};
+use tessera::moe::MoeConfig;
+use tessera::pictures::dataset::Split;
+use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
+use tessera::tokenizers::{ImageTokenizer, KlVae};
+use tessera::train::{
+    BoxError, LatentCache, LatentPrecision, Observer, StepReport, TrainConfig, train_on,
+};
+use tessera::{
+    ArCard, ArModel, CalibrationOptions, Device, Precision, calibrate, encode_posteriors,
+};
 
 /// Train a generator on the tokens of a VAE.
 #[derive(Debug, Clone, Args)]
@@ -145,19 +146,19 @@ impl TrainAr {
     /// # Errors
     /// Bad data, bad sizes, a VAE that does not fit, a loss that is not finite.
     pub fn run(self, global: &Global) -> Result<()> {
-        let device = global.device.open()?;
-        let vae = KlVae::load_dir(&self.vae, &device)?;
+        let device = global.open()?;
+        let vae = KlVae::load_dir(&self.vae, device.burn())?;
         let cache = self.latents(&vae, &device, global)?;
-        let calibration = latents::calibrate(
-            &cache,
-            self.bits,
-            self.range,
-            !self.global_scale,
-            self.training.seed,
-        )?;
+        let options = CalibrationOptions {
+            bits: self.bits,
+            range: self.range,
+            scale: scale_by(self.global_scale),
+            seed: self.training.seed,
+        };
+        let calibration = calibrate(&cache, &options)?;
         let quantizer = Quantizer::new(calibration.quantizer.clone())?;
-        let info = self.info(&cache, &calibration)?;
-        let config = self.generator(&cache, &calibration, info.class_names.len());
+        let card = self.card(&cache, &calibration)?;
+        let config = self.generator(&cache, &calibration, card.class_names.len());
         config.validate()?;
         let training = self.training.config();
         let run_config = RunConfig {
@@ -166,11 +167,11 @@ impl TrainAr {
             training: &training,
             head_subset: self.head_subset,
             quantizer: quantizer.config(),
-            class_names: &info.class_names,
+            class_names: &card.class_names,
         };
         let (ranks, sequence) = ranks::training(self.attn_grid)?;
         let run = ranks.open(&self.run.output, &run_config, self.run.start())?;
-        let autodiff = device.clone().autodiff();
+        let autodiff = device.burn().clone().autodiff();
         let model = config.init(quantizer.values(), training.seed, &autodiff);
         let model = model.on(sequence)?;
         if !global.quiet {
@@ -182,29 +183,29 @@ impl TrainAr {
             );
         }
         let plan = training.plan(cache.len())?;
-        let objective = Tokens {
+        let objective = TokenObjective {
             cache: &cache,
             quantizer: &quantizer,
             device: autodiff,
             head_subset: self.head_subset,
         };
-        let bundle = Bundle {
-            generator: config.init(quantizer.values(), training.seed, &device),
+        let model_so_far = ArModel {
+            generator: config.init(quantizer.values(), training.seed, device.burn()),
             quantizer: quantizer.clone(),
-            judge: None,
-            info,
+            classifier: None,
+            card,
             vae: Box::new(vae),
             calibration: Some(calibration),
+            precision: Precision::F32,
             device,
         };
         let progress = Progress::new("train ar", "steps", plan.total_steps, global.quiet);
         let mut watch = Watch {
             progress,
-            bundle,
+            model: model_so_far,
             folder: self.run.output.join("samples"),
         };
-        let trained =
-            tessera_train::train_on(&ranks, model, &objective, &training, run, &mut watch)?;
+        let trained = train_on(&ranks, model, &objective, &training, run, &mut watch)?;
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
@@ -212,9 +213,10 @@ impl TrainAr {
         }
         let ema = trained.ema.on(Sequence::Whole)?;
         let folder = self.run.output.join("model");
-        Bundle {
-            generator: objective.calibrated(ema, &training)?,
-            ..watch.bundle
+        let calibrated = objective.calibrated(ema, &training);
+        ArModel {
+            generator: calibrated.map_err(anyhow::Error::from_boxed)?,
+            ..watch.model
         }
         .save(&folder, self.dtype.into())?;
         output::text(folder.display())?;
@@ -237,14 +239,16 @@ impl TrainAr {
         let pictures = data::open(&self.data, Split::Train, global.quiet)?;
         let sample = pictures.image(0)?;
         vae.check_image_size(sample.dim().1, sample.dim().2)?;
-        let cache = latents::encode(vae, &*pictures, device, global.quiet)?;
+        let cache = encoding(global.quiet, |progress| {
+            encode_posteriors(vae, &*pictures, device, progress)
+        })?;
         if let Some(file) = self.cached.as_ref().filter(|_| ranks::first()) {
             cache.write(file, LatentPrecision::F32)?;
         }
         Ok(cache)
     }
 
-    fn info(&self, cache: &LatentCache, calibration: &Calibration) -> Result<Info> {
+    fn card(&self, cache: &LatentCache, calibration: &Calibration) -> Result<ArCard> {
         let class_names = match self.class_names.is_empty() {
             true => cache.class_names.clone(),
             false => self.class_names.clone(),
@@ -264,8 +268,8 @@ impl TrainAr {
             );
         }
         let [_, height, width] = cache.latent_shape();
-        Ok(Info {
-            schema: Info::SCHEMA.into(),
+        Ok(ArCard {
+            schema: ArCard::SCHEMA.into(),
             name: self.name.clone(),
             img_size: self.data.img_size,
             picture_size,
@@ -303,85 +307,10 @@ impl TrainAr {
     }
 }
 
-/// The generator's objective on cached latents, sampled and quantised anew at every step.
-struct Tokens<'a> {
-    cache: &'a LatentCache,
-    quantizer: &'a Quantizer,
-    device: Device,
-    head_subset: f32,
-}
-
-impl Tokens<'_> {
-    fn upload(&self, indices: &Array3<u16>, device: &Device) -> Tensor<3, Int> {
-        let values: Vec<i32> = indices.iter().map(|&index| index.into()).collect();
-        device_indices(values, indices.dim().into(), device)
-    }
-
-    /// The model with the thresholds that its experts, if it has such, have on training data.
-    fn calibrated(&self, model: GenAr, training: &TrainConfig) -> Result<GenAr> {
-        /// Beyond what training draws from.
-        const STREAM: u64 = 1 << 40;
-        if !model.config().moe.as_ref().is_some_and(|moe| moe.threshold) {
-            return Ok(model);
-        }
-        let device = model.device();
-        let batches = data::calibration_batches(self.cache.len(), training.batch_size);
-        let batches = (STREAM..).zip(&batches).map(|(stream, chunk)| {
-            let batch = self.batch(chunk, Rng::new(training.seed, stream));
-            let (indices, labels) = batch.map_err(anyhow::Error::from_boxed)?;
-            Ok((self.upload(&indices, &device), labels))
-        });
-        let batches = batches.collect::<Result<Vec<_>>>()?;
-        Ok(model.calibrated(&batches, training.seed)?)
-    }
-}
-
-impl Objective<GenAr> for Tokens<'_> {
-    type Batch = (Array3<u16>, Vec<usize>);
-
-    fn examples(&self) -> usize {
-        self.cache.len()
-    }
-
-    fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Self::Batch, BoxError> {
-        let latents: Vec<_> = indices
-            .iter()
-            .map(|&i| self.cache.sample(i, false, &mut rng))
-            .collect();
-        let views: Vec<_> = latents.iter().map(|image| image.view()).collect();
-        let latents = ndarray::stack(Axis(0), &views)?;
-        let labels = indices
-            .iter()
-            .map(|&i| self.cache.labels[i] as usize)
-            .collect();
-        Ok((self.quantizer.quantize(latents.view())?, labels))
-    }
-
-    fn losses(
-        &self,
-        model: &GenAr,
-        (indices, labels): Self::Batch,
-        share: Share,
-        mut rng: Rng,
-    ) -> Result<Losses, BoxError> {
-        let part = share.range(labels.len());
-        let plan = MaskPlan::draw(model.config(), labels.len(), &mut rng)
-            .with_head_subset(self.head_subset)
-            .part(part.clone());
-        if share.of > 1 {
-            // Dropout is drawn by each for its own.
-            rng = Rng::new(u64::from(rng.next_u32()), share.index as u64);
-        }
-        let indices = indices.slice_axis(Axis(0), part.clone().into());
-        let indices = self.upload(&indices.to_owned(), &self.device);
-        Ok(model.loss(indices, &labels[part], &plan, &mut rng))
-    }
-}
-
 /// Shows the progress and draws a grid of samples, a column per class, after every epoch.
 struct Watch {
     progress: Progress,
-    bundle: Bundle,
+    model: ArModel,
     folder: PathBuf,
 }
 
@@ -404,7 +333,7 @@ impl Observer<GenAr> for Watch {
 
     fn on_epoch(&mut self, epoch: u64, _: &GenAr, ema: &GenAr) -> Result<(), BoxError> {
         const ROWS: usize = 4;
-        let classes = self.bundle.info.class_names.len().min(10);
+        let classes = self.model.card.class_names.len().min(10);
         let request = |i| ImageRequest {
             class: Some(i % classes),
             seed: i as u64,
@@ -412,10 +341,10 @@ impl Observer<GenAr> for Watch {
         let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
         // The first rank draws alone.
         let ema = ema.clone().on(Sequence::Whole)?;
-        let indices = ema.generate(&requests, &self.bundle.info.sampling, &mut |_| {
+        let indices = ema.generate(&requests, &self.model.card.sampling, &mut |_| {
             interrupt::flow()
         })?;
-        let cells = self.bundle.decode(indices.view())?;
+        let cells = self.model.decode(indices.view())?;
         write_samples(&self.folder, epoch, &cells, classes).map_err(Into::into)
     }
 }

@@ -1,28 +1,25 @@
 //! `tessera train dit`.
 
 use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
-use crate::commands::train_vae::write_samples;
-use crate::dit::{DitBundle, Info};
-use crate::progress::Progress;
-use crate::{data, hub, interrupt, latents, output, ranks};
-use anyhow::{Context, Result, ensure};
-use burn::tensor::Device;
+use crate::progress::{Progress, encoding};
+use crate::samples::write_samples;
+use crate::{data, interrupt, output, ranks};
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use ndarray::{Array4, Axis};
+use ndarray::Array4;
 use serde::Serialize;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use tessera_attention2d::{Grid, Sequence};
-use tessera_backend::{Rng, host_values};
-use tessera_gen_dit::{Dit, DitConfig, ImageRequest, Process, SampleConfig};
-use tessera_moe::{Gate, MoeConfig, Rule};
-use tessera_quantize::MomentsBuilder;
-use tessera_tokenizer::{ImageTokenizer, PixelTokenizer, open_tokenizer};
-use tessera_train::data::{Split, upload};
-use tessera_train::{
-    BoxError, Losses, Objective, Observer, Share, StepReport, TrainConfig, write_atomically,
-};
+use tessera::attention2d::{Grid, Sequence};
+use tessera::checkpoint::write_atomically;
+use tessera::gen_dit::{Dit, DitConfig, ImageRequest, LatentObjective, Process, SampleConfig};
+use tessera::moe::{Gate, MoeConfig, Rule};
+use tessera::pictures::dataset::Split;
+use tessera::quantize::MomentsBuilder;
+use tessera::tokenizers::{ImageTokenizer, PixelTokenizer, open_tokenizer};
+use tessera::train::{BoxError, Observer, StepReport, TrainConfig, train_on};
+use tessera::{Device, DitCard, DitModel, Orientation, Precision, encode_dataset, hub};
 
 /// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
 #[derive(Debug, Clone, Args)]
@@ -211,36 +208,41 @@ impl TrainDit {
     /// # Errors
     /// Bad data, bad sizes, a tokenizer that does not fit, a loss that is not finite.
     pub fn run(self, global: &Global) -> Result<()> {
-        let device = global.device.open()?;
+        let device = global.open()?;
         let tokenizer = self.tokenizer(&device)?;
         let pictures = data::open(&self.data, Split::Train, global.quiet)?;
         let (_, height, width) = pictures.image(0)?.dim();
         tokenizer.check_image_size(height, width)?;
-        let encoded = latents::means(&*tokenizer, &*pictures, false, global.quiet)?;
-        let (info, config) = self.describe(&encoded, &*tokenizer, pictures.class_names())?;
+        let encode = |orientation| {
+            encoding(global.quiet, |progress| {
+                encode_dataset(&*tokenizer, &*pictures, orientation, &device, progress)
+            })
+        };
+        let encoded = encode(Orientation::Upright)?;
+        let (card, config) = self.describe(&encoded, &*tokenizer, pictures.class_names())?;
         let training = self.training.config();
         let run_config = RunConfig {
             kind: "gen-dit",
             model: &config,
             training: &training,
-            latent_mean: &info.latent_mean,
-            latent_scale: &info.latent_scale,
-            class_names: &info.class_names,
+            latent_mean: &card.latent_mean,
+            latent_scale: &card.latent_scale,
+            class_names: &card.class_names,
             flip: self.flip,
             val_share: self.val_share,
         };
         let (ranks, sequence) = ranks::training(self.attn_grid)?;
         let run = ranks.open(&self.run.output, &run_config, self.run.start())?;
         let mirrored = match self.flip {
-            true => Some(latents::means(&*tokenizer, &*pictures, true, global.quiet)?),
+            true => Some(encode(Orientation::Mirrored)?),
             false => None,
         };
         let labels: Vec<usize> = (0..pictures.len()).map(|i| pictures.label(i)).collect();
         let (train, held_out) = held_out(labels.len(), self.val_share)?;
-        let autodiff = device.clone().autodiff();
-        let data = Latents {
-            values: info.normalise(encoded),
-            mirrored: mirrored.map(|mirrored| info.normalise(mirrored)),
+        let autodiff = device.burn().clone().autodiff();
+        let data = LatentObjective {
+            values: card.normalize(encoded),
+            mirrored: mirrored.map(|mirrored| card.normalize(mirrored)),
             labels,
             train,
             device: autodiff.clone(),
@@ -259,17 +261,19 @@ impl TrainDit {
         let plan = training.plan(data.train.len())?;
         let mut watch = Watch {
             progress: Progress::new("train dit", "steps", plan.total_steps, global.quiet),
-            bundle: DitBundle {
-                info,
+            model: DitModel {
+                card,
                 tokenizer,
-                model: config.init(0, &device),
+                transformer: config.init(0, device.burn()),
+                precision: Precision::F32,
+                device,
             },
             data: &data,
             held_out,
             every: self.sample_every.max(1),
             output: self.run.output.clone(),
         };
-        let trained = tessera_train::train_on(&ranks, model, &data, &training, run, &mut watch)?;
+        let trained = train_on(&ranks, model, &data, &training, run, &mut watch)?;
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
@@ -277,9 +281,9 @@ impl TrainDit {
         }
         let ema = trained.ema.on(Sequence::Whole)?;
         let folder = self.run.output.join("model");
-        DitBundle {
-            model: data.calibrated(ema, training.batch_size, training.seed)?,
-            ..watch.bundle
+        DitModel {
+            transformer: data.calibrated(ema, training.batch_size, training.seed)?,
+            ..watch.model
         }
         .save(&folder, self.dtype.into())?;
         output::text(folder.display())?;
@@ -288,9 +292,12 @@ impl TrainDit {
 
     fn tokenizer(&self, device: &Device) -> Result<Box<dyn ImageTokenizer>> {
         let Some(path) = &self.vae else {
-            return Ok(Box::new(PixelTokenizer::new(self.data.channels, device)));
+            return Ok(Box::new(PixelTokenizer::new(
+                self.data.channels,
+                device.burn(),
+            )));
         };
-        let tokenizer = open_tokenizer(hub::locate(path)?, None, device)?.tokenizer;
+        let tokenizer = open_tokenizer(hub::locate(path)?, None, device.burn())?.tokenizer;
         ensure!(
             tokenizer.image_channels() == self.data.channels,
             "{}: takes pictures of {} channels, --channels says {}",
@@ -307,7 +314,7 @@ impl TrainDit {
         encoded: &Array4<f32>,
         tokenizer: &dyn ImageTokenizer,
         class_names: &[String],
-    ) -> Result<(Info, DitConfig)> {
+    ) -> Result<(DitCard, DitConfig)> {
         let mut moments = MomentsBuilder::new();
         moments.add(encoded.view())?;
         let normal = moments.finish()?.quantizer_config(8, 5.0, true);
@@ -328,8 +335,8 @@ impl TrainDit {
             cfg_scale: self.cfg_scale,
         };
         sampling.validate()?;
-        let info = Info {
-            schema: Info::SCHEMA.into(),
+        let card = DitCard {
+            schema: DitCard::SCHEMA.into(),
             name: self.name.clone(),
             img_size: self.data.img_size,
             class_names: class_names.to_vec(),
@@ -337,7 +344,7 @@ impl TrainDit {
             latent_scale: normal.scale,
             sampling,
         };
-        Ok((info, config))
+        Ok((card, config))
     }
 }
 
@@ -352,80 +359,11 @@ fn held_out(images: usize, share: f64) -> Result<(Vec<usize>, Vec<usize>)> {
     Ok((0..images).partition(|&i| !is_held_out(i)))
 }
 
-/// The objective on latents in memory.
-struct Latents {
-    values: Array4<f32>,
-    mirrored: Option<Array4<f32>>,
-    labels: Vec<usize>,
-    train: Vec<usize>,
-    device: Device,
-}
-
-impl Latents {
-    /// The images that examples of training are.
-    fn images(&self, examples: &[usize]) -> Vec<usize> {
-        examples.iter().map(|&i| self.train[i]).collect()
-    }
-
-    /// Some images, without mirroring.
-    fn of(&self, indices: &[usize]) -> (Array4<f32>, Vec<usize>) {
-        let labels = indices.iter().map(|&i| self.labels[i]).collect();
-        (self.values.select(Axis(0), indices), labels)
-    }
-
-    /// The model with the thresholds that its experts have on training data, and without what only training needs.
-    fn calibrated(&self, model: Dit, batch_size: usize, seed: u64) -> Result<Dit> {
-        if !model.config().moe.as_ref().is_some_and(|moe| moe.threshold) {
-            return Ok(model.without_targets());
-        }
-        let device = model.device();
-        let batches = data::calibration_batches(self.train.len(), batch_size).into_iter();
-        let batches = batches.map(|chunk| {
-            let (latents, labels) = self.of(&self.images(&chunk));
-            (upload(latents, &device), labels)
-        });
-        let batches: Vec<_> = batches.collect();
-        Ok(model.calibrated(&batches, seed)?.without_targets())
-    }
-}
-
-impl Objective<Dit> for Latents {
-    type Batch = (Array4<f32>, Vec<usize>);
-
-    fn examples(&self) -> usize {
-        self.train.len()
-    }
-
-    fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Self::Batch, BoxError> {
-        let indices = self.images(indices);
-        let (mut latents, labels) = self.of(&indices);
-        if let Some(mirrored) = &self.mirrored {
-            for (mut image, &i) in latents.outer_iter_mut().zip(&indices) {
-                if rng.uniform() < 0.5 {
-                    image.assign(&mirrored.index_axis(Axis(0), i));
-                }
-            }
-        }
-        Ok((latents, labels))
-    }
-
-    fn losses(
-        &self,
-        model: &Dit,
-        (latents, labels): Self::Batch,
-        share: Share,
-        mut rng: Rng,
-    ) -> Result<Losses, BoxError> {
-        let latents = upload(latents, &self.device);
-        Ok(model.loss(latents, &labels, share, &mut rng))
-    }
-}
-
 /// Shows the progress, draws a grid of samples, a column per class, and measures the loss on what was held out.
 struct Watch<'a> {
     progress: Progress,
-    bundle: DitBundle,
-    data: &'a Latents,
+    model: DitModel,
+    data: &'a LatentObjective,
     held_out: Vec<usize>,
     every: u64,
     output: PathBuf,
@@ -435,20 +373,6 @@ impl Watch<'_> {
     /// Appends the loss of the averaged weights, as at inference, on the held-out images to `validation.jsonl`. The same noise
     /// at every epoch.
     fn validate(&self, epoch: u64, ema: &Dit) -> Result<()> {
-        const BATCH: usize = 64;
-        /// Beyond what training draws from.
-        const STREAM: u64 = 1 << 40;
-        let device = ema.device();
-        let mut sum = 0.0;
-        for (number, chunk) in (0..).zip(self.held_out.chunks(BATCH)) {
-            let (latents, labels) = self.data.of(chunk);
-            let mut rng = Rng::new(0, STREAM + number);
-            let losses = ema.loss(upload(latents, &device), &labels, Share::WHOLE, &mut rng);
-            let mse = losses.parts.iter().find(|part| part.0 == "mse");
-            let mse = mse.context("the loss has its mean squared error as a part")?;
-            let value = host_values(mse.1.clone())[0];
-            sum += f64::from(value) * chunk.len() as f64;
-        }
         let path = self.output.join("validation.jsonl");
         let known = std::fs::read_to_string(&path).unwrap_or_default();
         // A resumed run comes by epochs that were measured before.
@@ -461,7 +385,7 @@ impl Watch<'_> {
             .filter(before)
             .map(|line| format!("{line}\n"))
             .collect();
-        let mse = sum / self.held_out.len() as f64;
+        let mse = self.data.validation_mse(ema, &self.held_out);
         text += &format!(
             "{}\n",
             serde_json::json!({ "epoch": epoch, "split": "val", "mse": mse })
@@ -494,23 +418,23 @@ impl Observer<Dit> for Watch<'_> {
         if !epoch.is_multiple_of(self.every) {
             return Ok(());
         }
-        let classes = self.bundle.info.class_names.len().min(10);
+        let classes = self.model.card.class_names.len().min(10);
         let request = |i| ImageRequest {
             class: Some(i % classes),
             seed: i as u64,
         };
         let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
-        let latents = ema.generate(&requests, &self.bundle.info.sampling, &mut |_| {
+        let latents = ema.generate(&requests, &self.model.card.sampling, &mut |_| {
             interrupt::flow()
         });
         match latents {
             Ok(latents) => {
-                let cells = self.bundle.decode(latents)?;
+                let cells = self.model.decode(latents)?;
                 write_samples(&self.output.join("samples"), epoch, &cells, classes)
                     .map_err(Into::into)
             }
             // The checkpoint that the step's own Break brings must not be lost to a grid.
-            Err(tessera_gen_dit::Error::Cancelled { .. }) => Ok(()),
+            Err(tessera::gen_dit::Error::Cancelled { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

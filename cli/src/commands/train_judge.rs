@@ -7,9 +7,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 use std::ops::ControlFlow;
-use tessera_train::data::Split;
-use tessera_train::judge::{Classifier, ClassifierConfig, classifier_recipe, train_classifier};
-use tessera_train::{Observer, RunFolder, StepReport, TrainConfig, WeightDtype};
+use tessera::WeightDtype;
+use tessera::evaluate::{Classifier, ClassifierConfig, classifier_recipe, train_classifier};
+use tessera::pictures::dataset::Split;
+use tessera::train::{Observer, RunFolder, StepReport, TrainConfig};
 
 /// Train the classifier that `tessera eval` judges generated pictures with.
 #[derive(Debug, Clone, Args)]
@@ -44,7 +45,7 @@ impl TrainJudge {
     /// # Errors
     /// Bad data, a loss that is not finite, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
-        let device = global.device.open()?;
+        let device = global.open()?;
         let train = data::open(&self.data, Split::Train, global.quiet)?;
         let test = data::open(&self.data, Split::Test, global.quiet)?;
         let config = ClassifierConfig::small(
@@ -67,7 +68,13 @@ impl TrainJudge {
         let total = training.plan(train.len())?.total_steps;
         let mut watch = Watch(Progress::new("train judge", "steps", total, global.quiet));
         let (classifier, accuracy) = train_classifier(
-            &*train, &*test, &config, &training, run, &mut watch, &device,
+            &*train,
+            &*test,
+            &config,
+            &training,
+            run,
+            &mut watch,
+            device.burn(),
         )?;
         watch.0.finish();
         if interrupt::requested() {

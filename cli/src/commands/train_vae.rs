@@ -3,22 +3,19 @@
 use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
 use crate::data::open;
 use crate::progress::Progress;
+use crate::samples::write_samples;
 use crate::{interrupt, output, ranks};
-use anyhow::{Context, Result};
-use burn::tensor::{Device, Tensor};
+use anyhow::Result;
 use clap::Args;
 use ndarray::Array4;
 use serde::Serialize;
 use std::ops::ControlFlow;
-use std::path::Path;
-use tessera_backend::Rng;
-use tessera_tokenizer::vae::{KlVae, KlVaeConfig, VaeLossConfig, losses};
-use tessera_tokenizer::{GridStyle, Pixels, grid, write_png};
-use tessera_train::data::{Dataset, Split, download, upload};
-use tessera_train::judge::images_of;
-use tessera_train::{
-    BoxError, Losses, Objective, Observer, Share, StepReport, TrainConfig, WeightDtype,
-};
+use tessera::backend::{download, upload};
+use tessera::pictures::Pixels;
+use tessera::pictures::dataset::{Split, batch};
+use tessera::tokenizers::{Flip, KlVae, KlVaeConfig, ReconstructionObjective, VaeLossConfig};
+use tessera::train::{BoxError, Observer, StepReport, TrainConfig, train_on};
+use tessera::{Device, WeightDtype};
 
 /// Train a KL-VAE.
 #[derive(Debug, Clone, Args)]
@@ -78,7 +75,7 @@ impl TrainVae {
     /// # Errors
     /// Bad data, bad sizes, a loss that is not finite.
     pub fn run(self, global: &Global) -> Result<()> {
-        let device = global.device.open()?;
+        let device = global.open()?;
         let sizes = KlVaeConfig::small(
             self.data.channels,
             self.data.img_size,
@@ -93,7 +90,7 @@ impl TrainVae {
             kl_weight: self.kl_weight,
         };
         let training = self.training.config();
-        let model = sizes.init(training.seed, &device.clone().autodiff())?;
+        let model = sizes.init(training.seed, &device.burn().clone().autodiff())?;
         let data = open(&self.data, Split::Train, global.quiet)?;
         let config = RunConfig {
             kind: "kl-vae",
@@ -104,22 +101,24 @@ impl TrainVae {
         };
         let (ranks, _) = ranks::training(None)?;
         let run = ranks.open(&self.run.output, &config, self.run.start())?;
-        let objective = Reconstruction {
+        let objective = ReconstructionObjective {
             data: &*data,
-            device: device.clone().autodiff(),
+            device: device.burn().clone().autodiff(),
             loss,
-            flip: self.flip,
+            flip: match self.flip {
+                true => Flip::Half,
+                false => Flip::Never,
+            },
         };
         let plan = training.plan(data.len())?;
         let shown = data.len().min(16);
         let mut watch = Watch {
             progress: Progress::new("train vae", "steps", plan.total_steps, global.quiet),
-            images: images_of(&*data, &(0..shown).collect::<Vec<_>>())?,
+            images: batch(&*data, &(0..shown).collect::<Vec<_>>())?,
             device,
             folder: self.run.output.join("samples"),
         };
-        let trained =
-            tessera_train::train_on(&ranks, model, &objective, &training, run, &mut watch)?;
+        let trained = train_on(&ranks, model, &objective, &training, run, &mut watch)?;
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
@@ -129,57 +128,6 @@ impl TrainVae {
         trained.ema.save_dir(&folder, WeightDtype::F32)?;
         output::text(folder.display())?;
         Ok(())
-    }
-}
-
-/// The VAE's objective on a data set.
-struct Reconstruction<'a> {
-    data: &'a dyn Dataset,
-    device: Device,
-    loss: VaeLossConfig,
-    flip: bool,
-}
-
-impl Objective<KlVae> for Reconstruction<'_> {
-    type Batch = Array4<f32>;
-
-    fn examples(&self) -> usize {
-        self.data.len()
-    }
-
-    fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Array4<f32>, BoxError> {
-        let mut images = images_of(self.data, indices)?;
-        if self.flip {
-            for mut image in images.outer_iter_mut().filter(|_| rng.uniform() < 0.5) {
-                let mirrored = image.slice(ndarray::s![.., .., ..;-1]).to_owned();
-                image.assign(&mirrored);
-            }
-        }
-        Ok(images)
-    }
-
-    fn losses(
-        &self,
-        model: &KlVae,
-        images: Array4<f32>,
-        share: Share,
-        mut rng: Rng,
-    ) -> Result<Losses, BoxError> {
-        let (batch, _, height, width) = images.dim();
-        let part = share.range(batch);
-        let factor = model.config().downsampling();
-        let noise: Tensor<4> = rng.normal_tensor(
-            [
-                batch,
-                model.config().z_channels,
-                height / factor,
-                width / factor,
-            ],
-            &self.device,
-        );
-        let share = |x: Tensor<4>| x.narrow(0, part.start, part.len());
-        let images = upload(images, &self.device);
-        Ok(losses(model, share(images), share(noise), &self.loss))
     }
 }
 
@@ -207,7 +155,7 @@ impl Observer<KlVae> for Watch {
     }
 
     fn on_epoch(&mut self, epoch: u64, _: &KlVae, ema: &KlVae) -> Result<(), BoxError> {
-        let posterior = ema.encode(upload(self.images.clone(), &self.device));
+        let posterior = ema.encode(upload(self.images.clone(), self.device.burn()));
         let decoded = download(ema.decode(posterior.mode()));
         let images = self.images.outer_iter().chain(decoded.outer_iter());
         let cells = images
@@ -215,16 +163,4 @@ impl Observer<KlVae> for Watch {
             .collect::<Result<Vec<_>, _>>()?;
         write_samples(&self.folder, epoch, &cells, self.images.dim().0).map_err(Into::into)
     }
-}
-
-/// Writes a grid of pictures as `epoch-0005.png`.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_samples(folder: &Path, epoch: u64, cells: &[Pixels], columns: usize) -> Result<()> {
-    let picture = grid(cells, columns, GridStyle::default())?;
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
-    let file = folder.join(format!("epoch-{epoch:04}.png"));
-    Ok(write_png(file, &picture, &[], true)?)
 }

@@ -3,7 +3,7 @@
 use crate::world::{WORLD, failure, json, picture, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use tessera_tokenizer::write_png;
+use tessera::pictures::{Existing, write_png};
 
 const TRAIN: &str = "train dit --data {} --img-size 16 --patch 4 --size 16,2,2 --experts 2-in-4 --batch-size 3 --epochs 9 \
                      --max-steps 3 --steps 4 --flip --val-share 0.2 -o {}";
@@ -155,7 +155,7 @@ fn a_folder_of_pictures_is_judged_whoever_drew_them() {
         std::fs::create_dir_all(at("real").join(class)).unwrap();
         for seed in 0..32 {
             let path = at("real").join(class).join(format!("{seed}.png"));
-            write_png(path, &picture(disc, seed), &[], false).unwrap();
+            write_png(path, &picture(disc, seed), &[], Existing::Keep).unwrap();
         }
     }
     let judge = "train judge --data {} --img-size 16 --max-steps 2 -o {}";

@@ -117,7 +117,13 @@ fn inspect_prints_the_texts_of_a_picture() {
         ("tessera", r#"{"seed":7}"#),
         ("Comment", "ours"),
     ];
-    tessera_tokenizer::write_png(&file, &crate::world::picture(true, 0), &texts, false).unwrap();
+    tessera::pictures::write_png(
+        &file,
+        &crate::world::picture(true, 0),
+        &texts,
+        tessera::pictures::Existing::Keep,
+    )
+    .unwrap();
     let found = json("inspect {} --json", &[&file], "tessera.inspect/v1");
     assert_eq!(
         (&found["tessera"]["seed"], &found["parameters"]),

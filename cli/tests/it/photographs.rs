@@ -2,8 +2,9 @@
 
 use crate::world::{WORLD, failure, json, picture, stdout};
 use std::path::{Path, PathBuf};
-use tessera_tokenizer::{Channels, Pixels, TinyAutoencoderConfig, read, write_png};
-use tessera_train::WeightDtype;
+use tessera::pictures::{Channels, Existing, Pixels, read, write_png};
+use tessera::tokenizers::TinyAutoencoderConfig;
+use tessera::weights::WeightDtype;
 
 /// A tiny autoencoder of random weights.
 fn tiny(folder: &Path) -> PathBuf {
@@ -24,7 +25,7 @@ fn write(folder: &Path, name: &str, height: usize, width: usize) -> PathBuf {
         &path,
         &Pixels::new(height, width, Channels::Rgb, samples).unwrap(),
         &[],
-        false,
+        Existing::Keep,
     )
     .unwrap();
     path

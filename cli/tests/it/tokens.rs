@@ -1,7 +1,7 @@
 //! Tokens on disk: there and back, and never read by another model.
 
 use crate::world::{WORLD, failure, json, stdout};
-use tessera_tokenizer::read;
+use tessera::pictures::read;
 
 #[test]
 fn decoded_tokens_are_the_quantised_reconstructions() {

@@ -3,7 +3,7 @@
 use crate::world::{WORLD, failure, json, stdout};
 use serde_json::{Value, json};
 use std::path::Path;
-use tessera_train::Weights;
+use tessera::weights::Weights;
 
 fn inspect(path: &Path) -> Value {
     json("inspect {} --json", &[path], "tessera.inspect/v1")

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
-use tessera_tokenizer::{Channels, Pixels, write_png};
+use tessera::pictures::{Channels, Existing, Pixels, write_png};
 
 /// Side of every picture in px.
 pub const SIZE: usize = 16;
@@ -110,7 +110,7 @@ pub fn pictures(folder: &Path, of_class: usize) {
                 folder.join(class).join(format!("{class}{seed}.png")),
                 &picture(disc, seed),
                 &[],
-                false,
+                Existing::Keep,
             )
             .unwrap();
         }

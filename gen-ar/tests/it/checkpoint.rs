@@ -4,7 +4,7 @@ use super::tiny;
 use burn::tensor::Device;
 use std::ops::ControlFlow;
 use tessera_gen_ar::{BUFFERS, Error, GenAr};
-use tessera_train::Weight;
+use tessera_weights::Weight;
 
 /// A folder of this process that is removed in the end.
 struct Folder(std::path::PathBuf);
@@ -25,7 +25,7 @@ impl Drop for Folder {
 fn a_saved_model_loads_as_it_was() {
     let (folder, device, model) = (Folder::new("save"), Device::flex(), tiny::model());
     model
-        .save_dir(&folder.0, tessera_train::WeightDtype::F32)
+        .save_dir(&folder.0, tessera_weights::WeightDtype::F32)
         .unwrap();
     let loaded = GenAr::load_dir(&folder.0, &device).unwrap();
     assert_eq!(loaded.config(), model.config());
@@ -45,7 +45,7 @@ fn a_saved_model_loads_as_it_was() {
     assert_eq!(image(&bytes), image(&model));
     let before = read("model.safetensors");
     loaded
-        .save_dir(&folder.0, tessera_train::WeightDtype::F32)
+        .save_dir(&folder.0, tessera_weights::WeightDtype::F32)
         .unwrap();
     assert_eq!(read("model.safetensors"), before);
 }
@@ -104,7 +104,7 @@ fn the_state_dict_has_the_buffers_of_the_authors_module() {
 fn halving_the_precision_leaves_the_table_exact() {
     let (folder, model) = (Folder::new("half"), tiny::model());
     model
-        .save_dir(&folder.0, tessera_train::WeightDtype::F16)
+        .save_dir(&folder.0, tessera_weights::WeightDtype::F16)
         .unwrap();
     let loaded = GenAr::load_dir(&folder.0, &Device::flex()).unwrap();
     for name in BUFFERS {

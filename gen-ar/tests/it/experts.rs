@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use tessera_backend::{Precision, Rng, transfers};
 use tessera_gen_ar::{BUFFERS, Error, GenAr, GenArConfig, ImageRequest, MaskPlan, Tower};
 use tessera_moe::{MoeConfig, Rule};
-use tessera_train::{WeightDtype, Weights};
+use tessera_weights::{WeightDtype, Weights};
 
 fn moe() -> MoeConfig {
     MoeConfig {

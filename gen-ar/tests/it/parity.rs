@@ -12,7 +12,7 @@ use tessera_gen_ar::{
     Positions, SampleConfig,
 };
 use tessera_quantize::{Quantizer, QuantizerConfig, Table};
-use tessera_train::Weights;
+use tessera_weights::Weights;
 
 struct Case {
     name: String,

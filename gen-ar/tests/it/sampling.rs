@@ -6,7 +6,7 @@ use ndarray::Axis;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use tessera_gen_ar::{Error, GenAr, GenArConfig, ImageRequest, SampleConfig, StepInfo, Tower};
-use tessera_train::Weight;
+use tessera_weights::Weight;
 
 fn go(_: StepInfo<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())

@@ -4,7 +4,7 @@ use super::tiny;
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use tessera_gen_dit::{Dit, DitConfig, Error, WEIGHTS_FILE};
-use tessera_train::{Weight, WeightDtype, Weights};
+use tessera_weights::{Weight, WeightDtype, Weights};
 
 /// The names and shapes of a state dict of DiT-S/2, L/2, … as released: latents of 4 × 32 × 32, 1,000 classes and none.
 fn of_dit([width, depth, patch]: [usize; 3]) -> BTreeMap<String, Vec<usize>> {

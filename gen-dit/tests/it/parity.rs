@@ -5,7 +5,7 @@ use super::reference::{Arrays, fixture, gradients};
 use burn::tensor::{Device, Tensor};
 use tessera_gen_dit::{Ddpm, Dit};
 use tessera_moe::Trace;
-use tessera_train::{Weights, Which};
+use tessera_weights::{Weights, Which};
 
 /// Forward passes to 1e-4 of the largest value, gradients to 1e-3.
 const FORWARD: f32 = 1e-4;

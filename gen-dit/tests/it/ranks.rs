@@ -20,7 +20,7 @@ fn a_grid_draws_the_latents_of_one_rank() {
     for config in [tiny::config(), tiny::race(tiny::flow(tiny::config()), true)] {
         let model = tiny::model(&config);
         let draw = |model: &Dit| {
-            let mut go_on = |_: tessera_gen_dit::StepInfo<'_>| ControlFlow::Continue(());
+            let mut go_on = |_: tessera_gen_dit::DenoisingStep| ControlFlow::Continue(());
             let drawn = model.generate(&tiny::requests(2), &tiny::sampling(4, 2.0), &mut go_on);
             drawn.unwrap().into_iter().collect::<Vec<f32>>()
         };

@@ -1,15 +1,17 @@
 //! What the sampler promises: an image depends on its own request alone.
 
-use super::{reference::host, tiny};
+use super::{devices, reference::host, tiny};
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array4, Axis};
 use std::ops::ControlFlow;
-use tessera_backend::Rng;
-use tessera_gen_dit::{Ddpm, Dit, DitConfig, Error, ImageRequest, Process, SampleConfig, StepInfo};
+use tessera_backend::{Rng, transfers};
+use tessera_gen_dit::{
+    Ddpm, DenoisingStep, Dit, DitConfig, Error, ImageRequest, Process, SampleConfig,
+};
 use tessera_moe::{Mode, Trace, Usage};
-use tessera_train::Weight;
+use tessera_weights::Weight;
 
-fn go(_: StepInfo<'_>) -> ControlFlow<()> {
+fn go(_: DenoisingStep) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -184,16 +186,23 @@ fn every_step_is_told_with_its_time_and_its_routes() {
     for (name, model) in models() {
         let mut times = Vec::new();
         let layers = model.config().moe.as_ref().map_or(0, |_| 2);
-        let images = model.generate(&tiny::requests(2), &tiny::sampling(4, 2.0), &mut |info| {
+        let (requests, sampling) = (tiny::requests(2), tiny::sampling(4, 2.0));
+        let images = model.generate_traced(&requests, &sampling, &mut |info, trace| {
             times.push(info.time);
             assert_eq!((info.step, info.steps), (times.len(), 4));
-            assert_eq!(info.trace.layers.len(), layers);
-            for layer in &info.trace.layers {
+            assert_eq!(trace.layers.len(), layers);
+            for layer in &trace.layers {
                 assert_eq!(layer.winners.shape(), [4, 16, 6], "two images, twice");
             }
             ControlFlow::Continue(())
         });
-        assert!(images.unwrap().iter().all(|value| value.is_finite()));
+        let images = images.unwrap();
+        assert!(images.iter().all(|value| value.is_finite()));
+        let untraced = generate(&model, &requests, &sampling);
+        assert!(
+            (0..2).all(|image| bits(&images, image) == bits(&untraced, image)),
+            "{name}"
+        );
         match model.config().process {
             Process::Ddpm => assert_eq!(times, [999.0, 666.0, 333.0, 0.0], "{name}"),
             Process::Flow => assert_eq!(times, [1000.0, 750.0, 500.0, 250.0], "{name}"),
@@ -281,7 +290,7 @@ fn a_router_that_is_not_finite_is_an_error() {
 #[test]
 fn progress_can_stop_the_work() {
     for (_, model) in models() {
-        let stop = &mut |info: StepInfo<'_>| match info.step {
+        let stop = &mut |info: DenoisingStep| match info.step {
             2 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
@@ -343,6 +352,25 @@ fn no_requests_give_no_images() {
         for scale in [1.0, 2.0] {
             let images = generate(&model, &[], &tiny::sampling(2, scale));
             assert_eq!(images.dim(), (0, 3, 8, 8), "{name}");
+        }
+    }
+}
+
+/// A GPU waits whenever something is read from it: a step reads whether its latents are finite, and no layer reads its scores.
+#[test]
+fn parity_of_what_crosses_while_thresholds_route() {
+    for config in [tiny::config(), tiny::flow(tiny::config())] {
+        let cpu = calibrated(tiny::model(&tiny::race(config, true)));
+        for name in devices::names().iter().filter(|name| *name != "ndarray") {
+            let device = devices::open(name);
+            let model = Dit::from_weights(cpu.config(), cpu.weights(), &device, &mut |_| ());
+            let model = model.unwrap();
+            let (requests, sampling) = (tiny::requests(3), tiny::sampling(6, 2.5));
+            let drawn = generate(&model, &requests, &sampling);
+            let before = transfers();
+            assert_eq!(generate(&model, &requests, &sampling), drawn, "on {name}");
+            let reads = transfers().to_host - before.to_host;
+            assert_eq!(reads, 6 + 1, "6 steps and the result, on {name}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use tessera_train::{WeightDtype, Weights};
+use tessera_weights::{WeightDtype, Weights};
 
 /// `config.json`: what tells the folder from a KL-VAE's, whose configuration has no `kind`.
 #[derive(Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use crate::image_tokenizer::{ImageTokenizer, only_device};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use std::path::Path;
-use tessera_train::WeightDtype;
+use tessera_weights::WeightDtype;
 
 /// Channels of the images.
 const RGB: usize = 3;

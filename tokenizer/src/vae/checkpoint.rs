@@ -8,7 +8,8 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tessera_train::{WeightDtype, Weights, write_json};
+use tessera_checkpoint::write_json;
+use tessera_weights::{WeightDtype, Weights};
 
 /// The sizes, a [`KlVaeConfig`] in JSON.
 pub const CONFIG_FILE: &str = "config.json";

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
-use tessera_train::{Weight, Weights};
+use tessera_weights::{Weight, Weights};
 
 /// What `config.json` of diffusers says that the weights do not.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 
 use super::config::KlVaeConfig;
 use crate::{Error, Result};
-use tessera_train::Weights;
+use tessera_weights::Weights;
 
 /// Groups of the reference's normalisations; shapes do not tell them.
 const NORM_GROUPS: usize = 32;

@@ -9,8 +9,11 @@ mod diffusers;
 mod encoder;
 mod infer;
 mod init;
+#[cfg(feature = "train")]
 mod loss;
 mod model;
+#[cfg(feature = "train")]
+mod objective;
 mod posterior;
 mod resnet;
 mod sampling;
@@ -22,8 +25,11 @@ pub use config::KlVaeConfig;
 pub use decoder::{Decoder, DecoderLevel};
 pub(crate) use diffusers::Diffusers;
 pub use encoder::{Encoder, EncoderLevel, Mid};
+#[cfg(feature = "train")]
 pub use loss::{VaeLossConfig, losses};
 pub use model::KlVae;
+#[cfg(feature = "train")]
+pub use objective::{Flip, ReconstructionObjective};
 pub use posterior::Posterior;
 pub use resnet::ResnetBlock;
 pub use sampling::{Downsample, Upsample};

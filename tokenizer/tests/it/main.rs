@@ -7,7 +7,6 @@ mod batches;
 #[allow(dead_code)]
 mod devices;
 mod fixtures;
-mod images;
 mod opened;
 mod tiles;
 mod tiny;

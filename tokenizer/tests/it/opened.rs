@@ -7,7 +7,7 @@ use tessera_backend::Rng;
 use tessera_tokenizer::{
     Error, ImageTokenizer, KlVae, KlVaeConfig, LatentScale, TinyAutoencoderConfig, open_tokenizer,
 };
-use tessera_train::{Weight, WeightDtype, Weights};
+use tessera_weights::{Weight, WeightDtype, Weights};
 
 /// Three levels of two widths, so that a level's number in diffusers' decoder is another, with shortcuts and attention.
 fn vae() -> KlVae {

@@ -10,11 +10,12 @@ use proptest::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tessera_backend::ops::upsample_nearest;
+use tessera_pictures::psnr_array;
 use tessera_tokenizer::{
     Error, ImageTokenizer, Result, Tiling, TinyAutoencoder, TinyAutoencoderConfig, decode_tiled,
-    encode_tiled, psnr_array, tiles,
+    encode_tiled, tiles,
 };
-use tessera_train::WeightDtype;
+use tessera_weights::WeightDtype;
 
 /// The mean of a square of pixels around a place, at every other place; and back. It sees `radius` px far.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tessera_backend::Rng;
 use tessera_tokenizer::{
     Error, ImageTokenizer, KlVaeConfig, TinyAutoencoder, TinyAutoencoderConfig, load_tokenizer,
 };
-use tessera_train::{WeightDtype, Weights};
+use tessera_weights::{WeightDtype, Weights};
 
 /// The weights of TAEF2, as upstream publishes them.
 pub(crate) fn taef2() -> Option<Weights> {

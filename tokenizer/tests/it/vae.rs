@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use tessera_backend::Rng;
 use tessera_tokenizer::vae::losses;
 use tessera_tokenizer::{Error, ImageTokenizer, KlVae, KlVaeConfig, Posterior, VaeLossConfig};
-use tessera_train::{AdamW, AdamWConfig, Grads, Weight, WeightDtype, Weights};
+use tessera_train::{AdamW, AdamWConfig, Grads};
+use tessera_weights::{Weight, WeightDtype, Weights};
 
 /// The files of the reference's outputs whose name begins so.
 fn shared_io(prefix: &str) -> Vec<PathBuf> {
@@ -214,11 +215,11 @@ fn saving_loading_and_saving_again_gives_the_same_bytes() {
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     let device = Device::flex();
     let vae = tiny().init(3, &device).unwrap();
-    vae.save_dir(&first, tessera_train::WeightDtype::F32)
+    vae.save_dir(&first, tessera_weights::WeightDtype::F32)
         .unwrap();
     let loaded = KlVae::load_dir(&first, &device).unwrap();
     loaded
-        .save_dir(&second, tessera_train::WeightDtype::F32)
+        .save_dir(&second, tessera_weights::WeightDtype::F32)
         .unwrap();
     assert_eq!(loaded.config(), vae.config());
     let read = |folder: &Path, name: &str| std::fs::read(folder.join(name)).unwrap();
@@ -241,7 +242,7 @@ fn a_folder_that_is_no_vae_is_refused_by_name() {
     tiny()
         .init(3, &device)
         .unwrap()
-        .save_dir(folder.path(), tessera_train::WeightDtype::F32)
+        .save_dir(folder.path(), tessera_weights::WeightDtype::F32)
         .unwrap();
     let config = folder.path().join("config.json");
     let saved = std::fs::read_to_string(&config).unwrap();

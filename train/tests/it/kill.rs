@@ -1,7 +1,8 @@
 //! SIGKILL at ten random moments: `Start::Resume` goes on each time, and the last checkpoint is the one of a run
 //! that nobody killed.
 
-use crate::toy::{Rotation, Toy, config};
+use crate::rotation::{Rotation, config};
+use crate::toy::Toy;
 use burn::tensor::Device;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

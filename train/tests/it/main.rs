@@ -1,13 +1,12 @@
 //! Integration tests of what training shares.
 #![allow(clippy::unwrap_used)]
 
-mod data;
-mod frechet;
-mod judge;
+mod buffers;
 mod kill;
-mod measured;
+mod latents;
 mod optimizer;
 mod ranks;
 mod resume;
+mod rotation;
+#[path = "../../../weights/tests/it/toy.rs"]
 mod toy;
-mod weights;

@@ -7,8 +7,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::BTreeMap;
 use tessera_backend::Rng;
 use tessera_train::{
-    AdamW, AdamWConfig, Decay, Ema, Error, Grads, Schedule, TrainConfig, Weight, Weights, scaled_lr,
+    AdamW, AdamWConfig, Decay, Ema, Error, Grads, Schedule, TrainConfig, scaled_lr,
 };
+use tessera_weights::{Weight, Weights};
 
 const CONFIG: AdamWConfig = AdamWConfig {
     betas: [0.9, 0.95],
@@ -258,7 +259,7 @@ fn the_schedule_warms_up_in_a_line_and_decays_in_half_a_cosine() {
 #[test]
 fn a_configuration_without_meaning_is_refused_by_field() {
     let refused = |change: fn(&mut TrainConfig), field: &str| {
-        let mut config = crate::toy::config();
+        let mut config = crate::rotation::config();
         change(&mut config);
         let error = config.plan(40).unwrap_err().to_string();
         assert!(error.starts_with(field), "{error}");
@@ -276,7 +277,7 @@ fn a_configuration_without_meaning_is_refused_by_field() {
     refused(|c| c.betas[1] = 1.0, "betas[1]");
     refused(|c| c.grad_clip = Some(0.0), "grad_clip");
     refused(|c| c.keep_last = 0, "keep_last");
-    let plan = crate::toy::config().plan(47).unwrap();
+    let plan = crate::rotation::config().plan(47).unwrap();
     assert_eq!(
         (plan.steps_per_epoch, plan.warmup_steps, plan.total_steps),
         (5, 3, 20)

@@ -1,14 +1,16 @@
 //! Many ranks train as one does, and one of them writes.
 
-use crate::toy::{Rotation, Toy, config};
+use crate::rotation::{Rotation, config};
+use crate::toy::Toy;
 use burn::tensor::Device;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use tessera_attention2d::{Result, threads};
 use tessera_train::{
-    BoxError, Error, Observer, Outcome, Ranks, Start, StepReport, TrainConfig, Weights, train_on,
+    BoxError, Error, Observer, Outcome, Ranks, Start, StepReport, TrainConfig, train_on,
 };
+use tessera_weights::Weights;
 
 /// Stops after a step, and counts epochs.
 #[derive(Default)]

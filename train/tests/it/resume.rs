@@ -1,14 +1,15 @@
 //! Stopping anywhere and going on as if nothing had happened.
 
-use crate::toy::{Rotation, Toy, config};
+use crate::rotation::{Rotation, config};
+use crate::toy::Toy;
 use burn::tensor::Device;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tessera_train::{
-    BoxError, Error, Observer, Outcome, RunFolder, Start, StepReport, TrainConfig, Trained,
-    Weights, train,
+    BoxError, Error, Observer, Outcome, RunFolder, Start, StepReport, TrainConfig, Trained, train,
 };
+use tessera_weights::Weights;
 
 /// Stops after a step, and remembers what it was told.
 #[derive(Default)]

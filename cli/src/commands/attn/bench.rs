@@ -9,12 +9,12 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::Instant;
-use tessera_attention2d::{
+use tessera::attention2d::{
     Comm, Distributed, Grid, Keys, Mask, Merge, Method, Pass, Payload, Shape, Task, check, deal,
     threads, volume,
 };
-use tessera_backend::device_values;
-use tessera_backend::{Rng, host_values, ops};
+use tessera::backend::device_values;
+use tessera::backend::{Rng, host_values, ops};
 
 /// Measure every method on ranks: time, bytes received beside those reckoned, and the difference from dense attention.
 ///
@@ -211,11 +211,11 @@ impl Bench {
             grids => Ok(grids
                 .iter()
                 .map(|grid| grid.parse())
-                .collect::<tessera_attention2d::Result<_>>()?),
+                .collect::<tessera::attention2d::Result<_>>()?),
         }
     }
 
-    fn measure(&self, comm: &Comm, methods: &[Method]) -> tessera_attention2d::Result<Vec<Row>> {
+    fn measure(&self, comm: &Comm, methods: &[Method]) -> tessera::attention2d::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for &tokens in &self.tokens {
             let shape = self.shape(tokens);
@@ -248,7 +248,7 @@ impl Bench {
         shape: Shape,
         inputs: &Inputs,
         dense: Option<&[Tensor<4>]>,
-    ) -> tessera_attention2d::Result<Row> {
+    ) -> tessera::attention2d::Result<Row> {
         let attention = Distributed::new(comm, method)?;
         let positions = attention.positions(shape.tokens);
         let qkv = inputs.qkv.each_ref().map(|x| deal(x, &positions));
@@ -347,7 +347,7 @@ impl Bench {
         tokens: usize,
         found: &[Tensor<4>],
         dense: Option<&[Tensor<4>]>,
-    ) -> tessera_attention2d::Result<Option<f64>> {
+    ) -> tessera::attention2d::Result<Option<f64>> {
         let mut worst: Option<f64> = None;
         for (i, tensor) in found.iter().enumerate() {
             let [batch, heads, _, head_dim] = tensor.dims();

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::fmt::Write;
-use tessera_attention2d::{
+use tessera::attention2d::{
     Grid, Keys, Merge, Method, Network, Pass, Payload, Setting, Shape, simulate,
 };
 

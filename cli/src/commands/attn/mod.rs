@@ -8,7 +8,7 @@ mod simulate;
 use crate::args::Global;
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use tessera_attention2d::{Network, Pass, Payload, Setting, Shape};
+use tessera::attention2d::{Network, Pass, Payload, Setting, Shape};
 
 /// Divide attention between ranks: which way, on what grid, and what it costs.
 #[derive(Debug, Clone, Subcommand)]

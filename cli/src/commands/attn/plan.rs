@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
-use tessera_attention2d::{Method, Network, Pass, Prediction, Setting, predict};
+use tessera::attention2d::{Method, Network, Pass, Prediction, Setting, predict};
 
 /// Choose a method and a grid for so many ranks.
 ///
@@ -57,7 +57,7 @@ impl Plan {
     pub fn run(self) -> Result<()> {
         let (network, passes) = (&self.setting.network("h100")?, self.setting.passes());
         let setting = self.setting.setting(self.ranks, self.tokens);
-        let plan = tessera_attention2d::Plan::new(&setting, network, passes)?;
+        let plan = tessera::attention2d::Plan::new(&setting, network, passes)?;
         let ring = predict(&setting, network, Method::Ring { zigzag: false }, passes)?;
         let row = |prediction: Prediction| Row {
             name: prediction.method.to_string(),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use tessera_attention2d::{Method, Network, Pass, Plan, Setting, Spread, simulate};
+use tessera::attention2d::{Method, Network, Pass, Plan, Setting, Spread, simulate};
 
 /// Play attention out on ever more ranks, message by message, and hold it against Ring Attention.
 ///
@@ -174,7 +174,7 @@ impl Point {
         }
     }
 
-    fn add(&mut self, pass: &tessera_attention2d::Simulation) {
+    fn add(&mut self, pass: &tessera::attention2d::Simulation) {
         self.seconds += pass.seconds;
         for (sum, part) in [
             (&mut self.computing, pass.computing),

@@ -2,23 +2,20 @@
 
 use super::measure::matmul_peak;
 use crate::args::{Compute, Global};
-use crate::bundle::{Bundle, Source, in_precision};
-use crate::interrupt;
-use crate::memory;
-use crate::output;
-use crate::progress::Progress;
+use crate::progress::{LoadProgress, Progress};
 use crate::sampling::SamplingArgs;
-use anyhow::{Result, ensure};
-use burn::tensor::{Device, Tensor};
+use crate::{interrupt, memory, output};
+use anyhow::{Result, bail, ensure};
+use burn::tensor::Tensor;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tessera_backend::Rng;
-use tessera_backend::host_values;
-use tessera_gen_ar::{GenAr, GenArConfig, ImageRequest, Parts, SampleConfig};
-use tessera_quantize::{Quantizer, QuantizerConfig};
-use tessera_tokenizer::{ImageTokenizer, KlVaeConfig};
+use tessera::backend::{Rng, host_values};
+use tessera::gen_ar::{GenAr, GenArConfig, ImageRequest, Parts, SampleConfig};
+use tessera::quantize::{Quantizer, QuantizerConfig};
+use tessera::tokenizers::{ImageTokenizer, KlVaeConfig};
+use tessera::{Device, Model, Source};
 
 /// Measure generating pictures, by part: encoder, decoder and head of the generator, and the tokenizer's decoder.
 #[derive(Debug, Clone, Args)]
@@ -111,10 +108,10 @@ impl Generate {
             "--batch-size: found 0, expected 1 or more"
         );
         ensure!(self.repeats > 0, "--repeats: found 0, expected 1 or more");
-        let device = global.device.open()?;
-        let peak = matmul_peak(&device);
+        let device = global.open()?;
+        let peak = matmul_peak(device.burn());
         let mut subject = self.subject(&device, global)?;
-        subject.generator = in_precision(subject.generator, self.dtype.into(), &device)?;
+        subject.generator = device.in_precision(subject.generator, self.dtype.into())?;
         let config = self.sampling.over(&subject.sampling)?;
         let requests: Vec<_> = (0..self.batch_size as u64)
             .map(|seed| ImageRequest {
@@ -165,19 +162,28 @@ impl Generate {
 
     fn subject(&self, device: &Device, global: &Global) -> Result<Subject> {
         let Some(arch) = self.arch else {
-            let source = Source {
-                model: self.model.as_deref(),
-                vae: self.vae.as_deref(),
-                which: None,
-                quiet: global.quiet,
+            let mut loading = LoadProgress::new(global.quiet);
+            let mut source = Source::of(self.model.as_deref());
+            if let Some(vae) = &self.vae {
+                source = source.vae(vae);
+            }
+            let opened = Model::open(
+                source.on_progress(&mut |loaded| loading.set(loaded)),
+                device,
+            )?;
+            loading.finish();
+            let Model::Ar(model) = opened else {
+                bail!(
+                    "{}: only autoregressive models are measured part by part",
+                    opened.name()
+                );
             };
-            let bundle = Bundle::open_source(&source, device)?;
             return Ok(Subject {
-                name: bundle.info.name,
-                latents: bundle.generator.config().grid,
-                generator: bundle.generator,
-                vae: bundle.vae,
-                sampling: bundle.info.sampling,
+                name: model.card.name,
+                latents: model.generator.config().grid,
+                generator: model.generator,
+                vae: model.vae,
+                sampling: model.card.sampling,
                 device: device.clone(),
             });
         };
@@ -195,10 +201,10 @@ impl Generate {
             generator: burn::module::Module::materialize(config.init(
                 quantizer.values(),
                 0,
-                device,
+                device.burn(),
             )),
             vae: Box::new(burn::module::Module::materialize(
-                KlVaeConfig::kl16().init(0, device)?,
+                KlVaeConfig::kl16().init(0, device.burn())?,
             )),
             sampling: SampleConfig {
                 cfg_scale: 3.1,
@@ -230,7 +236,7 @@ impl Subject {
         })?;
         let [height, width] = self.latents;
         let shape = [indices.dim().0, self.vae.latent_channels(), height, width];
-        let latents: Tensor<4> = Rng::new(0, 0).normal_tensor(shape, &self.device);
+        let latents: Tensor<4> = Rng::new(0, 0).normal_tensor(shape, self.device.burn());
         let started = Instant::now();
         std::hint::black_box(host_values(self.vae.decode(latents)));
         let decoded = started.elapsed();

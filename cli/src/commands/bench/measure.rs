@@ -4,8 +4,8 @@ use burn::nn::LinearConfig;
 use serde::Serialize;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use tessera_backend::Rng;
-use tessera_backend::ops::{self, Activation};
+use tessera::backend::Rng;
+use tessera::backend::ops::{self, Activation};
 
 /// The median of some runs.
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -12,13 +12,13 @@ use burn::tensor::{Device, Tensor};
 use clap::Args;
 use serde::Serialize;
 use std::hint::black_box;
-use tessera_attention2d::Sequence;
-use tessera_backend::host_indices;
-use tessera_backend::nn::{GroupNorm, LayerNorm};
-use tessera_backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
-use tessera_backend::{Precision, Rng};
-use tessera_gen_ar::{Block, FirstPosition, GenArConfig, Pass, Tower};
-use tessera_tokenizer::KlVaeConfig;
+use tessera::attention2d::Sequence;
+use tessera::backend::host_indices;
+use tessera::backend::nn::{GroupNorm, LayerNorm};
+use tessera::backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
+use tessera::backend::{Precision, Rng};
+use tessera::gen_ar::{Block, FirstPosition, GenArConfig, Pass, Tower};
+use tessera::tokenizers::KlVaeConfig;
 
 /// Measure the operations and blocks one by one, at the shapes of TokenBridge-L and KL-16.
 #[derive(Debug, Clone, Args)]

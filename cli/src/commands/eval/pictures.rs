@@ -1,15 +1,15 @@
 //! `tessera eval --pictures`: a folder of pictures before a judge, whoever drew them.
 
-use super::judged::{Judged, Real, as_judged};
+use super::print;
 use crate::args::DataArgs;
-use crate::{data, output, pictures};
+use crate::{data, output};
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use tessera_tokenizer::{Channels, Pixels, read, read_metadata};
-use tessera_train::data::Split;
-use tessera_train::judge::{Classifier, examine};
+use tessera::Device;
+use tessera::evaluate::{Classifier, Evaluation, RealPictures, evaluate, on_squares};
+use tessera::pictures::dataset::Split;
+use tessera::pictures::{Channels, Pixels, find, read, read_metadata};
 
 /// Pictures that are read and judged together.
 const BLOCK: usize = 256;
@@ -35,7 +35,7 @@ struct Report {
     images: usize,
     classes: Vec<String>,
     #[serde(flatten)]
-    judged: Judged,
+    evaluation: Evaluation,
 }
 
 impl Pictures<'_> {
@@ -44,7 +44,7 @@ impl Pictures<'_> {
     /// # Errors
     /// A folder without pictures, pictures of other sizes than the judge's, a judge or data that cannot be read.
     pub fn run(&self, device: &Device, quiet: bool) -> Result<()> {
-        let judge = Classifier::load_dir(self.judge, device)
+        let judge = Classifier::load_dir(self.judge, device.burn())
             .with_context(|| format!("cannot open the judge in {}", self.judge.display()))?;
         let shape = judge.config();
         let files = files(self.folder)?;
@@ -53,10 +53,10 @@ impl Pictures<'_> {
                 .iter()
                 .map(|file| picture(file, shape.in_channels, shape.img_size))
                 .collect::<Result<_>>()?;
-            Ok(as_judged(&block, shape.img_size)?)
+            Ok(on_squares(&block, shape.img_size)?)
         });
         let batches: Vec<_> = batches.collect::<Result<_>>()?;
-        let examined = examine(&judge, batches.into_iter().map(Ok))?;
+        let evaluated = evaluate(&judge, batches.into_iter().map(Ok))?;
         // All or none: of some pictures alone agreement would be another figure.
         let requested: Option<Vec<usize>> = files.iter().map(|file| class(file)).collect();
         let open = |folder: &Path, split| {
@@ -71,11 +71,14 @@ impl Pictures<'_> {
         let train = self.data.map(|folder| open(folder, Split::Train));
         let test = self.data.map(|folder| open(folder, Split::Test));
         let (train, test) = (train.transpose()?, test.transpose()?);
-        let real = train.as_ref().zip(test.as_ref()).map(|(train, test)| Real {
-            train: &**train,
-            test: &**test,
-            limit: self.limit,
-        });
+        let real = train
+            .as_ref()
+            .zip(test.as_ref())
+            .map(|(train, test)| RealPictures {
+                train: &**train,
+                test: &**test,
+                limit: self.limit,
+            });
         let classes = match &test {
             Some(test) => test.class_names().to_vec(),
             None => (0..shape.classes).map(|class| class.to_string()).collect(),
@@ -83,20 +86,20 @@ impl Pictures<'_> {
         let report = Report {
             schema: "tessera.eval.pictures/v1",
             images: files.len(),
-            judged: Judged::of(&judge, &examined, requested.as_deref(), real)?,
+            evaluation: Evaluation::of(&judge, &evaluated, requested.as_deref(), real)?,
             classes,
         };
         if self.json {
             return output::json(&report);
         }
         output::text(format_args!("{} pictures", report.images))?;
-        report.judged.print(&report.classes)
+        print::print(&report.evaluation, &report.classes)
     }
 }
 
 /// The pictures of a folder, without the grid that `tessera generate` puts beside them.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = pictures::find(&[folder.into()])?;
+    let mut files = find(&[folder.into()])?;
     files.retain(|file| file.file_name().is_some_and(|name| name != "grid.png"));
     if files.is_empty() {
         bail!("{}: holds no pictures", folder.display());
@@ -106,7 +109,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn picture(file: &Path, channels: usize, size: usize) -> Result<Pixels> {
     let channels = match channels {
-        1 => Channels::Grey,
+        1 => Channels::Gray,
         _ => Channels::Rgb,
     };
     let picture = read(file, Some(channels))?;

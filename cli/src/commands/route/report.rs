@@ -79,7 +79,7 @@ struct Picture {
 }
 
 pub(super) fn report(
-    info: &Info,
+    info: &DitCard,
     process: Process,
     moe: &MoeConfig,
     thresholds: &[f32],

@@ -1,0 +1,94 @@
+//! What the training loop asks of the generator: batches of tokens and their loss.
+
+use crate::loss::MaskPlan;
+use crate::model::GenAr;
+use burn::tensor::{Device, Int, Tensor};
+use ndarray::{Array3, Axis};
+use tessera_backend::{Rng, device_indices};
+use tessera_moe::calibration_batches;
+use tessera_quantize::Quantizer;
+use tessera_train::{BoxError, LatentCache, Losses, Objective, Share, TrainConfig};
+
+/// The generator's loss on cached latents, sampled from their posteriors and quantized anew at every step.
+#[derive(Debug)]
+pub struct TokenObjective<'a> {
+    /// The posteriors of the data set.
+    pub cache: &'a LatentCache,
+    /// What makes tokens of them.
+    pub quantizer: &'a Quantizer,
+    /// Where the model is trained.
+    pub device: Device,
+    /// The share of masked positions that the head is trained on in a step.
+    pub head_subset: f32,
+}
+
+impl TokenObjective<'_> {
+    fn upload(&self, indices: &Array3<u16>, device: &Device) -> Tensor<3, Int> {
+        let values: Vec<i32> = indices.iter().map(|&index| index.into()).collect();
+        device_indices(values, indices.dim().into(), device)
+    }
+
+    /// The model with the thresholds that its experts, if it has such, have on training data: for the averaged weights, when
+    /// training ends.
+    ///
+    /// # Errors
+    /// Latents or scores that are not finite.
+    pub fn calibrated(&self, model: GenAr, training: &TrainConfig) -> Result<GenAr, BoxError> {
+        /// Beyond what training draws from.
+        const STREAM: u64 = 1 << 40;
+        if !model.config().moe.as_ref().is_some_and(|moe| moe.threshold) {
+            return Ok(model);
+        }
+        let device = model.device();
+        let batches = calibration_batches(self.cache.len(), training.batch_size);
+        let batches = (STREAM..).zip(&batches).map(|(stream, chunk)| {
+            let batch = self.batch(chunk, Rng::new(training.seed, stream));
+            let (indices, labels) = batch?;
+            Ok((self.upload(&indices, &device), labels))
+        });
+        let batches = batches.collect::<Result<Vec<_>, BoxError>>()?;
+        Ok(model.calibrated(&batches, training.seed)?)
+    }
+}
+
+impl Objective<GenAr> for TokenObjective<'_> {
+    type Batch = (Array3<u16>, Vec<usize>);
+
+    fn examples(&self) -> usize {
+        self.cache.len()
+    }
+
+    fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Self::Batch, BoxError> {
+        let latents: Vec<_> = indices
+            .iter()
+            .map(|&i| self.cache.sample(i, false, &mut rng))
+            .collect();
+        let views: Vec<_> = latents.iter().map(|image| image.view()).collect();
+        let latents = ndarray::stack(Axis(0), &views)?;
+        let labels = indices
+            .iter()
+            .map(|&i| self.cache.labels[i] as usize)
+            .collect();
+        Ok((self.quantizer.quantize(latents.view())?, labels))
+    }
+
+    fn losses(
+        &self,
+        model: &GenAr,
+        (indices, labels): Self::Batch,
+        share: Share,
+        mut rng: Rng,
+    ) -> Result<Losses, BoxError> {
+        let part = share.range(labels.len());
+        let plan = MaskPlan::draw(model.config(), labels.len(), &mut rng)
+            .with_head_subset(self.head_subset)
+            .part(part.clone());
+        if share.of > 1 {
+            // Dropout is drawn by each for its own.
+            rng = Rng::new(u64::from(rng.next_u32()), share.index as u64);
+        }
+        let indices = indices.slice_axis(Axis(0), part.clone().into());
+        let indices = self.upload(&indices.to_owned(), &self.device);
+        Ok(model.loss(indices, &labels[part], &plan, &mut rng))
+    }
+}

@@ -1,0 +1,221 @@
+//! What can go wrong with pictures, said with the file, the fault, what was expected and what was found.
+
+use std::path::{Path, PathBuf};
+
+/// The result of this crate's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The error of a caller's own code, such as a decoder.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A fault in reading, writing or comparing pictures, or in a data set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such file.
+    #[error("{}: no such file", path.display())]
+    Missing {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// A folder was given where a picture belongs.
+    #[error("{}: is a folder, expected a picture file", path.display())]
+    IsFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The file is already there and overwriting was not asked for.
+    #[error("{}: already exists", path.display())]
+    Exists {
+        /// The file in the way.
+        path: PathBuf,
+    },
+    /// The file could not be read.
+    #[error("{}: cannot read", path.display())]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file could not be written.
+    #[error("{}: cannot write", path.display())]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The content is no picture of a kind that is read here, whatever the name's extension says.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    NotAPicture {
+        /// The file.
+        path: PathBuf,
+        /// The formats that would have done.
+        expected: &'static str,
+        /// What its first bytes are.
+        found: String,
+    },
+    /// The file ends before the picture does.
+    #[error("{}: truncated {format}: expected {expected}, found {found}", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// The format it is in.
+        format: &'static str,
+        /// What the format still owes.
+        expected: String,
+        /// Where the file ends.
+        found: String,
+    },
+    /// The header announces more pixels than this crate will allocate.
+    #[error("{}: announces {height}x{width} px (height x width), expected at most {limit_px} px in all", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Announced height in pixels.
+        height: usize,
+        /// Announced width in pixels.
+        width: usize,
+        /// The most pixels that are read.
+        limit_px: usize,
+    },
+    /// The file is of a known format but its content is broken.
+    #[error("{}: broken {format}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// The format it is in.
+        format: &'static str,
+        /// The decoder's reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The text chunks of a PNG are broken.
+    #[error("{}: broken PNG", path.display())]
+    DecodeText {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's reason.
+        #[source]
+        source: png::DecodingError,
+    },
+    /// The PNG encoder refused.
+    #[error("{}: cannot encode as PNG", path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// The encoder's reason.
+        #[source]
+        source: png::EncodingError,
+    },
+    /// A piece of metadata that PNG has no place for.
+    #[error("metadata {keyword:?}: expected {expected}")]
+    Metadata {
+        /// Its keyword.
+        keyword: String,
+        /// What PNG asks of it.
+        expected: &'static str,
+    },
+    /// A picture has another size or another number of channels than the operation needs.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// The argument at fault.
+        what: &'static str,
+        /// The shape that was needed.
+        expected: String,
+        /// The shape that was given.
+        found: String,
+    },
+    /// A value that is NaN or infinite, where a picture must be finite.
+    #[error("{what}: value {value} at [channel, row, column] = {index:?} is not finite")]
+    NotFinite {
+        /// The argument at fault.
+        what: &'static str,
+        /// The first such value.
+        value: f32,
+        /// Where it stands.
+        index: [usize; 3],
+    },
+    /// A folder cannot be listed.
+    #[error("{}: cannot list this folder", folder.display())]
+    ListFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what its name promises.
+    #[error("{}: {what} is {found}, expected {expected}", file.display())]
+    Format {
+        /// The file.
+        file: PathBuf,
+        /// The part that is wrong.
+        what: &'static str,
+        /// What a good file has there.
+        expected: String,
+        /// What this one has.
+        found: String,
+    },
+    /// A folder has no data of the kind wanted.
+    #[error("no {expected} in {}", folder.display())]
+    NoData {
+        /// The folder.
+        folder: PathBuf,
+        /// What was looked for.
+        expected: String,
+    },
+    /// A picture could not be used, and the caller asked for strictness.
+    #[error("bad picture {}", file.display())]
+    BadPicture {
+        /// The picture.
+        file: PathBuf,
+        /// Why it could not be used.
+        source: BoxError,
+    },
+    /// Images of a data set differ in shape.
+    #[error("images are {found:?}, expected {expected:?} (channels, height, width)")]
+    ImageShape {
+        /// Channels, height and width wanted.
+        expected: [usize; 3],
+        /// Those of the images.
+        found: [usize; 3],
+    },
+    /// No file is where a path or a pattern points.
+    #[error("{}: {what}", path.display())]
+    NoMatch {
+        /// The path or pattern.
+        path: PathBuf,
+        /// `no such file`, `no file matches`, or what a folder lacks.
+        what: String,
+    },
+}
+
+impl Error {
+    /// A fault in reading `path`, with the two that users meet most told apart.
+    pub(crate) fn reading(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Self::Missing { path },
+            std::io::ErrorKind::IsADirectory => Self::IsFolder { path },
+            _ => Self::ReadFile { path, source },
+        }
+    }
+
+    pub(crate) fn format(
+        file: &Path,
+        what: &'static str,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        Self::Format {
+            file: file.into(),
+            what,
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Files that are not as they should be: each error names the file and the fault, and nothing panics.
+
+use std::fs;
+
+use proptest::prelude::*;
+use tempfile::tempdir;
+use tessera_pictures::{Channels, Error, Existing, decode, read, read_metadata, write_png};
+
+use crate::support::{SMOOTH_JPEG, picture, png_file, text, webp_file};
+
+/// A picture in each format that is read.
+fn files() -> [(&'static str, Vec<u8>); 3] {
+    let (size, pixels) = ([33, 47], picture(33, 47, Channels::Rgb).into_data());
+    let png = png_file(size, png::ColorType::Rgb, png::BitDepth::Eight, &pixels);
+    let webp = webp_file(size, image_webp::ColorType::Rgb8, &pixels);
+    [("PNG", png), ("JPEG", SMOOTH_JPEG.to_vec()), ("WebP", webp)]
+}
+
+#[test]
+fn a_missing_file_and_a_folder_are_told_apart() {
+    let folder = tempdir().unwrap();
+    let missing = folder.path().join("none.png");
+    let error = read(&missing, None).unwrap_err();
+    assert!(matches!(error, Error::Missing { .. }), "{error:?}");
+    assert!(error.to_string().contains("none.png"), "{error}");
+    let error = read(folder.path(), None).unwrap_err();
+    assert!(matches!(error, Error::IsFolder { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains(folder.path().to_str().unwrap()),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_no_picture_is_described() {
+    let folder = tempdir().unwrap();
+    for (name, content, found) in [
+        ("empty.png", &b""[..], "an empty file"),
+        (
+            "notes.jpg",
+            b"dear diary",
+            "10 bytes starting with \"dear diary\"",
+        ),
+        ("moving.webp", b"GIF89a\0\0", "GIF"),
+        ("scan.png", b"BM\0\0\0\0", "BMP"),
+        ("phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        for error in [
+            read(&path, None).unwrap_err(),
+            read_metadata(&path).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::NotAPicture { .. }), "{error:?}");
+            let message = error.to_string();
+            assert!(
+                message.contains(name) && message.contains(found),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_truncated_file_is_never_a_picture() {
+    for (format, bytes) in files() {
+        decode(&bytes, "whole", None).unwrap();
+        for length in 0..bytes.len() {
+            let error = decode(&bytes[..length], "cut.file", None).unwrap_err();
+            assert!(error.to_string().starts_with("cut.file: "), "{error}");
+            // Under 12 bytes there is nothing to know a format by.
+            if length >= 12 {
+                assert!(
+                    matches!(error, Error::Truncated { .. }),
+                    "{format} cut to {length}: {error:?}"
+                );
+                assert!(
+                    error
+                        .to_string()
+                        .ends_with(&format!("the end of the file after {length} bytes")),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn truncated_metadata_is_an_error() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    write_png(
+        &path,
+        &picture(9, 9, Channels::Rgb),
+        &[("parameters", "Steps: 64")],
+        Existing::Keep,
+    )
+    .unwrap();
+    let bytes = fs::read(&path).unwrap();
+    for length in 0..bytes.len() {
+        fs::write(&path, &bytes[..length]).unwrap();
+        assert!(
+            read_metadata(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("a.png")
+        );
+    }
+}
+
+#[test]
+fn a_jpeg_has_no_metadata_to_read_and_that_is_said() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.jpg");
+    fs::write(&path, SMOOTH_JPEG).unwrap();
+    let message = read_metadata(&path).unwrap_err().to_string();
+    assert!(
+        message.contains("expected a PNG picture, found JPEG"),
+        "{message}"
+    );
+}
+
+/// A PNG of a few bytes whose header announces 100000 x 50000 pixels.
+#[test]
+fn absurd_dimensions_are_refused_before_memory_is_taken() {
+    let mut bytes = Vec::new();
+    let mut writer = png::Encoder::new(&mut bytes, 50_000, 100_000)
+        .write_header()
+        .unwrap();
+    writer.write_chunk(png::chunk::IDAT, &[]).unwrap();
+    drop(writer);
+    bytes.extend(b"\0\0\0\0IEND\xAE\x42\x60\x82");
+    let error = decode(&bytes, "bomb.png", None).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::TooLarge {
+                height: 100_000,
+                width: 50_000,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(
+        error.to_string(),
+        "bomb.png: announces 100000x50000 px (height x width), expected at most 134217728 px in all"
+    );
+}
+
+#[test]
+fn broken_content_keeps_the_decoders_reason() {
+    let [(_, mut bytes), ..] = files();
+    let end = bytes.windows(4).position(|kind| kind == b"IEND").unwrap();
+    bytes[end - 5] ^= 0xFF; // in the checksum of the data
+    let error = decode(&bytes, "flipped.png", None).unwrap_err();
+    assert!(matches!(error, Error::Decode { .. }), "{error:?}");
+    assert!(
+        text(&error).starts_with("flipped.png: broken PNG: "),
+        "{}",
+        text(&error)
+    );
+    assert!(text(&error).contains("CRC"), "{}", text(&error));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn damaged_files_are_read_or_refused_but_never_panic(
+        format in 0..3_usize,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut bytes = files()[format].1.clone();
+        for (index, byte) in damage {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+        }
+        if let Err(error) = decode(&bytes, "damaged", None) {
+            prop_assert!(error.to_string().starts_with("damaged: "), "{error}");
+        }
+    }
+}

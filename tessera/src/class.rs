@@ -1,0 +1,67 @@
+//! Classes as a user names them: by id or by name.
+
+use crate::error::{Error, Result};
+
+/// Names that an error lists.
+const LISTED: usize = 5;
+
+/// The id of a class given by its id or its name, whatever the case.
+///
+/// # Errors
+/// On an unknown class; the error lists the nearest names.
+pub fn class_id(class: &str, names: &[String]) -> Result<usize> {
+    let class = class.trim();
+    let lower = class.to_lowercase();
+    if let Some(id) = names.iter().position(|name| name.to_lowercase() == lower) {
+        return Ok(id);
+    }
+    match class.parse::<usize>() {
+        Ok(id) if id < names.len() => Ok(id),
+        Ok(found) => Err(Error::UnknownClassId {
+            found,
+            last: names.len().saturating_sub(1),
+        }),
+        Err(_) => Err(Error::UnknownClass {
+            found: class.into(),
+            nearest: nearest(&lower, names),
+        }),
+    }
+}
+
+fn nearest(lower: &str, names: &[String]) -> Vec<String> {
+    let distance = |name: &String| strsim::levenshtein(lower, &name.to_lowercase());
+    let mut by_distance: Vec<_> = names
+        .iter()
+        .enumerate()
+        .map(|(id, name)| (distance(name), id))
+        .collect();
+    by_distance.sort_unstable();
+    let named = |&(_, id): &(usize, usize)| format!("{} ({id})", names[id]);
+    by_distance.iter().take(LISTED).map(named).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn names() -> Vec<String> {
+        ["t-shirt", "sneaker", "ankle boot"]
+            .map(String::from)
+            .to_vec()
+    }
+
+    #[test]
+    fn names_and_ids_are_classes() {
+        let ids = ["Sneaker", "2", " ankle boot"].map(|class| class_id(class, &names()).unwrap());
+        assert_eq!(ids, [1, 2, 2]);
+    }
+
+    #[test]
+    fn an_unknown_class_names_the_nearest_first() {
+        let error = class_id("sneeker", &names()).unwrap_err().to_string();
+        assert!(error.contains("the nearest are: sneaker (1), "), "{error}");
+        let error = class_id("7", &names()).unwrap_err().to_string();
+        assert!(error.contains("classes 0 to 2"), "{error}");
+    }
+}

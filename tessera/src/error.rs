@@ -1,0 +1,204 @@
+//! What can go wrong, said with the file, the fault, what was expected and what was found.
+
+use std::path::{Path, PathBuf};
+
+/// The result of this crate's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A fault in opening or using a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file.
+    #[error("{}: cannot {action}", path.display())]
+    Io {
+        /// What was being done: `read`, `write`, `create this folder`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that should hold JSON of a kind does not.
+    #[error("{}: not {what}", path.display())]
+    Json {
+        /// What a good file is, with its article.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {what}: expected {expected}, found {found}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The part that is wrong.
+        what: &'static str,
+        /// What a good file has there.
+        expected: String,
+        /// What this one has.
+        found: String,
+    },
+    /// There is nothing at a path.
+    #[error("{}: no such model", path.display())]
+    NoModel {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A released checkpoint has no tokenizer, and none was given.
+    #[error("{}: has no model.json, so it is no model folder; a released checkpoint comes without its tokenizer", path.display())]
+    NoTokenizer {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// Files of the Hugging Face hub that its cache does not have.
+    #[error("{name}: no such path, and not in the hub's cache at {}; to download it, run: {download}", cache.display())]
+    NotInCache {
+        /// `org/name`.
+        name: String,
+        /// The cache.
+        cache: PathBuf,
+        /// The command that downloads it.
+        download: String,
+    },
+    /// The parts of a model were not made for each other.
+    #[error(
+        "the parts of the model do not fit: {what} should be {expected}, the generator has {found}"
+    )]
+    Parts {
+        /// What differs.
+        what: &'static str,
+        /// What the other parts ask for.
+        expected: String,
+        /// What the generator has.
+        found: String,
+    },
+    /// A class id that the model does not have.
+    #[error("class {found} does not exist: the model has classes 0 to {last}")]
+    UnknownClassId {
+        /// The id.
+        found: usize,
+        /// The last one there is.
+        last: usize,
+    },
+    /// A class name that the model does not have.
+    #[error("class `{found}` does not exist; the nearest are: {}", nearest.join(", "))]
+    UnknownClass {
+        /// The name.
+        found: String,
+        /// The nearest names with their ids, nearest first.
+        nearest: Vec<String>,
+    },
+    /// A device does not compute with a data type.
+    #[error("data type {found}: this device does not compute with it; expected {}", known.join(" or "))]
+    DataType {
+        /// The type asked for.
+        found: String,
+        /// Those that it computes with.
+        known: Vec<String>,
+    },
+    /// A value that makes no sense.
+    #[error("{what}: expected {expected}, found {found}")]
+    Invalid {
+        /// What it is of.
+        what: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// What was being done when the cause happened.
+    #[error("{what}")]
+    During {
+        /// `in FILE`, `after 3 of 8 images`.
+        what: String,
+        /// The cause.
+        source: Box<Self>,
+    },
+    /// The caller stopped it.
+    #[error("stopped after {done} of {total} {what}")]
+    Cancelled {
+        /// How many were done.
+        done: usize,
+        /// Of how many.
+        total: usize,
+        /// Of what: `images`, `pictures`.
+        what: &'static str,
+    },
+    /// A file of safetensors cannot be made or read.
+    #[error("{}: broken safetensors", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the format's parser said.
+        source: safetensors::SafeTensorError,
+    },
+    /// A device cannot be opened.
+    #[error(transparent)]
+    Device(#[from] tessera_backend::Error),
+    /// A weights file cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] tessera_checkpoint::Error),
+    /// Weights and model do not fit each other.
+    #[error(transparent)]
+    Weights(#[from] tessera_weights::Error),
+    /// A picture cannot be read, written or compared.
+    #[error(transparent)]
+    Pictures(#[from] tessera_pictures::Error),
+    /// A tokenizer cannot be opened or used.
+    #[error(transparent)]
+    Tokenizer(#[from] tessera_tokenizer::Error),
+    /// Latents or tokens cannot be quantized, restored or measured.
+    #[error(transparent)]
+    Quantize(#[from] tessera_quantize::Error),
+    /// The autoregressive generator failed.
+    #[error(transparent)]
+    GenAr(#[from] tessera_gen_ar::Error),
+    /// The diffusion transformer failed.
+    #[error(transparent)]
+    GenDit(#[from] tessera_gen_dit::Error),
+    /// Pictures cannot be evaluated.
+    #[error(transparent)]
+    Evaluate(#[from] tessera_evaluate::Error),
+    /// Ranks failed or do not agree.
+    #[error(transparent)]
+    Ranks(#[from] tessera_attention2d::Error),
+    /// Training failed.
+    #[cfg(feature = "train")]
+    #[error(transparent)]
+    Train(#[from] tessera_train::Error),
+}
+
+impl Error {
+    /// A fault of the system at a file.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io {
+            action,
+            path: path.into(),
+            source,
+        }
+    }
+
+    /// The same error, with what was being done before it.
+    pub(crate) fn during(self, what: impl Into<String>) -> Self {
+        Self::During {
+            what: what.into(),
+            source: Box::new(self),
+        }
+    }
+}
+
+/// Reads a file of JSON; `what` is what it should be, with its article.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    what: &'static str,
+) -> Result<T> {
+    let text = std::fs::read(path).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&text).map_err(|source| Error::Json {
+        what,
+        path: path.into(),
+        source,
+    })
+}

@@ -1,0 +1,303 @@
+//! Requests in, an iterator of pictures out.
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::params::ImageParams;
+use std::collections::VecDeque;
+use std::path::Path;
+use tessera_gen_ar::{ImageRequest, SampleConfig};
+use tessera_moe::Trace;
+use tessera_pictures::{Existing, Pixels, write_png};
+
+/// Pictures drawn at once unless told otherwise.
+const BATCH: usize = 64;
+
+/// One picture to draw. It depends on this, the model and the sampling alone: not on the batch, nor on the threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The id of its class.
+    pub class: usize,
+    /// What all of its randomness comes from.
+    pub seed: u64,
+}
+
+impl Request {
+    /// A picture of a class, from a seed.
+    pub fn new(class: usize, seed: u64) -> Self {
+        Self { class, seed }
+    }
+}
+
+/// A finished picture.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// Which of the requests, from 0.
+    pub index: usize,
+    /// The picture.
+    pub pixels: Pixels,
+    /// What made it.
+    pub params: ImageParams,
+}
+
+impl Picture {
+    /// Writes it as a PNG with its parameters as text; the folder is made if absent, a file that is there is replaced.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save_png(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(Error::io("create this folder", folder))?;
+        }
+        let texts = self.params.texts(&self.pixels);
+        let texts = [0, 1].map(|i| (texts[i].0, texts[i].1.as_str()));
+        Ok(write_png(path, &self.pixels, &texts, Existing::Replace)?)
+    }
+}
+
+/// A step of drawing a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The index of the batch's first request.
+    pub first: usize,
+    /// Pictures in the batch.
+    pub pictures: usize,
+    /// The step just done, from 1.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+}
+
+/// What drawing comes to next.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A step of the current batch is done; [`Generation::preview`] shows it.
+    Step(Step),
+    /// A picture is finished.
+    Picture(Picture),
+}
+
+/// Requests being drawn, batch by batch: an iterator of pictures, or of [`Event`]s by [`advance`](Self::advance). Dropping it
+/// cancels.
+///
+/// ```
+/// use tessera::{Device, Model, Request};
+///
+/// let model = Model::builtin(&Device::cpu())?;
+/// let sneaker = model.class("sneaker")?;
+/// let requests = (0..2).map(|i| Request::new(sneaker, 1 + i));
+/// for picture in model.generate(requests, &model.sampling().steps(4)) {
+///     assert_eq!(picture?.pixels.width(), 28);
+/// }
+/// # Ok::<(), tessera::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Generation<'a> {
+    model: &'a Model,
+    requests: Vec<Request>,
+    sampling: SampleConfig,
+    batch_size: usize,
+    decodes: bool,
+    /// The first request that is in no batch yet.
+    next: usize,
+    current: Option<Batch>,
+    finished: VecDeque<Picture>,
+}
+
+/// The requests that are being drawn.
+#[derive(Debug)]
+struct Batch {
+    first: usize,
+    pictures: usize,
+    drawing: Drawing,
+}
+
+#[derive(Debug)]
+enum Drawing {
+    Ar(tessera_gen_ar::Drawing),
+    Dit(tessera_gen_dit::Denoising),
+}
+
+impl Model {
+    /// Draws requests.
+    pub fn generate(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+        sampling: &SampleConfig,
+    ) -> Generation<'_> {
+        Generation {
+            model: self,
+            requests: requests.into_iter().collect(),
+            sampling: sampling.clone(),
+            batch_size: BATCH,
+            decodes: true,
+            next: 0,
+            current: None,
+            finished: VecDeque::new(),
+        }
+    }
+
+    fn drawing(&self, requests: &[Request], sampling: &SampleConfig) -> Result<Drawing> {
+        Ok(match self {
+            Self::Ar(model) => {
+                let request = |request: &Request| ImageRequest {
+                    class: Some(request.class),
+                    seed: request.seed,
+                };
+                let requests: Vec<_> = requests.iter().map(request).collect();
+                Drawing::Ar(model.generator.drawing(&requests, sampling)?)
+            }
+            Self::Dit(model) => {
+                let request = |request: &Request| tessera_gen_dit::ImageRequest {
+                    class: Some(request.class),
+                    seed: request.seed,
+                };
+                let requests: Vec<_> = requests.iter().map(request).collect();
+                let sampling = tessera_gen_dit::SampleConfig {
+                    steps: sampling.steps,
+                    cfg_scale: sampling.cfg_scale,
+                };
+                Drawing::Dit(model.transformer.denoising(&requests, &sampling)?)
+            }
+        })
+    }
+
+    /// The pictures of a drawing as it is.
+    fn pictures(&self, drawing: &Drawing) -> Result<Vec<Pixels>> {
+        match (self, drawing) {
+            (Self::Ar(model), Drawing::Ar(drawing)) => model.decode(drawing.tokens()),
+            (Self::Dit(model), Drawing::Dit(drawing)) => model.decode(drawing.latents()),
+            _ => unreachable!("a model makes drawings of its kind"),
+        }
+    }
+}
+
+impl Drawing {
+    /// Takes a step: which of how many, or none after the last.
+    fn advance(&mut self) -> Result<Option<[usize; 2]>> {
+        Ok(match self {
+            Self::Ar(drawing) => drawing.advance()?.map(|done| [done.step, done.steps]),
+            Self::Dit(drawing) => {
+                let done = drawing.advance(&mut Trace::off())?;
+                done.map(|done| [done.step, done.steps])
+            }
+        })
+    }
+}
+
+impl<'a> Generation<'a> {
+    /// Draws so many pictures at once; at least 1. It changes the speed and the memory, never a picture.
+    pub fn batch(mut self, pictures: usize) -> Self {
+        self.batch_size = pictures.max(1);
+        self
+    }
+
+    /// Draws along with the other ranks of a sharded model and makes no pictures: for all ranks but one.
+    pub fn without_pictures(mut self) -> Self {
+        self.decodes = false;
+        self
+    }
+
+    /// The next step or picture; none when all requests are drawn, or after an error.
+    pub fn advance(&mut self) -> Option<Result<Event>> {
+        if let Some(picture) = self.finished.pop_front() {
+            return Some(Ok(Event::Picture(picture)));
+        }
+        let first = self.current.as_ref().map_or(self.next, |batch| batch.first);
+        let event = self.work().transpose()?;
+        Some(event.map_err(|error| {
+            self.current = None;
+            self.next = self.requests.len();
+            error.during(format!("after {first} of {} images", self.requests.len()))
+        }))
+    }
+
+    /// What is known of the pictures of the current batch: the decoded canvas of tokens, or latents that are still noisy. Nothing
+    /// between batches.
+    ///
+    /// # Errors
+    /// When a decoded value is not finite.
+    pub fn preview(&self) -> Result<Vec<Pixels>> {
+        match &self.current {
+            Some(batch) => self.model.pictures(&batch.drawing),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn work(&mut self) -> Result<Option<Event>> {
+        loop {
+            if let Some(picture) = self.finished.pop_front() {
+                return Ok(Some(Event::Picture(picture)));
+            }
+            let Some(batch) = &mut self.current else {
+                let batch = &self.requests[self.next..];
+                let batch = &batch[..batch.len().min(self.batch_size)];
+                if batch.is_empty() {
+                    return Ok(None);
+                }
+                self.current = Some(Batch {
+                    first: self.next,
+                    pictures: batch.len(),
+                    drawing: self.model.drawing(batch, &self.sampling)?,
+                });
+                self.next += batch.len();
+                continue;
+            };
+            if let Some([step, steps]) = batch.drawing.advance()? {
+                return Ok(Some(Event::Step(Step {
+                    first: batch.first,
+                    pictures: batch.pictures,
+                    step,
+                    steps,
+                })));
+            }
+            if let Some(batch) = self.current.take() {
+                self.finish(&batch)?;
+            }
+        }
+    }
+
+    /// Decodes a batch.
+    fn finish(&mut self, batch: &Batch) -> Result<()> {
+        if !self.decodes {
+            return Ok(());
+        }
+        let pictures = self.model.pictures(&batch.drawing)?;
+        for (index, pixels) in (batch.first..).zip(pictures) {
+            let params = self.params(self.requests[index]);
+            self.finished.push_back(Picture {
+                index,
+                pixels,
+                params,
+            });
+        }
+        Ok(())
+    }
+
+    fn params(&self, request: Request) -> ImageParams {
+        ImageParams {
+            schema: ImageParams::SCHEMA.into(),
+            model: self.model.name().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            class: request.class,
+            class_name: self.model.class_names()[request.class].clone(),
+            seed: request.seed,
+            sampling: self.sampling.clone(),
+            dtype: self.model.precision().to_string(),
+        }
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<Picture>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.advance()? {
+                Ok(Event::Picture(picture)) => return Some(Ok(picture)),
+                Ok(Event::Step(_)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

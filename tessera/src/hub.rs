@@ -1,0 +1,184 @@
+//! Models by their name on the Hugging Face hub, found in its cache on this machine. Nothing is downloaded.
+
+use crate::error::{Error, Result};
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+/// The revision that a name without one means.
+const MAIN: &str = "main";
+
+/// The path itself if it exists, else the folder or file that `org/name`, `org/name@revision` or `org/name/file` has in
+/// the cache. A path that is no such name stays as it is.
+///
+/// # Errors
+/// When it is such a name and the cache has it not; the error says how to get it.
+pub fn locate(path: &Path) -> Result<PathBuf> {
+    if path.exists() {
+        return Ok(path.into());
+    }
+    match Name::parse(path) {
+        Some(name) => name.locate(&cache(|variable| std::env::var_os(variable))),
+        None => Ok(path.into()),
+    }
+}
+
+/// Where the hub's own tools keep what they downloaded.
+fn cache(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let folder = |name: &str| {
+        variable(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let home = || {
+        folder("HOME")
+            .or_else(|| folder("USERPROFILE"))
+            .unwrap_or_default()
+    };
+    let general = || folder("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
+    folder("HF_HUB_CACHE")
+        .or_else(|| Some(folder("HF_HOME")?.join("hub")))
+        .unwrap_or_else(|| general().join("huggingface").join("hub"))
+}
+
+/// `org/name[@revision][/file]`
+#[derive(Debug, PartialEq, Eq)]
+struct Name {
+    org: String,
+    name: String,
+    revision: Option<String>,
+    file: Option<PathBuf>,
+}
+
+impl Name {
+    fn parse(path: &Path) -> Option<Self> {
+        let normal = |part: Component<'_>| match part {
+            Component::Normal(part) => part.to_str().map(str::to_owned),
+            _ => None,
+        };
+        let parts: Option<Vec<String>> = path.components().map(normal).collect();
+        let [org, name, file @ ..] = &parts?[..] else {
+            return None;
+        };
+        let (name, revision) = match name.split_once('@') {
+            Some((name, revision)) => (name, Some(revision.to_owned())),
+            None => (name.as_str(), None),
+        };
+        let plain = |text: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !text.is_empty() && text.chars().all(allowed)
+        };
+        // A name with a weights file's ending is a path that was mistyped.
+        let is_file = file.is_empty()
+            && [".safetensors", ".pth", ".pt", ".ckpt", ".json"]
+                .iter()
+                .any(|e| name.ends_with(e));
+        (plain(org) && plain(name) && !is_file).then(|| Self {
+            org: org.clone(),
+            name: name.into(),
+            revision,
+            file: (!file.is_empty()).then(|| file.iter().collect()),
+        })
+    }
+
+    fn locate(&self, cache: &Path) -> Result<PathBuf> {
+        let folder = cache.join(format!("models--{}--{}", self.org, self.name));
+        let revision = self.revision.as_deref().unwrap_or(MAIN);
+        // A reference holds the commit that a branch or tag stood at; a commit is its own name.
+        let commit = std::fs::read_to_string(folder.join("refs").join(revision));
+        let commit = commit.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
+        let snapshot = folder.join("snapshots").join(&commit);
+        let found = match &self.file {
+            Some(file) => snapshot.join(file),
+            None => snapshot,
+        };
+        if found.exists() {
+            return Ok(found);
+        }
+        Err(Error::NotInCache {
+            name: format!("{}/{}", self.org, self.name),
+            cache: cache.into(),
+            download: self.download(),
+        })
+    }
+
+    /// The command that fetches it.
+    fn download(&self) -> String {
+        let file = self
+            .file
+            .as_ref()
+            .map_or(String::new(), |file| format!(" {}", file.display()));
+        let revision = self
+            .revision
+            .as_ref()
+            .map_or(String::new(), |revision| format!(" --revision {revision}"));
+        format!("hf download {}/{}{file}{revision}", self.org, self.name)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_by_its_branch_its_commit_and_its_file() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = cache.path().join("models--org--a.model");
+        let snapshot = folder.join("snapshots/0123abc");
+        std::fs::create_dir_all(snapshot.join("vae")).unwrap();
+        std::fs::create_dir_all(folder.join("refs")).unwrap();
+        std::fs::write(folder.join("refs/main"), "0123abc\n").unwrap();
+        std::fs::write(snapshot.join("vae/kl16.ckpt"), "").unwrap();
+        let locate = |name: &str| Name::parse(Path::new(name)).unwrap().locate(cache.path());
+        assert_eq!(locate("org/a.model").unwrap(), snapshot);
+        assert_eq!(locate("org/a.model@0123abc").unwrap(), snapshot);
+        assert_eq!(
+            locate("org/a.model/vae/kl16.ckpt").unwrap(),
+            snapshot.join("vae/kl16.ckpt")
+        );
+        let error = |name: &str| locate(name).unwrap_err().to_string();
+        assert!(error("org/other").ends_with("run: hf download org/other"));
+        assert!(error("org/a.model/x.pth").ends_with("run: hf download org/a.model x.pth"));
+        assert!(error("org/a.model@v2").ends_with("run: hf download org/a.model --revision v2"));
+    }
+
+    #[test]
+    fn paths_are_no_names() {
+        for path in [
+            "/a/b",
+            "../a/b",
+            "a",
+            "./x.pth",
+            "a b/c",
+            "runs/vae.safetensors",
+        ] {
+            assert_eq!(Name::parse(Path::new(path)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_cache_is_where_the_environment_says() {
+        let with = |pairs: &'static [(&str, &str)]| {
+            cache(move |name| {
+                let value = pairs.iter().find(|pair| pair.0 == name)?.1;
+                Some(OsString::from(value))
+            })
+        };
+        assert_eq!(
+            with(&[("HOME", "/h")]),
+            Path::new("/h/.cache/huggingface/hub")
+        );
+        assert_eq!(
+            with(&[("HOME", "/h"), ("HF_HOME", "/f")]),
+            Path::new("/f/hub")
+        );
+        assert_eq!(
+            with(&[("HF_HUB_CACHE", "/c"), ("HF_HOME", "/f")]),
+            Path::new("/c")
+        );
+        assert_eq!(
+            with(&[("XDG_CACHE_HOME", "/x")]),
+            Path::new("/x/huggingface/hub")
+        );
+    }
+}

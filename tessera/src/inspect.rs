@@ -1,0 +1,291 @@
+//! What a file of weights is of, and what it takes to load it.
+
+use crate::device::Device;
+use crate::digest::sha256_of_file;
+use crate::error::{Error, Result};
+use crate::model::{dit_config, generator_config};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+use tessera_checkpoint::{Architecture, Dtype, StateDict, StoredTensor};
+use tessera_gen_ar::{BUFFERS, GenAr, GenArConfig};
+use tessera_gen_dit::Dit;
+use tessera_tokenizer::{KlVaeConfig, open_tokenizer};
+use tessera_weights::{Checkpoint, Loaded, Weights, Which};
+
+/// A file of weights, or an index of several.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What the names of its tensors say it is, or `unknown`.
+    #[serde(serialize_with = "named")]
+    pub architecture: Option<Architecture>,
+    /// How it is stored.
+    pub format: String,
+    /// `raw` or `ema`, of a training checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<&'static str>,
+    /// What else a training checkpoint holds, with how many tensors each part has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, usize>,
+    /// Numbers that are trained.
+    pub parameters: usize,
+    /// Bytes of the tensors.
+    pub bytes: u64,
+    /// Of the file.
+    pub sha256: String,
+    /// Whether every tensor has a checksum in the file.
+    pub checksums: bool,
+    /// Tensors of each type.
+    pub dtypes: BTreeMap<String, usize>,
+    /// The sizes, as far as the shapes tell them.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub config: Value,
+    /// What the file says about itself.
+    pub metadata: BTreeMap<String, String>,
+    /// Every tensor, in the order of the names.
+    pub tensors: Vec<TensorInfo>,
+    /// What [`check`](Self::check) found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
+}
+
+/// One tensor of a file.
+#[derive(Debug, Serialize)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// How it is stored.
+    pub dtype: String,
+    /// Axis lengths, in PyTorch's order.
+    pub shape: Vec<usize>,
+}
+
+/// What reading all values and making the model took.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    /// Time it took.
+    pub seconds: f64,
+    /// The most memory that the process had, in MB; where the system tells.
+    pub peak_mb: Option<f64>,
+    /// Whether a model was made of the weights, beside reading them.
+    pub loaded: bool,
+}
+
+impl Report {
+    /// Looks at the header of a file or of a folder's weights; the values stay on disk.
+    ///
+    /// # Errors
+    /// When it is no weights file, or damaged.
+    pub fn of(path: &Path, which: Option<Which>) -> Result<Self> {
+        let checkpoint = Checkpoint::open(path)?;
+        let found = checkpoint.state_dict(which)?;
+        let architecture = Architecture::of_names(found.tensors.keys().map(String::as_str));
+        let mut dtypes = BTreeMap::new();
+        for tensor in found.tensors.values() {
+            *dtypes.entry(format!("{:?}", tensor.dtype())).or_insert(0) += 1;
+        }
+        let line = |(name, tensor): (&String, &StoredTensor)| TensorInfo {
+            name: name.clone(),
+            dtype: format!("{:?}", tensor.dtype()),
+            shape: tensor.shape().to_vec(),
+        };
+        Ok(Self {
+            architecture,
+            format: checkpoint.format.to_string(),
+            weights: found.which.map(Which::name),
+            parameters: found
+                .tensors
+                .iter()
+                .filter(is_parameter)
+                .map(|(_, tensor)| tensor.elements())
+                .sum(),
+            bytes: found.tensors.values().map(StoredTensor::length).sum(),
+            sha256: sha256_of_file(&checkpoint.file)?,
+            checksums: checkpoint.checksums,
+            dtypes,
+            config: config(architecture, &checkpoint, &found),
+            metadata: checkpoint.metadata.clone(),
+            tensors: found.tensors.iter().map(line).collect(),
+            left_out: found.left_out,
+            check: None,
+        })
+    }
+
+    /// Reads every value, and makes the model of them where it is one of ours. `progress` hears how many tensors are read,
+    /// then how many are loaded.
+    ///
+    /// # Errors
+    /// A checksum that is wrong, a number that is not finite, weights that do not fit the model.
+    pub fn check(
+        &mut self,
+        path: &Path,
+        which: Option<Which>,
+        device: &Device,
+        progress: &mut dyn FnMut(Loaded),
+    ) -> Result<()> {
+        let started = Instant::now();
+        let weights = Weights::read_model(path, which)?;
+        for (tensors, (name, weight)) in (1..).zip(weights.iter()) {
+            let values = weight.values()?;
+            // The mask of a generator is infinite where it hides.
+            let bad = |value: &&f32| !value.is_finite() && name != BUFFERS[2];
+            if let Some(value) = values.iter().find(bad) {
+                return Err(Error::Format {
+                    path: weights.file().into(),
+                    what: "a value of a tensor",
+                    expected: "a finite number".into(),
+                    found: format!("tensor `{name}` holds {value}"),
+                });
+            }
+            progress(Loaded {
+                tensors,
+                of: weights.len(),
+            });
+        }
+        let loaded = match self.architecture {
+            Some(Architecture::TokenBridge) => {
+                let config = generator_config(path, &weights)?;
+                GenAr::from_weights_with(&config, weights, device.burn(), progress)?;
+                true
+            }
+            Some(Architecture::Dit) => {
+                let config = dit_config(path, &weights)?;
+                Dit::from_weights(&config, weights, device.burn(), progress)?;
+                true
+            }
+            Some(
+                Architecture::KlVae
+                | Architecture::AutoencoderKl
+                | Architecture::AutoencoderTiny
+                | Architecture::TinyAutoencoder,
+            ) => {
+                open_tokenizer(path, which, device.burn())?;
+                true
+            }
+            _ => false,
+        };
+        self.check = Some(Check {
+            seconds: started.elapsed().as_secs_f64(),
+            peak_mb: peak_mb(),
+            loaded,
+        });
+        Ok(())
+    }
+
+    /// The same for a person.
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = vec![self.summary()];
+        lines.extend(
+            self.weights
+                .map(|which| format!("weights: {which}, of a training checkpoint")),
+        );
+        if !self.left_out.is_empty() {
+            lines.push(format!("beside them: {}", counted(&self.left_out)));
+        }
+        let dtypes: Vec<_> = self
+            .dtypes
+            .iter()
+            .map(|(dtype, count)| format!("{count} {dtype}"))
+            .collect();
+        let checksums = if self.checksums { "with" } else { "without" };
+        lines.push(format!(
+            "types: {}, {checksums} checksums",
+            dtypes.join(", ")
+        ));
+        lines.push(format!("sha256 {}", self.sha256));
+        if let Some(Check {
+            seconds,
+            peak_mb,
+            loaded,
+        }) = &self.check
+        {
+            let done = if *loaded { "read and loaded" } else { "read" };
+            let peak = peak_mb.map_or(String::new(), |mb| {
+                format!(", at most {mb:.0} MB of memory")
+            });
+            lines.push(format!(
+                "whole: every tensor {done} in {seconds:.1} s{peak}"
+            ));
+        }
+        lines.extend((!self.config.is_null()).then(|| format!("config: {}", self.config)));
+        lines.extend(
+            self.metadata
+                .iter()
+                .map(|(key, text)| format!("{key}: {text}")),
+        );
+        let width = self
+            .tensors
+            .iter()
+            .map(|tensor| tensor.name.len())
+            .max()
+            .unwrap_or(0);
+        lines.extend(
+            self.tensors
+                .iter()
+                .map(|TensorInfo { name, dtype, shape }| {
+                    format!("  {name:width$}  {dtype} {shape:?}")
+                }),
+        );
+        lines
+    }
+
+    /// The first line of it.
+    pub fn summary(&self) -> String {
+        format!(
+            "{}, {}: {} tensors, {} parameters, {:.1} MB",
+            self.architecture.map_or("unknown", Architecture::name),
+            self.format,
+            self.tensors.len(),
+            self.parameters,
+            self.bytes as f64 / 1e6
+        )
+    }
+}
+
+/// Parts of a checkpoint with the number of their tensors, in words.
+pub fn counted(parts: &BTreeMap<String, usize>) -> String {
+    let part = |(part, count): (&String, &usize)| format!("{part} ({count} tensors)");
+    parts.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+/// Buffers are no parameters: neither the generator's tables nor counters.
+fn is_parameter((name, tensor): &(&String, &StoredTensor)) -> bool {
+    let float = matches!(
+        tensor.dtype(),
+        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16
+    );
+    float && !BUFFERS.contains(&name.as_str())
+}
+
+/// The sizes of an architecture of ours, `null` where the shapes do not tell them.
+fn config(architecture: Option<Architecture>, checkpoint: &Checkpoint, found: &StateDict) -> Value {
+    let weights = Weights::of_state_dict(checkpoint, found.clone());
+    let config = match architecture {
+        Some(Architecture::TokenBridge) => {
+            GenArConfig::infer(&weights).ok().map(serde_json::to_value)
+        }
+        Some(Architecture::KlVae) => KlVaeConfig::infer(&weights).ok().map(serde_json::to_value),
+        _ => None,
+    };
+    config.and_then(Result::ok).unwrap_or_default()
+}
+
+/// The most memory that this process ever had, in MB.
+fn peak_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1.024 / 1000.0)
+}
+
+/// An architecture by its name.
+fn named<S: serde::Serializer>(
+    architecture: &Option<Architecture>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(architecture.map_or("unknown", Architecture::name))
+}

@@ -1,0 +1,84 @@
+//! Image generation over discrete tokens, from Rust: open any model, generate, tokenize, calibrate, evaluate.
+//!
+//! ```
+//! use tessera::{Device, Model, Request};
+//!
+//! let device = Device::parse("flex")?; // or "auto", "wgpu", "cuda:1" with their features
+//! let model = Model::builtin(&device)?; // or Model::open("runs/ar/model", &device)?
+//! let class = model.class("sneaker")?;
+//! let sampling = model.sampling().steps(4);
+//! for picture in model.generate([Request::new(class, 1)], &sampling) {
+//!     let picture = picture?;
+//!     println!("{}: {} px", picture.params.class_name, picture.pixels.width());
+//! }
+//! # Ok::<(), tessera::Error>(())
+//! ```
+//!
+//! | | |
+//! |---|---|
+//! | [`Model`], [`Source`] | any model that draws: a folder, a run, a released checkpoint, a name in the hub's cache, built in |
+//! | [`Model::generate`] → [`Generation`] | an iterator of [`Picture`]s; [`Generation::advance`] for steps and previews |
+//! | [`ArModel`], [`DitModel`], [`ModelCard`] | the two kinds of model and their parts: encode, tokenize, decode, save |
+//! | [`Tokenizer`] | a tokenizer without a generator: pictures of any size to latents and back |
+//! | [`Manifest`], [`TokenWriter`] | files of tokens |
+//! | [`encode_dataset`], [`calibrate`] | a data set to latents; what a quantizer needs to know of them |
+//! | [`Reconstructions`] | rate and distortion: what quantization costs |
+//! | [`Report`], [`Architecture`] | what a file of weights is of |
+//! | [`hub::locate`] | models in the hub's cache |
+//!
+//! The crates below are re-exported: [`pictures`], [`evaluate`], [`tokenizers`], [`quantize`], [`gen_ar`], [`gen_dit`], [`moe`],
+//! [`attention2d`], [`weights`], [`checkpoint`], [`backend`] and, with the feature `train`, [`train`].
+//!
+//! API boundary: this crate prints nothing, knows no command line, and reads the environment in [`hub`] alone.
+#![deny(unsafe_code)]
+#![recursion_limit = "256"]
+
+mod class;
+mod device;
+mod digest;
+mod error;
+mod generate;
+pub mod hub;
+mod inspect;
+mod latents;
+mod model;
+mod params;
+mod reconstruct;
+mod tokenizer;
+mod tokens;
+
+pub use class::class_id;
+pub use device::Device;
+pub use digest::{base_name, sha256, sha256_of_file};
+pub use error::{Error, Result};
+pub use generate::{Event, Generation, Picture, Request, Step};
+pub use inspect::{Check, Report, TensorInfo, counted};
+#[cfg(feature = "train")]
+pub use latents::{CalibrationOptions, calibrate, encode_posteriors};
+pub use latents::{OnProgress, Orientation, ScaleBy, encode_dataset};
+pub use model::{
+    ArCard, ArModel, CARD_FILE, DitCard, DitModel, Model, ModelCard, Source, dit_config,
+    generator_config, model_folder,
+};
+pub use params::ImageParams;
+pub use reconstruct::{Quality, RateDistortion, Reconstructions};
+pub use tessera_backend::{DeviceSpec, Precision};
+pub use tessera_checkpoint::Architecture;
+pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling};
+pub use tessera_weights::{WeightDtype, Which};
+pub use tokenizer::{Cuts, ImgSize, Square, Tokenizer, VaeOptions, quantizer_of};
+pub use tokens::{MANIFEST_FILE, Manifest, Shard, TokenWriter};
+
+pub use tessera_attention2d as attention2d;
+pub use tessera_backend as backend;
+pub use tessera_checkpoint as checkpoint;
+pub use tessera_evaluate as evaluate;
+pub use tessera_gen_ar as gen_ar;
+pub use tessera_gen_dit as gen_dit;
+pub use tessera_moe as moe;
+pub use tessera_pictures as pictures;
+pub use tessera_quantize as quantize;
+pub use tessera_tokenizer as tokenizers;
+#[cfg(feature = "train")]
+pub use tessera_train as train;
+pub use tessera_weights as weights;

@@ -1,0 +1,294 @@
+//! An autoregressive model over tokens: tokenizer, quantizer and generator in one folder, or built in.
+//!
+//! ```text
+//! model.json                          what the parts are for: classes, picture size, quantizer, sampling defaults
+//! config.json, model.safetensors      the generator
+//! vae/config.json, model.safetensors  the tokenizer
+//! calibration.json                    what was measured on the tokenizer's latents
+//! judge/                              optional: the classifier that pictures are evaluated with
+//! ```
+
+use super::builtin;
+use super::card::ArCard;
+use super::source::Source;
+use crate::device::Device;
+use crate::digest::base_name;
+use crate::error::{Error, Result};
+use crate::hub;
+use ndarray::{Array3, Array4, ArrayView3, s};
+use std::path::Path;
+use tessera_backend::Precision;
+use tessera_evaluate::Classifier;
+use tessera_gen_ar::{CONFIG_FILE, GenAr, GenArConfig};
+use tessera_pictures::Pixels;
+use tessera_quantize::{Calibration, Quantizer, QuantizerConfig, Table};
+use tessera_tokenizer::{ImageTokenizer, KlVae, load_tokenizer, open_tokenizer};
+use tessera_weights::{WeightDtype, Weights};
+
+/// An autoregressive model in memory.
+#[derive(Debug)]
+pub struct ArModel {
+    /// Names, sizes and defaults.
+    pub card: ArCard,
+    /// Pictures ↔ latents.
+    pub vae: Box<dyn ImageTokenizer>,
+    /// Latents ↔ tokens, with the table that the generator was trained with.
+    pub quantizer: Quantizer,
+    /// Draws tokens.
+    pub generator: GenAr,
+    /// What was measured on the tokenizer's latents.
+    pub calibration: Option<Calibration>,
+    /// What pictures of the model are evaluated with.
+    pub classifier: Option<Classifier>,
+    /// The data type of its linear maps.
+    pub precision: Precision,
+    /// Where it all is.
+    pub device: Device,
+}
+
+impl ArModel {
+    /// The model that is built in.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn builtin(device: &Device) -> Result<Self> {
+        let burn = device.burn();
+        let json = |what: &'static str| {
+            move |source| Error::Json {
+                what,
+                path: "built-in model".into(),
+                source,
+            }
+        };
+        let card: ArCard =
+            serde_json::from_slice(builtin::CARD).map_err(json("a model description"))?;
+        let calibration =
+            serde_json::from_slice(builtin::CALIBRATION).map_err(json("a calibration"))?;
+        let generator = GenAr::from_bytes(builtin::CONFIG, builtin::WEIGHTS, burn)?;
+        Self {
+            vae: Box::new(KlVae::from_bytes(
+                builtin::VAE_CONFIG,
+                builtin::VAE_WEIGHTS,
+                burn,
+            )?),
+            quantizer: quantizer(&card.quantizer, &generator)?,
+            generator,
+            calibration: Some(calibration),
+            classifier: Some(Classifier::from_bytes(
+                builtin::CLASSIFIER_CONFIG,
+                builtin::CLASSIFIER_WEIGHTS,
+                burn,
+            )?),
+            precision: Precision::F32,
+            device: device.clone(),
+            card,
+        }
+        .checked()
+    }
+
+    /// The model of a folder, whose card was read.
+    pub(super) fn of_folder(
+        folder: &Path,
+        card: ArCard,
+        source: Source<'_>,
+        device: &Device,
+    ) -> Result<Self> {
+        let classifier = folder.join("judge");
+        let calibration = folder.join("calibration.json");
+        let vae = source.vae.clone();
+        let generator = generator(folder, source, device)?;
+        let vae = match vae {
+            Some(vae) => open_tokenizer(hub::locate(&vae)?, None, device.burn())?.tokenizer,
+            None => load_tokenizer(folder.join("vae"), device.burn())?,
+        };
+        Self {
+            vae,
+            quantizer: quantizer(&card.quantizer, &generator)?,
+            generator,
+            calibration: calibration
+                .is_file()
+                .then(|| Calibration::load(&calibration))
+                .transpose()?,
+            classifier: classifier
+                .is_dir()
+                .then(|| Classifier::load_dir(&classifier, device.burn()))
+                .transpose()?,
+            precision: Precision::F32,
+            device: device.clone(),
+            card,
+        }
+        .checked()
+    }
+
+    /// A checkpoint as its authors released it: the shapes tell its sizes, the source its tokenizer.
+    pub(super) fn released(model: &Path, source: Source<'_>, device: &Device) -> Result<Self> {
+        let Some(vae) = &source.vae else {
+            return Err(Error::NoTokenizer { path: model.into() });
+        };
+        let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+        let generator = generator(model, source, device)?;
+        let card = ArCard::of_released(&base_name(model), generator.config(), &opened);
+        Self {
+            vae: opened.tokenizer,
+            quantizer: quantizer(&card.quantizer, &generator)?,
+            generator,
+            calibration: None,
+            classifier: None,
+            precision: Precision::F32,
+            device: device.clone(),
+            card,
+        }
+        .checked()
+    }
+
+    /// Refuses parts that were not made for each other.
+    fn checked(self) -> Result<Self> {
+        let (generator, vae) = (self.generator.config(), &self.vae);
+        let side = self.card.img_size / vae.downsampling();
+        let checks = [
+            ("grid", vec![side, side], generator.grid.to_vec()),
+            (
+                "dimensions per token",
+                vec![vae.latent_channels()],
+                vec![generator.token_embed_dim],
+            ),
+            (
+                "levels",
+                vec![self.quantizer.levels()],
+                vec![generator.levels],
+            ),
+            (
+                "classes",
+                vec![self.card.class_names.len()],
+                vec![generator.class_num],
+            ),
+        ];
+        for (what, expected, found) in checks {
+            if expected != found {
+                return Err(Error::Parts {
+                    what,
+                    expected: format!("{expected:?}"),
+                    found: format!("{found:?}"),
+                });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The same, the generator's linear maps in another precision.
+    ///
+    /// # Errors
+    /// When the device does not compute with it.
+    pub fn in_precision(self, precision: Precision) -> Result<Self> {
+        Ok(Self {
+            generator: self.device.in_precision(self.generator, precision)?,
+            precision,
+            ..self
+        })
+    }
+
+    /// Writes the model as a folder; `model.json` comes last. The classifier is not copied.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
+        self.vae.save_dir(&folder.join("vae"), dtype)?;
+        if let Some(calibration) = &self.calibration {
+            calibration.save(folder.join("calibration.json"))?;
+        }
+        self.generator.save_dir(folder, dtype)?;
+        self.card.save(folder)
+    }
+
+    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn encode(&self, images: Array4<f32>) -> Result<Array4<f32>> {
+        self.device.encode(&*self.vae, images)
+    }
+
+    /// The tokens `[images, height·width, channels]` of images, as [`encode`](Self::encode) takes them.
+    ///
+    /// # Errors
+    /// As `encode`; latents that are not finite.
+    pub fn tokenize(&self, images: Array4<f32>) -> Result<Array3<u16>> {
+        Ok(self.quantizer.quantize(self.encode(images)?.view())?)
+    }
+
+    /// The pictures of tokens `[images, height·width, channels]`, read as the generator's grid.
+    ///
+    /// # Errors
+    /// When an index is no level, or a decoded value is not finite.
+    pub fn decode(&self, indices: ArrayView3<'_, u16>) -> Result<Vec<Pixels>> {
+        let [height, width] = self.generator.config().grid;
+        self.decode_latents(self.quantizer.dequantize(indices, height, width)?)
+    }
+
+    /// The pictures of latents `[images, channels, height, width]`.
+    ///
+    /// # Errors
+    /// When a decoded value is not finite.
+    pub fn decode_latents(&self, latents: Array4<f32>) -> Result<Vec<Pixels>> {
+        let images = self.device.decode(&*self.vae, latents)?;
+        images
+            .outer_iter()
+            .map(|image| self.finish(image))
+            .collect()
+    }
+
+    /// The finished picture of an image `[channels, height, width]` that the tokenizer works on: its center.
+    ///
+    /// # Errors
+    /// When a value is not finite.
+    pub fn finish(&self, image: ArrayView3<'_, f32>) -> Result<Pixels> {
+        let margin = (self.card.img_size - self.card.picture_size) / 2;
+        let inner = margin..margin + self.card.picture_size;
+        Ok(Pixels::from_array(image.slice(s![
+            ..,
+            inner.clone(),
+            inner
+        ]))?)
+    }
+}
+
+/// The sizes of a generator: from the config beside its weights, else from their shapes.
+///
+/// # Errors
+/// When there is no config and the shapes do not tell, or the config is broken.
+pub fn generator_config(path: &Path, weights: &Weights) -> Result<GenArConfig> {
+    let folder = match path.is_dir() {
+        true => path,
+        false => path.parent().unwrap_or(Path::new("")),
+    };
+    Ok(match folder.join(CONFIG_FILE).is_file() {
+        true => GenArConfig::load(folder)?,
+        false => GenArConfig::infer(weights)?,
+    })
+}
+
+/// The generator of a file or folder.
+fn generator(path: &Path, source: Source<'_>, device: &Device) -> Result<GenAr> {
+    let weights = Weights::read_model(path, source.which)?;
+    let config = generator_config(path, &weights)?;
+    let progress = source.progress;
+    let mut silent = |_| ();
+    Ok(GenAr::from_weights_with(
+        &config,
+        weights,
+        device.burn(),
+        progress.unwrap_or(&mut silent),
+    )?)
+}
+
+/// The quantizer with the table that the generator was trained with.
+fn quantizer(config: &QuantizerConfig, generator: &GenAr) -> Result<Quantizer> {
+    let released = QuantizerConfig::default();
+    let units = |config: &QuantizerConfig| (config.range, config.std_range);
+    // In other units the table is the one that the generator's values were made from.
+    if units(config) != units(&released) {
+        return Ok(Quantizer::new(config.clone())?);
+    }
+    let table = Table::from_values(generator.reconstruction_values())?;
+    Ok(Quantizer::with_table(config.clone(), table)?)
+}

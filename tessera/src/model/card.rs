@@ -1,0 +1,211 @@
+//! `model.json`: what there is to say of a model beside its weights.
+
+use crate::error::{Error, Result, read_json};
+use crate::tokenizer::quantizer_of;
+use ndarray::{Array4, Axis};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use tessera_checkpoint::write_json;
+use tessera_gen_ar::{CfgSchedule, GenArConfig, SampleConfig};
+use tessera_gen_dit::DitConfig;
+use tessera_quantize::QuantizerConfig;
+use tessera_tokenizer::{LatentScale, Opened};
+
+/// The file that makes a folder a model's.
+pub const CARD_FILE: &str = "model.json";
+
+/// `(z − mean) · scale` of the autoencoder of Stable Diffusion, which released models were trained on (DiT's `train.py`).
+const STABLE_DIFFUSION: LatentScale = LatentScale {
+    mean: 0.0,
+    scale: 0.18215,
+};
+
+/// `model.json` of either kind of model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ModelCard {
+    /// Of an autoregressive model over tokens.
+    Ar(ArCard),
+    /// Of a diffusion transformer over latents.
+    Dit(DitCard),
+}
+
+/// `model.json` of an autoregressive model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArCard {
+    /// `tessera.model/v1`
+    pub schema: String,
+    /// What the model is called.
+    pub name: String,
+    /// Side in px of what the tokenizer works on.
+    pub img_size: usize,
+    /// Side in px of a finished picture: the center of that.
+    pub picture_size: usize,
+    /// The names of the classes, in the order of their ids.
+    pub class_names: Vec<String>,
+    /// How latents become tokens.
+    pub quantizer: QuantizerConfig,
+    /// How pictures are drawn unless told otherwise.
+    pub sampling: SampleConfig,
+}
+
+/// `model.json` of a diffusion transformer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DitCard {
+    /// `tessera.dit/v1`
+    pub schema: String,
+    /// What the model is called.
+    pub name: String,
+    /// Side in px of the pictures.
+    pub img_size: usize,
+    /// The names of the classes, in the order of their ids.
+    pub class_names: Vec<String>,
+    /// Subtracted from the tokenizer's latents, per channel.
+    pub latent_mean: Vec<f32>,
+    /// Multiplied with after that, per channel.
+    pub latent_scale: Vec<f32>,
+    /// How pictures are drawn unless told otherwise.
+    pub sampling: tessera_gen_dit::SampleConfig,
+}
+
+impl ModelCard {
+    /// Reads the card of a model folder; its schema tells the kind.
+    ///
+    /// # Errors
+    /// When it is missing, broken, or of a version that is not known.
+    pub fn read(folder: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Schema {
+            schema: String,
+        }
+        let path = folder.join(CARD_FILE);
+        let Schema { schema } = read_json(&path, "a model description")?;
+        match schema.as_str() {
+            DitCard::SCHEMA => Ok(Self::Dit(read_json(
+                &path,
+                "the description of a diffusion transformer",
+            )?)),
+            ArCard::SCHEMA => Ok(Self::Ar(read_json(&path, "the description of a model")?)),
+            _ => Err(Error::Format {
+                path,
+                what: "schema",
+                expected: format!("{} or {}", ArCard::SCHEMA, DitCard::SCHEMA),
+                found: schema,
+            }),
+        }
+    }
+
+    /// Writes it into a folder: whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        match self {
+            Self::Ar(card) => card.save(folder),
+            Self::Dit(card) => card.save(folder),
+        }
+    }
+
+    /// What the model is called.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Ar(card) => &card.name,
+            Self::Dit(card) => &card.name,
+        }
+    }
+
+    /// The names of the classes, in the order of their ids.
+    pub fn class_names(&self) -> &[String] {
+        match self {
+            Self::Ar(card) => &card.class_names,
+            Self::Dit(card) => &card.class_names,
+        }
+    }
+}
+
+impl ArCard {
+    /// The version of the file.
+    pub const SCHEMA: &str = "tessera.model/v1";
+
+    /// What there is to say of a released generator: classes without names, and the authors' settings.
+    pub fn of_released(name: &str, config: &GenArConfig, vae: &Opened) -> Self {
+        let img_size = config.grid[0] * vae.tokenizer.downsampling();
+        let scale = vae.latents.unwrap_or(LatentScale::UNIT);
+        Self {
+            schema: Self::SCHEMA.into(),
+            name: name.into(),
+            img_size,
+            picture_size: img_size,
+            class_names: (0..config.class_num).map(|id| id.to_string()).collect(),
+            quantizer: QuantizerConfig {
+                bits: config.levels.trailing_zeros() as u8,
+                ..quantizer_of(scale)
+            },
+            sampling: SampleConfig {
+                steps: 64.min(config.seq()),
+                cfg_scale: 3.1,
+                cfg_schedule: CfgSchedule::Linear,
+                temperature: 0.96,
+                ..SampleConfig::default()
+            },
+        }
+    }
+
+    /// Writes it into a folder: whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        Ok(write_json(&folder.join(CARD_FILE), self)?)
+    }
+}
+
+impl DitCard {
+    /// The version of the file.
+    pub const SCHEMA: &str = "tessera.dit/v1";
+
+    /// What there is to say of a released model: classes without names, and the authors' settings.
+    pub fn of_released(name: &str, config: &DitConfig, vae: &Opened) -> Self {
+        let scale = vae.latents.unwrap_or(STABLE_DIFFUSION);
+        Self {
+            schema: Self::SCHEMA.into(),
+            name: name.into(),
+            img_size: config.input_size * vae.tokenizer.downsampling(),
+            class_names: (0..config.num_classes).map(|id| id.to_string()).collect(),
+            latent_mean: vec![scale.mean; config.in_channels],
+            latent_scale: vec![scale.scale; config.in_channels],
+            sampling: tessera_gen_dit::SampleConfig {
+                steps: 250,
+                cfg_scale: 4.0,
+            },
+        }
+    }
+
+    /// Writes it into a folder: whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        Ok(write_json(&folder.join(CARD_FILE), self)?)
+    }
+
+    /// Latents `[images, channels, height, width]` of the tokenizer as the model has them: `(z − mean) · scale`.
+    pub fn normalize(&self, mut latents: Array4<f32>) -> Array4<f32> {
+        for (channel, mut values) in latents.axis_iter_mut(Axis(1)).enumerate() {
+            let (mean, scale) = (self.latent_mean[channel], self.latent_scale[channel]);
+            values.mapv_inplace(|value| (value - mean) * scale);
+        }
+        latents
+    }
+
+    /// The inverse of [`normalize`](Self::normalize).
+    pub fn restore(&self, mut latents: Array4<f32>) -> Array4<f32> {
+        for (channel, mut values) in latents.axis_iter_mut(Axis(1)).enumerate() {
+            let (mean, scale) = (self.latent_mean[channel], self.latent_scale[channel]);
+            values.mapv_inplace(|value| value / scale + mean);
+        }
+        latents
+    }
+}

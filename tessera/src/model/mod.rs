@@ -1,0 +1,221 @@
+//! Whatever draws pictures, opened from whatever a user has of it.
+
+mod ar;
+pub(crate) mod builtin;
+mod card;
+mod dit;
+mod source;
+
+pub use ar::{ArModel, generator_config};
+pub use card::{ArCard, CARD_FILE, DitCard, ModelCard};
+pub use dit::{DitModel, dit_config};
+pub use source::Source;
+
+use crate::class::class_id;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::hub;
+use ndarray::Array4;
+use std::path::{Path, PathBuf};
+use tessera_attention2d::Sequence;
+use tessera_backend::Precision;
+use tessera_gen_ar::{CfgSchedule, SampleConfig};
+use tessera_gen_dit::DitConfig;
+use tessera_weights::{WeightDtype, Weights};
+
+/// A model in memory: the autoregressive model over tokens, or the diffusion transformer over latents.
+#[allow(clippy::large_enum_variant)] // there is one of it
+#[derive(Debug)]
+pub enum Model {
+    /// TokenBridge's kind.
+    Ar(ArModel),
+    /// DiT's kind, dense or with racing experts.
+    Dit(DitModel),
+}
+
+impl Model {
+    /// Opens a model: a model's folder, a run's folder, a released checkpoint (with [`Source::vae`]), or `org/name` in the hub's
+    /// cache.
+    ///
+    /// ```no_run
+    /// use tessera::{Device, Model, Source};
+    ///
+    /// let device = Device::parse("auto")?;
+    /// let trained_here = Model::open("runs/ar/model", &device)?;
+    /// let released = Model::open(Source::new("checkpoint-last.pth").vae("kl16.ckpt"), &device)?;
+    /// # let _ = (trained_here, released);
+    /// # Ok::<(), tessera::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or the parts do not fit each other.
+    pub fn open<'a>(source: impl Into<Source<'a>>, device: &Device) -> Result<Self> {
+        let source = source.into();
+        let Some(path) = &source.model else {
+            return Self::builtin(device);
+        };
+        let path = hub::locate(path)?;
+        let opened = match model_folder(&path) {
+            Some(folder) => match ModelCard::read(&folder)? {
+                ModelCard::Ar(card) => {
+                    ArModel::of_folder(&folder, card, source, device).map(Self::Ar)
+                }
+                ModelCard::Dit(card) => {
+                    DitModel::of_folder(&folder, card, source, device).map(Self::Dit)
+                }
+            },
+            None if path.exists() => Self::released(&path, source, device),
+            None => return Err(Error::NoModel { path }),
+        };
+        opened.map_err(|error| error.during(format!("in {}", path.display())))
+    }
+
+    /// A checkpoint as its authors released it; the names of its tensors tell its kind.
+    fn released(path: &Path, source: Source<'_>, device: &Device) -> Result<Self> {
+        if path.is_file() {
+            let weights = Weights::read_model(path, source.which)?;
+            if DitConfig::fits(&weights) {
+                return DitModel::released(path, weights, source, device).map(Self::Dit);
+            }
+        }
+        ArModel::released(path, source, device).map(Self::Ar)
+    }
+
+    /// The model that is built in: Fashion-MNIST at 28 px.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn builtin(device: &Device) -> Result<Self> {
+        ArModel::builtin(device).map(Self::Ar)
+    }
+
+    /// What the model is called.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Ar(model) => &model.card.name,
+            Self::Dit(model) => &model.card.name,
+        }
+    }
+
+    /// The names of its classes, in the order of their ids.
+    pub fn class_names(&self) -> &[String] {
+        match self {
+            Self::Ar(model) => &model.card.class_names,
+            Self::Dit(model) => &model.card.class_names,
+        }
+    }
+
+    /// The id of a class given by its name or its id.
+    ///
+    /// # Errors
+    /// On an unknown class; the error lists the nearest names.
+    pub fn class(&self, name: &str) -> Result<usize> {
+        class_id(name, self.class_names())
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        match self {
+            Self::Ar(model) => &model.device,
+            Self::Dit(model) => &model.device,
+        }
+    }
+
+    /// The data type of its linear maps.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Ar(model) => model.precision,
+            Self::Dit(model) => model.precision,
+        }
+    }
+
+    /// How it draws unless told otherwise. Diffusion has constant guidance, and no logits that the other settings are of.
+    pub fn sampling(&self) -> SampleConfig {
+        match self {
+            Self::Ar(model) => model.card.sampling.clone(),
+            Self::Dit(model) => SampleConfig {
+                steps: model.card.sampling.steps,
+                cfg_scale: model.card.sampling.cfg_scale,
+                cfg_schedule: CfgSchedule::Constant,
+                ..SampleConfig::default()
+            },
+        }
+    }
+
+    /// The same, its linear maps in another precision.
+    ///
+    /// # Errors
+    /// When the device does not compute with it.
+    pub fn in_precision(self, precision: Precision) -> Result<Self> {
+        Ok(match self {
+            Self::Ar(model) => Self::Ar(model.in_precision(precision)?),
+            Self::Dit(model) => Self::Dit(model.in_precision(precision)?),
+        })
+    }
+
+    /// The same with its tokens sharded over ranks, which must all draw the same requests together.
+    ///
+    /// # Errors
+    /// When the model does not allow it.
+    pub fn on(self, sequence: Sequence) -> Result<Self> {
+        Ok(match self {
+            Self::Ar(model) => Self::Ar(ArModel {
+                generator: model.generator.on(sequence)?,
+                ..model
+            }),
+            Self::Dit(model) => Self::Dit(DitModel {
+                transformer: model.transformer.on(sequence)?,
+                ..model
+            }),
+        })
+    }
+
+    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`, as the model's
+    /// generator has them.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn encode(&self, images: Array4<f32>) -> Result<Array4<f32>> {
+        match self {
+            Self::Ar(model) => model.encode(images),
+            Self::Dit(model) => model.encode(images),
+        }
+    }
+
+    /// Writes the model as a folder that [`open`](Self::open) takes.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
+        match self {
+            Self::Ar(model) => model.save(folder, dtype),
+            Self::Dit(model) => model.save(folder, dtype),
+        }
+    }
+}
+
+/// The folder with a model's card: the path itself, or `model` in a run's folder.
+pub fn model_folder(path: &Path) -> Option<PathBuf> {
+    let folders = [path.to_owned(), path.join("model")];
+    folders
+        .into_iter()
+        .find(|folder| folder.join(CARD_FILE).is_file())
+}
+
+impl From<&str> for Source<'_> {
+    fn from(model: &str) -> Self {
+        Self::new(model)
+    }
+}
+
+impl From<&Path> for Source<'_> {
+    fn from(model: &Path) -> Self {
+        Self::new(model)
+    }
+}
+
+impl From<PathBuf> for Source<'_> {
+    fn from(model: PathBuf) -> Self {
+        Self::new(model)
+    }
+}

@@ -1,0 +1,343 @@
+//! The tokenizer of a model, without its generator: pictures ↔ latents, of one size or of any.
+
+use crate::device::Device;
+use crate::digest::{base_name, sha256, sha256_of_files};
+use crate::error::{Error, Result};
+use crate::hub;
+use crate::model::{ArModel, DitModel, Model, builtin, model_folder};
+use ndarray::{Array3, Array4, ArrayView3, Axis, s};
+use std::path::Path;
+use std::str::FromStr;
+use tessera_checkpoint::weights_in;
+use tessera_pictures::{Channels, Pixels, center_crop, read};
+use tessera_quantize::{Calibration, QuantizerConfig};
+use tessera_tokenizer::{
+    ImageTokenizer, LatentScale, Opened, Tiling, decode_tiled, encode_tiled, open_tokenizer, tiles,
+};
+
+/// Pixels worked on at once: 64 small pictures, or 16 of 256 px.
+const BATCH_PIXELS: usize = 1 << 20;
+
+/// What turns pictures into latents and latents into pictures, without the generator.
+#[derive(Debug)]
+pub struct Tokenizer {
+    /// What to call it: a base name, never a path.
+    pub name: String,
+    /// The network.
+    pub vae: Box<dyn ImageTokenizer>,
+    /// SHA-256 of the network's weights, in hexadecimal: of the file, or of both files' digests. Empty where it was not read.
+    pub sha256: String,
+    /// How latents become tokens; `None` where nothing is known of their spread.
+    pub quantizer: Option<QuantizerConfig>,
+    /// The one size that pictures are brought to; `None` leaves each its own.
+    pub square: Option<Square>,
+    /// How pictures are cut that are too large to be worked on whole; `None` never cuts.
+    pub cuts: Option<Cuts>,
+    /// Where it computes.
+    pub device: Device,
+}
+
+/// The size of a model's pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Square {
+    /// Side in px of what the network reads.
+    pub img_size: usize,
+    /// Side in px of a finished picture, the center of that.
+    pub picture_size: usize,
+}
+
+/// When and how pictures are cut into tiles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cuts {
+    tiling: Tiling,
+    /// Pictures of at most so many px are worked on whole.
+    whole_px: usize,
+}
+
+impl Cuts {
+    /// The tiles of a picture, if it is cut.
+    fn of(&self, height: usize, width: usize) -> Option<&Tiling> {
+        (height * width > self.whole_px).then_some(&self.tiling)
+    }
+}
+
+/// The size that a bare VAE's pictures are brought to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImgSize {
+    /// None: every picture as it is.
+    Full,
+    /// Centre-cropped to so many px.
+    Px(usize),
+}
+
+impl FromStr for ImgSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("full", _) => Ok(Self::Full),
+            (_, Ok(px)) if px > 0 => Ok(Self::Px(px)),
+            _ => Err("expected a number of px, or `full`".into()),
+        }
+    }
+}
+
+/// How a bare VAE is used.
+#[derive(Debug, Clone, Default)]
+pub struct VaeOptions<'a> {
+    /// What was measured on its latents.
+    pub calibration: Option<&'a Path>,
+    /// The size of the pictures; the one that it was made for unless given.
+    pub img_size: Option<ImgSize>,
+    /// Side and overlap of tiles in px; a side of 0 never cuts.
+    pub tile: Option<usize>,
+    /// What neighboring tiles share, in px.
+    pub tile_overlap: Option<usize>,
+}
+
+/// Pictures of more px than this are cut unless told otherwise.
+const WHOLE_PIXELS: usize = 1 << 20;
+/// Side and overlap of tiles unless given: large, since networks that normalise over a picture do so over a tile.
+const TILE: Tiling = Tiling {
+    tile_px: 768,
+    overlap_px: 128,
+};
+
+impl Tokenizer {
+    /// The tokenizer of a model folder, or of the built-in model.
+    ///
+    /// # Errors
+    /// When the model cannot be opened.
+    pub fn of_model(model: Option<&Path>, device: &Device) -> Result<Self> {
+        let opened = match model {
+            Some(folder) => Model::open(folder, device)?,
+            None => Model::builtin(device)?,
+        };
+        let sha256 = match model {
+            Some(folder) => {
+                let folder = hub::locate(folder)?;
+                let folder = model_folder(&folder).unwrap_or(folder);
+                sha256_of_files(weights_in(&folder.join("vae")).as_slice())?
+            }
+            None => sha256(builtin::VAE_WEIGHTS),
+        };
+        let tokenizer = match opened {
+            Model::Ar(model) => Self::from(model),
+            Model::Dit(model) => Self::from(model),
+        };
+        Ok(Self {
+            sha256,
+            ..tokenizer
+        })
+    }
+
+    /// A tokenizer alone, of any kind that is known.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, the calibration is of latents of other channels, or sizes do not fit.
+    pub fn of_vae(path: &Path, options: &VaeOptions<'_>, device: &Device) -> Result<Self> {
+        let path = hub::locate(path)?;
+        let Opened {
+            tokenizer: vae,
+            files,
+            latents,
+        } = open_tokenizer(&path, None, device.burn())?;
+        let calibration = options.calibration.map(Calibration::load).transpose()?;
+        if let Some(found) = calibration
+            .as_ref()
+            .filter(|found| found.channels != vae.latent_channels())
+        {
+            return Err(Error::Invalid {
+                what: "channels of the calibration",
+                expected: format!("{}, as the VAE has", vae.latent_channels()),
+                found: found.channels.to_string(),
+            });
+        }
+        let img_size = match (options.img_size, vae.resolution()) {
+            (Some(ImgSize::Px(px)), _) | (None, Some(px)) => Some(px),
+            (Some(ImgSize::Full), _) | (None, None) => None,
+        };
+        if let Some(px) = img_size {
+            vae.check_image_size(px, px)?;
+        }
+        Ok(Self {
+            name: base_name(&path),
+            sha256: sha256_of_files(&files)?,
+            quantizer: match (calibration, latents) {
+                (Some(calibration), _) => Some(calibration.quantizer),
+                (None, scale) => scale.map(quantizer_of),
+            },
+            square: img_size.map(|px| Square {
+                img_size: px,
+                picture_size: px,
+            }),
+            cuts: options.cuts(&*vae)?,
+            vae,
+            device: device.clone(),
+        })
+    }
+
+    fn channels(&self) -> Channels {
+        match self.vae.image_channels() {
+            1 => Channels::Gray,
+            _ => Channels::Rgb,
+        }
+    }
+
+    /// Rows and columns of a picture's tokens, where all have as many.
+    pub fn grid(&self) -> Option<[usize; 2]> {
+        let square = self.square?;
+        Some([square.img_size / self.vae.downsampling(); 2])
+    }
+
+    /// A picture as it is worked on. Where there is one size, larger ones are center-cropped to that of a finished
+    /// picture, and all are centered on black.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn prepare(&self, path: &Path) -> Result<Array3<f32>> {
+        let picture = read(path, Some(self.channels()))?;
+        let Some(square) = self.square else {
+            return Ok(picture.to_array());
+        };
+        let fits = picture.height().max(picture.width()) <= square.picture_size;
+        let picture = if fits {
+            picture
+        } else {
+            center_crop(&picture, square.picture_size)?
+        };
+        Ok(picture.pad(square.img_size, square.img_size)?.to_array())
+    }
+
+    /// The finished picture of what is worked on.
+    ///
+    /// # Errors
+    /// When a value is not finite.
+    pub fn finish(&self, image: ArrayView3<'_, f32>) -> Result<Pixels> {
+        let Some(square) = self.square else {
+            return Ok(Pixels::from_array(image)?);
+        };
+        let margin = (square.img_size - square.picture_size) / 2;
+        let inner = margin..margin + square.picture_size;
+        Ok(Pixels::from_array(image.slice(s![
+            ..,
+            inner.clone(),
+            inner
+        ]))?)
+    }
+
+    /// How many pictures are worked on at once.
+    pub fn batch(&self) -> usize {
+        let side = self.square.map_or(usize::MAX, |square| square.img_size);
+        (BATCH_PIXELS / side.saturating_mul(side)).clamp(1, 64)
+    }
+
+    /// The latents `[pictures, channels, height, width]` of pictures of one size, whose sides are made to fit the network
+    /// by repeating their last rows and columns.
+    ///
+    /// # Errors
+    /// When the tiles do not fit.
+    pub fn encode(&self, images: &[Array3<f32>]) -> Result<Array4<f32>> {
+        let factor = self.vae.downsampling();
+        let padded: Vec<_> = images
+            .iter()
+            .map(|image| tiles::pad(image.view(), factor))
+            .collect();
+        let views: Vec<_> = padded.iter().map(|image| image.view()).collect();
+        let cuts = self.cuts.as_ref();
+        if let [image] = &views[..]
+            && let Some(tiling) = cuts.and_then(|cuts| cuts.of(image.dim().1, image.dim().2))
+        {
+            let latents = encode_tiled(&*self.vae, image.view(), tiling)?;
+            return Ok(latents.insert_axis(Axis(0)));
+        }
+        let images = ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size");
+        self.device.encode(&*self.vae, images)
+    }
+
+    /// The finished pictures of latents, `[height, width]` px before they are finished.
+    ///
+    /// # Errors
+    /// When a decoded value is not finite, or the tiles do not fit.
+    pub fn decode(&self, latents: Array4<f32>, [height, width]: [usize; 2]) -> Result<Vec<Pixels>> {
+        let finish =
+            |image: ArrayView3<'_, f32>| self.finish(image.slice(s![.., ..height, ..width]));
+        let cuts = self.cuts.as_ref();
+        if latents.dim().0 == 1
+            && let Some(tiling) = cuts.and_then(|cuts| cuts.of(height, width))
+        {
+            let image = decode_tiled(&*self.vae, latents.index_axis(Axis(0), 0), tiling)?;
+            return Ok(vec![finish(image.view())?]);
+        }
+        let images = self.device.decode(&*self.vae, latents)?;
+        images.outer_iter().map(finish).collect()
+    }
+}
+
+impl From<ArModel> for Tokenizer {
+    fn from(model: ArModel) -> Self {
+        Self {
+            name: model.card.name,
+            vae: model.vae,
+            sha256: String::new(),
+            quantizer: Some(model.card.quantizer),
+            square: Some(Square {
+                img_size: model.card.img_size,
+                picture_size: model.card.picture_size,
+            }),
+            cuts: None,
+            device: model.device,
+        }
+    }
+}
+
+impl From<DitModel> for Tokenizer {
+    fn from(model: DitModel) -> Self {
+        Self {
+            name: model.card.name,
+            vae: model.tokenizer,
+            sha256: String::new(),
+            quantizer: None,
+            square: Some(Square {
+                img_size: model.card.img_size,
+                picture_size: model.card.img_size,
+            }),
+            cuts: None,
+            device: model.device,
+        }
+    }
+}
+
+impl VaeOptions<'_> {
+    /// The tiles asked for, brought to multiples of the network's where they are ours to choose.
+    fn cuts(&self, vae: &dyn ImageTokenizer) -> Result<Option<Cuts>> {
+        let factor = vae.downsampling();
+        let tile_px = self.tile.unwrap_or(TILE.tile_px.next_multiple_of(factor));
+        if tile_px == 0 {
+            return Ok(None);
+        }
+        let overlap = TILE.overlap_px.min(tile_px / 4) / factor * factor;
+        let tiling = Tiling {
+            tile_px,
+            overlap_px: self.tile_overlap.unwrap_or(overlap),
+        };
+        tiling.validate(factor)?;
+        Ok(Some(Cuts {
+            tiling,
+            whole_px: self.tile.map_or(WHOLE_PIXELS, |_| 0),
+        }))
+    }
+}
+
+/// The quantizer of latents of known spread.
+pub fn quantizer_of(LatentScale { mean, scale }: LatentScale) -> QuantizerConfig {
+    let unless = |value: f32, neutral| match value == neutral {
+        true => Vec::new(),
+        false => vec![value],
+    };
+    QuantizerConfig {
+        mean: unless(mean, LatentScale::UNIT.mean),
+        scale: unless(scale, LatentScale::UNIT.scale),
+        ..QuantizerConfig::default()
+    }
+}

@@ -1,0 +1,133 @@
+//! The built-in model on every device: the same tokens, and no more crossings than there must be.
+
+use crate::devices;
+use burn::tensor::{DType, Int, Tensor};
+use ndarray::Array3;
+use std::ops::ControlFlow;
+use tessera::backend::{device_indices, host_indices, transfers};
+use tessera::gen_ar::{FirstPosition, GenAr, ImageRequest, Pass, Positions};
+use tessera::{ArModel, Device, Precision};
+
+/// The likeliest level of each dimension of every second token of `pictures`, given all before it, and the other
+/// tokens: what one choice is does not depend on the choices before, as it would in a picture drawn by each.
+fn likeliest(generator: &GenAr, pictures: &Array3<u16>, classes: &[Option<usize>]) -> Vec<i64> {
+    let (images, seq, dims) = pictures.dim();
+    let device = generator.device();
+    let half =
+        |parity: usize| Positions::new((0..images).map(|_| (parity..seq).step_by(2).collect()));
+    let (visible, wanted) = (half(0), half(1));
+    let indices = |positions: &Positions, order: &[usize]| {
+        let token = |(image, position)| {
+            order
+                .iter()
+                .map(move |&dim| pictures[[image, position, dim]])
+        };
+        let values: Vec<i32> = positions.iter().flat_map(token).map(i32::from).collect();
+        let shape = [values.len() / dims, dims];
+        let indices: Tensor<2, Int> = device_indices(values, shape, &device);
+        indices
+    };
+    let natural: Vec<usize> = (0..dims).collect();
+    let pass = &mut Pass::inference();
+    let encoded = generator.encode(
+        Some(generator.dequantize(indices(&visible, &natural))),
+        &visible,
+        classes,
+        pass,
+    );
+    let z = generator.decode(encoded, &visible, &wanted, pass);
+    let logits = generator.head_logits(
+        z,
+        indices(&wanted, &generator.config().channel_order),
+        FirstPosition::Released,
+        &mut pass.dropout,
+    );
+    host_indices(logits.argmax(2))
+}
+
+/// Pictures of the first classes.
+fn drawn(model: &ArModel, classes: usize) -> Array3<u16> {
+    let request = |class| ImageRequest {
+        class: Some(class),
+        seed: 1,
+    };
+    let requests: Vec<_> = (0..classes).map(request).collect();
+    let mut go_on = |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
+    let drawn = model
+        .generator
+        .generate(&requests, &model.card.sampling, &mut go_on);
+    drawn.expect("the built-in model draws")
+}
+
+/// How many of a hundred agree, rounded down.
+fn percent<T: PartialEq>(found: &[T], expected: &[T]) -> usize {
+    assert_eq!(found.len(), expected.len());
+    let agree = found.iter().zip(expected).filter(|(a, b)| a == b).count();
+    println!("{agree} of {} agree", expected.len());
+    agree * 100 / expected.len()
+}
+
+#[test]
+fn the_likeliest_tokens_in_bf16_are_those_in_f32() {
+    let device = Device::cpu();
+    let exact = ArModel::builtin(&device).expect("built in");
+    let half = ArModel::builtin(&device).expect("built in");
+    let half = half.in_precision(Precision::Bf16).expect("flex knows it");
+    let classes: Vec<_> = (0..10).map(Some).collect();
+    let pictures = drawn(&exact, 10);
+    let choices = |model: &ArModel| likeliest(&model.generator, &pictures, &classes);
+    let (exact, half) = (choices(&exact), choices(&half));
+    assert!(percent(&half, &exact) >= 98);
+    assert_ne!(half, exact, "bf16 was not computed in");
+}
+
+#[test]
+fn parity_of_the_likeliest_tokens_and_of_those_drawn() {
+    let cpu = ArModel::builtin(&Device::cpu()).expect("built in");
+    let classes: Vec<_> = (0..10).map(Some).collect();
+    let pictures = drawn(&cpu, 10);
+    let choices = |model: &ArModel| likeliest(&model.generator, &pictures, &classes);
+    let expected = choices(&cpu);
+    for device in devices::devices() {
+        let model = ArModel::builtin(&device.clone().into()).expect("built in");
+        assert!(percent(&choices(&model), &expected) >= 99);
+        let first = drawn(&model, 10);
+        let [found, expected] =
+            [&first, &pictures].map(|tokens| tokens.iter().copied().collect::<Vec<_>>());
+        assert!(percent(&found, &expected) >= 99);
+        if device.supports_dtype(DType::F16) {
+            let half = model.in_precision(Precision::F16).expect("it is known");
+            assert!(percent(&choices(&half), &choices(&cpu)) >= 98);
+        }
+    }
+}
+
+/// A GPU waits whenever something is read from it: a step reads what it has drawn, and whether it was finite, and no more.
+#[test]
+fn parity_of_what_crosses_between_host_and_device() {
+    for device in devices::devices() {
+        let model = ArModel::builtin(&device.clone().into()).expect("built in");
+        let tokens = drawn(&model, 2);
+        let before = transfers();
+        let again = drawn(&model, 2);
+        let after = transfers();
+        assert_eq!(again, tokens, "the same again on {device:?}");
+        let steps = model.card.sampling.steps as u64;
+        assert_eq!(
+            after.to_host - before.to_host,
+            2 * steps,
+            "reads of {steps} steps"
+        );
+        let decode = || model.decode(tokens.view());
+        let before = transfers();
+        decode().expect("what was drawn is decoded");
+        let after = transfers();
+        assert_eq!(
+            [
+                after.to_device - before.to_device,
+                after.to_host - before.to_host
+            ],
+            [1, 1]
+        );
+    }
+}

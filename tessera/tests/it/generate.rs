@@ -1,0 +1,98 @@
+//! Pictures as an iterator: whatever the batch, with steps and previews, until dropped.
+
+use tessera::{Device, Error, Event, Model, Request, Source};
+
+fn model() -> Model {
+    Model::builtin(&Device::cpu()).unwrap()
+}
+
+#[test]
+fn a_picture_depends_on_its_request_alone() {
+    let model = model();
+    let sampling = model.sampling().steps(4);
+    let requests = || (0..5).map(|i| Request::new(i, 10 + i as u64));
+    let pictures = |batch| {
+        let generation = model.generate(requests(), &sampling).batch(batch);
+        generation.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let (all, pairs) = (pictures(5), pictures(2));
+    assert_eq!(all.len(), 5);
+    for (a, b) in all.iter().zip(&pairs) {
+        assert_eq!(
+            (a.index, &a.pixels, &a.params),
+            (b.index, &b.pixels, &b.params)
+        );
+    }
+    assert_eq!(all[3].params.class_name, model.class_names()[3]);
+    assert_eq!(all[3].params.seed, 13);
+}
+
+#[test]
+fn steps_come_before_pictures_and_can_be_previewed() {
+    let model = model();
+    let requests = (0..3).map(|i| Request::new(7, i));
+    let mut generation = model
+        .generate(requests, &model.sampling().steps(3))
+        .batch(2);
+    let (mut seen, mut previews) = (Vec::new(), Vec::new());
+    while let Some(event) = generation.advance() {
+        seen.push(match event.unwrap() {
+            Event::Step(at) => {
+                previews.push(generation.preview().unwrap());
+                format!("{}+{} {}/{}", at.first, at.pictures, at.step, at.steps)
+            }
+            Event::Picture(picture) => {
+                if picture.index == 2 {
+                    assert_eq!(
+                        previews[5],
+                        [picture.pixels],
+                        "the last step is the picture"
+                    );
+                }
+                format!("picture {}", picture.index)
+            }
+        });
+    }
+    let expected = [
+        "0+2 1/3",
+        "0+2 2/3",
+        "0+2 3/3",
+        "picture 0",
+        "picture 1",
+        "2+1 1/3",
+        "2+1 2/3",
+        "2+1 3/3",
+        "picture 2",
+    ];
+    assert_eq!(seen, expected);
+    assert_ne!(previews[0], previews[2]);
+}
+
+#[test]
+fn after_an_error_there_is_nothing() {
+    let model = model();
+    let mut generation = model.generate([Request::new(0, 0)], &model.sampling().steps(0));
+    let error = generation.next().unwrap().unwrap_err();
+    assert!(
+        error.to_string().starts_with("after 0 of 1 images"),
+        "{error}"
+    );
+    assert!(generation.next().is_none());
+}
+
+#[test]
+fn a_saved_model_draws_the_same() {
+    let model = model();
+    let folder = tempfile::tempdir().unwrap();
+    model
+        .save(folder.path(), tessera::WeightDtype::F32)
+        .unwrap();
+    let again = Model::open(folder.path(), model.device()).unwrap();
+    let draw = |model: &Model| {
+        let mut generation = model.generate([Request::new(3, 5)], &model.sampling());
+        generation.next().unwrap().unwrap().pixels
+    };
+    assert_eq!(draw(&model), draw(&again));
+    let missing = Model::open(Source::new(folder.path().join("none")), model.device());
+    assert!(matches!(missing, Err(Error::NoModel { .. })));
+}

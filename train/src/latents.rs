@@ -1,0 +1,251 @@
+//! Latents encoded once, for training without the tokenizer: mean and log-variance of every image's posterior.
+
+use crate::error::{Error, Result};
+use ndarray::{Array3, Array4, ArrayView3, Axis};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tessera_backend::Rng;
+use tessera_checkpoint::{Checkpoint, Dtype, Entry};
+use tessera_weights::encode;
+
+/// The layout of the file.
+const SCHEMA: &str = "tessera.latents/v1";
+/// The range that a KL-VAE clamps its log-variance to.
+const LOGVAR: (f32, f32) = (-30.0, 20.0);
+
+/// How a cache stores its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LatentPrecision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits: half the size, 11 significant bits.
+    F16,
+}
+
+/// The posteriors of a data set's images, in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentCache {
+    /// Mean, then log-variance: `[images, 2 channels, height, width]`, unscaled.
+    pub moments: Array4<f32>,
+    /// The same of the images mirrored left to right.
+    pub moments_flip: Option<Array4<f32>>,
+    /// The class of every image.
+    pub labels: Vec<u32>,
+    /// The names of the classes.
+    pub class_names: Vec<String>,
+    /// Where the latents come from (the tokenizer, its weights, the image size); checked by whoever reads it.
+    pub provenance: Value,
+}
+
+impl LatentCache {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// `[channels, height, width]` of one latent.
+    pub fn latent_shape(&self) -> [usize; 3] {
+        let (_, moments, height, width) = self.moments.dim();
+        [moments / 2, height, width]
+    }
+
+    /// Mean and log-variance of image `index`, each `[channels, height, width]`; of the mirrored image if `flip` is
+    /// set and the cache has it.
+    pub fn posterior(
+        &self,
+        index: usize,
+        flip: bool,
+    ) -> (ArrayView3<'_, f32>, ArrayView3<'_, f32>) {
+        let moments = match (&self.moments_flip, flip) {
+            (Some(flipped), true) => flipped,
+            _ => &self.moments,
+        };
+        let [channels, ..] = self.latent_shape();
+        moments
+            .index_axis(Axis(0), index)
+            .split_at(Axis(0), channels)
+    }
+
+    /// A draw from the posterior of image `index`, `[channels, height, width]`, unscaled.
+    pub fn sample(&self, index: usize, flip: bool, rng: &mut Rng) -> Array3<f32> {
+        let (mean, logvar) = self.posterior(index, flip);
+        ndarray::Zip::from(mean)
+            .and(logvar)
+            .map_collect(|&mean, &logvar| {
+                mean + (0.5 * logvar.clamp(LOGVAR.0, LOGVAR.1)).exp() * rng.normal()
+            })
+    }
+
+    /// Writes the cache: whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] when the parts do not agree with each other.
+    pub fn write(&self, path: impl AsRef<Path>, precision: LatentPrecision) -> Result<()> {
+        let path = path.as_ref();
+        self.check(path)?;
+        let dtype = match precision {
+            LatentPrecision::F32 => Dtype::F32,
+            LatentPrecision::F16 => Dtype::F16,
+        };
+        let parts = [
+            ("moments", Some(&self.moments)),
+            ("moments_flip", self.moments_flip.as_ref()),
+        ];
+        let parts: Vec<_> = parts
+            .into_iter()
+            .filter_map(|(name, part)| Some((name, part?.as_standard_layout())))
+            .collect();
+        let labels = [self.labels.len()];
+        let mut entries = vec![Entry {
+            name: "labels",
+            dtype: Dtype::U32,
+            shape: &labels,
+            bytes: Box::new(|file| {
+                let bytes: Vec<u8> = self
+                    .labels
+                    .iter()
+                    .flat_map(|label| label.to_le_bytes())
+                    .collect();
+                file.write_all(&bytes)
+            }),
+        }];
+        for (name, part) in &parts {
+            let values = part
+                .as_slice()
+                .expect("it was brought into standard layout");
+            entries.push(Entry {
+                name,
+                dtype,
+                shape: part.shape(),
+                bytes: Box::new(move |file| encode(dtype, values, file)),
+            });
+        }
+        let metadata = BTreeMap::from([
+            ("schema".to_owned(), SCHEMA.to_owned()),
+            (
+                "class_names".to_owned(),
+                Value::from(self.class_names.clone()).to_string(),
+            ),
+            ("provenance".to_owned(), self.provenance.to_string()),
+        ]);
+        Ok(tessera_checkpoint::write(path, &metadata, entries)?)
+    }
+
+    /// Reads a cache.
+    ///
+    /// # Errors
+    /// When the file is not a whole latent cache.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let Checkpoint {
+            metadata, tensors, ..
+        } = Checkpoint::open(path)?;
+        let mut parts = BTreeMap::new();
+        let mut labels = None;
+        for (name, tensor) in tensors {
+            let wrong = |expected| {
+                let found = format!("`{name}`, {:?} {:?}", tensor.dtype(), tensor.shape());
+                Error::format(path, "a tensor", expected, found)
+            };
+            match (&*name, tensor.dtype(), tensor.shape()) {
+                ("labels", Dtype::U32, [_]) => {
+                    let bytes = tensor.bytes()?;
+                    let (values, _) = bytes.as_chunks::<4>();
+                    labels = Some(values.iter().map(|&b| u32::from_le_bytes(b)).collect());
+                }
+                ("moments" | "moments_flip", Dtype::F32 | Dtype::F16, &[n, c, h, w]) => {
+                    let part = Array4::from_shape_vec((n, c, h, w), tensor.values()?);
+                    let part = part.map_err(|_| wrong("a shape that its values fill"))?;
+                    parts.insert(name, part);
+                }
+                _ => {
+                    return Err(wrong(
+                        "moments, moments_flip (F32 or F16, 4 axes) or labels (U32)",
+                    ));
+                }
+            }
+        }
+        let field = |key: &'static str| {
+            let absent = || {
+                Error::format(
+                    path,
+                    "the metadata",
+                    format!("a field `{key}`"),
+                    "without it",
+                )
+            };
+            metadata.get(key).ok_or_else(absent)
+        };
+        if field("schema")? != SCHEMA {
+            return Err(Error::format(path, "the schema", SCHEMA, field("schema")?));
+        }
+        let bad_json = |source| Error::Json {
+            file: path.into(),
+            line: 1,
+            source,
+        };
+        let absent = |what| Error::format(path, "the content", what, "without it");
+        let cache = Self {
+            moments: parts.remove("moments").ok_or_else(|| absent("`moments`"))?,
+            moments_flip: parts.remove("moments_flip"),
+            labels: labels.ok_or_else(|| absent("`labels`"))?,
+            class_names: serde_json::from_str(field("class_names")?).map_err(bad_json)?,
+            provenance: serde_json::from_str(field("provenance")?).map_err(bad_json)?,
+        };
+        cache.check(path)?;
+        Ok(cache)
+    }
+
+    /// The parts must agree with each other.
+    fn check(&self, path: &Path) -> Result<()> {
+        let (images, channels, ..) = self.moments.dim();
+        if self.labels.len() != images {
+            let expected = format!("{images}, one per image");
+            return Err(Error::format(
+                path,
+                "the number of labels",
+                expected,
+                self.labels.len(),
+            ));
+        }
+        if channels % 2 != 0 {
+            let expected = "even: mean and log-variance";
+            return Err(Error::format(
+                path,
+                "the number of channels",
+                expected,
+                channels,
+            ));
+        }
+        if let Some(flipped) = self
+            .moments_flip
+            .as_ref()
+            .filter(|f| f.dim() != self.moments.dim())
+        {
+            let expected = format!("{:?}", self.moments.shape());
+            let found = format!("{:?}", flipped.shape());
+            return Err(Error::format(
+                path,
+                "the shape of `moments_flip`",
+                expected,
+                found,
+            ));
+        }
+        let classes = self.class_names.len();
+        match self.labels.iter().find(|&&label| label as usize >= classes) {
+            Some(label) => {
+                let expected = format!("less than the number of classes, {classes}");
+                Err(Error::format(path, "a label", expected, label))
+            }
+            None => Ok(()),
+        }
+    }
+}
