@@ -23,7 +23,7 @@
 //! | [`Manifest`], [`TokenWriter`] | files of tokens |
 //! | [`encode_dataset`], [`calibrate`] | a data set to latents; what a quantizer needs to know of them |
 //! | [`Reconstructions`] | rate and distortion: what quantization costs |
-//! | [`Report`], [`Architecture`] | what a file of weights is of |
+//! | [`Report`], [`Architecture`], [`Converter`] | what a file of weights is of; any format to safetensors |
 //! | [`hub::locate`] | models in the hub's cache |
 //!
 //! The crates below are re-exported: [`pictures`], [`evaluate`], [`tokenizers`], [`quantize`], [`gen_ar`], [`gen_dit`], [`moe`],
@@ -34,6 +34,7 @@
 #![recursion_limit = "256"]
 
 mod class;
+mod convert;
 mod device;
 mod digest;
 mod error;
@@ -48,6 +49,7 @@ mod tokenizer;
 mod tokens;
 
 pub use class::class_id;
+pub use convert::{Conversion, Converter, Origin};
 pub use device::Device;
 pub use digest::{base_name, sha256, sha256_of_file};
 pub use error::{Error, Result};

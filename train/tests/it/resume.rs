@@ -320,7 +320,10 @@ fn a_checkpoint_of_another_run_or_a_damaged_one_is_refused() {
         &mut Watcher::default(),
     )
     .unwrap_err();
-    assert!(matches!(error, Error::Checkpoint(_)), "{error}");
+    assert!(
+        matches!(error, Error::Weights(tessera_weights::Error::Checkpoint(_))),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,0 +1,286 @@
+//! Weights of any format to safetensors with a config beside them.
+
+use crate::device::Device;
+use crate::digest::base_name;
+use crate::error::{Error, Result, read_json};
+use crate::hub;
+use crate::model::{ArCard, CARD_FILE, DitCard, ModelCard, dit_config, generator_config};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tessera_checkpoint::{Architecture, Checkpoint, Dtype, StateDict};
+use tessera_evaluate::Classifier;
+use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
+use tessera_gen_dit::DitConfig;
+use tessera_quantize::Calibration;
+use tessera_tokenizer::{load_tokenizer, open_tokenizer};
+use tessera_weights::{Loaded, WeightDtype, Weights, Which};
+
+/// Hears of every tensor that is written.
+type OnTensor<'a> = &'a mut dyn FnMut(Loaded);
+
+/// How weights are converted.
+#[derive(Debug, Clone, Default)]
+pub struct Converter {
+    /// The tokenizer of a generator, which makes a whole model folder of it.
+    pub vae: Option<PathBuf>,
+    /// Which weights of a training checkpoint; averaged ones where there are any unless given.
+    pub which: Option<Which>,
+    /// How the weights are stored; as they are unless given.
+    pub dtype: Option<WeightDtype>,
+    /// The largest size of a file, in bytes, beyond which there are several with an index.
+    pub shard_bytes: Option<u64>,
+    /// The sizes of a generator whose shapes do not tell its number of heads.
+    pub config: Option<PathBuf>,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+pub struct Conversion {
+    /// Where the weights came from.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// How many there are.
+    pub tensors: usize,
+    /// Their size in bytes.
+    pub total_size: u64,
+    /// The names of the files in the folder.
+    pub files: Vec<String>,
+}
+
+/// Where weights came from.
+#[derive(Debug, Serialize)]
+pub struct Origin {
+    /// What they are of, if that is known.
+    pub architecture: Option<Architecture>,
+    /// How they were stored.
+    pub format: String,
+    /// `raw` or `ema`, of a training checkpoint.
+    pub weights: Option<&'static str>,
+    /// What else a training checkpoint holds, with how many tensors each part has.
+    pub left_out: BTreeMap<String, usize>,
+}
+
+impl Conversion {
+    /// Whether the weights are of a model that is known here and has its config beside it; others keep their names and get
+    /// none.
+    pub fn has_config(&self) -> bool {
+        let known = |architecture: Architecture| {
+            architecture.is_tokenizer()
+                || matches!(architecture, Architecture::TokenBridge | Architecture::Dit)
+        };
+        self.origin.architecture.is_some_and(known)
+    }
+}
+
+impl Converter {
+    /// Reads `input`, a file, a folder or the common name of a tokenizer in two files, and writes an existing folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written, weights that do not fit what they are of.
+    pub fn convert(
+        &self,
+        input: &Path,
+        output: &Path,
+        device: &Device,
+        progress: &mut dyn FnMut(Loaded),
+    ) -> Result<Conversion> {
+        let paths = [input, output];
+        if !input.exists() {
+            // The common name of a tokenizer in two files is none itself.
+            return self.tokenizer(paths, None, device, progress);
+        }
+        let checkpoint = Checkpoint::open(input)?;
+        let found = checkpoint.state_dict(self.which)?;
+        let origin = Origin::of(&checkpoint, &found);
+        let weights = Weights::of_state_dict(&checkpoint, found);
+        match origin.architecture {
+            Some(Architecture::TokenBridge) => {
+                self.generator(paths, weights, origin, device, progress)
+            }
+            Some(Architecture::Dit) => self.dit(paths, weights, origin, device, progress),
+            Some(architecture) if architecture.is_tokenizer() => {
+                self.tokenizer(paths, Some(origin), device, progress)
+            }
+            _ => self.write(output, &weights, origin, self.dtype, progress),
+        }
+    }
+
+    /// A generator: its names stay, its config is read, given, or told by the shapes.
+    fn generator(
+        &self,
+        [input, output]: [&Path; 2],
+        mut weights: Weights,
+        origin: Origin,
+        device: &Device,
+        progress: OnTensor<'_>,
+    ) -> Result<Conversion> {
+        for buffer in BUFFERS {
+            if let Some(table) = weights.take(buffer) {
+                weights.insert(buffer, table.exact());
+            }
+        }
+        let config = match &self.config {
+            Some(file) => read_json(file, "a generator's config")?,
+            None => generator_config(input, &weights)?,
+        };
+        config.validate()?;
+        let mut parameters = weights.clone();
+        for buffer in &BUFFERS[1..] {
+            parameters.take(buffer);
+        }
+        parameters.fits(&config.init(&vec![0.0; config.levels], 0, device.burn()))?;
+        let dtype = self.dtype;
+        let report = self.write(output, &weights, origin, dtype, progress)?;
+        config.save(output)?;
+        if let Some(vae) = &self.vae {
+            let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+            let card = ArCard::of_released(&base_name(output), &config, &opened);
+            let dtype = self.dtype.unwrap_or_default();
+            opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
+            card.save(output)?;
+        } else if input.join(CARD_FILE).is_file() {
+            self.rest_of_model([input, output], device)?;
+        }
+        Ok(report)
+    }
+
+    /// A diffusion transformer: its names stay, its config is read, given, or told by the shapes.
+    fn dit(
+        &self,
+        [input, output]: [&Path; 2],
+        weights: Weights,
+        origin: Origin,
+        device: &Device,
+        progress: OnTensor<'_>,
+    ) -> Result<Conversion> {
+        let config: DitConfig = match &self.config {
+            Some(file) => read_json(file, "a diffusion transformer's config")?,
+            None => dit_config(input, &weights)?,
+        };
+        config.validate()?;
+        weights.fits(&config.init(0, device.burn()))?;
+        let report = self.write(output, &weights, origin, self.dtype, progress)?;
+        config.save(output)?;
+        let dtype = self.dtype.unwrap_or_default();
+        if let Some(vae) = &self.vae {
+            let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+            let card = DitCard::of_released(&base_name(output), &config, &opened);
+            opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
+            card.save(output)?;
+        } else if input.join(CARD_FILE).is_file() {
+            let vae = load_tokenizer(input.join("vae"), device.burn())?;
+            vae.save_dir(&output.join("vae"), dtype)?;
+            ModelCard::read(input)?.save(output)?;
+        }
+        Ok(report)
+    }
+
+    /// What a model folder has beside its generator.
+    fn rest_of_model(&self, [input, output]: [&Path; 2], device: &Device) -> Result<()> {
+        let dtype = self.dtype.unwrap_or_default();
+        let vae = load_tokenizer(input.join("vae"), device.burn())?;
+        vae.save_dir(&output.join("vae"), dtype)?;
+        let judge = input.join("judge");
+        if judge.is_dir() {
+            Classifier::load_dir(&judge, device.burn())?.save_dir(output.join("judge"), dtype)?;
+        }
+        let calibration = input.join("calibration.json");
+        if calibration.is_file() {
+            Calibration::load(calibration)?.save(output.join("calibration.json"))?;
+        }
+        ModelCard::read(input)?.save(output)
+    }
+
+    /// A tokenizer: loaded, which checks it and translates its names, and saved. In two files it has no one origin.
+    fn tokenizer(
+        &self,
+        [input, output]: [&Path; 2],
+        origin: Option<Origin>,
+        device: &Device,
+        progress: OnTensor<'_>,
+    ) -> Result<Conversion> {
+        if self.vae.is_some() {
+            return Err(Error::Format {
+                path: input.into(),
+                what: "weights",
+                expected: "a generator, since a tokenizer is given for it".into(),
+                found: "a tokenizer itself".into(),
+            });
+        }
+        let opened = open_tokenizer(input, self.which, device.burn())?;
+        let origin = match origin {
+            Some(origin) => origin,
+            None => {
+                let half = Checkpoint::open(&opened.files[0])?;
+                Origin {
+                    architecture: Some(Architecture::TinyAutoencoder),
+                    ..Origin::of(&half, &half.state_dict(self.which)?)
+                }
+            }
+        };
+        let aside = tempfile::tempdir_in(output).map_err(Error::io("write into", output))?;
+        opened.tokenizer.save_dir(aside.path(), WeightDtype::F32)?;
+        let weights = Weights::read(aside.path())?;
+        let dtype = self.dtype.map_or_else(|| stored(&opened.files), Ok)?;
+        let report = self.write(output, &weights, origin, Some(dtype), progress)?;
+        let config = output.join(CONFIG_FILE);
+        std::fs::rename(aside.path().join(CONFIG_FILE), &config)
+            .map_err(Error::io("write", &config))?;
+        Ok(report)
+    }
+
+    /// Writes the tensors; `None` for the type keeps that of each.
+    fn write(
+        &self,
+        output: &Path,
+        weights: &Weights,
+        origin: Origin,
+        dtype: Option<WeightDtype>,
+        progress: OnTensor<'_>,
+    ) -> Result<Conversion> {
+        let (mut tensors, of) = (0, weights.len());
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        let shard_bytes = self.shard_bytes.unwrap_or(u64::MAX);
+        let shards = weights.write_shards(output, &metadata, dtype, shard_bytes, || {
+            tensors += 1;
+            progress(Loaded { tensors, of });
+        })?;
+        Ok(Conversion {
+            origin,
+            tensors: of,
+            total_size: shards.total_size,
+            files: shards.files,
+        })
+    }
+}
+
+impl Origin {
+    fn of(checkpoint: &Checkpoint, found: &StateDict) -> Self {
+        Self {
+            architecture: Architecture::of_names(found.tensors.keys().map(String::as_str)),
+            format: checkpoint.format.to_string(),
+            weights: found.which.map(Which::name),
+            left_out: found.left_out.clone(),
+        }
+    }
+}
+
+/// 16 bits if all of a file's tensors are stored so, else 32.
+fn stored(files: &[PathBuf]) -> Result<WeightDtype> {
+    let mut dtypes = Vec::new();
+    for file in files {
+        dtypes.extend(
+            Checkpoint::open(file)?
+                .tensors
+                .values()
+                .map(|tensor| tensor.dtype()),
+        );
+    }
+    let all = |dtype| dtypes.iter().all(|found| *found == dtype);
+    Ok(match () {
+        () if all(Dtype::F16) => WeightDtype::F16,
+        () if all(Dtype::BF16) => WeightDtype::BF16,
+        () => WeightDtype::F32,
+    })
+}
