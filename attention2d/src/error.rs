@@ -1,47 +1,47 @@
-//! What can go wrong between ranks.
+//! The errors of this crate.
 
-/// Errors of this crate.
+/// An error of communication between ranks, or a configuration that they cannot have.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Another rank ended, and with it the work of all.
+    /// A rank failed, which ends the job on all ranks.
     #[error("rank {rank} failed: {cause}")]
     Rank {
-        /// The rank in the whole job.
+        /// The rank, in the whole job.
         rank: usize,
-        /// What it said, or what its panic said.
+        /// The text of its error or panic.
         cause: String,
     },
-    /// Ranks came to one collective with different arguments.
+    /// Ranks called one collective with different arguments.
     #[error("{operation}: rank {rank} has {found}, rank {of} has {expected}")]
     Disagreement {
         /// The collective, or what was compared.
         operation: String,
-        /// The rank in the whole job that differs from the first of its group.
+        /// The first rank that differs, in the whole job.
         rank: usize,
-        /// What it has.
+        /// What this rank has.
         found: String,
-        /// The first rank of the group.
+        /// The rank that it was compared with.
         of: usize,
-        /// What that one has.
+        /// What that rank has.
         expected: String,
     },
-    /// A grid, a method or a setting that these ranks or this attention cannot have.
+    /// A grid, method or other setting that does not fit the ranks or the attention.
     #[error("{what} must be {expected}, found {found}")]
     Config {
         /// The setting.
         what: &'static str,
-        /// What it must be.
+        /// The values it can have.
         expected: String,
-        /// What it is.
+        /// The value it has.
         found: String,
     },
-    /// MPI was asked for and is not in this program, or could not be started.
+    /// MPI could not be started, or one of its calls failed.
     #[error("MPI: {0}")]
     Mpi(String),
 }
 
-/// Result of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

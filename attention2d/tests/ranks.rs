@@ -1,4 +1,5 @@
-//! Ranks over MPI. Started plainly, it starts itself again under `mpirun`, on several numbers of ranks, and counts what passed.
+//! Ranks over MPI. Started without `mpirun`, this program starts itself under it, on several numbers of ranks, and
+//! counts the passed cases.
 
 #![allow(clippy::unwrap_used)] // allowed in tests, but clippy does not see that this is one
 
@@ -12,19 +13,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
-use tessera_attention2d::{Comm, mpi, said};
+use tessera_attention2d::{Comm, Error, Peers, mpi, panic_message};
 
-/// Cases, on how many ranks, and on how many also with messages in tiny pieces, thousands of which are slow where many ranks
-/// share processors.
+/// Cases, the numbers of ranks they run on, and those they also run on with messages in tiny pieces, thousands of which
+/// are slow where many ranks share processors.
 const TABLES: &[(&[Case], &[usize], &[usize])] = &[
     (collectives::CASES, &[2, 4, 6, 9, 16], &[2, 4, 6]),
     (attention::CASES, &[1, 2, 4, 6, 9, 16], &[]),
 ];
 
-/// A message of the tests has some of these.
+/// Messages of the tests are longer than this.
 const TINY: usize = 61;
 
-/// What ends the job, on so many ranks, and what must be said.
+/// What ends the job, on how many ranks, and the message on stderr.
 const FAULTS: &[(&str, usize, &str)] = &[
     ("panics", 4, "rank 2: a rank that panics"),
     ("fails", 4, "rank 1: rank 1 failed: a rank that fails"),
@@ -35,9 +36,14 @@ const FAULTS: &[(&str, usize, &str)] = &[
         "rank 2: a rank that panics meanwhile",
     ),
     (
+        "stuck",
+        2,
+        "last resort: rank 0 failed: it failed while its messages were in flight",
+    ),
+    (
         "short",
         2,
-        "rank 1: rank 1 failed: a message of 8 bytes came from rank 0 of its group where 12 were expected; --check",
+        "rank 1: rank 1 failed: a message of 8 bytes came from rank 0 of its group where 12 were expected; turn on the check of collectives",
     ),
     (
         "long",
@@ -46,17 +52,18 @@ const FAULTS: &[(&str, usize, &str)] = &[
     ),
 ];
 
-/// For a job whose ranks all pass.
+/// The time limit of a job whose ranks all pass.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// From a rank's end to that of all; and for a job to come so far, which says nothing of the ranks where others use the machine.
+/// The time limits from a rank's end to that of all, and for a job to get so far, which depends on the load of the
+/// machine.
 const END: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(60);
 
-/// What tells a rank what to do, which no user sets.
+/// The environment variable with a rank's job.
 const JOB: &str = "TESSERA_TEST_JOB";
 
-/// The file that a rank makes when it is about to fail.
+/// The environment variable with the file that a rank makes when it is about to fail.
 const FAILING: &str = "TESSERA_TEST_FAILING";
 
 fn main() -> ExitCode {
@@ -126,7 +133,7 @@ fn launch(filter: &str) -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-/// The cases on so many ranks, by name.
+/// The names of the cases on this number of ranks.
 fn wanted(size: usize, filter: &str) -> Vec<String> {
     of(size)
         .map(|(case, tiny)| named(case, tiny))
@@ -173,7 +180,7 @@ fn shown(job: &Job) -> String {
 
 /// One of the ranks.
 fn rank(job: &str) -> ExitCode {
-    let mpi = match mpi::init() {
+    let mpi = match mpi::init(last_resort) {
         Ok(mpi) => mpi,
         Err(error) => {
             eprintln!("error: {error}");
@@ -207,18 +214,28 @@ fn guarded(comm: &Comm, work: impl FnOnce() -> tessera_attention2d::Result<()>) 
     let cause = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
-        Err(panic) => said(&*panic),
+        Err(panic) => panic_message(&*panic),
     };
     eprintln!("error: rank {}: {cause}", comm.rank());
     mpi::abort(1);
 }
 
-/// One rank ends, the others wait for it.
+/// Reports an error that the library cannot return.
+fn last_resort(error: Error) -> ! {
+    eprintln!("error: last resort: {error}");
+    mpi::abort(1);
+}
+
+/// One rank fails while the others wait for it.
 fn fault(comm: &Comm, name: &str) -> tessera_attention2d::Result<()> {
-    let (rank, size) = (comm.rank(), comm.size());
-    let (to, from) = ((rank + 1) % size, (rank + size - 1) % size);
+    let rank = comm.rank();
+    let peers = comm.ring_forward();
+    let other = Peers {
+        to: 1 - rank.min(1),
+        from: 1 - rank.min(1),
+    };
     let long = vec![0_u8; 1 << 20];
-    // All have begun, and nobody is gone before.
+    // All ranks have started before one of them ends.
     comm.barrier()?;
     if rank == 0 {
         fs::write(std::env::var(FAILING).unwrap(), "").unwrap();
@@ -237,18 +254,24 @@ fn fault(comm: &Comm, name: &str) -> tessera_attention2d::Result<()> {
             Command::new("kill").args(["-KILL", &id]).status().unwrap();
         }
         ("panics-meanwhile", _) => {
-            comm.send_recv_while(to, &long, from, long.len(), || {
+            comm.send_recv_while(peers, &long, long.len(), || {
                 assert!(rank != 2, "a rank that panics meanwhile");
             })?;
         }
+        // The other rank waits at the barrier, so this rank's messages never complete.
+        ("stuck", 0) => {
+            comm.send_recv_while(other, &long, long.len(), || {
+                assert!(rank != 0, "a rank that panics with messages in flight");
+            })?;
+        }
         ("short" | "long", 0) => {
-            comm.send_recv(1, &[0_u32; 2], 1, 1)?;
+            comm.send_recv(other, &[0_u32; 2], 1)?;
         }
         ("short", _) => {
-            comm.send_recv(0, &[0_u32], 0, 3)?;
+            comm.send_recv(other, &[0_u32], 3)?;
         }
         ("long", _) => {
-            comm.send_recv(0, &[0_u32], 0, 1)?;
+            comm.send_recv(other, &[0_u32], 1)?;
         }
         _ => (),
     }

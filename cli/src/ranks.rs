@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tessera::attention2d::{Comm, Grid, Sequence, said};
+use tessera::attention2d::{Comm, Grid, TokenSharding, panic_message};
 use tessera::backend::DEVICE_FAILED;
 use tessera::train::Ranks;
 
@@ -47,7 +47,7 @@ pub struct Launch {
 
 /// All ranks of the job; one where nobody started more.
 pub fn world() -> &'static Comm {
-    WORLD.get_or_init(Comm::alone)
+    WORLD.get_or_init(Comm::single)
 }
 
 /// Whether this is the rank that prints and writes files.
@@ -106,7 +106,9 @@ pub fn run(launch: Launch, command: impl FnOnce(Rank) -> Result<()>) -> ExitCode
         return ended(caught(|| command(Rank::First)));
     };
     let world = world();
-    world.set_check(launch.check);
+    if launch.check {
+        world.enable_check();
+    }
     let rank = match world.rank() {
         0 => Rank::First,
         _ => Rank::Other,
@@ -164,7 +166,7 @@ fn caught(command: impl FnOnce() -> Result<()>) -> Result<()> {
         }
         Err(panic) => panic,
     };
-    let text = heard.unwrap_or_else(|| said(&*panic));
+    let text = heard.unwrap_or_else(|| panic_message(&*panic));
     let lower = text.to_lowercase();
     match ["memory", "allocat"]
         .iter()
@@ -212,20 +214,20 @@ fn said_of(error: &anyhow::Error) -> String {
 ///
 /// # Errors
 /// When the grid has not as many ranks as there are, or there are ranks and no grid.
-pub fn sequence(grid: Option<Grid>) -> Result<Sequence> {
+pub fn sequence(grid: Option<Grid>) -> Result<TokenSharding> {
     let world = world();
     match grid {
         None if world.size() > 1 => bail!(
             "{} ranks and no --attn-grid: give RxC with R times C = {0}",
             world.size()
         ),
-        None => Ok(Sequence::Whole),
+        None => Ok(TokenSharding::Local),
         Some(grid) if grid.ranks() != world.size() => bail!(
             "--attn-grid {grid}: {} ranks, there are {}; start the program with mpirun -n {0}",
             grid.ranks(),
             world.size()
         ),
-        Some(grid) => Ok(Sequence::on_grid(world, grid)?),
+        Some(grid) => Ok(TokenSharding::on_grid(world, grid)?),
     }
 }
 
@@ -233,11 +235,11 @@ pub fn sequence(grid: Option<Grid>) -> Result<Sequence> {
 ///
 /// # Errors
 /// When the ranks of a grid do not divide those there are.
-pub fn training(grid: Option<Grid>) -> Result<(Ranks, Sequence)> {
+pub fn training(grid: Option<Grid>) -> Result<(Ranks, TokenSharding)> {
     let grid = grid.unwrap_or(Grid { rows: 1, cols: 1 });
     let ranks =
         Ranks::new(world().clone(), grid.ranks()).with_context(|| format!("--attn-grid {grid}"))?;
-    let sequence = Sequence::on_grid(&ranks.sequence()?, grid)?;
+    let sequence = TokenSharding::on_grid(&ranks.sequence()?, grid)?;
     Ok((ranks, sequence))
 }
 
@@ -273,7 +275,7 @@ impl Job {
         if launched().is_none() {
             return Ok(None);
         }
-        let mpi = tessera::attention2d::mpi::init()?;
+        let mpi = tessera::attention2d::mpi::init(last_resort)?;
         WORLD.get_or_init(|| mpi.world());
         Ok(Some(Self { mpi }))
     }
@@ -286,6 +288,16 @@ impl Job {
     fn abort(self, code: i32) -> ! {
         tessera::attention2d::mpi::abort(code)
     }
+}
+
+/// Reports an error that the library cannot return, with what led to it, and ends all ranks.
+#[cfg(feature = "mpi")]
+fn last_resort(error: tessera::attention2d::Error) -> ! {
+    match PANIC.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(cause) => eprintln!("error: {error}: {cause}"),
+        None => eprintln!("error: {error}"),
+    }
+    tessera::attention2d::mpi::abort(1)
 }
 
 #[cfg(not(feature = "mpi"))]

@@ -4,7 +4,7 @@ use crate::dropout::Dropout;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, activation};
-use tessera_attention2d::{Sequence, Tokens};
+use tessera_attention2d::{TokenSharding, Tokens};
 use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation, Mask};
@@ -58,7 +58,7 @@ impl Attention {
     ) -> Tensor<3> {
         let [q, k, v] = ops::columns(&self.qkv);
         let project = |x, part| ops::linear(x, &part, Activation::None);
-        let whole = Sequence::Whole.of(x.dims()[1]);
+        let whole = TokenSharding::Local.of(x.dims()[1]);
         self.attend(
             [project(queries, q), project(x.clone(), k), project(x, v)],
             whole,

@@ -52,7 +52,7 @@ impl GenAr {
             );
         }
         let tokens = self.sequence.of(buffer + visible.per_image());
-        let mut x = tokens.deal(ops::layer_norm(x, &self.z_proj_ln));
+        let mut x = tokens.shard(ops::layer_norm(x, &self.z_proj_ln));
         for block in &self.encoder_blocks {
             x = block.forward(x, tokens, pass);
         }
@@ -87,12 +87,12 @@ impl GenAr {
             .decoder_blocks
             .split_last()
             .expect("a valid config has depth");
-        let mut x = tokens.deal(x);
+        let mut x = tokens.shard(x);
         for block in blocks {
             x = block.forward(x, tokens, pass);
         }
         let rows = wanted.rows(buffer + seq, buffer, &device);
-        let x = match tokens.dealt() {
+        let x = match tokens.is_sharded() {
             false => last
                 .forward_rows(x, rows, pass)
                 .reshape([wanted.total(), width]),

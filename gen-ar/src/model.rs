@@ -7,7 +7,7 @@ use crate::{Error, GenArConfig, Result};
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
-use tessera_attention2d::Sequence;
+use tessera_attention2d::TokenSharding;
 use tessera_backend::host_values;
 use tessera_backend::init::Init;
 use tessera_backend::nn::LayerNorm;
@@ -46,7 +46,7 @@ pub struct GenAr {
     #[module(skip)]
     pub(crate) config: GenArConfig,
     #[module(skip)]
-    pub(crate) sequence: Sequence,
+    pub(crate) sequence: TokenSharding,
 }
 
 pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Device) -> GenAr {
@@ -96,7 +96,7 @@ pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Dev
             [values.len()],
         ),
         config: config.clone(),
-        sequence: Sequence::Whole,
+        sequence: TokenSharding::Local,
     }
 }
 
@@ -138,11 +138,11 @@ impl GenAr {
     ///
     /// # Errors
     /// [`Error::Ranks`] when what the model does depends on which tokens are together: experts that race, and dropout.
-    pub fn on(self, sequence: Sequence) -> Result<Self> {
+    pub fn on(self, sequence: TokenSharding) -> Result<Self> {
         let refused = |what| Err(Error::Ranks { what });
         let (training, config) = (self.device().is_autodiff(), &self.config);
         match (&sequence, &config.moe) {
-            (Sequence::Whole, _) => {}
+            (TokenSharding::Local, _) => {}
             (_, Some(_)) if training => {
                 return refused("experts, which race while they are trained");
             }

@@ -6,7 +6,7 @@ use crate::patch::unpatchify;
 use crate::{DitConfig, Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use tessera_attention2d::Sequence;
+use tessera_attention2d::TokenSharding;
 use tessera_backend::init::Init;
 use tessera_backend::ops::{self, Activation};
 use tessera_moe::Trace;
@@ -24,7 +24,7 @@ pub struct Dit {
     #[module(skip)]
     pub(crate) config: DitConfig,
     #[module(skip)]
-    pub(crate) sequence: Sequence,
+    pub(crate) sequence: TokenSharding,
 }
 
 /// Parameters as the paper counts them: of the blocks, without biases (Expert Race, tables 4 and 5).
@@ -55,7 +55,7 @@ impl DitConfig {
                 .collect(),
             final_layer: FinalLayer::init(self, init),
             config: self.clone(),
-            sequence: Sequence::Whole,
+            sequence: TokenSharding::Local,
         }
     }
 
@@ -118,7 +118,7 @@ impl Dit {
         );
         assert_eq!([times.len(), labels.len()], [batch, batch]);
         let tokens = self.sequence.of(config.grid() * config.grid());
-        let mut x = tokens.deal(self.x_embedder.forward(x) + self.pos_embed.val());
+        let mut x = tokens.shard(self.x_embedder.forward(x) + self.pos_embed.val());
         let cond = self.t_embedder.forward(times) + self.y_embedder.forward(labels);
         let cond = ops::activation(cond, Activation::Silu);
         for block in &self.blocks {
@@ -133,13 +133,13 @@ impl Dit {
     ///
     /// # Errors
     /// [`Error::Ranks`] when what the model does depends on which tokens are together: experts that race.
-    pub fn on(self, sequence: Sequence) -> Result<Self> {
+    pub fn on(self, sequence: TokenSharding) -> Result<Self> {
         let refused = |what| Err(Error::Ranks { what });
         match (&sequence, &self.config.moe) {
-            (Sequence::Dealt(_), Some(_)) if self.device().is_autodiff() => {
+            (TokenSharding::Sharded(_), Some(_)) if self.device().is_autodiff() => {
                 refused("experts, which race while they are trained")
             }
-            (Sequence::Dealt(_), Some(moe)) if !moe.threshold => {
+            (TokenSharding::Sharded(_), Some(moe)) if !moe.threshold => {
                 refused("experts without a threshold")
             }
             _ => Ok(Self { sequence, ..self }),

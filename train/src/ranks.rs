@@ -42,7 +42,7 @@ impl Ranks {
     /// One rank by itself.
     pub fn alone() -> Self {
         Self {
-            world: Comm::alone(),
+            world: Comm::single(),
             sequence: 1,
         }
     }

@@ -4,10 +4,11 @@ use super::Case;
 use super::dense::{self, documents, methods};
 use tessera_attention2d::{Comm, Mask, Result, Shape};
 
-/// What f32 may differ by from f64, as a share of the largest value.
+/// The allowed difference of f32 from f64, relative to the largest value.
 const TOLERANCE: f64 = 1e-5;
 
-/// Of tokens that no number of ranks divides, of fewer tokens than ranks, with one to eight heads of queries to one of keys.
+/// With a number of tokens that no number of ranks divides, with fewer tokens than ranks, and with one to eight query
+/// heads per key head.
 pub const CASES: &[Case] = &[
     ("attention of all", |comm| all(comm, 61, 2, 1, Mask::all())),
     ("causal attention", |comm| {
@@ -16,16 +17,16 @@ pub const CASES: &[Case] = &[
     ("causal attention of fewer tokens than ranks", |comm| {
         all(comm, 3, 1, 2, Mask::causal())
     }),
-    ("attention with 4 heads to one of keys", |comm| {
+    ("attention with 4 query heads per key head", |comm| {
         all(comm, 40, 2, 4, Mask::causal())
     }),
-    ("attention with 8 heads to one of keys", |comm| {
+    ("attention with 8 query heads per key head", |comm| {
         all(comm, 33, 1, 8, Mask::all())
     }),
     ("checked attention", |comm| {
-        comm.set_check(true);
+        comm.enable_check();
         let done = all(comm, 13, 1, 2, Mask::causal());
-        comm.set_check(false);
+        comm.disable_check();
         done
     }),
     ("attention in documents", |comm| {

@@ -3,7 +3,7 @@
 use super::{Case, near_threads, same_as_threads};
 use bytemuck::Pod;
 use half::bf16;
-use tessera_attention2d::{Comm, Error, Reduce, Result};
+use tessera_attention2d::{Comm, Error, Peers, Reduce, Result};
 
 /// All of them.
 pub const CASES: &[Case] = &[
@@ -48,16 +48,20 @@ pub const CASES: &[Case] = &[
     ("largest", |comm| {
         same_as_threads(comm, |comm| reduced(comm, Reduce::Max))
     }),
-    ("round the ring", ring),
+    ("around the ring", ring),
     ("a message to itself", |comm| {
         same_as_threads(comm, |comm| {
             let own = values(comm.rank(), 20_000);
-            comm.send_recv(comm.rank(), &own, comm.rank(), own.len())
+            let to_itself = Peers {
+                to: comm.rank(),
+                from: comm.rank(),
+            };
+            comm.send_recv(to_itself, &own, own.len())
         })
     }),
     ("computes meanwhile", meanwhile),
     ("a message within a message", nested),
-    ("groups by colour and key", groups),
+    ("groups by color and key", groups),
     ("barrier", |comm| {
         same_as_threads(comm, |comm| comm.barrier().map(|()| vec![0_u8]))
     }),
@@ -65,7 +69,7 @@ pub const CASES: &[Case] = &[
     ("texts are compared", texts),
 ];
 
-/// Values that no two ranks have, and whose sums round.
+/// Values that differ from rank to rank, with sums that round.
 fn values(rank: usize, len: usize) -> Vec<f32> {
     (0..len)
         .map(|i| ((i * 37 + rank * 101) % 1009) as f32 / 311.0 - 0.3 * rank as f32)
@@ -111,15 +115,14 @@ fn reduced(comm: &Comm, op: Reduce) -> Result<Vec<f32>> {
     Ok(own)
 }
 
-/// Short messages and long ones, which the library carries in different ways.
+/// Short and long messages, for which MPI has different protocols.
 fn ring(comm: &Comm) -> Result<()> {
     same_as_threads(comm, |comm| {
-        let (rank, size) = (comm.rank(), comm.size());
-        let (to, from) = ((rank + 1) % size, (rank + size - 1) % size);
+        let (rank, peers) = (comm.rank(), comm.ring_forward());
         let mut all = Vec::new();
         for unit in [0, 3, 6000] {
             let own = values(rank, unit * (rank % 3));
-            all.extend(comm.send_recv(to, &own, from, unit * (from % 3))?);
+            all.extend(comm.send_recv(peers, &own, unit * (peers.from % 3))?);
         }
         Ok(all)
     })
@@ -127,17 +130,16 @@ fn ring(comm: &Comm) -> Result<()> {
 
 fn meanwhile(comm: &Comm) -> Result<()> {
     same_as_threads(comm, |comm| {
-        let (rank, size) = (comm.rank(), comm.size());
+        let (rank, peers) = (comm.rank(), comm.ring_forward());
         let mut calls = 0;
         for len in [5, 40_000] {
             let own = values(rank, len);
-            let (to, from) = ((rank + 1) % size, (rank + size - 1) % size);
-            let (found, sum) = comm.send_recv_while(to, &own, from, len, || {
+            let (found, sum) = comm.send_recv_while(peers, &own, len, || {
                 calls += 1;
                 own.iter().sum::<f32>()
             })?;
             assert_eq!(sum, own.iter().sum::<f32>());
-            assert_eq!(found, values(from, len));
+            assert_eq!(found, values(peers.from, len));
         }
         assert_eq!(calls, 2);
         Ok(vec![calls])
@@ -146,18 +148,17 @@ fn meanwhile(comm: &Comm) -> Result<()> {
 
 fn nested(comm: &Comm) -> Result<()> {
     same_as_threads(comm, |comm| {
-        let (rank, size) = (comm.rank(), comm.size());
-        let (to, from) = ((rank + 1) % size, (rank + size - 1) % size);
+        let (rank, size, peers) = (comm.rank(), comm.size(), comm.ring_forward());
         let (outer, inner) = (values(rank, 30_000), values(rank + size, 30_000));
-        let (mut found, within) = comm.send_recv_while(to, &outer, from, 30_000, || {
-            comm.send_recv(to, &inner, from, 30_000)
+        let (mut found, within) = comm.send_recv_while(peers, &outer, 30_000, || {
+            comm.send_recv(peers, &inner, 30_000)
         })?;
         found.extend(within?);
         Ok(found)
     })
 }
 
-/// Three colours, in reverse, and these again in halves.
+/// Three colors, in reverse order, and each of these groups in halves.
 fn groups(comm: &Comm) -> Result<()> {
     same_as_threads(comm, |comm| {
         let rank = comm.rank();
@@ -174,7 +175,7 @@ fn groups(comm: &Comm) -> Result<()> {
 
 /// The last rank comes with another count, and then with another collective.
 fn check(comm: &Comm) -> Result<()> {
-    comm.set_check(true);
+    comm.enable_check();
     let last = comm.size() - 1;
     let differs = comm.rank() == last;
     let results = [
@@ -184,13 +185,13 @@ fn check(comm: &Comm) -> Result<()> {
             false => comm.all_reduce(&mut [0.0; 3], Reduce::Max),
         },
     ];
-    comm.set_check(false);
+    comm.disable_check();
     for result in results {
         let found = match result {
             Err(Error::Disagreement { rank, .. }) => Some(rank),
             _ => None,
         };
-        assert_eq!(found, Some(last), "the rank that --check names");
+        assert_eq!(found, Some(last), "the rank that the check names");
     }
     Ok(())
 }

@@ -1,21 +1,21 @@
-//! Attention held against dense attention in f64.
+//! Distributed attention against dense attention in f64.
 
 use burn::tensor::{Device, FloatDType, Tensor};
 use tessera_attention2d::{
-    Comm, Distributed, Grid, Keys, Mask, Merge, Method, Payload, Result, Shape, Task, deal,
+    Comm, Distributed, Grid, Keys, Mask, Merge, Method, Result, Shape, Task, WireDtype, shard,
 };
 use tessera_backend::{Rng, ops};
 
-/// One attention and its division.
+/// One attention and the method that distributes it.
 #[derive(Debug, Clone)]
 pub struct Case {
     pub method: Method,
     pub shape: Shape,
     pub mask: Mask,
-    pub payload: Payload,
+    pub wire_dtype: WireDtype,
 }
 
-/// Inputs, and what dense attention makes of them in f64.
+/// Inputs, and the results of dense attention in f64.
 pub struct Reference {
     qkv: [Tensor<4>; 3],
     d_out: Tensor<4>,
@@ -29,7 +29,7 @@ impl Case {
             method,
             shape,
             mask,
-            payload: Payload::F32,
+            wire_dtype: WireDtype::F32,
         }
     }
 
@@ -37,7 +37,7 @@ impl Case {
         Task {
             tokens: self.shape.tokens,
             mask: self.mask.clone(),
-            payload: self.payload,
+            wire_dtype: self.wire_dtype,
         }
     }
 
@@ -68,14 +68,14 @@ impl Case {
         }
     }
 
-    /// The largest difference of this rank's outputs and gradients from the reference, as a share of the largest value.
+    /// The largest difference of this rank's outputs and gradients from the reference, relative to the largest value.
     pub fn error(&self, comm: &Comm, reference: &Reference) -> Result<f64> {
         let attention = Distributed::new(comm, self.method)?;
         let positions = attention.positions(self.shape.tokens);
         let task = self.task();
-        let qkv = reference.qkv.each_ref().map(|x| deal(x, &positions));
+        let qkv = reference.qkv.each_ref().map(|x| shard(x, &positions));
         let forward = attention.forward(&task, qkv)?;
-        let d_out = deal(&reference.d_out, &positions);
+        let d_out = shard(&reference.d_out, &positions);
         let gradients = attention.backward(&task, forward.saved, d_out)?;
         let mut error = difference(
             &forward.out,
@@ -83,7 +83,7 @@ impl Case {
             &positions,
             largest(&[&reference.out]),
         );
-        // Of one token the gradients of q and k are nothing but rounding: all three are held against the largest of them.
+        // With one token the gradients of q and k are rounding errors: all three are compared to the largest of them.
         let scale = largest(&reference.gradients.each_ref());
         for (found, expected) in gradients.iter().zip(&reference.gradients) {
             error = error.max(difference(found, expected, &positions, scale));
@@ -102,7 +102,7 @@ fn largest(tensors: &[&Tensor<4>]) -> f64 {
 }
 
 fn difference(found: &Tensor<4>, expected: &Tensor<4>, positions: &[usize], scale: f64) -> f64 {
-    let expected = deal(expected, positions);
+    let expected = shard(expected, positions);
     assert_eq!(found.dims(), expected.dims());
     let pairs = values(found).into_iter().zip(values(&expected));
     pairs
@@ -113,7 +113,7 @@ fn difference(found: &Tensor<4>, expected: &Tensor<4>, positions: &[usize], scal
         .fold(0.0, f64::max)
 }
 
-/// Every variant of every method that so many ranks can do with these heads.
+/// Every variant of every method that this number of ranks can compute with these heads.
 pub fn methods(ranks: usize, [heads, kv_heads]: [usize; 2]) -> Vec<Method> {
     let mut methods = vec![
         Method::Ring { zigzag: false },
@@ -124,7 +124,7 @@ pub fn methods(ranks: usize, [heads, kv_heads]: [usize; 2]) -> Vec<Method> {
         methods.push(Method::Ulysses);
     }
     for grid in Grid::of(ranks) {
-        for keys in [Keys::AsDealt, Keys::Transposed] {
+        for keys in [Keys::AsSharded, Keys::Transposed] {
             for merge in [Merge::AllToAll, Merge::Ring, Merge::MaxSum] {
                 methods.push(Method::Attention2D {
                     grid,

@@ -1,4 +1,4 @@
-//! What ranks do, whatever carries it: each case runs on every rank of a job.
+//! Cases for any transport; each runs on every rank of a job.
 
 #![allow(dead_code)] // Each of the programs that use it uses a part.
 
@@ -9,10 +9,10 @@ pub mod dense;
 use bytemuck::Pod;
 use tessera_attention2d::{Comm, Result, threads};
 
-/// A name and what every rank does; it panics, or fails, where it finds a fault.
+/// A name and the work of every rank, which panics or fails if something is wrong.
 pub type Case = (&'static str, fn(&Comm) -> Result<()>);
 
-/// Runs `work` on these ranks and again on as many threads. Each rank must receive as much, and come to the same bits.
+/// Runs `work` on these ranks and again on as many threads. Each rank must receive as much and return the same bits.
 pub fn same_as_threads<T: Pod + Send>(
     comm: &Comm,
     work: impl Fn(&Comm) -> Result<Vec<T>> + Sync,
@@ -48,7 +48,7 @@ fn against_threads<T: Pod + Send>(
         Ok((result, received))
     };
     let (found, received) = counted(comm)?;
-    // One rank asks threads; all of them would ask for as many threads each.
+    // One rank starts the threads; otherwise each rank would start as many.
     let size = comm.size();
     let lens = comm.all_gather(&[found.len() as u64], &vec![1; size])?;
     let lens: Vec<_> = lens.iter().map(|&len| len as usize).collect();
@@ -58,7 +58,7 @@ fn against_threads<T: Pod + Send>(
         return Ok(());
     }
     let mut rest = &all[..];
-    let expected = threads::run(size, 1, |comm| counted(&comm))?;
+    let expected = threads::run(size, |comm| counted(&comm))?;
     for (rank, (expected, received)) in expected.iter().enumerate() {
         let (found, after) = rest.split_at(lens[rank]);
         rest = after;

@@ -1,9 +1,9 @@
-//! What is held against MPI holds on threads.
+//! The cases that test MPI pass on threads.
 
 use crate::cases::{Case, attention, collectives};
 use tessera_attention2d::threads;
 
-/// One rank alone has nobody to disagree with.
+/// Not on one rank, which has no other to disagree with.
 #[test]
 fn every_collective_on_threads() {
     on(&[2, 5], collectives::CASES);
@@ -17,7 +17,7 @@ fn every_method_on_threads() {
 fn on(ranks: &[usize], cases: &[Case]) {
     for &ranks in ranks {
         for (name, case) in cases {
-            let done = threads::run(ranks, 1, |comm| case(&comm));
+            let done = threads::run(ranks, |comm| case(&comm));
             done.unwrap_or_else(|error| panic!("{name} on {ranks} ranks: {error}"));
         }
     }

@@ -1,16 +1,17 @@
-//! Every method gives what dense attention gives.
+//! Every method equals dense attention.
 
 use crate::cases::dense::{Case, documents, methods};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use tessera_attention2d::{Distributed, Grid, Mask, Method, Payload, Shape, deal, threads};
+use tessera_attention2d::threads::{self, Team};
+use tessera_attention2d::{Distributed, Grid, Mask, Method, Shape, WireDtype, shard};
 
-/// What f32 may differ by from f64, as a share of the largest value.
+/// The allowed difference of f32 from f64, relative to the largest value.
 const TOLERANCE: f64 = 1e-5;
 
 fn error(case: &Case, ranks: usize) -> f64 {
     let reference = case.reference(7);
-    let errors = threads::run(ranks, 1, |comm| case.error(&comm, &reference));
+    let errors = threads::run(ranks, |comm| case.error(&comm, &reference));
     let errors = errors.expect("no rank fails");
     errors.into_iter().fold(0.0, f64::max)
 }
@@ -58,7 +59,7 @@ fn every_grid_up_to_sixteen_ranks() {
 }
 
 #[test]
-fn sixteen_bits_on_the_way_cost_their_rounding() {
+fn sixteen_bits_on_the_wire_cost_their_rounding() {
     let shape = Shape {
         batch: 2,
         tokens: 64,
@@ -66,14 +67,14 @@ fn sixteen_bits_on_the_way_cost_their_rounding() {
         kv_heads: 2,
         head_dim: 16,
     };
-    for (payload, tolerance) in [(Payload::F16, 4e-3), (Payload::Bf16, 3e-2)] {
+    for (wire_dtype, tolerance) in [(WireDtype::F16, 4e-3), (WireDtype::Bf16, 3e-2)] {
         for method in methods(4, [4, 2]) {
             let case = Case {
-                payload,
+                wire_dtype,
                 ..Case::new(method, shape, Mask::causal())
             };
             let error = error(&case, 4);
-            assert!(error < tolerance, "{method} in {payload}: {error}");
+            assert!(error < tolerance, "{method} in {wire_dtype}: {error}");
         }
     }
 }
@@ -89,17 +90,21 @@ fn the_ordered_merge_gives_the_same_bits_in_every_run_and_on_any_number_of_threa
     };
     let method = Method::attention2d(Grid { rows: 2, cols: 3 });
     let case = Case::new(method, shape, Mask::causal());
-    let bits = |threads| {
+    let bits = |threads_per_rank| {
         let mut rng = tessera_backend::Rng::new(3, 0);
         let device = burn::tensor::Device::flex();
         let mut draw = |heads| rng.normal_tensor::<4>([1, heads, 257, 32], &device);
         let (q, k, v, d_out) = (draw(4), draw(2), draw(2), draw(4));
-        let ranks = threads::run(6, threads, |comm| {
+        let team = Team {
+            ranks: 6,
+            threads_per_rank,
+        };
+        let ranks = team.run(|comm| {
             let attention = Distributed::new(&comm, method)?;
             let positions = attention.positions(257);
-            let qkv = [&q, &k, &v].map(|x| deal(x, &positions));
+            let qkv = [&q, &k, &v].map(|x| shard(x, &positions));
             let forward = attention.forward(&case.task(), qkv)?;
-            let d_out = deal(&d_out, &positions);
+            let d_out = shard(&d_out, &positions);
             let gradients = attention.backward(&case.task(), forward.saved, d_out)?;
             let tensors = std::iter::once(forward.out).chain(gradients);
             let values = tensors.flat_map(tessera_backend::host_values);
@@ -115,7 +120,7 @@ fn the_ordered_merge_gives_the_same_bits_in_every_run_and_on_any_number_of_threa
 #[test]
 fn a_method_that_does_not_fit_is_refused() {
     let refused = |method| {
-        let error = threads::run(4, 1, |comm| Distributed::new(&comm, method).map(|_| ()));
+        let error = threads::run(4, |comm| Distributed::new(&comm, method).map(|_| ()));
         error.expect_err("refused").to_string()
     };
     let grid = Method::attention2d(Grid { rows: 3, cols: 2 });
@@ -133,7 +138,7 @@ fn a_method_that_does_not_fit_is_refused() {
     };
     let case = Case::new(Method::Ulysses, shape, Mask::all());
     let reference = case.reference(0);
-    let error = threads::run(4, 1, |comm| case.error(&comm, &reference));
+    let error = threads::run(4, |comm| case.error(&comm, &reference));
     let text = error.expect_err("refused").to_string();
     assert!(
         text.contains("a divisor of the 6 heads of keys and values, found 4"),

@@ -1,9 +1,9 @@
-//! A rank that fails ends all, and the error names it.
+//! A rank that fails ends all ranks, and the error names it.
 
 use tessera_attention2d::{Comm, Error, Reduce, Result, threads};
 
 fn message(work: impl Fn(Comm) -> Result<()> + Sync) -> String {
-    let error = threads::run(4, 1, work).expect_err("a rank failed");
+    let error = threads::run(4, work).expect_err("a rank failed");
     error.to_string()
 }
 
@@ -32,9 +32,9 @@ fn a_rank_that_gives_up_ends_the_others_waiting() {
 }
 
 #[test]
-fn with_the_check_a_shape_that_differs_is_told_before_anything_moves() {
+fn with_the_check_a_shape_that_differs_is_reported_before_any_message() {
     let text = message(|comm| {
-        comm.set_check(true);
+        comm.enable_check();
         let length = if comm.rank() == 1 { 3 } else { 2 };
         comm.all_reduce(&mut vec![0.0; length], Reduce::Sum)
     });
@@ -43,7 +43,7 @@ fn with_the_check_a_shape_that_differs_is_told_before_anything_moves() {
         "collectives differ: rank 1 has all_reduce[3, 0], rank 0 has all_reduce[2, 0]"
     );
     let text = message(|comm| {
-        comm.set_check(true);
+        comm.enable_check();
         let column = comm.split(comm.rank() % 2, comm.rank())?;
         match comm.rank() {
             3 => column.all_gather(&[1_u8], &[1, 1]).map(|_| ()),
@@ -55,10 +55,9 @@ fn with_the_check_a_shape_that_differs_is_told_before_anything_moves() {
         "{text}"
     );
     let text = message(|comm| {
-        comm.set_check(true);
-        let (next, previous) = ((comm.rank() + 1) % 4, (comm.rank() + 3) % 4);
+        comm.enable_check();
         let sent = vec![0_u8; if comm.rank() == 0 { 5 } else { 4 }];
-        comm.send_recv(next, &sent, previous, 4).map(|_| ())
+        comm.send_recv(comm.ring_forward(), &sent, 4).map(|_| ())
     });
     assert!(
         text.contains("rank 1 has 4 values expected from it, rank 0 has 5 values to send"),
@@ -67,7 +66,7 @@ fn with_the_check_a_shape_that_differs_is_told_before_anything_moves() {
 }
 
 #[test]
-fn without_the_check_a_length_that_differs_is_still_no_hang() {
+fn without_the_check_a_length_that_differs_does_not_hang() {
     let text = message(|comm| {
         let counts = if comm.rank() == 1 {
             [1, 1, 1, 2]

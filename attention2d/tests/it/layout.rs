@@ -1,17 +1,17 @@
-//! Who has which token, and which see which.
+//! Which rank owns which token, and which tokens see which.
 
 use proptest::prelude::*;
-use tessera_attention2d::{Grid, Layout, Mask};
+use tessera_attention2d::{Grid, Layout, Mask, Member, Peers, Place};
 use tessera_backend::ops;
 
 proptest! {
     #[test]
-    fn every_token_is_dealt_once(ranks in 1..20_usize, tokens in 0..100_usize) {
+    fn every_token_has_one_owner(ranks in 1..20_usize, tokens in 0..100_usize) {
         for layout in [Layout::Cyclic, Layout::Contiguous, Layout::Zigzag] {
-            let lists: Vec<_> = (0..ranks).map(|rank| layout.positions(rank, ranks, tokens)).collect();
+            let lists: Vec<_> = (0..ranks).map(|rank| layout.positions(Member { rank, ranks }, tokens)).collect();
             prop_assert!(lists.iter().all(|list| list.is_sorted()));
             for (rank, list) in lists.iter().enumerate() {
-                prop_assert_eq!(layout.count(rank, ranks, tokens), list.len());
+                prop_assert_eq!(layout.count(Member { rank, ranks }, tokens), list.len());
             }
             let mut all = lists.concat();
             all.sort_unstable();
@@ -40,30 +40,30 @@ proptest! {
     fn transposing_is_a_permutation_and_its_inverse(rows in 1..7_usize, cols in 1..7_usize) {
         let grid = Grid { rows, cols };
         for rank in 0..grid.ranks() {
-            let [to, from] = grid.transposed(rank);
-            prop_assert_eq!(grid.transposed(to)[1], rank);
-            prop_assert_eq!(grid.transposed(from)[0], rank);
+            let Peers { to, from } = grid.transposed(rank);
+            prop_assert_eq!(grid.transposed(to).from, rank);
+            prop_assert_eq!(grid.transposed(from).to, rank);
         }
     }
 
-    /// Section 1.2 of the fact sheet: after the transpose a rank's mask is causal if c ≤ r, else strictly causal.
+    /// After the transpose (algorithm 1, line 1) a rank's mask is causal if c ≤ r, else strictly causal.
     #[test]
     fn on_a_square_grid_a_causal_mask_stays_causal_or_becomes_strict(side in 1..5_usize, per_rank in 1..6_usize) {
         let (grid, tokens) = (Grid { rows: side, cols: side }, side * side * per_rank);
         for rank in 0..grid.ranks() {
-            let [r, c] = grid.place(rank);
+            let Place { row, col } = grid.place(rank);
             let gathered = |ranks: Vec<usize>| {
-                let mut all: Vec<_> = ranks.iter().flat_map(|&rank| Layout::Cyclic.positions(rank, grid.ranks(), tokens)).collect();
+                let mut all: Vec<_> = ranks.iter().flat_map(|&rank| Layout::Cyclic.positions(Member { rank, ranks: grid.ranks() }, tokens)).collect();
                 all.sort_unstable();
                 all
             };
-            let queries = gathered((0..side).map(|col| grid.rank(r, col)).collect());
-            let keys = gathered((0..side).map(|row| grid.transposed(grid.rank(row, c))[1]).collect());
-            prop_assert!(keys.iter().all(|key| key % side == c));
+            let queries = gathered((0..side).map(|col| grid.rank(Place { row, col })).collect());
+            let keys = gathered((0..side).map(|row| grid.transposed(grid.rank(Place { row, col })).from).collect());
+            prop_assert!(keys.iter().all(|key| key % side == col));
             let sizes = [queries.len(), keys.len()];
             let mask = Mask::causal().between(&queries, &keys);
             for query in 0..queries.len() {
-                let expected = match c <= r {
+                let expected = match col <= row {
                     true => ops::Mask::Causal.run(query, sizes),
                     false => 0..query,
                 };

@@ -1,4 +1,4 @@
-//! Attention on ranks that are threads, held against dense attention; and what ranks say to each other.
+//! Attention on threads against dense attention, and the communication of ranks.
 #[path = "../cases/mod.rs"]
 mod cases;
 mod collectives;

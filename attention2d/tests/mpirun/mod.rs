@@ -1,4 +1,4 @@
-//! `mpirun` with a time limit, after which nothing of what it started is left.
+//! `mpirun` with a time limit, after which none of its processes is left.
 #![allow(dead_code)] // Each of the programs that use it uses a part.
 
 use std::collections::HashMap;
@@ -9,22 +9,22 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub struct Job {
-    /// Exit code; none when a signal or the time limit ended it.
+    /// The exit code; `None` if a signal or the time limit ended it.
     pub code: Option<i32>,
-    /// What all ranks printed.
+    /// The output of all ranks.
     pub stdout: String,
-    /// What all ranks, and `mpirun`, had to say.
+    /// The errors of all ranks and `mpirun`.
     pub stderr: String,
-    /// From start to end of everything.
+    /// From start to end.
     pub took: Duration,
-    /// The time limit ended it.
+    /// Whether the time limit ended it.
     pub late: bool,
 }
 
-/// Runs `mpirun` with these arguments, one job at a time: ranks that wait keep their processor busy.
+/// Runs `mpirun` with these arguments, one job at a time, as waiting ranks keep their processor busy.
 ///
 /// # Panics
 /// When there is no `mpirun`.
@@ -36,7 +36,7 @@ pub fn mpirun<S: AsRef<OsStr>>(
     mpirun_while(arguments, environment, limit, |_| ())
 }
 
-/// The same; `meanwhile` is given the process of `mpirun` when it has started.
+/// [`mpirun`], calling `meanwhile` with its process id once it has started.
 ///
 /// # Panics
 /// As [`mpirun`].
@@ -51,7 +51,7 @@ pub fn mpirun_while<S: AsRef<OsStr>>(
     let mut command = Command::new("mpirun");
     command
         .args(arguments)
-        // What a machine of tests needs and a user decides: to be root, and more ranks than processors.
+        // Test machines may run as root and with more ranks than processors.
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
@@ -90,7 +90,7 @@ pub fn mpirun_while<S: AsRef<OsStr>>(
     }
 }
 
-/// Processes by the process that started them.
+/// Processes by their parent.
 fn families() -> HashMap<u32, Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -98,7 +98,7 @@ fn families() -> HashMap<u32, Vec<u32>> {
             continue;
         };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // The name before may hold blanks and brackets.
+        // The name before may contain blanks and brackets.
         let after = stat.rsplit(')').next().unwrap_or_default();
         let parent = after.split_whitespace().nth(1);
         if let Some(parent) = parent.and_then(|parent| parent.parse().ok()) {
@@ -108,7 +108,7 @@ fn families() -> HashMap<u32, Vec<u32>> {
     children
 }
 
-/// The processes that a process has started, which of `mpirun` are the ranks in their order.
+/// The children of a process; those of `mpirun` are the ranks in order.
 pub fn children(id: u32) -> Vec<u32> {
     let mut ranks = families().remove(&id).unwrap_or_default();
     ranks.sort_unstable();
@@ -122,7 +122,7 @@ pub fn kill_now(id: u32) {
         .status();
 }
 
-/// Ends a process and all that it started.
+/// Ends a process and its descendants.
 fn kill(id: u32) {
     let mut children = families();
     let mut all = vec![id];

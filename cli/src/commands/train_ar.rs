@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use tessera::attention2d::{Grid, Sequence};
+use tessera::attention2d::{Grid, TokenSharding};
 use tessera::gen_ar::{GenAr, GenArConfig, ImageRequest, SampleConfig, TokenObjective, Tower};
 use tessera::moe::MoeConfig;
 use tessera::pictures::dataset::Split;
@@ -211,7 +211,7 @@ impl TrainAr {
         if !ranks.first() {
             return Ok(());
         }
-        let ema = trained.ema.on(Sequence::Whole)?;
+        let ema = trained.ema.on(TokenSharding::Local)?;
         let folder = self.run.output.join("model");
         let calibrated = objective.calibrated(ema, &training);
         ArModel {
@@ -340,7 +340,7 @@ impl Observer<GenAr> for Watch {
         };
         let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
         // The first rank draws alone.
-        let ema = ema.clone().on(Sequence::Whole)?;
+        let ema = ema.clone().on(TokenSharding::Local)?;
         let indices = ema.generate(&requests, &self.model.card.sampling, &mut |_| {
             interrupt::flow()
         })?;

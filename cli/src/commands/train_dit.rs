@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use tessera::attention2d::{Grid, Sequence};
+use tessera::attention2d::{Grid, TokenSharding};
 use tessera::checkpoint::write_atomically;
 use tessera::gen_dit::{Dit, DitConfig, ImageRequest, LatentObjective, Process, SampleConfig};
 use tessera::moe::{Gate, MoeConfig, Rule};
@@ -279,7 +279,7 @@ impl TrainDit {
         if !ranks.first() {
             return Ok(());
         }
-        let ema = trained.ema.on(Sequence::Whole)?;
+        let ema = trained.ema.on(TokenSharding::Local)?;
         let folder = self.run.output.join("model");
         DitModel {
             transformer: data.calibrated(ema, training.batch_size, training.seed)?,
@@ -411,7 +411,7 @@ impl Observer<Dit> for Watch<'_> {
     fn on_epoch(&mut self, epoch: u64, _: &Dit, ema: &Dit) -> Result<(), BoxError> {
         const ROWS: usize = 4;
         // The first rank draws and measures alone.
-        let ema = &ema.clone().on(Sequence::Whole)?;
+        let ema = &ema.clone().on(TokenSharding::Local)?;
         if !self.held_out.is_empty() {
             self.validate(epoch, ema)?;
         }

@@ -4,7 +4,7 @@ use super::{loss::tokens, tiny};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use tessera_attention2d::{Comm, Grid, Sequence, threads};
+use tessera_attention2d::{Comm, Grid, TokenSharding, threads};
 use tessera_backend::{Rng, host_values};
 use tessera_gen_ar::{GenAr, GenArConfig, MaskPlan};
 use tessera_moe::MoeConfig;
@@ -18,7 +18,7 @@ const GRIDS: [Grid; 4] = [
 ];
 
 fn on(model: &GenAr, comm: &Comm, grid: Grid) -> GenAr {
-    let sequence = Sequence::on_grid(comm, grid).unwrap();
+    let sequence = TokenSharding::on_grid(comm, grid).unwrap();
     model.clone().on(sequence).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn a_grid_draws_the_tokens_of_one_rank() {
         };
         let alone = draw(&model);
         for grid in GRIDS {
-            let ranks = threads::run(grid.ranks(), 1, |comm| Ok(draw(&on(&model, &comm, grid))));
+            let ranks = threads::run(grid.ranks(), |comm| Ok(draw(&on(&model, &comm, grid))));
             for tokens in ranks.unwrap() {
                 assert_eq!(tokens, alone, "{grid}");
             }
@@ -69,7 +69,7 @@ fn a_grid_learns_what_one_rank_learns() {
     let (loss, grads) = step(&model);
     let grads = values(&grads);
     for grid in GRIDS {
-        let ranks = threads::run(grid.ranks(), 1, |comm| {
+        let ranks = threads::run(grid.ranks(), |comm| {
             let model = on(&model, &comm, grid);
             let (loss, grads) = step(&model);
             let mut loss = [loss];
@@ -97,8 +97,8 @@ fn a_grid_learns_what_one_rank_learns() {
 fn what_depends_on_which_tokens_are_together_is_refused() {
     let refused = |config: GenArConfig, device: Device| {
         let model = tiny::model_on(&config, &device);
-        let texts = threads::run(2, 1, |comm| {
-            let sequence = Sequence::on_grid(&comm, Grid { rows: 2, cols: 1 })?;
+        let texts = threads::run(2, |comm| {
+            let sequence = TokenSharding::on_grid(&comm, Grid { rows: 2, cols: 1 })?;
             Ok(model.clone().on(sequence).unwrap_err().to_string())
         });
         texts.unwrap().remove(0)

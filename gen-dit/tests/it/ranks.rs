@@ -3,7 +3,7 @@
 use super::tiny;
 use burn::tensor::{Device, Tensor};
 use std::ops::ControlFlow;
-use tessera_attention2d::{Grid, Sequence, threads};
+use tessera_attention2d::{Grid, TokenSharding, threads};
 use tessera_backend::{Rng, host_values};
 use tessera_gen_dit::Dit;
 use tessera_train::{Grads, Share};
@@ -27,8 +27,8 @@ fn a_grid_draws_the_latents_of_one_rank() {
         let alone = draw(&model);
         let largest = alone.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
         for grid in GRIDS {
-            let ranks = threads::run(grid.ranks(), 1, |comm| {
-                let sequence = Sequence::on_grid(&comm, grid)?;
+            let ranks = threads::run(grid.ranks(), |comm| {
+                let sequence = TokenSharding::on_grid(&comm, grid)?;
                 Ok(draw(&model.clone().on(sequence).unwrap()))
             });
             for drawn in ranks.unwrap() {
@@ -62,8 +62,11 @@ fn a_grid_learns_what_one_rank_learns() {
     };
     let expected = values(&step(&model));
     for grid in GRIDS {
-        let ranks = threads::run(grid.ranks(), 1, |comm| {
-            let model = model.clone().on(Sequence::on_grid(&comm, grid)?).unwrap();
+        let ranks = threads::run(grid.ranks(), |comm| {
+            let model = model
+                .clone()
+                .on(TokenSharding::on_grid(&comm, grid)?)
+                .unwrap();
             Ok(values(&step(&model).mean(&model, &comm).unwrap()))
         });
         for found in ranks.unwrap() {

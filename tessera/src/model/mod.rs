@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::hub;
 use ndarray::Array4;
 use std::path::{Path, PathBuf};
-use tessera_attention2d::Sequence;
+use tessera_attention2d::TokenSharding;
 use tessera_backend::Precision;
 use tessera_gen_ar::{CfgSchedule, SampleConfig};
 use tessera_gen_dit::DitConfig;
@@ -157,7 +157,7 @@ impl Model {
     ///
     /// # Errors
     /// When the model does not allow it.
-    pub fn on(self, sequence: Sequence) -> Result<Self> {
+    pub fn on(self, sequence: TokenSharding) -> Result<Self> {
         Ok(match self {
             Self::Ar(model) => Self::Ar(ArModel {
                 generator: model.generator.on(sequence)?,

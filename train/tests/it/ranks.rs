@@ -43,7 +43,7 @@ fn run(
     config: &TrainConfig,
     stop_after: Option<u64>,
 ) -> Result<Vec<(Watcher, Outcome, Vec<f32>)>> {
-    threads::run(ranks, 1, |comm| {
+    threads::run(ranks, |comm| {
         let mut watcher = Watcher {
             stop_after: stop_after.filter(|_| comm.rank() + 1 == ranks),
             ..Watcher::default()
@@ -107,7 +107,7 @@ fn all_ranks_stop_where_one_is_told_to_and_go_on_together() {
 #[test]
 fn a_batch_that_ranks_cannot_share_evenly_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let texts = threads::run(3, 1, |comm| {
+    let texts = threads::run(3, |comm| {
         let ranks = Ranks::new(comm, 1).unwrap();
         let device = Device::flex().autodiff();
         let run = ranks.open(folder.path(), &config(), Start::New).unwrap();

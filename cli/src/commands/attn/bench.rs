@@ -10,13 +10,13 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::time::Instant;
 use tessera::attention2d::{
-    Comm, Distributed, Grid, Keys, Mask, Merge, Method, Pass, Payload, Shape, Task, check, deal,
-    threads, volume,
+    Comm, Direction, Distributed, Grid, Keys, Mask, Member, Merge, Method, Shape, Task, WireDtype,
+    shard, threads, volume,
 };
 use tessera::backend::device_values;
 use tessera::backend::{Rng, host_values, ops};
 
-/// Measure every method on ranks: time, bytes received beside those reckoned, and the difference from dense attention.
+/// Measure every method on ranks: time, bytes received and predicted, and the difference from dense attention.
 ///
 /// Ranks are those of mpirun, or threads of this process.
 #[derive(Debug, Clone, Args)]
@@ -45,8 +45,8 @@ pub struct Bench {
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = count)]
     head_dim: usize,
     /// What queries, keys and values travel as: f32, bf16 or f16.
-    #[arg(long, default_value_t = Payload::F32, value_name = "TYPE")]
-    dtype: Payload,
+    #[arg(long, default_value_t = WireDtype::F32, value_name = "TYPE")]
+    dtype: WireDtype,
     /// A token attends to none after it.
     #[arg(long)]
     causal: bool,
@@ -98,9 +98,9 @@ struct Row {
     waiting: f64,
     /// Bytes received by the rank that received most.
     bytes: u64,
-    /// The same as reckoned.
+    /// The same as predicted.
     predicted_bytes: u64,
-    /// Whether every rank received what was reckoned for it.
+    /// Whether every rank received what was predicted for it.
     as_predicted: bool,
     messages: u64,
     /// Largest difference of outputs and gradients from dense attention, as a share of the largest value.
@@ -130,10 +130,16 @@ impl Bench {
                 let methods = self.methods(ranks)?;
                 let each = global.threads.unwrap_or(1);
                 let measure = |comm: Comm| {
-                    comm.set_check(global.check);
+                    if global.check {
+                        comm.enable_check();
+                    }
                     self.measure(&comm, &methods)
                 };
-                (ranks, threads::run(ranks, each, measure)?.remove(0))
+                let team = threads::Team {
+                    ranks,
+                    threads_per_rank: each,
+                };
+                (ranks, team.run(measure)?.remove(0))
             }
             None => {
                 let methods = self.methods(world.size())?;
@@ -185,7 +191,7 @@ impl Bench {
             if !wanted(name) {
                 continue;
             }
-            match check(method, self.shape(1), ranks) {
+            match method.check(self.shape(1), ranks) {
                 Err(_) if self.method.is_empty() => {}
                 fits => {
                     fits?;
@@ -194,7 +200,7 @@ impl Bench {
             }
         }
         for &method in &methods {
-            check(method, self.shape(1), ranks)?;
+            method.check(self.shape(1), ranks)?;
         }
         Ok(methods)
     }
@@ -251,12 +257,12 @@ impl Bench {
     ) -> tessera::attention2d::Result<Row> {
         let attention = Distributed::new(comm, method)?;
         let positions = attention.positions(shape.tokens);
-        let qkv = inputs.qkv.each_ref().map(|x| deal(x, &positions));
-        let d_out = deal(&inputs.d_out, &positions);
+        let qkv = inputs.qkv.each_ref().map(|x| shard(x, &positions));
+        let d_out = shard(&inputs.d_out, &positions);
         let task = Task {
             tokens: shape.tokens,
             mask: self.mask(),
-            payload: self.dtype,
+            wire_dtype: self.dtype,
         };
         let mut best: Option<[f64; 3]> = None;
         let mut found = Vec::new();
@@ -287,12 +293,12 @@ impl Bench {
         }
         let [seconds, computing, waiting] = best.expect("at least one run");
         let passes = match self.forward {
-            true => Pass::INFERENCE,
-            false => Pass::TRAINING,
+            true => Direction::INFERENCE,
+            false => Direction::TRAINING,
         };
         let mut predicted = 0;
-        for &pass in passes {
-            predicted += volume(method, shape, comm.size(), comm.rank(), pass)?.bytes(self.dtype);
+        for &direction in passes {
+            predicted += volume(method, shape, comm.member(), direction)?.bytes(self.dtype);
         }
         let all = comm.all_gather(&[bytes, predicted, messages], &vec![3; comm.size()])?;
         let most = |i: usize| all.iter().skip(i).step_by(3).copied().max();
@@ -351,8 +357,9 @@ impl Bench {
         let mut worst: Option<f64> = None;
         for (i, tensor) in found.iter().enumerate() {
             let [batch, heads, _, head_dim] = tensor.dims();
-            let positions = |rank| attention.layout().positions(rank, comm.size(), tokens);
-            let lists: Vec<_> = (0..comm.size()).map(positions).collect();
+            let ranks = comm.size();
+            let positions = |rank| attention.layout().positions(Member { rank, ranks }, tokens);
+            let lists: Vec<_> = (0..ranks).map(positions).collect();
             let per = batch * heads * head_dim;
             let counts: Vec<_> = lists.iter().map(|list| list.len() * per).collect();
             let rows = host_values(tensor.clone().permute([2, 0, 1, 3]));
@@ -361,7 +368,7 @@ impl Bench {
                 continue;
             };
             let all = device_values(all, [tokens, batch, heads, head_dim], &Device::flex());
-            let expected = deal(dense, &lists.concat()).permute([2, 0, 1, 3]);
+            let expected = shard(dense, &lists.concat()).permute([2, 0, 1, 3]);
             let largest = host_values(dense.clone().abs().max())[0];
             let error = host_values((all - expected).abs().max())[0];
             let share = f64::from(error / largest);
@@ -392,7 +399,7 @@ impl Bench {
             "computing",
             "waiting",
             "received",
-            "reckoned",
+            "predicted",
             "from dense",
         );
         for row in rows {
@@ -429,8 +436,8 @@ fn variants(grid: Grid) -> Vec<Method> {
     };
     vec![
         of(Keys::Transposed, Merge::AllToAll, false),
-        of(Keys::AsDealt, Merge::Ring, false),
-        of(Keys::AsDealt, Merge::MaxSum, false),
-        of(Keys::AsDealt, Merge::AllToAll, true),
+        of(Keys::AsSharded, Merge::Ring, false),
+        of(Keys::AsSharded, Merge::MaxSum, false),
+        of(Keys::AsSharded, Merge::AllToAll, true),
     ]
 }

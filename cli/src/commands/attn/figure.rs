@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::fmt::Write;
 use tessera::attention2d::{
-    Grid, Keys, Merge, Method, Network, Pass, Payload, Setting, Shape, simulate,
+    Direction, Grid, Keys, Merge, Method, Network, Setting, Shape, WireDtype, simulate,
 };
 
 /// A figure of the paper.
@@ -151,14 +151,14 @@ fn bar(
         shape,
         ranks,
         causal: true,
-        payload: Payload::Bf16,
-        partials: Payload::Bf16,
+        wire_dtype: WireDtype::Bf16,
+        partial_dtype: WireDtype::Bf16,
     };
     // Of a layer besides its scores: 12 M² weights, a multiplication and an addition with each for every token.
     let width = (heads * head_dim) as f64;
     let rest = 24.0 * width * width * (tokens / ranks) as f64 / network.flops_per_s;
     let seconds = |method| -> Result<f64> {
-        let attention = simulate(&setting, network, method, Pass::Forward)?.seconds;
+        let attention = simulate(&setting, network, method, Direction::Forward)?.seconds;
         Ok(layers as f64 * (attention + rest))
     };
     let side = ranks.isqrt();

@@ -8,7 +8,7 @@ mod simulate;
 use crate::args::Global;
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use tessera::attention2d::{Network, Pass, Payload, Setting, Shape};
+use tessera::attention2d::{Direction, Network, Setting, Shape, WireDtype};
 
 /// Divide attention between ranks: which way, on what grid, and what it costs.
 #[derive(Debug, Clone, Subcommand)]
@@ -48,8 +48,8 @@ pub struct SettingArgs {
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = count)]
     head_dim: usize,
     /// What queries, keys and values travel as: f32, bf16 or f16.
-    #[arg(long, default_value_t = Payload::Bf16, value_name = "TYPE")]
-    dtype: Payload,
+    #[arg(long, default_value_t = WireDtype::Bf16, value_name = "TYPE")]
+    dtype: WireDtype,
     /// A token attends to none after it.
     #[arg(long)]
     causal: bool,
@@ -74,8 +74,8 @@ impl SettingArgs {
             },
             ranks,
             causal: self.causal,
-            payload: self.dtype,
-            partials: Payload::F32,
+            wire_dtype: self.dtype,
+            partial_dtype: WireDtype::F32,
         }
     }
 
@@ -86,19 +86,21 @@ impl SettingArgs {
         }
     }
 
-    fn passes(&self) -> &'static [Pass] {
+    fn passes(&self) -> &'static [Direction] {
         match self.forward {
-            true => Pass::INFERENCE,
-            false => Pass::TRAINING,
+            true => Direction::INFERENCE,
+            false => Direction::TRAINING,
         }
     }
 }
 
 /// The lines above a table.
-fn heading(setting: &Setting, passes: &[Pass], network: &Network) -> String {
-    let Setting { shape, payload, .. } = setting;
+fn heading(setting: &Setting, passes: &[Direction], network: &Network) -> String {
+    let Setting {
+        shape, wire_dtype, ..
+    } = setting;
     format!(
-        "One layer, {}{}: {} x {} tokens, {} heads of {}, {} of keys and values, {payload}\n{network}\n",
+        "One layer, {}{}: {} x {} tokens, {} heads of {}, {} of keys and values, {wire_dtype}\n{network}\n",
         match passes.len() {
             1 => "forward",
             _ => "forward and backward",

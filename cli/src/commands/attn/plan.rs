@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
-use tessera::attention2d::{Method, Network, Pass, Prediction, Setting, predict};
+use tessera::attention2d::{Direction, Method, Network, Prediction, Setting, predict};
 
 /// Choose a method and a grid for so many ranks.
 ///
@@ -35,7 +35,7 @@ struct Report<'a> {
     schema: &'static str,
     setting: Setting,
     network: &'a Network,
-    passes: &'a [Pass],
+    passes: &'a [Direction],
     /// Fastest first.
     methods: Vec<Row>,
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use tessera::attention2d::{Method, Network, Pass, Plan, Setting, Spread, simulate};
+use tessera::attention2d::{Direction, Method, Network, Plan, Setting, Spread, simulate};
 
 /// Play attention out on ever more ranks, message by message, and hold it against Ring Attention.
 ///
@@ -54,7 +54,7 @@ struct Report<'a> {
     /// On the most ranks.
     setting: Setting,
     network: &'a Network,
-    passes: &'a [Pass],
+    passes: &'a [Direction],
     points: Vec<Point>,
 }
 
@@ -125,7 +125,7 @@ impl Simulate {
 fn play(
     runs: &[(Setting, Method)],
     network: &Network,
-    passes: &[Pass],
+    passes: &[Direction],
     quiet: bool,
 ) -> Result<Vec<Point>> {
     let progress = Progress::new("simulating", "runs", runs.len() as u64, quiet);

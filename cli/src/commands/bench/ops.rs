@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 use clap::Args;
 use serde::Serialize;
 use std::hint::black_box;
-use tessera::attention2d::Sequence;
+use tessera::attention2d::TokenSharding;
 use tessera::backend::host_indices;
 use tessera::backend::nn::{GroupNorm, LayerNorm};
 use tessera::backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
@@ -155,7 +155,7 @@ const CASES: &[Case] = &[
             Ok(median(seconds, || {
                 block.forward(
                     x.clone(),
-                    Sequence::Whole.of(TOKENS[1]),
+                    TokenSharding::Local.of(TOKENS[1]),
                     &mut Pass::inference(),
                 )
             }))
@@ -170,7 +170,7 @@ const CASES: &[Case] = &[
             Ok(median(seconds, || {
                 let y = block.forward(
                     x.clone(),
-                    Sequence::Whole.of(TOKENS[1]),
+                    TokenSharding::Local.of(TOKENS[1]),
                     &mut Pass::inference(),
                 );
                 ops::sum(y).backward()
