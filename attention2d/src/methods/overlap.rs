@@ -83,7 +83,7 @@ impl GridAttention {
         ring_reduce(ring, &tokens, pass.chain(iter::once(Ok(own))))
     }
 
-    /// The positions of the column's keys, block by block in the order of their arrival.
+    /// The positions of the column's keys, by block in order of arrival.
     fn key_blocks(&self, task: &Task) -> Vec<Vec<usize>> {
         (0..self.column.comm.size())
             .map(|step| self.key_positions(task, self.column.ahead(step)))

@@ -4,7 +4,6 @@
 use crate::comm::collective::Member;
 use crate::comm::communicator::Comm;
 use crate::error::Result;
-use crate::methods::layout::Layout;
 use crate::methods::method::Method;
 use crate::methods::ring_pass::{Block, Ring, RingPass, ring_reduce};
 use crate::methods::rows::Rows;
@@ -86,11 +85,10 @@ impl RingAttention {
         }
     }
 
-    /// The positions of the blocks of keys in the order in which they get here: this rank's own, then those of the
-    /// ranks before it.
+    /// The positions of the keys, by block in order of arrival: this rank's own, then those of the ranks before it.
     fn blocks(&self, task: &Task) -> Vec<Vec<usize>> {
         let Member { rank, ranks } = self.comm.member();
-        let layout: Layout = self.method.layout();
+        let layout = self.method.layout();
         let owner = |step| Member {
             rank: (rank + ranks - step) % ranks,
             ranks,

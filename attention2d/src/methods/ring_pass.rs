@@ -1,5 +1,5 @@
-//! Rings of ranks: blocks that travel around one while each rank computes on the block it holds, and sums that travel
-//! around one while each rank computes its contribution.
+//! The two patterns of all overlapped methods: [`RingPass`] passes blocks around a ring of ranks, each computing on the
+//! block it holds; [`ring_reduce`] passes sums around, each rank computing its contribution.
 
 use crate::comm::collective::Peers;
 use crate::comm::communicator::Comm;
@@ -16,26 +16,27 @@ pub(crate) struct Ring<'a> {
     pub peers: Peers,
 }
 
-/// Tokens that travel together.
+/// Tokens that are sent together.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub positions: Vec<usize>,
     pub rows: Rows,
 }
 
-/// One trip of blocks around a ring: each step computes on the block that is here while it is sent on and the next one
-/// arrives. The last block is not sent on. Yields what `compute` returns, step by step.
+/// One pass of blocks around a ring. Each step calls `compute` on the current block while it is sent on and the next one
+/// arrives; the last block is not sent on. Yields the results of `compute`, one per block.
 pub(crate) struct RingPass<'a, F> {
     ring: Ring<'a>,
     dtype: WireDtype,
-    here: Option<Block>,
-    /// The positions of the blocks to come.
+    /// The block that this rank holds.
+    current: Option<Block>,
+    /// The positions of the blocks that are yet to arrive.
     coming: vec::IntoIter<Vec<usize>>,
     compute: F,
 }
 
 impl<'a, T, F: FnMut(&Block) -> T> RingPass<'a, F> {
-    /// A trip that begins with `rows`; `blocks` are the positions of all blocks in the order in which they get here.
+    /// A pass that begins with the block `rows`. `blocks` has the positions of all blocks in their order of arrival.
     pub fn new(
         ring: Ring<'a>,
         dtype: WireDtype,
@@ -44,11 +45,11 @@ impl<'a, T, F: FnMut(&Block) -> T> RingPass<'a, F> {
         compute: F,
     ) -> Self {
         let mut coming = blocks.into_iter();
-        let here = coming.next().map(|positions| Block { positions, rows });
+        let current = coming.next().map(|positions| Block { positions, rows });
         Self {
             ring,
             dtype,
-            here,
+            current,
             coming,
             compute,
         }
@@ -59,28 +60,28 @@ impl<T, F: FnMut(&Block) -> T> Iterator for RingPass<'_, F> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        let here = self.here.take()?;
-        let mut compute = || (self.compute)(&here);
+        let block = self.current.take()?;
+        let mut compute = || (self.compute)(&block);
         let Some(positions) = self.coming.next() else {
             return Some(Ok(compute()));
         };
         let Ring { comm, peers } = self.ring;
         let tokens = positions.len();
-        let sent = here
+        let sent = block
             .rows
             .send_recv_while(comm, peers, tokens, self.dtype, compute);
         Some(sent.map(|(rows, result)| {
-            self.here = Some(Block { positions, rows });
+            self.current = Some(Block { positions, rows });
             result
         }))
     }
 }
 
-/// What a ring can add up.
+/// Values that a ring can sum up.
 pub(crate) trait Accumulate {
     fn rows(&self) -> &Rows;
 
-    /// Adds the sum that arrived to this contribution.
+    /// This rank's contribution plus the sum that arrived.
     fn accumulate(self, sum: &Rows) -> Self;
 }
 
@@ -109,8 +110,8 @@ impl Accumulate for Rows {
     }
 }
 
-/// A reduce-scatter around a ring (algorithm 7): each step sends the sum on, computes this rank's contribution to the
-/// sum that arrives meanwhile, and adds the two. `tokens` are those of the contributions.
+/// A reduce-scatter around a ring (algorithm 7). Each step sends the current sum on, computes this rank's contribution
+/// while the next sum arrives, and adds the two. `tokens` has the number of tokens of each contribution.
 pub(crate) fn ring_reduce<T: Accumulate>(
     Ring { comm, peers }: Ring<'_>,
     tokens: &[usize],
@@ -126,4 +127,76 @@ pub(crate) fn ring_reduce<T: Accumulate>(
         sum = own?.accumulate(&arrived);
     }
     Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::threads;
+
+    const RANKS: usize = 4;
+
+    fn rows(values: &[f32]) -> Rows {
+        Rows {
+            values: values.to_vec(),
+            width: 1,
+        }
+    }
+
+    fn ring(comm: &Comm) -> Ring<'_> {
+        Ring {
+            comm,
+            peers: comm.ring_forward(),
+        }
+    }
+
+    /// Rank r has r + 1 tokens with the value r.
+    fn blocks(comm: &Comm) -> (Vec<Vec<usize>>, Rows) {
+        let owners = (0..RANKS).map(|step| (comm.rank() + RANKS - step) % RANKS);
+        let blocks = owners.map(|owner| vec![owner; owner + 1]).collect();
+        (blocks, rows(&vec![comm.rank() as f32; comm.rank() + 1]))
+    }
+
+    #[test]
+    fn a_pass_computes_on_every_block_and_keeps_the_last() -> Result<()> {
+        threads::run(RANKS, |comm| {
+            let (blocks, own) = blocks(&comm);
+            let expected = blocks.clone();
+            let seen = |block: &Block| {
+                let values = block.rows.values.iter().map(|&value| value as usize);
+                (values.collect::<Vec<_>>(), block.positions.clone())
+            };
+            let pass = RingPass::new(ring(&comm), WireDtype::F32, blocks, own, seen);
+            let seen = pass.collect::<Result<Vec<_>>>()?;
+            let expected: Vec<_> = expected
+                .into_iter()
+                .map(|block| (block.clone(), block))
+                .collect();
+            assert_eq!(seen, expected);
+            assert_eq!(comm.traffic().messages(), RANKS as u64 - 1);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_reduction_sums_the_contributions_of_all_ranks() -> Result<()> {
+        threads::run(RANKS, |comm| {
+            let (blocks, own) = blocks(&comm);
+            let tokens: Vec<_> = blocks.iter().map(Vec::len).collect();
+            let scale = 10.0 + comm.rank() as f32;
+            let contribution = |block: &Block| {
+                let values = block.rows.values.iter().map(|value| scale * value);
+                rows(&values.collect::<Vec<_>>())
+            };
+            let pass = RingPass::new(ring(&comm), WireDtype::F32, blocks, own, contribution);
+            let sum = ring_reduce(ring(&comm), &tokens, pass)?;
+            // The last block is that of the next rank.
+            let owner = (comm.rank() + 1) % RANKS;
+            let expected = (10.0 + 11.0 + 12.0 + 13.0) * owner as f32;
+            assert_eq!(sum.values, vec![expected; owner + 1]);
+            Ok(())
+        })?;
+        Ok(())
+    }
 }

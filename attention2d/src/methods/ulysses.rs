@@ -4,7 +4,6 @@
 use crate::comm::collective::Member;
 use crate::comm::communicator::Comm;
 use crate::error::Result;
-use crate::methods::layout::Layout;
 use crate::methods::method::Method;
 use crate::methods::rows::{RowShape, Rows};
 use crate::methods::task::{Forward, Partial, Saved, Task, delta, local};
@@ -107,7 +106,7 @@ impl Ulysses {
 
     /// Tokens of each rank.
     fn counts(&self, task: &Task) -> Vec<usize> {
-        let layout: Layout = Method::Ulysses.layout();
+        let layout = Method::Ulysses.layout();
         Member::all(self.comm.size())
             .map(|member| layout.count(member, task.tokens))
             .collect()
