@@ -47,7 +47,7 @@ impl Team {
         let results: Vec<Result<R>> = std::thread::scope(|scope| {
             let start = |rank| {
                 scope.spawn(move || {
-                    let comm = Comm::world(Endpoint::new(hub.clone(), rank));
+                    let comm = Comm::world(Endpoint::join(hub.clone(), rank));
                     let result = caught(rank, || self.in_pool(rank, || work(comm)));
                     result.inspect_err(|error| failure_of_any.set(rank, error))
                 })
@@ -81,7 +81,7 @@ impl Team {
 impl Comm {
     /// The group of a single rank, whose collectives copy.
     pub fn single() -> Self {
-        Self::world(Endpoint::new(Hub::new(1, Arc::default()), 0))
+        Self::world(Endpoint::join(Hub::new(1, Arc::default()), 0))
     }
 }
 
@@ -188,7 +188,8 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(hub: Arc<Hub>, rank: usize) -> Arc<dyn Collective> {
+    /// This rank's end of the group that `hub` connects.
+    fn join(hub: Arc<Hub>, rank: usize) -> Arc<dyn Collective> {
         Arc::new(Self {
             hub,
             rank,
@@ -280,7 +281,7 @@ impl Collective for Endpoint {
         if *missing == 0 {
             splits.remove(&split);
         }
-        Ok(Self::new(hub, place))
+        Ok(Self::join(hub, place))
     }
 
     fn barrier(&self) -> Result<()> {

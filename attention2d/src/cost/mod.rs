@@ -5,5 +5,6 @@
 pub(crate) mod network;
 pub(crate) mod plan;
 pub(crate) mod schedule;
+mod scores;
 pub(crate) mod simulate;
 pub(crate) mod volume;

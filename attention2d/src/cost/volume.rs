@@ -135,7 +135,7 @@ struct Counter {
 
 impl Counter {
     fn new(method: Method, shape: Shape, Member { rank, ranks }: Member) -> Self {
-        let mut rows = method.tokens_per_rank(shape.tokens, ranks);
+        let mut rows = method.tokens_per_rank(shape, ranks);
         rows.iter_mut().for_each(|rows| *rows *= shape.batch as u64);
         Self {
             rank,

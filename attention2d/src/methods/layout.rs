@@ -2,6 +2,7 @@
 
 use crate::comm::collective::Member;
 use crate::methods::method::Method;
+use crate::methods::shape::Shape;
 
 /// How the tokens of a sequence are sharded over ranks. Each rank's tokens are in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +60,9 @@ impl Method {
         }
     }
 
-    /// How many of a sequence's tokens each of `ranks` ranks owns.
-    pub fn tokens_per_rank(&self, tokens: usize, ranks: usize) -> Vec<u64> {
-        let count = |member| self.layout().count(member, tokens) as u64;
+    /// How many tokens of each sequence each of `ranks` ranks owns.
+    pub fn tokens_per_rank(&self, shape: Shape, ranks: usize) -> Vec<u64> {
+        let count = |member| self.layout().count(member, shape.tokens) as u64;
         Member::all(ranks).map(count).collect()
     }
 }

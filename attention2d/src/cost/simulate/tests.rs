@@ -117,7 +117,7 @@ proptest! {
         let ranks = grid.ranks();
         let setting = setting(ranks, tokens, causal);
         for method in methods(grid) {
-            let counts = method.tokens_per_rank(tokens, ranks);
+            let counts = method.tokens_per_rank(setting.shape, ranks);
             for (rank, &rows) in counts.iter().enumerate() {
                 prop_assert_eq!(positions(method, tokens, ranks, rank).len() as u64, rows);
             }

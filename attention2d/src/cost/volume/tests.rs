@@ -182,7 +182,7 @@ proptest! {
             Keys::AsSharded => 0,
             Keys::Transposed => {
                 let grid = Grid { rows, cols };
-                let counts = Method::attention2d(grid).tokens_per_rank(tokens, ranks);
+                let counts = Method::attention2d(grid).tokens_per_rank(shape, ranks);
                 let moves = |&rank: &usize| grid.transposed(rank).from != rank;
                 (0..ranks).filter(moves).map(|rank| counts[rank]).sum()
             }
