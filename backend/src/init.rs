@@ -1,13 +1,10 @@
 //! Random weights: one stream of the seed per parameter, drawn when the parameter is first used.
 
-use crate::Rng;
 use crate::host::device_values;
+use crate::streams;
 use burn::module::{Param, ParamId};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
-
-/// The stream of the first parameter; the others follow. A model's other streams lie below.
-const WEIGHTS: u64 = 1 << 32;
 
 /// Makes the parameters of one model, one after the other.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ impl Init {
     pub fn new(seed: u64, device: &Device) -> Self {
         Self {
             seed,
-            next: WEIGHTS,
+            next: 0,
             device: device.clone(),
         }
     }
@@ -41,7 +38,7 @@ impl Init {
     }
 
     fn param<const D: usize>(&mut self, shape: [usize; D], law: Law) -> Param<Tensor<D>> {
-        let mut rng = Rng::new(self.seed, self.next);
+        let mut rng = streams::GENERATOR_WEIGHTS.of(self.seed, self.next);
         self.next += 1;
         let draw = move |device: &Device, require_grad: bool| {
             let tensor = match law {

@@ -38,6 +38,7 @@ pub mod ops;
 mod portable;
 mod precision;
 pub mod random;
+pub mod streams;
 
 #[cfg(feature = "wgpu")]
 pub use adapters::{Adapter, Limits, adapters, limits};

@@ -12,9 +12,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use tessera_backend::Rng;
 use tessera_backend::nn::GroupNorm;
 use tessera_backend::ops::{Activation, activation, conv2d, group_norm, linear};
+use tessera_backend::{Rng, streams};
 use tessera_checkpoint::write_json;
 use tessera_weights::{WeightDtype, Weights};
 
@@ -26,8 +26,6 @@ const GROUPS: usize = 8;
 const EPS: f64 = 1e-5;
 /// What the last convolution of a branch is scaled by at the start, so that the branch does not drown the shortcut.
 const BRANCH_GAIN: f64 = 0.7;
-/// The stream of the seed that the weights are drawn from.
-const WEIGHTS_STREAM: u64 = 0;
 /// One pixel of zeros on every side: a 3 × 3 convolution keeps the size, or halves it with stride 2.
 const SAME: [usize; 4] = [1; 4];
 
@@ -111,7 +109,7 @@ impl ClassifierConfig {
     /// As [`validate`](Self::validate).
     pub fn init(&self, seed: u64, device: &Device) -> Result<Classifier> {
         self.validate()?;
-        let mut rng = Rng::new(seed, WEIGHTS_STREAM);
+        let mut rng = streams::CLASSIFIER_WEIGHTS.of(seed);
         let (first, last) = (self.widths[0], self.widths[self.widths.len() - 1]);
         let stages = self.widths.windows(2);
         Ok(Classifier {

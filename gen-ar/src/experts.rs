@@ -3,7 +3,7 @@
 use crate::pass::Pass;
 use crate::{Error, GenAr, MaskPlan, Result};
 use burn::tensor::{Int, Tensor};
-use tessera_backend::Rng;
+use tessera_backend::streams;
 use tessera_moe::{Calibration, Moe};
 
 impl GenAr {
@@ -45,7 +45,7 @@ impl GenAr {
         }
         let mut calibration = Calibration::default();
         for (number, (indices, labels)) in batches.iter().enumerate() {
-            let mut rng = Rng::new(seed, number as u64);
+            let mut rng = streams::THRESHOLD_MASKS.of(seed, number as u64);
             let plan = MaskPlan::draw(&self.config, labels.len(), &mut rng);
             let mut pass = Pass::racing();
             self.masked_features(indices.clone(), labels, &plan, &mut pass);

@@ -60,7 +60,6 @@ mod pass;
 mod positions;
 mod sampler;
 mod schedule;
-mod streams;
 
 pub use attention::{Attention, CausalAttention, KvCache};
 pub use block::{Block, ChannelBlock, Mlp};

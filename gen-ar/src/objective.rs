@@ -4,7 +4,7 @@ use crate::loss::MaskPlan;
 use crate::model::GenAr;
 use burn::tensor::{Device, Int, Tensor};
 use ndarray::{Array3, Axis};
-use tessera_backend::{Rng, device_indices};
+use tessera_backend::{Rng, device_indices, streams};
 use tessera_moe::calibration_batches;
 use tessera_quantize::Quantizer;
 use tessera_train::{BoxError, LatentCache, Losses, Objective, Share, TrainConfig};
@@ -34,15 +34,13 @@ impl TokenObjective<'_> {
     /// # Errors
     /// Latents or scores that are not finite.
     pub fn calibrated(&self, model: GenAr, training: &TrainConfig) -> Result<GenAr, BoxError> {
-        /// Beyond what training draws from.
-        const STREAM: u64 = 1 << 40;
         if !model.config().moe.as_ref().is_some_and(|moe| moe.threshold) {
             return Ok(model);
         }
         let device = model.device();
         let batches = calibration_batches(self.cache.len(), training.batch_size);
-        let batches = (STREAM..).zip(&batches).map(|(stream, chunk)| {
-            let batch = self.batch(chunk, Rng::new(training.seed, stream));
+        let batches = (0..).zip(&batches).map(|(number, chunk)| {
+            let batch = self.batch(chunk, streams::THRESHOLD_TOKENS.of(training.seed, number));
             let (indices, labels) = batch?;
             Ok((self.upload(&indices, &device), labels))
         });
@@ -85,7 +83,7 @@ impl Objective<GenAr> for TokenObjective<'_> {
             .part(part.clone());
         if share.of > 1 {
             // Dropout is drawn by each for its own.
-            rng = Rng::new(u64::from(rng.next_u32()), share.index as u64);
+            rng = streams::RANK_DROPOUT.of(rng.next_u32().into(), share.index as u64);
         }
         let indices = indices.slice_axis(Axis(0), part.clone().into());
         let indices = self.upload(&indices.to_owned(), &self.device);

@@ -5,7 +5,6 @@ use crate::parts::{Parts, timed};
 use crate::pass::Pass;
 use crate::positions::{Positions, int_tensor};
 use crate::schedule::{ScheduleStep, schedule};
-use crate::streams;
 use crate::{Error, GenAr, Result};
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -13,9 +12,8 @@ use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Duration;
-use tessera_backend::Rng;
 use tessera_backend::ops::{self, Sampling};
-use tessera_backend::{device_values, host_indices, host_values};
+use tessera_backend::{device_values, host_indices, host_values, streams};
 
 /// Tokens the head takes at once: what adaLN computes beforehand for one is `6 · dims · width · depth` numbers.
 const HEAD_TOKENS: usize = 256;
@@ -229,7 +227,9 @@ impl GenAr {
     /// The order of every image's positions, from its seed.
     fn orders(&self, requests: &[ImageRequest]) -> Vec<Vec<usize>> {
         let order = |request: &ImageRequest| {
-            Rng::new(request.seed, streams::ORDERS).permutation(self.config.seq())
+            streams::PICTURE_ORDER
+                .of(request.seed)
+                .permutation(self.config.seq())
         };
         requests.iter().map(order).collect()
     }
@@ -479,7 +479,7 @@ struct Draws(Vec<Vec<f32>>);
 impl Draws {
     fn new(requests: &[ImageRequest], per_image: usize) -> Self {
         let draw = |request: &ImageRequest| {
-            let mut rng = Rng::new(request.seed, streams::TOKENS);
+            let mut rng = streams::PICTURE_TOKENS.of(request.seed);
             (0..per_image).map(|_| rng.uniform()).collect()
         };
         Self(requests.iter().map(draw).collect())

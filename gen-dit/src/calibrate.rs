@@ -2,7 +2,7 @@
 
 use crate::{Dit, Error, Result};
 use burn::tensor::Tensor;
-use tessera_backend::Rng;
+use tessera_backend::streams;
 use tessera_moe::{Calibration, Mode, Trace};
 
 impl Dit {
@@ -20,7 +20,10 @@ impl Dit {
         }
         let mut calibration = Calibration::default();
         for (number, (latents, labels)) in batches.iter().enumerate() {
-            let noised = self.noise(latents.clone(), &mut Rng::new(seed, number as u64));
+            let noised = self.noise(
+                latents.clone(),
+                &mut streams::THRESHOLD_NOISE.of(seed, number as u64),
+            );
             let labels: Vec<_> = labels.iter().copied().map(Some).collect();
             let mut trace = Trace::new(Mode::Race);
             self.forward(noised.x, &noised.times, &labels, &mut trace);

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::model::Dit;
 use burn::tensor::Device;
 use ndarray::{Array4, Axis};
-use tessera_backend::{Rng, host_values, upload};
+use tessera_backend::{Rng, host_values, streams, upload};
 use tessera_moe::calibration_batches;
 use tessera_train::{BoxError, Losses, Objective, Share};
 
@@ -62,13 +62,11 @@ impl LatentObjective {
     /// Without images.
     pub fn validation_mse(&self, model: &Dit, images: &[usize]) -> f64 {
         const BATCH: usize = 64;
-        /// Beyond what training draws from.
-        const STREAM: u64 = 1 << 40;
         let device = model.device();
         let mut sum = 0.0;
         for (number, chunk) in (0..).zip(images.chunks(BATCH)) {
             let (latents, labels) = self.of(chunk);
-            let mut rng = Rng::new(0, STREAM + number);
+            let mut rng = streams::VALIDATION.of(0, number);
             let losses = model.loss(upload(latents, &device), &labels, Share::WHOLE, &mut rng);
             let mse = losses.parts.into_iter().find(|part| part.0 == "mse");
             let (_, mse) = mse.expect("the loss has its mean squared error as a part");

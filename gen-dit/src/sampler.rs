@@ -7,11 +7,8 @@ use burn::tensor::Tensor;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use tessera_backend::{Rng, device_values, download, host_values};
+use tessera_backend::{Rng, device_values, download, host_values, streams};
 use tessera_moe::{Mode, Trace};
-
-/// The stream of a seed that an image's noise is drawn from.
-const NOISE: u64 = 1;
 
 /// One image to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +144,10 @@ impl Dit {
         self.check_classes(requests)?;
         // On an autodiff device every step would be recorded; `valid` takes the parameters off it.
         let model = self.valid();
-        let mut noise: Vec<_> = requests.iter().map(|r| Rng::new(r.seed, NOISE)).collect();
+        let mut noise: Vec<_> = requests
+            .iter()
+            .map(|r| streams::PICTURE_NOISE.of(r.seed))
+            .collect();
         Ok(Denoising {
             x: model.draw(&mut noise),
             model,
@@ -178,7 +178,7 @@ impl Dit {
         }
         let [batch, ..] = latents.dims();
         let mut noise: Vec<_> = (0..batch as u64)
-            .map(|i| Rng::new(seed + i, NOISE))
+            .map(|i| streams::PICTURE_NOISE.of(seed + i))
             .collect();
         let noise = self.draw(&mut noise);
         let x = match self.config.process {

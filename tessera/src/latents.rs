@@ -10,7 +10,7 @@ use tessera_tokenizer::ImageTokenizer;
 use {
     ndarray::Array3,
     std::ops::Range,
-    tessera_backend::{Rng, download, upload},
+    tessera_backend::{download, streams, upload},
     tessera_quantize::{Calibration, CalibrationBuilder, MomentsBuilder, Quantizer},
     tessera_tokenizer::KlVae,
     tessera_train::LatentCache,
@@ -18,10 +18,6 @@ use {
 
 /// Images encoded at once.
 const BATCH: usize = 64;
-
-/// Random streams of calibration: the posterior of image `i` is sampled from stream `CALIBRATE + i`.
-#[cfg(feature = "train")]
-const CALIBRATE: u64 = 1 << 40;
 
 /// Hears how many of how many images are done; `Break` cancels.
 pub type OnProgress<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
@@ -166,7 +162,7 @@ pub fn calibrate(cache: &LatentCache, options: &CalibrationOptions) -> Result<Ca
 /// One sample of every posterior in `range`, the same for a seed whatever the range.
 #[cfg(feature = "train")]
 fn samples(cache: &LatentCache, range: Range<usize>, seed: u64) -> Array4<f32> {
-    let one = |i| cache.sample(i, false, &mut Rng::new(seed, CALIBRATE + i as u64));
+    let one = |i| cache.sample(i, false, &mut streams::CALIBRATION.of(seed, i as u64));
     let images: Vec<Array3<f32>> = range.map(one).collect();
     let views: Vec<_> = images.iter().map(|image| image.view()).collect();
     ndarray::stack(Axis(0), &views).expect("latents of one data set are of one size")

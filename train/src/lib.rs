@@ -34,9 +34,6 @@ pub use error::{BoxError, Error, Result};
 pub use latents::{LatentCache, LatentPrecision};
 pub use optim::{AdamW, AdamWConfig, Grads, StepInfo};
 pub use ranks::{Ranks, Share};
-pub use run::{
-    FIRST_TRAINING_STREAM, Losses, Objective, Observer, Outcome, StepReport, Trained, train,
-    train_on,
-};
+pub use run::{Losses, Objective, Observer, Outcome, StepReport, Trained, train, train_on};
 pub use run_folder::{RunFolder, Start};
 pub use schedule::{Decay, Schedule, scaled_lr};

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
-use tessera_backend::Rng;
+use tessera_backend::{Rng, streams};
 use tessera_weights::with_buffers;
 
 /// What a model is trained on and for. All that is random derives from the [`Rng`] given, never from elsewhere.
@@ -113,23 +113,6 @@ pub struct Trained<M> {
     pub outcome: Outcome,
 }
 
-/// Streams of the seed below this belong to the model crates (initialisation, sampling).
-pub const FIRST_TRAINING_STREAM: u64 = 1 << 56;
-
-/// What a stream of the seed is for; the epoch or the batch's number is added.
-#[derive(Clone, Copy)]
-enum Stream {
-    Order = 1,
-    Batch = 2,
-    Loss = 3,
-}
-
-impl Stream {
-    fn rng(self, seed: u64, number: u64) -> Rng {
-        Rng::new(seed, (self as u64) * FIRST_TRAINING_STREAM + number)
-    }
-}
-
 /// Trains `model`, which is on an autodiff device, from where `run` stands: from its latest checkpoint if it has
 /// one, from the weights given if not. Checkpoint 0 is written before the first step, so that every run that began
 /// can be resumed.
@@ -208,14 +191,14 @@ fn prepare<M: Module, O: Objective<M>>(
     for step in first..plan.total_steps {
         let epoch = step / plan.steps_per_epoch;
         if epoch_order.0 != epoch {
-            let mut rng = Stream::Order.rng(config.seed, epoch);
+            let mut rng = streams::EPOCH_ORDER.of(config.seed, epoch);
             epoch_order = (epoch, rng.permutation(objective.examples()));
         }
         let start = (step % plan.steps_per_epoch) as usize * config.batch_size;
         let indices = &epoch_order.1[start..start + config.batch_size];
         let indices = indices.chunks(config.batch_size / config.grad_accum);
         for (number, indices) in (step * parts..).zip(indices) {
-            let batch = objective.batch(indices, Stream::Batch.rng(config.seed, number));
+            let batch = objective.batch(indices, streams::BATCH.of(config.seed, number));
             if sender.send(batch).is_err() {
                 return;
             }
@@ -345,7 +328,7 @@ impl<O, B> Training<'_, O, B> {
         for number in step * parts..(step + 1) * parts {
             let batch = self.batches.recv();
             let batch = batch.expect("every step has its batch, unless preparing one panicked");
-            let rng = Stream::Loss.rng(self.config.seed, number);
+            let rng = streams::LOSS.of(self.config.seed, number);
             let share = self.ranks.share();
             let losses = self
                 .objective

@@ -18,6 +18,9 @@ const CROSSINGS: [&str; 3] = [
     concat!(".into_", "scalar"),
 ];
 
+/// A random stream that the registry of `tessera_backend` does not name.
+const UNNAMED_STREAM: &str = concat!("Rng::", "new(");
+
 /// The same for the call.
 const UNWRAP: &str = concat!(".unwr", "ap()");
 
@@ -100,6 +103,10 @@ fn source(name: &Path, text: &str) -> Vec<(usize, String)> {
             let rule = "a tensor crosses between host and device uncounted: see tessera_backend::host_values";
             broken.push((index + 1, rule.into()));
         }
+        if !in_tests && code.contains(UNNAMED_STREAM) && !name.starts_with("backend/src") {
+            let rule = "a random stream without a name: see tessera_backend::streams";
+            broken.push((index + 1, rule.into()));
+        }
         if let Some(word) = LEFTOVERS.iter().find(|word| line.contains(**word)) {
             broken.push((index + 1, format!("{word} left")));
         }
@@ -166,10 +173,10 @@ mod tests {
     #[test]
     fn every_rule_names_its_line() {
         let text = format!(
-            "fn f() {{\n    x{UNWRAP}\n    // {}: later\n}}\n",
+            "fn f() {{\n    x{UNWRAP}\n    // {}: later\n    {UNNAMED_STREAM}0, 1);\n}}\n",
             LEFTOVERS[0]
         );
-        assert_eq!(rules("a/src/b.rs", &text), [1, 2, 3]);
+        assert_eq!(rules("a/src/b.rs", &text), [1, 2, 3, 4]);
         assert_eq!(rules("a/tests/it/b.rs", &text), [1, 3]);
         let long = format!("//! Docs.\n{}", "\n".repeat(LONGEST_LINES));
         assert_eq!(rules("a/src/b.rs", &long), [601]);

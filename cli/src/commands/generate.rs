@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Instant;
 use tessera::attention2d::Grid;
-use tessera::backend::Rng;
+use tessera::backend::streams;
 use tessera::pictures::{GridStyle, grid, write_png};
 use tessera::{ImageParams, Model, Request, Sampling, Source, Which};
 
@@ -183,7 +183,7 @@ impl Generate {
                     .elapsed()
                     .map_or(0, |time| time.as_nanos() as u64);
                 // Small enough to be typed again.
-                let seed = ranks::of_first(Rng::new(now, 0).next_u32().into())?;
+                let seed = ranks::of_first(streams::FRESH_SEED.of(now).next_u32().into())?;
                 if !quiet {
                     eprintln!("seed {seed}");
                 }

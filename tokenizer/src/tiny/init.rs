@@ -4,14 +4,12 @@ use crate::init::uniform;
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
-
-/// First of the streams that initial weights draw from; other uses of the same seed must not meet them.
-const FIRST_STREAM: u64 = 0x0074_6165_0000_0000;
+use tessera_backend::streams;
 
 /// Makes the convolutions of one network, in order.
 pub(super) struct Init<'a> {
     seed: u64,
-    stream: u64,
+    next: u64,
     pub(super) device: &'a Device,
 }
 
@@ -19,7 +17,7 @@ impl<'a> Init<'a> {
     pub(super) fn new(seed: u64, device: &'a Device) -> Self {
         Self {
             seed,
-            stream: FIRST_STREAM,
+            next: 0,
             device,
         }
     }
@@ -52,9 +50,9 @@ impl<'a> Init<'a> {
     }
 
     fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
-        let stream = self.stream;
-        self.stream += 1;
-        uniform([self.seed, stream], shape, bound, self.device)
+        let rng = streams::TINY_WEIGHTS.of(self.seed, self.next);
+        self.next += 1;
+        uniform(rng, shape, bound, self.device)
     }
 }
 

@@ -5,17 +5,15 @@ use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::nn::GroupNorm;
+use tessera_backend::streams;
 
 /// The reference's, in every normalisation.
 const NORM_EPS: f64 = 1e-6;
 
-/// First of the streams that initial weights draw from; other uses of the same seed must not meet them.
-const FIRST_STREAM: u64 = 0x0076_6165_0000_0000;
-
 /// Makes the layers of one network, in order.
 pub(super) struct Init<'a> {
     seed: u64,
-    stream: u64,
+    next: u64,
     groups: usize,
     device: &'a Device,
 }
@@ -24,7 +22,7 @@ impl<'a> Init<'a> {
     pub(super) fn new(seed: u64, groups: usize, device: &'a Device) -> Self {
         Self {
             seed,
-            stream: FIRST_STREAM,
+            next: 0,
             groups,
             device,
         }
@@ -49,8 +47,8 @@ impl<'a> Init<'a> {
     }
 
     fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
-        let stream = self.stream;
-        self.stream += 1;
-        uniform([self.seed, stream], shape, bound, self.device)
+        let rng = streams::VAE_WEIGHTS.of(self.seed, self.next);
+        self.next += 1;
+        uniform(rng, shape, bound, self.device)
     }
 }

@@ -1,14 +1,10 @@
 //! The distribution of an image's latents.
 
 use burn::tensor::Tensor;
-use tessera_backend::Rng;
-use tessera_backend::device_values;
+use tessera_backend::{device_values, streams};
 
 /// Bounds of the log-variance: beyond them its exponential is 0 or infinite in single precision.
 const LOGVAR_RANGE: (f32, f32) = (-30.0, 20.0);
-
-/// Random stream of the latents' noise; other uses of the same seed must not meet it.
-const STREAM: u64 = 0x0070_6f73_7465_7269;
 
 /// A Gaussian with independent components for each image: `N(mean, exp(logvar))`.
 #[derive(Debug, Clone)]
@@ -79,7 +75,7 @@ impl Posterior {
         assert_eq!(seeds.len(), batch, "one seed to an image");
         let mut noise = Vec::with_capacity(batch * channels * height * width);
         for &seed in seeds {
-            let mut rng = Rng::new(seed, STREAM);
+            let mut rng = streams::POSTERIOR.of(seed);
             noise.extend((0..channels * height * width).map(|_| rng.normal()));
         }
         let shape = [batch, channels, height, width];

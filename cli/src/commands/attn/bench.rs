@@ -13,8 +13,7 @@ use tessera::attention2d::{
     Comm, Direction, Distributed, Grid, Keys, Mask, Member, Merge, Method, Shape, Task, WireDtype,
     shard, threads, volume,
 };
-use tessera::backend::device_values;
-use tessera::backend::{Rng, host_values, ops};
+use tessera::backend::{device_values, host_values, ops, streams};
 
 /// Measure every method on ranks: time, bytes received and predicted, and the difference from dense attention.
 ///
@@ -225,7 +224,7 @@ impl Bench {
         let mut rows = Vec::new();
         for &tokens in &self.tokens {
             let shape = self.shape(tokens);
-            let mut rng = Rng::new(0, 0);
+            let mut rng = streams::MEASUREMENT.of(0, 0);
             let mut draw = |heads| {
                 let shape = [shape.batch, heads, tokens, shape.head_dim];
                 rng.normal_tensor::<4>(shape, &Device::flex())

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tessera::backend::{Rng, host_values};
+use tessera::backend::{host_values, streams};
 use tessera::gen_ar::{GenAr, GenArConfig, ImageRequest, Parts, SampleConfig};
 use tessera::quantize::{Quantizer, QuantizerConfig};
 use tessera::tokenizers::{ImageTokenizer, KlVaeConfig};
@@ -236,7 +236,9 @@ impl Subject {
         })?;
         let [height, width] = self.latents;
         let shape = [indices.dim().0, self.vae.latent_channels(), height, width];
-        let latents: Tensor<4> = Rng::new(0, 0).normal_tensor(shape, self.device.burn());
+        let latents: Tensor<4> = streams::MEASUREMENT
+            .of(0, 0)
+            .normal_tensor(shape, self.device.burn());
         let started = Instant::now();
         std::hint::black_box(host_values(self.vae.decode(latents)));
         let decoded = started.elapsed();

@@ -4,8 +4,8 @@ use burn::nn::LinearConfig;
 use serde::Serialize;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use tessera::backend::Rng;
 use tessera::backend::ops::{self, Activation};
+use tessera::backend::streams;
 
 /// The median of some runs.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -35,7 +35,9 @@ pub fn median<T>(seconds: f64, mut work: impl FnMut() -> T) -> Median {
 /// The best rate of this machine's matrix product in GFLOP/s: what every share of the peak refers to.
 pub fn matmul_peak(device: &burn::tensor::Device) -> f64 {
     const SIZE: usize = 1536;
-    let x = Rng::new(0, 0).uniform_tensor::<2>([SIZE, SIZE], device);
+    let x = streams::MEASUREMENT
+        .of(0, 0)
+        .uniform_tensor::<2>([SIZE, SIZE], device);
     let layer = LinearConfig::new(SIZE, SIZE).with_bias(false).init(device);
     let mut best = Duration::MAX;
     for _ in 0..12 {

@@ -16,7 +16,7 @@ use tessera::attention2d::TokenSharding;
 use tessera::backend::host_indices;
 use tessera::backend::nn::{GroupNorm, LayerNorm};
 use tessera::backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
-use tessera::backend::{Precision, Rng};
+use tessera::backend::{Precision, streams};
 use tessera::gen_ar::{Block, FirstPosition, GenArConfig, Pass, Tower};
 use tessera::tokenizers::KlVaeConfig;
 
@@ -303,7 +303,10 @@ const CASES: &[Case] = &[
 ];
 
 fn draw<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-    Rng::new(0, shape.iter().product::<usize>() as u64).normal_tensor(shape, device)
+    let stream = shape.iter().product::<usize>() as u64;
+    streams::MEASUREMENT
+        .of(0, stream)
+        .normal_tensor(shape, device)
 }
 
 fn block(device: &Device) -> Block {
@@ -400,7 +403,11 @@ fn mlp(device: &Device, seconds: f64, backward: bool) -> Result<Median> {
 }
 
 fn attention(shape: [usize; 4], device: &Device, seconds: f64) -> Result<Median> {
-    let [q, k, v] = [0, 1, 2].map(|stream| Rng::new(0, stream).normal_tensor(shape, device));
+    let [q, k, v] = [0, 1, 2].map(|stream| {
+        streams::MEASUREMENT
+            .of(0, stream)
+            .normal_tensor(shape, device)
+    });
     Ok(median(seconds, || {
         ops::attention(q.clone(), k.clone(), v.clone(), Mask::All)
     }))
@@ -432,8 +439,9 @@ fn head(tokens: usize, device: &Device, seconds: f64) -> Result<Median> {
     };
     let model = config.init(&vec![0.0; config.levels], 0, device);
     let z = draw([tokens, config.dec.width], device);
-    let uniforms: Tensor<2> =
-        Rng::new(1, 0).uniform_tensor([config.token_embed_dim, tokens], device);
+    let uniforms: Tensor<2> = streams::MEASUREMENT
+        .of(1, 0)
+        .uniform_tensor([config.token_embed_dim, tokens], device);
     let mut choose = |dim, logits| {
         let uniforms = uniforms.clone().narrow(0, dim, 1).squeeze_dim(0);
         ops::categorical(logits, uniforms, Sampling::default())
