@@ -1,4 +1,4 @@
-//! `--device auto|flex|ndarray|wgpu|vulkan|metal|cuda[:N]`, parsed by us: Burn panics where a user needs an error.
+//! Devices by name: `auto|flex|ndarray|wgpu|vulkan|metal|cuda[:N]`. Burn panics where a user needs an error.
 
 use crate::{Error, Result};
 use burn::tensor::Device;
@@ -188,7 +188,7 @@ mod tests {
             let opened = name.parse::<DeviceSpec>().unwrap().open();
             if !built {
                 let error = opened.unwrap_err().to_string();
-                assert!(error.contains(&format!("--features {name}")), "{error}");
+                assert!(error.contains(&format!("feature `{name}`")), "{error}");
             }
         }
     }

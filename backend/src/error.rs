@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// `--device` names nothing this program knows.
+    /// No device has this name.
     #[error(
         "unknown device `{found}`: expected auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an optional index such as cuda:1"
     )]
@@ -12,8 +12,8 @@ pub enum Error {
         /// What was asked for.
         found: String,
     },
-    /// The device exists, but this program was built without it.
-    #[error("device `{device}` was not built in: build with `--features {feature}`")]
+    /// The device is known, but was not built in.
+    #[error("device `{device}` was not built in: the cargo feature `{feature}` adds it")]
     NotBuiltIn {
         /// The device asked for.
         device: String,

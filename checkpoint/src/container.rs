@@ -100,7 +100,7 @@ impl Checkpoint {
                     &self.file,
                     "the content",
                     format!("averaged weights ({})", EMA.join(", ")),
-                    "a bare state dict; its weights are --weights raw",
+                    "a bare state dict, which holds raw weights alone",
                 )),
                 _ => Ok(StateDict {
                     tensors: unwrapped(self.tensors.clone()),

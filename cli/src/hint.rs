@@ -1,34 +1,66 @@
 //! What to try after an error of the library, which knows no flags.
 
-use tessera::{Error, tokenizers};
+use std::error::Error as StdError;
+use tessera::Error;
+use tessera::backend::Error as DeviceError;
+use tessera::tokenizers::Error as TokenizerError;
 
 /// The flag that helps, if one does.
-pub fn of(error: &anyhow::Error) -> Option<&'static str> {
-    let mut faults = error.chain().filter_map(|cause| {
-        let boxed = cause.downcast_ref::<Box<Error>>().map(|boxed| &**boxed);
-        boxed.or_else(|| cause.downcast_ref())
-    });
-    faults.find_map(|fault| match fault {
-        Error::NoTokenizer { .. } => Some("give its tokenizer with --vae"),
-        Error::DataType { .. } => Some("give another --dtype or --device"),
-        Error::Tokenizer(tokenizers::Error::NoRoom { .. }) => {
-            Some("give more --max-vram, or another --device")
-        }
-        _ => None,
-    })
+pub fn of(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(hint)
+}
+
+fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
+    // The cause of an error in the library's own words is boxed.
+    let boxed = cause.downcast_ref::<Box<Error>>().map(|boxed| &**boxed);
+    match boxed.or_else(|| cause.downcast_ref()) {
+        Some(Error::NoTokenizer { .. }) => return Some("give its tokenizer with --vae".into()),
+        Some(Error::DataType { .. }) => return Some("give another --dtype or --device".into()),
+        Some(Error::Device(error)) => return hint(error),
+        Some(Error::Tokenizer(error)) => return hint(error),
+        _ => {}
+    }
+    if let Some(DeviceError::NotBuiltIn { feature, .. }) = cause.downcast_ref() {
+        return Some(format!(
+            "build with --features {feature}, or give another --device"
+        ));
+    }
+    if let Some(TokenizerError::NoRoom { .. }) = cause.downcast_ref() {
+        return Some("give more --max-vram, or another --device".into());
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use super::of;
+    use super::*;
+    use anyhow::Context;
     use tessera::{Device, Model};
 
     #[test]
+    fn errors_that_a_flag_helps_with_name_it() {
+        let device = || DeviceError::NotBuiltIn {
+            device: "cuda:1".into(),
+            feature: "cuda",
+        };
+        let bare = Err::<(), _>(device()).context("doctor").unwrap_err();
+        for error in [bare, Error::from(device()).into()] {
+            let hint = of(&error).unwrap();
+            assert!(hint.contains("--features cuda"), "{hint}");
+        }
+        let room = TokenizerError::NoRoom {
+            bytes: 1,
+            needed: 2,
+        };
+        let hint = of(&Error::from(room).into()).unwrap();
+        assert!(hint.contains("--max-vram"), "{hint}");
+        assert_eq!(of(&anyhow::anyhow!("other")), None);
+    }
+
+    #[test]
     fn a_checkpoint_without_a_tokenizer_hints_at_the_flag() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let error =
-            Model::open(folder.path(), &Device::cpu()).expect_err("an empty folder is no model");
-        assert_eq!(of(&error.into()), Some("give its tokenizer with --vae"));
-        assert_eq!(of(&anyhow::anyhow!("something else")), None);
+        let folder = tempfile::tempdir().unwrap();
+        let error = Model::open(folder.path(), &Device::cpu()).unwrap_err();
+        assert_eq!(of(&error.into()).as_deref(), Some("give its tokenizer with --vae"));
     }
 }
