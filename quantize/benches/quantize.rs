@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array4;
-use tessera_quantize::{CalibrationBuilder, MomentsBuilder, Quantizer, QuantizerConfig, Table};
+use tessera_quantize::{
+    CalibrationBuilder, MomentsBuilder, Quantizer, QuantizerConfig, ScaleBy, Table,
+};
 
 #[path = "../tests/it/noise.rs"]
 mod noise;
@@ -68,7 +70,8 @@ fn calibrate(criterion: &mut Criterion) {
     };
     group.bench_function("moments", |bencher| bencher.iter(measure));
     let moments = measure();
-    let quantizer = Quantizer::new(moments.quantizer_config(6, 5.0, true)).expect("valid settings");
+    let quantizer =
+        Quantizer::new(moments.quantizer_config(6, 5.0, ScaleBy::Channel)).expect("valid settings");
     group.bench_function("codes", |bencher| {
         bencher.iter(|| {
             let mut builder =

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, QuantizerConfig, Result};
+use crate::{Error, QuantizerConfig, Result, ScaleBy};
 
 /// Statistics of one dimension (channel) of the latents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,18 +73,15 @@ impl Calibration {
     /// The version of the file that this crate writes and reads.
     pub const SCHEMA: u32 = 1;
 
-    /// A quantiser for latents like these.
-    ///
-    /// With `per_channel`, each channel is brought to zero mean and unit variance; without, all are multiplied by
-    /// `latent_scale` and no mean is subtracted, as in the paper.
-    pub fn quantizer_config(&self, bits: u8, range: f32, per_channel: bool) -> QuantizerConfig {
-        let (mean, scale) = match per_channel {
-            true => self
+    /// A quantizer for latents like these; the global scale is `latent_scale`.
+    pub fn quantizer_config(&self, bits: u8, range: f32, scale_by: ScaleBy) -> QuantizerConfig {
+        let (mean, scale) = match scale_by {
+            ScaleBy::Channel => self
                 .dimensions
                 .iter()
                 .map(|dimension| (dimension.mean, 1.0 / dimension.std))
                 .unzip(),
-            false => (Vec::new(), vec![self.latent_scale]),
+            ScaleBy::Global => (Vec::new(), vec![self.latent_scale]),
         };
         QuantizerConfig {
             bits,

@@ -7,6 +7,15 @@ use crate::{Error, Result};
 /// Standard deviations that the paper's Gaussian table covers, on either side.
 pub const STD_RANGE: f32 = 3.0;
 
+/// What latents are normalized by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScaleBy {
+    /// Every channel's own mean and standard deviation.
+    Channel,
+    /// One scale for all channels and no mean (TokenBridge, section 3.1).
+    Global,
+}
+
 /// Settings of a [`Quantizer`](crate::Quantizer).
 ///
 /// A latent `z` of channel `c` is quantised as `x = (z - mean[c]) · scale[c]`, which is meant to have unit variance.

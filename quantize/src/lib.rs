@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use ndarray::Array4;
-//! use tessera_quantize::{CalibrationBuilder, MomentsBuilder, Quantizer};
+//! use tessera_quantize::{CalibrationBuilder, MomentsBuilder, ScaleBy, Quantizer};
 //!
 //! # fn main() -> tessera_quantize::Result<()> {
 //! let latents = Array4::from_shape_fn((2, 3, 4, 4), |(b, c, h, w)| (c + 1) as f32 * ((7 * b + 5 * h + 3 * w) as f32).sin());
@@ -23,7 +23,7 @@
 //! let mut moments = MomentsBuilder::new();
 //! moments.add(latents.view())?;
 //! let moments = moments.finish()?;
-//! let quantizer = Quantizer::new(moments.quantizer_config(6, 5.0, true))?;
+//! let quantizer = Quantizer::new(moments.quantizer_config(6, 5.0, ScaleBy::Channel))?;
 //!
 //! let indices = quantizer.quantize(latents.view())?; // [2, 16, 3], each below 64
 //! let restored = quantizer.dequantize(indices.view(), 4, 4)?; // [2, 3, 4, 4]
@@ -53,7 +53,7 @@ mod table;
 
 pub use calibration::{Calibration, Dimension};
 pub use codes::CalibrationBuilder;
-pub use config::{QuantizerConfig, STD_RANGE};
+pub use config::{QuantizerConfig, STD_RANGE, ScaleBy};
 pub use error::{Error, Result};
 pub use moments::{Moments, MomentsBuilder};
 pub use quantizer::{Quantizer, narrow_u8, widen_u8};

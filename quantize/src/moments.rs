@@ -3,7 +3,7 @@
 use ndarray::{ArrayView2, ArrayView4};
 
 use crate::quantizer::ensure_finite;
-use crate::{Error, QuantizerConfig, Result};
+use crate::{Error, QuantizerConfig, Result, ScaleBy};
 
 /// Count, mean and summed squared deviation of numbers seen so far, in f64.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -181,17 +181,14 @@ impl Moments {
         1.0 / self.latent_std
     }
 
-    /// A quantiser for these latents.
-    ///
-    /// With `per_channel`, each channel is brought to zero mean and unit variance; without, all are multiplied by
-    /// [`latent_scale`](Self::latent_scale) and no mean is subtracted, as in the paper.
-    pub fn quantizer_config(&self, bits: u8, range: f32, per_channel: bool) -> QuantizerConfig {
-        let (mean, scale) = match per_channel {
-            true => (
+    /// A quantizer for these latents; the global scale is [`latent_scale`](Self::latent_scale).
+    pub fn quantizer_config(&self, bits: u8, range: f32, scale_by: ScaleBy) -> QuantizerConfig {
+        let (mean, scale) = match scale_by {
+            ScaleBy::Channel => (
                 self.mean.clone(),
                 self.std.iter().map(|std| 1.0 / std).collect(),
             ),
-            false => (Vec::new(), vec![self.latent_scale()]),
+            ScaleBy::Global => (Vec::new(), vec![self.latent_scale()]),
         };
         QuantizerConfig {
             bits,

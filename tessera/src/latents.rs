@@ -11,7 +11,7 @@ use {
     ndarray::Array3,
     std::ops::Range,
     tessera_backend::{download, streams, upload},
-    tessera_quantize::{Calibration, CalibrationBuilder, MomentsBuilder, Quantizer},
+    tessera_quantize::{Calibration, CalibrationBuilder, MomentsBuilder, Quantizer, ScaleBy},
     tessera_tokenizer::KlVae,
     tessera_train::LatentCache,
 };
@@ -120,15 +120,6 @@ pub struct CalibrationOptions {
     pub seed: u64,
 }
 
-/// What latents are normalized by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScaleBy {
-    /// Every channel's own mean and standard deviation.
-    Channel,
-    /// One scale for all channels and no mean (TokenBridge, section 3.1).
-    Global,
-}
-
 /// Measures scale, clipping, entropy and the order of the dimensions on samples of all posteriors.
 ///
 /// # Errors
@@ -150,7 +141,7 @@ pub fn calibrate(cache: &LatentCache, options: &CalibrationOptions) -> Result<Ca
         moments.add(samples(cache, chunk, seed).view())?;
     }
     let moments = moments.finish()?;
-    let config = moments.quantizer_config(bits, range, scale == ScaleBy::Channel);
+    let config = moments.quantizer_config(bits, range, scale);
     let quantizer = Quantizer::new(config)?;
     let mut builder = CalibrationBuilder::new(&moments, &quantizer)?;
     for chunk in chunks() {

@@ -57,7 +57,7 @@ pub use generate::{Event, Generation, Picture, Request, Step};
 pub use inspect::{Check, Report, TensorInfo, counted};
 #[cfg(feature = "train")]
 pub use latents::{CalibrationOptions, calibrate, encode_posteriors};
-pub use latents::{OnProgress, Orientation, ScaleBy, encode_dataset};
+pub use latents::{OnProgress, Orientation, encode_dataset};
 pub use model::{
     ArCard, ArModel, CARD_FILE, DitCard, DitModel, Model, ModelCard, Source, dit_config,
     generator_config, model_folder,
@@ -67,6 +67,7 @@ pub use reconstruct::{Quality, RateDistortion, Reconstructions};
 pub use tessera_backend::{DeviceSpec, Precision};
 pub use tessera_checkpoint::Architecture;
 pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling};
+pub use tessera_quantize::ScaleBy;
 pub use tessera_weights::{WeightDtype, Which};
 pub use tokenizer::{Cuts, ImgSize, Square, Tokenizer, VaeOptions, quantizer_of};
 pub use tokens::{MANIFEST_FILE, Manifest, Shard, TokenWriter};

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tessera::pictures::{GridStyle, Pixels, difference, grid};
-use tessera::quantize::{MomentsBuilder, Quantizer, QuantizerConfig};
+use tessera::quantize::{MomentsBuilder, Quantizer, QuantizerConfig, ScaleBy};
 use tessera::{ImgSize, Quality, RateDistortion, Reconstructions, Tokenizer, VaeOptions};
 
 /// Pictures that a grid shows at most.
@@ -179,9 +179,11 @@ impl Reconstruct {
                         pictures.len()
                     );
                 }
-                moments
-                    .finish()?
-                    .quantizer_config(6, QuantizerConfig::default().range, true)
+                moments.finish()?.quantizer_config(
+                    6,
+                    QuantizerConfig::default().range,
+                    ScaleBy::Channel,
+                )
             }
         };
         config.range = self.range.unwrap_or(config.range);

@@ -16,7 +16,7 @@ use tessera::checkpoint::write_atomically;
 use tessera::gen_dit::{Dit, DitConfig, ImageRequest, LatentObjective, Process, SampleConfig};
 use tessera::moe::{Gate, MoeConfig, Rule};
 use tessera::pictures::dataset::Split;
-use tessera::quantize::MomentsBuilder;
+use tessera::quantize::{MomentsBuilder, ScaleBy};
 use tessera::tokenizers::{ImageTokenizer, PixelTokenizer, open_tokenizer};
 use tessera::train::{BoxError, Observer, StepReport, TrainConfig, train_on};
 use tessera::{Device, DitCard, DitModel, Orientation, Precision, encode_dataset, hub};
@@ -317,7 +317,7 @@ impl TrainDit {
     ) -> Result<(DitCard, DitConfig)> {
         let mut moments = MomentsBuilder::new();
         moments.add(encoded.view())?;
-        let normal = moments.finish()?.quantizer_config(8, 5.0, true);
+        let normal = moments.finish()?.quantizer_config(8, 5.0, ScaleBy::Channel);
         let Size([width, depth, heads]) = self.size;
         let process = Process::from(self.process);
         let config = DitConfig {

@@ -3,7 +3,7 @@
 use ndarray::{Array4, Axis, concatenate, s};
 use serde_json::{Value, json};
 use tessera_quantize::{
-    Calibration, CalibrationBuilder, Error, Moments, MomentsBuilder, Quantizer,
+    Calibration, CalibrationBuilder, Error, Moments, MomentsBuilder, Quantizer, ScaleBy,
 };
 
 use crate::noise::normal;
@@ -14,9 +14,9 @@ fn moments(latents: &Array4<f32>) -> Moments {
     builder.finish().unwrap()
 }
 
-fn calibrate(latents: &Array4<f32>, bits: u8, per_channel: bool) -> Calibration {
+fn calibrate(latents: &Array4<f32>, bits: u8, scale_by: ScaleBy) -> Calibration {
     let moments = moments(latents);
-    let quantizer = Quantizer::new(moments.quantizer_config(bits, 5.0, per_channel)).unwrap();
+    let quantizer = Quantizer::new(moments.quantizer_config(bits, 5.0, scale_by)).unwrap();
     let mut builder = CalibrationBuilder::new(&moments, &quantizer).unwrap();
     builder.add(latents.view()).unwrap();
     builder.finish().unwrap()
@@ -36,7 +36,7 @@ fn gaussian_latents_cost_the_bits_and_the_error_that_the_tables_predict() {
         (5, 4.722, 2.603e-3),
         (6, 5.724, 6.56e-4),
     ] {
-        let calibration = calibrate(&latents, bits, false);
+        let calibration = calibrate(&latents, bits, ScaleBy::Global);
         let Calibration {
             entropy_bits,
             mse: found,
@@ -99,13 +99,13 @@ fn a_calibrated_quantizer_normalises_per_channel_or_as_the_paper_does() {
     latents
         .slice_mut(s![.., 1, .., ..])
         .mapv_inplace(|x| 3.0 + 4.0 * x);
-    let calibration = calibrate(&latents, 6, true);
-    let global = calibration.quantizer_config(5, 4.0, false);
+    let calibration = calibrate(&latents, 6, ScaleBy::Channel);
+    let global = calibration.quantizer_config(5, 4.0, ScaleBy::Global);
     assert_eq!(
         (global.bits, global.range, global.mean, global.scale),
         (5, 4.0, vec![], vec![calibration.latent_scale])
     );
-    let per_channel = calibration.quantizer_config(6, 5.0, true);
+    let per_channel = calibration.quantizer_config(6, 5.0, ScaleBy::Channel);
     assert_eq!(per_channel, calibration.quantizer);
     assert_eq!(
         per_channel.mean,
@@ -127,7 +127,7 @@ fn a_calibrated_quantizer_normalises_per_channel_or_as_the_paper_does() {
 fn clipped_latents_are_counted_by_channel() {
     let mut latents = normal(4, (4, 2, 8, 8)).mapv(|x| x.clamp(-2.0, 2.0));
     let moments = moments(&latents);
-    let quantizer = Quantizer::new(moments.quantizer_config(6, 5.0, true)).unwrap();
+    let quantizer = Quantizer::new(moments.quantizer_config(6, 5.0, ScaleBy::Channel)).unwrap();
     latents.slice_mut(s![0, 1, .., ..]).fill(-100.0);
     let mut builder = CalibrationBuilder::new(&moments, &quantizer).unwrap();
     builder.add(latents.view()).unwrap();
@@ -151,7 +151,7 @@ fn smooth_channels_come_before_noisy_ones() {
             .slice_mut(s![.., channel, .., ..])
             .assign(&mix.slice(s![.., channel, .., ..]));
     }
-    let calibration = calibrate(&latents, 6, false);
+    let calibration = calibrate(&latents, 6, ScaleBy::Global);
     assert_eq!(calibration.order, [3, 1, 2, 0]);
     // White noise fills the disc in proportion to its area: 48 of the 255 bins of 16 × 16.
     let white = calibration.dimensions[0].low_frequency;
@@ -188,14 +188,17 @@ fn merged_builders_equal_one_builder() {
         assert!(close(*found, *expected, 1e-7), "{found} {expected}");
     }
 
-    let quantizer = Quantizer::new(expected.quantizer_config(6, 5.0, true)).unwrap();
+    let quantizer = Quantizer::new(expected.quantizer_config(6, 5.0, ScaleBy::Channel)).unwrap();
     let mut merged = CalibrationBuilder::new(&expected, &quantizer).unwrap();
     for part in parts {
         let mut builder = CalibrationBuilder::new(&expected, &quantizer).unwrap();
         builder.add(part).unwrap();
         merged.merge(&builder).unwrap();
     }
-    let (found, expected) = (merged.finish().unwrap(), calibrate(&latents, 6, true));
+    let (found, expected) = (
+        merged.finish().unwrap(),
+        calibrate(&latents, 6, ScaleBy::Channel),
+    );
     assert_eq!(found.order, expected.order);
     for (found, expected) in found.dimensions.iter().zip(&expected.dimensions) {
         // Counts add up exactly, energies and errors to the rounding of f64.
@@ -253,7 +256,7 @@ fn a_saved_calibration_loads_whole_and_saves_to_the_same_bytes() {
     let calibration = calibrate(
         &concatenate![Axis(1), wide, normal(9, (16, 2, 8, 8))],
         6,
-        true,
+        ScaleBy::Channel,
     );
     calibration.save(&first).unwrap();
     let loaded = Calibration::load(&first).unwrap();
@@ -284,7 +287,8 @@ fn a_damaged_calibration_is_refused_by_file_and_field() {
         let source = std::error::Error::source(&why).map(ToString::to_string);
         format!("{why}: {}", source.unwrap_or_default())
     };
-    let good = serde_json::to_value(calibrate(&normal(10, (2, 2, 4, 4)), 6, true)).unwrap();
+    let good =
+        serde_json::to_value(calibrate(&normal(10, (2, 2, 4, 4)), 6, ScaleBy::Channel)).unwrap();
     for (field, value, expected) in [
         ("schema", json!(2), "field `schema`: expected 1, found 2"),
         (
@@ -331,7 +335,8 @@ fn a_damaged_calibration_is_refused_by_file_and_field() {
         Err(Error::Read { .. })
     ));
     assert!(matches!(
-        calibrate(&normal(10, (2, 2, 4, 4)), 6, true).save(folder.path().join("no/folder")),
+        calibrate(&normal(10, (2, 2, 4, 4)), 6, ScaleBy::Channel)
+            .save(folder.path().join("no/folder")),
         Err(Error::Write { .. })
     ));
 }
