@@ -1,374 +1,204 @@
 //! Backward passes: an operation with a fused one becomes a node of the graph; on any other backend the portable
 //! body is differentiated operation by operation.
 
+use crate::arguments::{Activation, CustomOp, Mask, Routes, Sampling};
+use crate::backward::{
+    AttentionSaved, ExpertsInputs, ExpertsSaved, GatedAddGradients, LinearInputs, LinearSaved,
+    NormInputs,
+};
 use crate::extension::Backend;
-use crate::fused::{Float, Fused, Op};
-use crate::ops::{Activation, Mask, Outside, Routes};
+use crate::fused::{Float, Fused};
 use crate::portable;
 use burn::backend::autodiff::{
-    NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
+    ops::{Backward, NodeGuard, Ops, OpsKind},
 };
 use burn::backend::tensor::IntTensor;
-use burn::backend::{Autodiff, TensorMetadata};
+use burn::backend::{Autodiff, AutodiffBackend, TensorMetadata};
 use burn::tensor::{DType, Shape};
+use std::fmt::{self, Debug};
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Whether the fused node applies: the kernels are written for f32.
-fn fused<B: Fused, C: CheckpointStrategy>(op: Op, x: &Float<Autodiff<B, C>>) -> bool {
-    B::fused(op) && x.dtype() == DType::F32
+/// A fused pass where it applies: the kernels are written for f32.
+fn applying<B: Fused, C: CheckpointStrategy, T>(
+    pass: Option<T>,
+    x: &Float<Autodiff<B, C>>,
+) -> Option<T> {
+    pass.filter(|_| x.dtype() == DType::F32)
 }
 
-fn register<B: burn::backend::Backend, const N: usize>(
-    parents: [Option<NodeId>; N],
-    grads: &mut Gradients,
-    values: [Option<Float<B>>; N],
-) {
-    for (parent, value) in parents.into_iter().zip(values) {
-        if let (Some(parent), Some(value)) = (parent, value) {
-            grads.register::<B>(parent, value);
+/// What an operation saves for its backward pass.
+trait Saved: Clone + Send + Debug + 'static {}
+impl<T: Clone + Send + Debug + 'static> Saved for T {}
+
+/// A node of the graph. Its function gives the gradients of the inputs, of what was saved, the output's gradient, and which
+/// inputs need one.
+struct Node<S, F>(F, PhantomData<fn(S)>);
+
+impl<S, F> Debug for Node<S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::any::type_name::<F>())
+    }
+}
+
+impl<B, S, F, const N: usize> Backward<B, N> for Node<S, F>
+where
+    B: Fused,
+    S: Saved,
+    F: FnOnce(S, Float<B>, [bool; N]) -> [Option<Float<B>>; N] + Send + 'static,
+{
+    type State = S;
+
+    fn backward(self, ops: Ops<S, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = grads.consume::<B>(&ops.node);
+        let needs_grad = ops.parents.each_ref().map(Option::is_some);
+        let values = (self.0)(ops.state, g, needs_grad);
+        for (parent, value) in ops.parents.into_iter().zip(values) {
+            if let (Some(parent), Some(value)) = (parent, value) {
+                grads.register::<B>(parent.id, value);
+            }
         }
     }
 }
 
-/// The identities of the parents that want a gradient.
-macro_rules! ids {
-    ($ops:expr) => {
-        $ops.parents.map(|parent| parent.map(|node| node.id))
-    };
-}
-
-/// Runs a node: `$tracked` computes the output and what the backward pass keeps, `$plain` the output alone.
-macro_rules! node {
-    ($op:expr, [$($x:ident),+], $strategy:ty, $plain:expr, $tracked:expr) => {
-        match $op.prepare::<$strategy>([$($x.node()),+]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                $(let $x = $x.primitive().clone();)+
-                let (state, out) = $tracked;
-                prep.finish(state, out)
-            }
-            OpsKind::UnTracked(prep) => {
-                $(let $x = $x.into_primitive();)+
-                prep.finish($plain)
-            }
-        }
-    };
-}
-
-#[derive(Debug)]
-struct ActivationOp(Activation);
-impl<B: Fused> Backward<B, 1> for ActivationOp {
-    type State = Float<B>;
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        register::<B, 1>(
-            parents,
-            grads,
-            [Some(B::activation_backward(ops.state, g, self.0))],
-        );
-    }
-}
-
-#[derive(Debug)]
-struct RepeatRowsOp;
-impl<B: Fused> Backward<B, 1> for RepeatRowsOp {
-    type State = ();
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        register::<B, 1>(parents, grads, [Some(B::sum_rows(g))]);
-    }
-}
-
-#[derive(Debug)]
-struct SumOp(Shape);
-impl<B: Fused> Backward<B, 1> for SumOp {
-    type State = ();
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let one = Shape::from(vec![1; self.0.num_dims()]);
-        let g = B::float_expand(B::float_reshape(g, one), self.0);
-        register::<B, 1>(parents, grads, [Some(g)]);
-    }
-}
-
-#[derive(Debug)]
-struct ReshapeOp(Shape);
-impl<B: Fused> Backward<B, 1> for ReshapeOp {
-    type State = ();
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        register::<B, 1>(parents, grads, [Some(B::reshaped(g, self.0))]);
-    }
-}
-
-#[derive(Debug)]
-struct ResidualOp;
-impl<B: Fused> Backward<B, 2> for ResidualOp {
-    type State = ();
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        register::<B, 2>(parents, grads, [Some(g.clone()), Some(g)]);
-    }
-}
-
-#[derive(Debug)]
-struct GatedAddOp;
-impl<B: Fused> Backward<B, 3> for GatedAddOp {
-    type State = (Float<B>, Float<B>);
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let (gate, y) = ops.state;
-        let [d_gate, dy] = B::gated_add_backward(gate, y, g.clone());
-        register::<B, 3>(parents, grads, [Some(g), Some(d_gate), Some(dy)]);
-    }
-}
-
-#[derive(Debug)]
-struct LinearOp(Activation);
-impl<B: Fused> Backward<B, 3> for LinearOp {
-    type State = (Float<B>, Float<B>, Option<Float<B>>);
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let (x, w, z) = ops.state;
-        let wanted = std::array::from_fn(|i| parents[i].is_some());
-        register::<B, 3>(
-            parents,
-            grads,
-            B::linear_backward(x, w, z, g, self.0, wanted),
-        );
-    }
-}
-
-#[derive(Debug)]
-struct LayerNormOp(f64);
-impl<B: Fused> Backward<B, 3> for LayerNormOp {
-    type State = (Float<B>, [Float<B>; 2]);
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let (x, affine) = ops.state;
-        let ([dx, dw, db], _) = B::layer_norm_backward(x, affine, None, self.0, g);
-        register::<B, 3>(parents, grads, [Some(dx), Some(dw), Some(db)]);
-    }
-}
-
-#[derive(Debug)]
-struct ModulateOp(f64);
-impl<B: Fused> Backward<B, 5> for ModulateOp {
-    type State = (Float<B>, [Float<B>; 2], Float<B>);
-    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let (x, affine, scale) = ops.state;
-        let ([dx, dw, db], d_scale) =
-            B::layer_norm_backward(x, affine, Some(scale), self.0, g.clone());
-        register::<B, 5>(
-            parents,
-            grads,
-            [Some(dx), Some(dw), Some(db), Some(g), d_scale],
-        );
-    }
-}
-
-#[derive(Debug)]
-struct AttentionOp(Mask);
-impl<B: Fused> Backward<B, 3> for AttentionOp {
-    type State = [Float<B>; 5];
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        register::<B, 3>(
-            parents,
-            grads,
-            B::attention_backward(ops.state, g, &self.0).map(Some),
-        );
-    }
-}
-
-#[derive(Debug)]
-struct OutsideOp<const N: usize>(Arc<dyn Outside>);
-impl<B: Fused, const N: usize> Backward<B, N> for OutsideOp<N> {
-    type State = Vec<Float<B>>;
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let saved = ops.state.into_iter().map(B::into_tensor).collect();
-        let values = self.0.backward(saved, B::into_tensor(g));
-        let mut values = values.into_iter().map(B::from_tensor);
-        register::<B, N>(parents, grads, std::array::from_fn(|_| values.next()));
-    }
-}
-
-/// The node of an operation from outside.
-fn outside<B: Fused, C: CheckpointStrategy, const N: usize>(
+/// An operation as a node: `plain` computes the output alone, `training` also what is saved for `backward`.
+fn node<B: Fused, C: CheckpointStrategy, S: Saved, const N: usize>(
     inputs: [Float<Autodiff<B, C>>; N],
-    op: Arc<dyn Outside>,
+    plain: impl FnOnce([Float<B>; N]) -> Float<B>,
+    training: impl FnOnce([Float<B>; N]) -> (S, Float<B>),
+    backward: impl FnOnce(S, Float<B>, [bool; N]) -> [Option<Float<B>>; N] + Send + 'static,
 ) -> Float<Autodiff<B, C>> {
-    let nodes = inputs.each_ref().map(|input| input.node());
-    let tensors = inputs.map(|input| B::into_tensor(input.into_primitive()));
-    let (out, saved) = op.forward(tensors.into());
-    let out = B::from_tensor(out);
-    match OutsideOp::<N>(op)
-        .prepare::<C>(nodes)
+    let guards = inputs.each_ref().map(|input| input.node());
+    match Node(backward, PhantomData)
+        .prepare::<C>(guards)
         .compute_bound()
         .stateful()
     {
-        OpsKind::Tracked(prep) => prep.finish(saved.into_iter().map(B::from_tensor).collect(), out),
+        OpsKind::Tracked(prep) => {
+            let (saved, out) = training(inputs.map(|input| input.primitive().clone()));
+            prep.finish(saved, out)
+        }
+        OpsKind::UnTracked(prep) => prep.finish(plain(inputs.map(|input| input.into_primitive()))),
+    }
+}
+
+/// A node whose operation was done.
+fn done<B: Fused, C: CheckpointStrategy, S: Saved, const N: usize>(
+    guards: [NodeGuard; N],
+    (saved, out): (S, Float<B>),
+    backward: impl FnOnce(S, Float<B>, [bool; N]) -> [Option<Float<B>>; N] + Send + 'static,
+) -> Float<Autodiff<B, C>> {
+    match Node(backward, PhantomData)
+        .prepare::<C>(guards)
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish(saved, out),
         OpsKind::UnTracked(prep) => prep.finish(out),
     }
 }
 
-#[derive(Debug)]
-struct GroupNormOp(usize, f64, Activation);
-impl<B: Fused> Backward<B, 3> for GroupNormOp {
-    type State = (Float<B>, [Float<B>; 2]);
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let (x, affine) = ops.state;
-        let values = B::group_norm_backward(x, affine, self.0, self.1, self.2, g);
-        register::<B, 3>(parents, grads, values.map(Some));
-    }
-}
-
-#[derive(Debug)]
-struct Conv2dOp([usize; 2], [usize; 4]);
-impl<B: Fused> Backward<B, 3> for Conv2dOp {
-    type State = (Float<B>, Float<B>);
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let (x, w) = ops.state;
-        let wanted = std::array::from_fn(|i| parents[i].is_some());
-        register::<B, 3>(
-            parents,
-            grads,
-            B::conv2d_backward(x, w, g, self.0, self.1, wanted),
-        );
-    }
-}
-
-#[derive(Debug)]
-struct UpsampleOp;
-impl<B: Fused> Backward<B, 1> for UpsampleOp {
-    type State = ();
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        register::<B, 1>(parents, grads, [Some(B::upsample_nearest_backward(g))]);
-    }
-}
-
-#[derive(Debug)]
-struct GroupedExpertsOp(Routes, Activation);
-impl<B: Fused> Backward<B, 6> for GroupedExpertsOp {
-    type State = [Float<B>; 6];
-    fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let wanted = parents.map(|parent| parent.is_some());
-        register::<B, 6>(
-            parents,
-            grads,
-            B::grouped_experts_backward(ops.state, g, &self.0, self.1, wanted),
-        );
-    }
-}
-
-#[derive(Debug)]
-struct CrossEntropyOp;
-impl<B: Fused> Backward<B, 1> for CrossEntropyOp {
-    type State = (Float<B>, IntTensor<B>);
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = grads.consume::<B>(&ops.node);
-        let parents = ids!(ops);
-        let (logits, targets) = ops.state;
-        register::<B, 1>(
-            parents,
-            grads,
-            [Some(B::cross_entropy_backward(logits, targets, g))],
-        );
-    }
+/// The node of a custom operation.
+fn custom<B: Fused, C: CheckpointStrategy, const N: usize>(
+    inputs: [Float<Autodiff<B, C>>; N],
+    op: Arc<dyn CustomOp>,
+) -> Float<Autodiff<B, C>> {
+    let guards = inputs.each_ref().map(|input| input.node());
+    let tensors = inputs.map(|input| B::into_tensor(input.into_primitive()));
+    let (out, saved) = op.forward(tensors.into());
+    let saved: Vec<_> = saved.into_iter().map(B::from_tensor).collect();
+    let backward = move |saved: Vec<Float<B>>, g, _| {
+        let saved = saved.into_iter().map(B::into_tensor).collect();
+        let gradients = op.backward(saved, B::into_tensor(g));
+        let mut gradients = gradients.into_iter().map(B::from_tensor);
+        std::array::from_fn(|_| gradients.next())
+    };
+    done::<B, C, _, N>(guards, (saved, B::from_tensor(out)), backward)
 }
 
 impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     fn activation(x: Float<Self>, act: Activation) -> Float<Self> {
-        if !fused::<B, C>(Op::Activation, &x) {
+        let Some(backward) = applying::<B, C, _>(B::ACTIVATION, &x) else {
             return portable::activation::<Self>(x, act);
-        }
-        node!(
-            ActivationOp(act),
+        };
+        node::<B, C, _, 1>(
             [x],
-            C,
-            B::activation(x, act),
-            (x.clone(), B::activation(x, act))
+            |[x]| B::activation(x, act),
+            |[x]| (x.clone(), B::activation(x, act)),
+            move |x, g, _| [Some(backward(x, g, act))],
         )
     }
 
     fn repeat_rows(x: Float<Self>, rows: usize) -> Float<Self> {
-        node!(
-            RepeatRowsOp,
+        node::<B, C, _, 1>(
             [x],
-            C,
-            B::repeat_rows(x, rows),
-            ((), B::repeat_rows(x, rows))
+            |[x]| B::repeat_rows(x, rows),
+            |[x]| ((), B::repeat_rows(x, rows)),
+            |(), g, _| [Some(B::sum_rows(g))],
         )
     }
 
     fn sum(x: Float<Self>) -> Float<Self> {
-        node!(SumOp(x.shape()), [x], C, B::sum(x), ((), B::sum(x)))
+        let shape = x.shape();
+        let backward = move |(), g, _| {
+            let one = Shape::from(vec![1; shape.num_dims()]);
+            [Some(B::float_expand(B::float_reshape(g, one), shape))]
+        };
+        node::<B, C, _, 1>([x], |[x]| B::sum(x), |[x]| ((), B::sum(x)), backward)
     }
 
     fn reshaped(x: Float<Self>, shape: Shape) -> Float<Self> {
-        node!(
-            ReshapeOp(x.shape()),
+        let (before, after) = (x.shape(), shape.clone());
+        node::<B, C, _, 1>(
             [x],
-            C,
-            B::reshaped(x, shape),
-            ((), B::reshaped(x, shape))
+            |[x]| B::reshaped(x, shape),
+            |[x]| ((), B::reshaped(x, after)),
+            move |(), g, _| [Some(B::reshaped(g, before))],
         )
     }
 
     fn residual(x: Float<Self>, y: Float<Self>) -> Float<Self> {
-        node!(
-            ResidualOp,
+        node::<B, C, _, 2>(
             [x, y],
-            C,
-            B::residual(x, y),
-            ((), B::residual(x, y))
+            |[x, y]| B::residual(x, y),
+            |[x, y]| ((), B::residual(x, y)),
+            |(), g, _| [Some(g.clone()), Some(g)],
         )
     }
 
     fn gated_add(x: Float<Self>, gate: Float<Self>, y: Float<Self>) -> Float<Self> {
-        if !fused::<B, C>(Op::GatedAdd, &x) {
+        let Some(backward) = applying::<B, C, _>(B::GATED_ADD, &x) else {
             return portable::gated_add::<Self>(x, gate, y);
-        }
-        node!(
-            GatedAddOp,
+        };
+        node::<B, C, _, 3>(
             [x, gate, y],
-            C,
-            B::gated_add(x, gate, y),
-            ((gate.clone(), y.clone()), B::gated_add(x, gate, y))
+            |[x, gate, y]| B::gated_add(x, gate, y),
+            |[x, gate, y]| ((gate.clone(), y.clone()), B::gated_add(x, gate, y)),
+            move |(gate, y), g, _| {
+                let GatedAddGradients { gate, y } = backward(gate, y, g.clone());
+                [Some(g), Some(gate), Some(y)]
+            },
         )
     }
 
     fn linear_act(x: Float<Self>, w: Float<Self>, b: Float<Self>, act: Activation) -> Float<Self> {
-        if !fused::<B, C>(Op::Linear, &x) {
+        let Some(passes) = applying::<B, C, _>(B::LINEAR, &x) else {
             return portable::linear::<Self>(x, w, b, act);
-        }
-        node!(LinearOp(act), [x, w, b], C, B::linear_act(x, w, b, act), {
-            let (y, z) = B::linear_keep(x.clone(), w.clone(), b, act);
-            ((x, w, z), y)
-        })
+        };
+        node::<B, C, _, 3>(
+            [x, w, b],
+            |[x, w, b]| B::linear_act(x, w, b, act),
+            |[x, w, b]| {
+                let (y, z) = (passes.forward_with_saved)(x.clone(), w.clone(), b, act);
+                (LinearSaved { x, w, z }, y)
+            },
+            move |saved, g, needs_grad| {
+                let needs_grad = LinearInputs::new(needs_grad);
+                (passes.backward)(saved, g, act, needs_grad).into_array()
+            },
+        )
     }
 
     fn layer_norm_affine(
@@ -377,18 +207,17 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         bias: Float<Self>,
         eps: f64,
     ) -> Float<Self> {
-        if !fused::<B, C>(Op::LayerNorm, &x) {
+        let Some(backward) = applying::<B, C, _>(B::LAYER_NORM, &x) else {
             return portable::layer_norm::<Self>(x, weight, bias, eps);
-        }
-        node!(
-            LayerNormOp(eps),
+        };
+        node::<B, C, _, 3>(
             [x, weight, bias],
-            C,
-            B::layer_norm_affine(x, weight, bias, eps),
-            {
+            |[x, weight, bias]| B::layer_norm_affine(x, weight, bias, eps),
+            |[x, weight, bias]| {
                 let y = B::layer_norm_affine(x.clone(), weight.clone(), bias.clone(), eps);
-                ((x, [weight, bias]), y)
-            }
+                (NormInputs { x, weight, bias }, y)
+            },
+            move |saved, g, _| backward(saved, None, eps, g).0.into_array().map(Some),
         )
     }
 
@@ -400,25 +229,26 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         scale: Float<Self>,
         eps: f64,
     ) -> Float<Self> {
-        if !fused::<B, C>(Op::LayerNorm, &x) {
+        let Some(backward) = applying::<B, C, _>(B::LAYER_NORM, &x) else {
             return portable::modulate::<Self>(x, weight, bias, shift, scale, eps);
-        }
-        node!(
-            ModulateOp(eps),
+        };
+        node::<B, C, _, 5>(
             [x, weight, bias, shift, scale],
-            C,
-            B::modulate(x, weight, bias, shift, scale, eps),
-            {
-                let y = B::modulate(
-                    x.clone(),
-                    weight.clone(),
-                    bias.clone(),
-                    shift,
-                    scale.clone(),
-                    eps,
-                );
-                ((x, [weight, bias], scale), y)
-            }
+            |[x, weight, bias, shift, scale]| B::modulate(x, weight, bias, shift, scale, eps),
+            |[x, weight, bias, shift, scale]| {
+                let saved = NormInputs {
+                    x: x.clone(),
+                    weight: weight.clone(),
+                    bias: bias.clone(),
+                };
+                let y = B::modulate(x, weight, bias, shift, scale.clone(), eps);
+                ((saved, scale), y)
+            },
+            move |(saved, scale), g, _| {
+                let (norm, scale) = backward(saved, Some(scale), eps, g.clone());
+                let [x, weight, bias] = norm.into_array().map(Some);
+                [x, weight, bias, Some(g), scale]
+            },
         )
     }
 
@@ -428,28 +258,23 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         v: Float<Self>,
         mask: Mask,
     ) -> (Float<Self>, Float<Self>) {
-        if !fused::<B, C>(Op::Attention, &q) {
+        let Some(backward) = applying::<B, C, _>(B::ATTENTION, &q) else {
             return portable::attention::<Self>(q, k, v, &mask);
-        }
-        let kept;
-        let out = node!(
-            AttentionOp(mask.clone()),
-            [q, k, v],
-            C,
-            {
-                let (out, lse) = B::attention_lse(q, k, v, mask);
-                kept = lse;
-                out
-            },
-            {
-                let (out, lse) = B::attention_lse(q.clone(), k.clone(), v.clone(), mask);
-                kept = lse.clone();
-                ([q, k, v, out.clone(), lse], out)
-            }
-        );
+        };
+        let guards = [&q, &k, &v].map(|input| input.node());
+        let [q, k, v] = [q, k, v].map(|input| input.into_primitive());
+        let (out, lse) = B::attention_lse(q.clone(), k.clone(), v.clone(), mask.clone());
+        let saved = AttentionSaved {
+            q,
+            k,
+            v,
+            out: out.clone(),
+            lse: lse.clone(),
+        };
+        let backward = move |saved, g, _| backward(saved, g, &mask).map(Some);
         (
-            out,
-            <Self as burn::backend::AutodiffBackend>::from_inner(kept),
+            done::<B, C, _, 3>(guards, (saved, out), backward),
+            <Self as AutodiffBackend>::from_inner(lse),
         )
     }
 
@@ -461,18 +286,17 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         eps: f64,
         act: Activation,
     ) -> Float<Self> {
-        if !fused::<B, C>(Op::GroupNorm, &x) {
+        let Some(backward) = applying::<B, C, _>(B::GROUP_NORM, &x) else {
             return portable::group_norm::<Self>(x, weight, bias, groups, eps, act);
-        }
-        node!(
-            GroupNormOp(groups, eps, act),
+        };
+        node::<B, C, _, 3>(
             [x, weight, bias],
-            C,
-            B::group_norm(x, weight, bias, groups, eps, act),
-            {
+            |[x, weight, bias]| B::group_norm(x, weight, bias, groups, eps, act),
+            |[x, weight, bias]| {
                 let y = B::group_norm(x.clone(), weight.clone(), bias.clone(), groups, eps, act);
-                ((x, [weight, bias]), y)
-            }
+                (NormInputs { x, weight, bias }, y)
+            },
+            move |saved, g, _| backward(saved, groups, eps, act, g).into_array().map(Some),
         )
     }
 
@@ -483,31 +307,32 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         stride: [usize; 2],
         padding: [usize; 4],
     ) -> Float<Self> {
-        if !fused::<B, C>(Op::Conv2d, &x) {
+        let Some(backward) = applying::<B, C, _>(B::CONV2D, &x) else {
             return portable::conv2d::<Self>(x, w, b, stride, padding);
-        }
-        node!(
-            Conv2dOp(stride, padding),
+        };
+        node::<B, C, _, 3>(
             [x, w, b],
-            C,
-            B::conv2d_padded(x, w, b, stride, padding),
-            {
+            |[x, w, b]| B::conv2d_padded(x, w, b, stride, padding),
+            |[x, w, b]| {
                 let y = B::conv2d_padded(x.clone(), w.clone(), b, stride, padding);
                 ((x, w), y)
-            }
+            },
+            move |(x, w), g, needs_grad| {
+                let needs_grad = LinearInputs::new(needs_grad);
+                backward(x, w, g, stride, padding, needs_grad).into_array()
+            },
         )
     }
 
     fn upsample_nearest(x: Float<Self>) -> Float<Self> {
-        if !fused::<B, C>(Op::Upsample, &x) {
+        let Some(backward) = applying::<B, C, _>(B::UPSAMPLE, &x) else {
             return portable::upsample_nearest::<Self>(x);
-        }
-        node!(
-            UpsampleOp,
+        };
+        node::<B, C, _, 1>(
             [x],
-            C,
-            B::upsample_nearest(x),
-            ((), B::upsample_nearest(x))
+            |[x]| B::upsample_nearest(x),
+            |[x]| ((), B::upsample_nearest(x)),
+            move |(), g, _| [Some(backward(g))],
         )
     }
 
@@ -521,59 +346,71 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         routes: Routes,
         act: Activation,
     ) -> Float<Self> {
-        if ![&x, &gates, &w1, &b1, &w2, &b2]
-            .into_iter()
-            .all(|x| fused::<B, C>(Op::Experts, x))
-        {
+        let f32s = [&x, &gates, &w1, &b1, &w2, &b2].map(|input| input.dtype() == DType::F32);
+        let Some(passes) = B::EXPERTS.filter(|_| !f32s.contains(&false)) else {
             return portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act);
-        }
-        node!(
-            GroupedExpertsOp(routes.clone(), act),
+        };
+        let (forward_routes, training_routes) = (routes.clone(), routes.clone());
+        node::<B, C, _, 6>(
             [x, gates, w1, b1, w2, b2],
-            C,
-            B::grouped_experts(x, gates, w1, b1, w2, b2, routes, act),
-            {
+            |[x, gates, w1, b1, w2, b2]| {
+                B::grouped_experts(x, gates, w1, b1, w2, b2, forward_routes, act)
+            },
+            |[x, gates, w1, b1, w2, b2]| {
                 let weights = [w1.clone(), b1, w2.clone(), b2.clone()];
+                let (x_in, gates_in) = (x.clone(), gates.clone());
                 let (y, z) =
-                    B::grouped_experts_keep(x.clone(), gates.clone(), weights, &routes, act);
-                ([x, gates, w1, w2, b2, z], y)
-            }
+                    (passes.forward_with_saved)(x_in, gates_in, weights, &training_routes, act);
+                let saved = ExpertsSaved {
+                    x,
+                    gates,
+                    w1,
+                    w2,
+                    b2,
+                    z,
+                };
+                (saved, y)
+            },
+            move |saved, g, needs_grad| {
+                let needs_grad = ExpertsInputs::new(needs_grad);
+                (passes.backward)(saved, g, &routes, act, needs_grad).into_array()
+            },
         )
     }
 
     fn cross_entropy(logits: Float<Self>, targets: IntTensor<Self>) -> Float<Self> {
-        if !fused::<B, C>(Op::CrossEntropy, &logits) {
+        let Some(backward) = applying::<B, C, _>(B::CROSS_ENTROPY, &logits) else {
             return portable::cross_entropy::<Self>(logits, targets);
-        }
-        node!(
-            CrossEntropyOp,
+        };
+        let saved_targets = targets.clone();
+        node::<B, C, _, 1>(
             [logits],
-            C,
-            B::cross_entropy(logits, targets),
-            {
-                let loss = B::cross_entropy(logits.clone(), targets.clone());
-                ((logits, targets), loss)
-            }
+            |[logits]| B::cross_entropy(logits, targets),
+            |[logits]| {
+                let loss = B::cross_entropy(logits.clone(), saved_targets.clone());
+                ((logits, saved_targets), loss)
+            },
+            move |(logits, targets), g, _| [Some(backward(logits, targets, g))],
         )
     }
 
-    fn outside(x: Float<Self>, op: Arc<dyn Outside>) -> Float<Self> {
-        outside::<B, C, 1>([x], op)
+    fn custom_op(x: Float<Self>, op: Arc<dyn CustomOp>) -> Float<Self> {
+        custom::<B, C, 1>([x], op)
     }
 
-    fn outside_3(
+    fn custom_op_3(
         a: Float<Self>,
         b: Float<Self>,
         c: Float<Self>,
-        op: Arc<dyn Outside>,
+        op: Arc<dyn CustomOp>,
     ) -> Float<Self> {
-        outside::<B, C, 3>([a, b, c], op)
+        custom::<B, C, 3>([a, b, c], op)
     }
 
     fn categorical(
         logits: Float<Self>,
         uniforms: Float<Self>,
-        sampling: crate::ops::Sampling,
+        sampling: Sampling,
     ) -> IntTensor<Self> {
         B::categorical(logits.into_primitive(), uniforms.into_primitive(), sampling)
     }

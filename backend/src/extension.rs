@@ -1,7 +1,7 @@
 //! The backend-generic trait: Burn's `Backend` plus the fused operations the models need.
 #![cfg_attr(feature = "ndarray", allow(deprecated))] // Upstream retires NdArray; here it checks the other CPU backend.
 
-use crate::ops::{Activation, AdamWStep, Mask, Outside, Routes, Sampling};
+use crate::arguments::{Activation, AdamWStep, CustomOp, Mask, Routes, Sampling};
 use crate::{flex, portable};
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -235,20 +235,20 @@ pub trait Backend: burn::backend::Backend {
         portable::categorical::<Self>(logits, uniforms, sampling)
     }
 
-    /// What an operation from outside makes of a tensor. Only autodiff calls it: elsewhere the operation is called itself.
+    /// A custom operation of one tensor. Only autodiff calls it: elsewhere the operation is called itself.
     #[fusion(default)]
-    fn outside(x: FloatTensor<Self>, op: Arc<dyn Outside>) -> FloatTensor<Self> {
+    fn custom_op(x: FloatTensor<Self>, op: Arc<dyn CustomOp>) -> FloatTensor<Self> {
         let _ = (x, op);
         unreachable!("called on autodiff tensors alone")
     }
 
     /// The same of three.
     #[fusion(default)]
-    fn outside_3(
+    fn custom_op_3(
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         c: FloatTensor<Self>,
-        op: Arc<dyn Outside>,
+        op: Arc<dyn CustomOp>,
     ) -> FloatTensor<Self> {
         let _ = (a, b, c, op);
         unreachable!("called on autodiff tensors alone")
@@ -337,7 +337,7 @@ impl Backend for Flex {
             return flex::linear::linear_half(&x, &w, &b, act);
         }
         match flex::all_f32(&[&x, &w, &b]) {
-            true => flex::linear::linear(&x, &w, &b, act, false).0,
+            true => flex::linear::linear(&x, &w, &b, act),
             false => portable::linear::<Self>(x, w, b, act),
         }
     }
@@ -469,7 +469,7 @@ impl Backend for Flex {
         match flex::all_f32(&[&x, &gates, &w1, &b1, &w2, &b2]) {
             true => {
                 let weights = [&w1, &b1, &w2, &b2];
-                flex::experts::experts(&x, &gates, weights, &routes, act, false).0
+                flex::experts::experts(&x, &gates, weights, &routes, act)
             }
             false => portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act),
         }

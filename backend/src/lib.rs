@@ -22,8 +22,10 @@
 
 #[cfg(feature = "wgpu")]
 mod adapters;
+mod arguments;
 mod arrays;
 mod autodiff;
+mod backward;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
 mod device;

@@ -1,8 +1,8 @@
 //! The portable bodies: every fused operation written in Burn's own tensor operations. They are the reference of the fast
 //! kernels, what a new backend gets for free, and differentiable, so a backend without fused backward passes trains too.
 
+use crate::arguments::{Activation, AdamWStep, Mask, Routes, Sampling, reaches};
 use crate::host::{count_upload, host_floats};
-use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling, reaches};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{

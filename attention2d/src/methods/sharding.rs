@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 use tessera_backend::device_indices;
-use tessera_backend::ops::{self, Outside};
+use tessera_backend::ops::{self, CustomOp};
 
 /// Where the tokens of a model's sequences are.
 #[derive(Debug, Clone, Default)]
@@ -134,7 +134,7 @@ impl Tokens<'_> {
                     tokens: self.tokens,
                 };
                 let x = x.unsqueeze_dim(1); // [batch, 1, local_tokens, d_model]
-                ops::outside(x, Arc::new(op)).squeeze_dim::<3>(1) // [batch, tokens, d_model]
+                ops::custom_op(x, Arc::new(op)).squeeze_dim::<3>(1) // [batch, tokens, d_model]
             }
         }
     }
@@ -155,7 +155,7 @@ impl Tokens<'_> {
                     attention: attention.clone(),
                     tokens: self.tokens,
                 };
-                ops::outside_3([q, k, v], Arc::new(op))
+                ops::custom_op_3([q, k, v], Arc::new(op))
             }
         }
     }
@@ -178,7 +178,7 @@ impl Attend {
     }
 }
 
-impl Outside for Attend {
+impl CustomOp for Attend {
     fn forward(&self, inputs: Vec<Tensor<4>>) -> (Tensor<4>, Vec<Tensor<4>>) {
         let qkv = <[_; 3]>::try_from(inputs).expect("q, k and v");
         let forward = or_unwind(self.attention.forward(&self.task(), qkv));
@@ -208,7 +208,7 @@ impl Gather {
     }
 }
 
-impl Outside for Gather {
+impl CustomOp for Gather {
     fn forward(&self, inputs: Vec<Tensor<4>>) -> (Tensor<4>, Vec<Tensor<4>>) {
         let x = &inputs[0];
         let lists = self.positions();

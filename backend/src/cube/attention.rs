@@ -1,7 +1,7 @@
 //! Attention with the log-sum-exp of its scores, which are never stored (Rabe & Staats, 2021; Dao et al., FlashAttention, 2022).
 
 use super::{dims, elem, empty, upload};
-use crate::ops::Mask;
+use crate::arguments::Mask;
 use burn::tensor::DType;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;

@@ -5,7 +5,7 @@ use super::attention::{
     KEYS, QUERIES, Seen, TILE, WIDTH, add_weighted, bring, dot, end_of_block, readable, run, seen,
 };
 use super::{cubes, dims, elem, empty};
-use crate::ops::Mask;
+use crate::arguments::Mask;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;

@@ -1,7 +1,7 @@
 //! One pass over memory for what surrounds matrix products, and for the optimiser's step.
 
 use super::elem;
-use crate::ops::{Activation, AdamWStep};
+use crate::arguments::{Activation, AdamWStep};
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use burn_cubecl::cubecl;

@@ -4,7 +4,7 @@
 
 use super::elementwise::activate_one;
 use super::{UNITS, cubes, dims, elem, empty, units, upload_floats};
-use crate::ops::{Activation, Routes};
+use crate::arguments::{Activation, Routes};
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
@@ -335,14 +335,23 @@ pub(super) struct Placed {
     pub(super) most: usize,
 }
 
+/// What the rows of a matrix belong to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// A row for each token.
+    Tokens,
+    /// A row for each place, the tokens being gathered already.
+    Places,
+}
+
 /// How one of the experts' two linear maps is used.
 pub(super) struct Map<'a> {
     /// `[experts, in, out]`
     w: &'a CubeTensor,
     /// `[experts, out]`; without it the map is transposed.
     b: Option<&'a CubeTensor>,
-    /// Whether what goes in has a row for a token, not for a place.
-    of_tokens: bool,
+    /// What goes in.
+    rows: Rows,
     act: Activation,
 }
 
@@ -351,24 +360,24 @@ impl<'a> Map<'a> {
     pub(super) fn forward(
         w: &'a CubeTensor,
         b: &'a CubeTensor,
-        of_tokens: bool,
+        rows: Rows,
         act: Activation,
     ) -> Self {
         Self {
             w,
             b: Some(b),
-            of_tokens,
+            rows,
             act,
         }
     }
 
     /// `x wᵀ`
     #[cfg(not(feature = "fusion"))]
-    pub(super) fn back(w: &'a CubeTensor, of_tokens: bool) -> Self {
+    pub(super) fn back(w: &'a CubeTensor, rows: Rows) -> Self {
         Self {
             w,
             b: None,
-            of_tokens,
+            rows,
             act: Activation::None,
         }
     }
@@ -454,7 +463,7 @@ impl Placed {
             out.clone().into_tensor_arg(),
             first as u32,
             columns as u32,
-            map.of_tokens,
+            map.rows == Rows::Tokens,
             map.b.is_none(),
             map.act,
             elem(x),
@@ -531,8 +540,8 @@ fn rounds(
     let [w1, b1, w2, b2] = weights.map(into_contiguous);
     let y = empty(&x, dims::<2>(&x), DType::F32);
     for first in (0..placed.most).step_by(at_once) {
-        let fc1 = Map::forward(&w1, &b1, true, act);
-        let fc2 = Map::forward(&w2, &b2, false, Activation::None);
+        let fc1 = Map::forward(&w1, &b1, Rows::Tokens, act);
+        let fc2 = Map::forward(&w2, &b2, Rows::Places, Activation::None);
         let hidden = placed.product(&x, fc1, first, at_once);
         let out = placed.product(&hidden, fc2, first, at_once);
         placed.combine(out, Some(&gates), &y, first);

@@ -1,9 +1,10 @@
 //! The gradients of the experts' gated sum, all experts in one launch of each kernel. All in f32.
 
 use super::elementwise::{activate_one, activation, slope_one};
-use super::experts::{BLOCK, DEPTH, Map, PART, Placed, SIDE, first_block, multiply, no_sums};
+use super::experts::{BLOCK, DEPTH, Map, PART, Placed, Rows, SIDE, first_block, multiply, no_sums};
 use super::{UNITS, cube_sum, cubes, dims, empty, units};
-use crate::ops::{Activation, Routes};
+use crate::arguments::{Activation, Routes};
+use crate::backward::{ExpertsInputs, ExpertsSaved};
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
@@ -202,7 +203,7 @@ fn sums_kernel(
 }
 
 /// [`crate::Backend::grouped_experts`] with what goes into the activations, a row for a place; there is a pair.
-pub(crate) fn keep(
+pub(crate) fn experts_with_saved(
     x: CubeTensor,
     gates: CubeTensor,
     weights: [CubeTensor; 4],
@@ -212,8 +213,8 @@ pub(crate) fn keep(
     let [x, gates] = [x, gates].map(into_contiguous);
     let [w1, b1, w2, b2] = weights.map(into_contiguous);
     let placed = Placed::of(routes, &x);
-    let fc1 = Map::forward(&w1, &b1, true, Activation::None);
-    let fc2 = Map::forward(&w2, &b2, false, Activation::None);
+    let fc1 = Map::forward(&w1, &b1, Rows::Tokens, Activation::None);
+    let fc2 = Map::forward(&w2, &b2, Rows::Places, Activation::None);
     let z = placed.product(&x, fc1, 0, placed.most);
     let hidden = match act {
         Activation::None => z.clone(),
@@ -225,19 +226,26 @@ pub(crate) fn keep(
     (y, z)
 }
 
-/// Gradients of x, gates, w1, b1, w2, b2; `saved` is `[x, gates, w1, w2, b2, z]`.
+/// The gradients of those inputs that need one; there is a pair.
 pub(crate) fn gradients(
-    saved: [CubeTensor; 6],
+    saved: ExpertsSaved<CubeTensor>,
     g: CubeTensor,
     routes: &Routes,
     act: Activation,
-    wanted: [bool; 6],
-) -> [Option<CubeTensor>; 6] {
-    let [x, gates, w1, w2, b2, z] = saved.map(into_contiguous);
+    needs_grad: ExpertsInputs<bool>,
+) -> ExpertsInputs<Option<CubeTensor>> {
+    let ExpertsSaved {
+        x,
+        gates,
+        w1,
+        w2,
+        b2,
+        z,
+    } = saved.map(into_contiguous);
     let g = into_contiguous(g);
     let ([tokens, d], [experts, _, hidden]) = (dims(&x), dims(&w1));
     let placed = Placed::of(routes, &x);
-    let u = placed.product(&g, Map::back(&w2, true), 0, placed.most);
+    let u = placed.product(&g, Map::back(&w2, Rows::Tokens), 0, placed.most);
     let (dz, h) = (
         empty(&u, dims::<2>(&u), DType::F32),
         empty(&u, dims::<2>(&u), DType::F32),
@@ -261,7 +269,8 @@ pub(crate) fn gradients(
         d_gates.clone().into_tensor_arg(),
         act,
     );
-    let outer = |left: &CubeTensor, right: &CubeTensor, left_of_tokens| {
+    // Where the left has a row for a token, the right has one for a place, and the other way round.
+    let outer = |left: &CubeTensor, right: &CubeTensor, left_rows: Rows| {
         let ([_, lefts], [_, rights]) = (dims(left), dims(right));
         let sum = empty(left, [experts, lefts, rights], DType::F32);
         outer_kernel::launch(
@@ -277,11 +286,11 @@ pub(crate) fn gradients(
             gates.clone().into_tensor_arg(),
             placed.counts.clone().into_tensor_arg(),
             sum.clone().into_tensor_arg(),
-            left_of_tokens,
+            left_rows == Rows::Tokens,
         );
         sum
     };
-    let sums = |x: &CubeTensor, of_tokens| {
+    let sums = |x: &CubeTensor, rows: Rows| {
         let [_, width] = dims(x);
         let sum = empty(x, [experts, width], DType::F32);
         let threads = units(x, width);
@@ -294,23 +303,22 @@ pub(crate) fn gradients(
             gates.clone().into_tensor_arg(),
             placed.counts.clone().into_tensor_arg(),
             sum.clone().into_tensor_arg(),
-            of_tokens,
+            rows == Rows::Tokens,
         );
         sum
     };
-    let [wants_x, wants_gates, wants_w1, wants_b1, wants_w2, wants_b2] = wanted;
-    let dx = wants_x.then(|| {
-        let of_places = placed.product(&dz, Map::back(&w1, false), 0, placed.most);
+    let dx = needs_grad.x.then(|| {
+        let of_places = placed.product(&dz, Map::back(&w1, Rows::Places), 0, placed.most);
         let dx = empty(&x, [tokens, d], DType::F32);
         placed.combine(of_places, None, &dx, 0);
         dx
     });
-    [
-        dx,
-        wants_gates.then_some(d_gates),
-        wants_w1.then(|| outer(&x, &dz, true)),
-        wants_b1.then(|| sums(&dz, false)),
-        wants_w2.then(|| outer(&h, &g, false)),
-        wants_b2.then(|| sums(&g, true)),
-    ]
+    ExpertsInputs {
+        x: dx,
+        gates: needs_grad.gates.then_some(d_gates),
+        w1: needs_grad.w1.then(|| outer(&x, &dz, Rows::Tokens)),
+        b1: needs_grad.b1.then(|| sums(&dz, Rows::Places)),
+        w2: needs_grad.w2.then(|| outer(&h, &g, Rows::Places)),
+        b2: needs_grad.b2.then(|| sums(&g, Rows::Tokens)),
+    }
 }

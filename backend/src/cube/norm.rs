@@ -2,7 +2,7 @@
 
 use super::elementwise::activate_one;
 use super::{UNITS, cube_sum, cubes, dims, elem, empty, units};
-use crate::ops::Activation;
+use crate::arguments::Activation;
 use burn::tensor::DType;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;

@@ -4,7 +4,8 @@
 use super::elementwise::slope_one;
 use super::norm::{PART, moments_of_parts, of_group, of_row};
 use super::{UNITS, cube_sum, cubes, dims, empty, sum_of_rows, units};
-use crate::ops::Activation;
+use crate::arguments::Activation;
+use crate::backward::NormInputs;
 use burn::tensor::DType;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
@@ -68,17 +69,18 @@ fn layer_norm_kernel(
 
 /// Gradients of x, weight, bias and, with modulation, of its scale.
 pub(crate) fn layer_norm(
-    x: CubeTensor,
-    [weight, bias]: [CubeTensor; 2],
+    NormInputs { x, weight, bias }: NormInputs<CubeTensor>,
     scale: Option<CubeTensor>,
     eps: f64,
     g: CubeTensor,
-) -> ([CubeTensor; 3], Option<CubeTensor>) {
+) -> (NormInputs<CubeTensor>, Option<CubeTensor>) {
     let [x, weight, bias, g] = [x, weight, bias, g].map(into_contiguous);
     let [rows, d] = dims(&x);
     let modulated = scale.is_some();
-    let room = |needed: bool| empty(&x, if needed { [rows, d] } else { [1, 1] }, DType::F32);
-    let (dx, scaled, d_norm, d_scale) = (room(true), room(true), room(modulated), room(modulated));
+    let room = |shape: [usize; 2]| empty(&x, shape, DType::F32);
+    let (dx, scaled) = (room([rows, d]), room([rows, d]));
+    let of_scale = if modulated { [rows, d] } else { [1, 1] };
+    let (d_norm, d_scale) = (room(of_scale), room(of_scale));
     let scale = scale.map_or_else(|| bias.clone(), into_contiguous);
     layer_norm_kernel::launch(
         &x.client,
@@ -97,7 +99,11 @@ pub(crate) fn layer_norm(
         modulated,
     );
     let d_norm = if modulated { d_norm } else { g };
-    let gradients = [dx, sum_of_rows(scaled), sum_of_rows(d_norm)];
+    let gradients = NormInputs {
+        x: dx,
+        weight: sum_of_rows(scaled),
+        bias: sum_of_rows(d_norm),
+    };
     (gradients, modulated.then_some(d_scale))
 }
 
@@ -200,13 +206,12 @@ fn group_norm_kernel(
 
 /// Gradients of x, weight and bias.
 pub(crate) fn group_norm(
-    x: CubeTensor,
-    [weight, bias]: [CubeTensor; 2],
+    NormInputs { x, weight, bias }: NormInputs<CubeTensor>,
     per_image: usize,
     eps: f64,
     act: Activation,
     g: CubeTensor,
-) -> [CubeTensor; 3] {
+) -> NormInputs<CubeTensor> {
     let [x, weight, bias, g] = [x, weight, bias, g].map(into_contiguous);
     let [batch, channels, height, width] = dims(&x);
     let (groups, area) = (batch * per_image, height * width);
@@ -254,5 +259,9 @@ pub(crate) fn group_norm(
         eps as f32,
         act,
     );
-    [dx, sum_of_rows(d_weight), sum_of_rows(d_bias)]
+    NormInputs {
+        x: dx,
+        weight: sum_of_rows(d_weight),
+        bias: sum_of_rows(d_bias),
+    }
 }

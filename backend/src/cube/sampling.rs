@@ -1,7 +1,7 @@
 //! Drawing classes.
 
 use super::{cubes, dims, elem, empty, units};
-use crate::ops::Sampling;
+use crate::arguments::Sampling;
 use burn::tensor::DType;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;

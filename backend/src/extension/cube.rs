@@ -1,8 +1,8 @@
 //! The operations on GPUs: a kernel where there is one for what is asked, the portable body elsewhere.
 
 use super::Backend;
+use crate::arguments::{Activation, AdamWStep, Mask, Routes, Sampling};
 use crate::cube::{self, taken};
-use crate::ops::{Activation, AdamWStep, Mask, Routes, Sampling};
 use crate::portable;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::DType;

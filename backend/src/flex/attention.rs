@@ -1,10 +1,10 @@
 //! Softmax attention that never stores the score matrix (online softmax over tiles of keys) and returns the
 //! log-sum-exp of every query's scores; the backward pass recomputes the probabilities from it.
 
-use super::matmul::{Matrix, matmul};
+use super::matmul::{Matrix, Product, Threads};
 use super::simd::{self, simd};
 use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
-use crate::ops::Mask;
+use crate::arguments::Mask;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -189,15 +189,13 @@ impl Tile {
         for (start, len) in tiles_of(runs) {
             // SAFETY: the tile lies inside q, k and the scratch memory.
             unsafe {
-                matmul(
-                    [rows, len, head_dim],
-                    scores.as_mut_ptr(),
-                    len,
-                    false,
-                    q,
-                    k.at(start, 0).t(),
-                    false,
-                )
+                Product {
+                    sizes: [rows, len, head_dim],
+                    a: q,
+                    b: k.at(start, 0).t(),
+                    threads: Threads::One,
+                }
+                .assign(scores.as_mut_ptr(), len)
             };
             for r in 0..rows {
                 let row = &mut scores[r * len..(r + 1) * len];
@@ -224,15 +222,16 @@ impl Tile {
                 .wrapping_add(self.layout.offset(self.index, self.first));
             // SAFETY: the scores are the tile's own; `out` holds its rows at the layout's distance.
             unsafe {
-                matmul(
-                    [rows, head_dim, len],
-                    out,
-                    self.layout.ld(),
-                    later,
-                    Matrix::rows(scores, len),
-                    v.at(start, 0),
-                    false,
-                );
+                let product = Product {
+                    sizes: [rows, head_dim, len],
+                    a: Matrix::rows(scores, len),
+                    b: v.at(start, 0),
+                    threads: Threads::One,
+                };
+                match later {
+                    true => product.accumulate(out, self.layout.ld()),
+                    false => product.assign(out, self.layout.ld()),
+                };
             }
             later = true;
         }
@@ -376,15 +375,13 @@ impl GradientTile<'_> {
             // SAFETY: every part lies in its tensor or in the scratch memory, which holds a tile; the job owns its heads of dq, dk
             // and dv.
             unsafe {
-                matmul(
-                    [rows, len, head_dim],
-                    p.as_mut_ptr(),
-                    len,
-                    false,
-                    self.q,
-                    k.t(),
-                    false,
-                );
+                Product {
+                    sizes: [rows, len, head_dim],
+                    a: self.q,
+                    b: k.t(),
+                    threads: Threads::One,
+                }
+                .assign(p.as_mut_ptr(), len);
                 for r in 0..rows {
                     let row = &mut p[r * len..(r + 1) * len];
                     let seen = part(&runs[r], (start, len));
@@ -393,47 +390,42 @@ impl GradientTile<'_> {
                     simd::exp_scaled(&mut row[seen], self.scale, self.lse[r]);
                 }
                 let weights = Matrix::rows(p, len);
-                matmul(
-                    [len, head_dim, rows],
-                    dv,
-                    ld_k,
-                    true,
-                    weights.t(),
-                    self.g,
-                    false,
-                );
-                matmul(
-                    [rows, len, head_dim],
-                    dp.as_mut_ptr(),
-                    len,
-                    false,
-                    self.g,
-                    v.t(),
-                    false,
-                );
+                Product {
+                    sizes: [len, head_dim, rows],
+                    a: weights.t(),
+                    b: self.g,
+                    threads: Threads::One,
+                }
+                .accumulate(dv, ld_k);
+                Product {
+                    sizes: [rows, len, head_dim],
+                    a: self.g,
+                    b: v.t(),
+                    threads: Threads::One,
+                }
+                .assign(dp.as_mut_ptr(), len);
                 for r in 0..rows {
                     let at = r * len..(r + 1) * len;
                     score_gradient(&p[at.clone()], &mut dp[at], self.delta[r], self.scale);
                 }
                 let d_scores = Matrix::rows(dp, len);
-                matmul(
-                    [rows, head_dim, len],
-                    self.dq,
-                    ld_q,
-                    later,
-                    d_scores,
-                    k,
-                    false,
-                );
-                matmul(
-                    [len, head_dim, rows],
-                    dk,
-                    ld_k,
-                    true,
-                    d_scores.t(),
-                    self.q,
-                    false,
-                );
+                let product = Product {
+                    sizes: [rows, head_dim, len],
+                    a: d_scores,
+                    b: k,
+                    threads: Threads::One,
+                };
+                match later {
+                    true => product.accumulate(self.dq, ld_q),
+                    false => product.assign(self.dq, ld_q),
+                };
+                Product {
+                    sizes: [len, head_dim, rows],
+                    a: d_scores.t(),
+                    b: self.q,
+                    threads: Threads::One,
+                }
+                .accumulate(dk, ld_k);
             }
             later = true;
         }

@@ -2,9 +2,10 @@
 //! stays in cache; and nearest-neighbour upsampling.
 
 use super::elementwise::CHUNK;
-use super::matmul::{Matrix, matmul};
+use super::matmul::{Matrix, Product, Threads};
 use super::simd::{self, simd};
 use super::{Shared, contiguous, dims, filled, tensor, values, winograd};
+use crate::backward::LinearInputs;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -208,15 +209,13 @@ pub(crate) fn conv2d(
                 };
                 // SAFETY: as above; the rows were just filled with the bias.
                 unsafe {
-                    matmul(
-                        [out_channels, columns, depth],
-                        { y }.0.add(first),
-                        plane,
-                        true,
-                        Matrix::rows(w, depth),
-                        input,
-                        false,
-                    )
+                    Product {
+                        sizes: [out_channels, columns, depth],
+                        a: Matrix::rows(w, depth),
+                        b: input,
+                        threads: Threads::One,
+                    }
+                    .accumulate({ y }.0.add(first), plane)
                 };
             });
     });
@@ -228,24 +227,30 @@ fn taps(w: &[f32], index: usize) -> [f32; 9] {
     std::array::from_fn(|tap| w[9 * index + tap])
 }
 
-/// Gradients of x, w and b, each only where `wanted`.
+/// Gradients of x, w and b, of those that need one.
 pub(crate) fn conv2d_backward(
     x: &FlexTensor,
     w: &FlexTensor,
     g: &FlexTensor,
     stride: [usize; 2],
     pad: [usize; 4],
-    wanted: [bool; 3],
-) -> [Option<FlexTensor>; 3] {
+    needs_grad: LinearInputs<bool>,
+) -> LinearInputs<Option<FlexTensor>> {
     let (x_dims, w_dims) = (dims::<4>(x), dims::<4>(w));
     let geometry = Geometry::new(x_dims, w_dims, stride, pad);
     let (x, w, g) = (contiguous(x), contiguous(w), contiguous(g));
     let (x, w, g) = (values(&x), values(&w), values(&g));
-    [
-        wanted[0].then(|| tensor(input_gradient(&geometry, w, g), x_dims)),
-        wanted[1].then(|| tensor(weight_gradient(&geometry, x, g), w_dims)),
-        wanted[2].then(|| tensor(bias_gradient(&geometry, g), [w_dims[0]])),
-    ]
+    LinearInputs {
+        x: needs_grad
+            .x
+            .then(|| tensor(input_gradient(&geometry, w, g), x_dims)),
+        w: needs_grad
+            .w
+            .then(|| tensor(weight_gradient(&geometry, x, g), w_dims)),
+        b: needs_grad
+            .b
+            .then(|| tensor(bias_gradient(&geometry, g), [w_dims[0]])),
+    }
 }
 
 /// The convolution of the gradient with the turned kernels: by Winograd's algorithm where that pays, else products
@@ -280,15 +285,13 @@ fn input_gradient(geometry: &Geometry, w: &[f32], g: &[f32]) -> Vec<f32> {
                 patches.resize(depth * columns, 0.0);
                 // SAFETY: scratch memory of just this size.
                 unsafe {
-                    matmul(
-                        [depth, columns, out_channels],
-                        patches.as_mut_ptr(),
-                        columns,
-                        false,
-                        Matrix::rows(w, depth).t(),
-                        Matrix::rows(g, plane).at(0, rows.start * out_width),
-                        false,
-                    )
+                    Product {
+                        sizes: [depth, columns, out_channels],
+                        a: Matrix::rows(w, depth).t(),
+                        b: Matrix::rows(g, plane).at(0, rows.start * out_width),
+                        threads: Threads::One,
+                    }
+                    .assign(patches.as_mut_ptr(), columns)
                 };
                 geometry.scatter(patches, rows, dx);
             }
@@ -324,15 +327,13 @@ fn weight_gradient(geometry: &Geometry, x: &[f32], g: &[f32]) -> Vec<f32> {
                 };
                 // SAFETY: the sums are this group's own and start at zero.
                 unsafe {
-                    matmul(
-                        [out_channels, depth, columns],
-                        sums.as_mut_ptr(),
-                        depth,
-                        true,
-                        grad,
-                        input.t(),
-                        false,
-                    )
+                    Product {
+                        sizes: [out_channels, depth, columns],
+                        a: grad,
+                        b: input.t(),
+                        threads: Threads::One,
+                    }
+                    .accumulate(sums.as_mut_ptr(), depth)
                 };
             }
         });

@@ -2,7 +2,8 @@
 
 use super::simd::{self, simd};
 use super::{contiguous, filled, tensor, uninit, values};
-use crate::ops::Activation;
+use crate::arguments::Activation;
+use crate::backward::GatedAddGradients;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
@@ -249,7 +250,7 @@ pub(crate) fn gated_add_backward(
     gate: &FlexTensor,
     y: &FlexTensor,
     g: &FlexTensor,
-) -> [FlexTensor; 2] {
+) -> GatedAddGradients<FlexTensor> {
     let shape = gate.shape();
     let [gate, y, g] = [gate, y, g].map(contiguous);
     let (gate, y, g) = (values(&gate), values(&y), values(&g));
@@ -263,5 +264,8 @@ pub(crate) fn gated_add_backward(
             .zip(g.par_chunks(CHUNK))
             .for_each(|((((d_gate, dy), gate), y), g)| gate_gradients(d_gate, dy, gate, y, g));
     });
-    [tensor(d_gate, shape.clone()), tensor(dy, shape)]
+    GatedAddGradients {
+        gate: tensor(d_gate, shape.clone()),
+        y: tensor(dy, shape),
+    }
 }

@@ -5,10 +5,10 @@
 
 use super::elementwise::{activate, activated, row_kernels};
 use super::linear::{affine_into, column_sums};
-use super::matmul::Rows;
-use super::matmul::{Matrix, matmul};
+use super::matmul::{Matrix, Product, Rows, Threads};
 use super::{Shared, contiguous, dims, filled, simd, tensor, uninit, values};
-use crate::ops::{Activation, Routes, reaches};
+use crate::arguments::{Activation, Routes, reaches};
+use crate::backward::{ExpertsInputs, ExpertsSaved};
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -43,19 +43,22 @@ fn blocks_of(routes: &Routes, expert: usize) -> impl Iterator<Item = Block<'_>> 
     })
 }
 
-/// Runs `task` on each of `tasks`, the largest first. It is told whether its products are to be spread over threads: where
-/// tasks are many, one thread for each wastes nothing in waiting for the others.
+/// Runs `task` on each of `tasks`, the largest first, and passes the threads for its products: with many tasks, one thread
+/// for each leaves none waiting for the others.
 fn for_each<T: Send>(
     mut tasks: Vec<T>,
     size: impl Fn(&T) -> usize,
-    task: impl Fn(T, bool) + Sync + Send,
+    task: impl Fn(T, Threads) + Sync + Send,
 ) {
     tasks.sort_by_key(|task| Reverse(size(task)));
-    let spread = tasks.len() < 4 * rayon::current_num_threads();
+    let threads = match tasks.len() < 4 * rayon::current_num_threads() {
+        true => Threads::All,
+        false => Threads::One,
+    };
     tasks
         .into_iter()
         .par_bridge()
-        .for_each(|it| task(it, spread));
+        .for_each(|it| task(it, threads));
 }
 
 /// The part of expert `expert` in values of which each expert has `len`.
@@ -138,25 +141,18 @@ pub(crate) fn routes_above(gates: &FlexTensor, threshold: &FlexTensor) -> Routes
     Routes::of_mask(&reached.collect::<Vec<_>>(), experts)
 }
 
-/// Forward: the output and, where the backward pass needs it, what went into the activations, `[pairs, hidden]`.
+/// The output alone, for some of the tokens at a time where they have many experts.
 pub(crate) fn experts(
     x: &FlexTensor,
     gates: &FlexTensor,
     weights: [&FlexTensor; 4],
     routes: &Routes,
     act: Activation,
-    keep: bool,
-) -> (FlexTensor, Option<FlexTensor>) {
-    let ([tokens, d], [experts, hidden]) = (dims(x), dims(weights[1]));
+) -> FlexTensor {
+    let ([tokens, d], [experts, _]) = (dims(x), dims(weights[1]));
     let (x, gates, weights) = (contiguous(x), contiguous(gates), weights.map(contiguous));
     let (x, gates, weights) = (values(&x), values(&gates), weights.each_ref().map(values));
     let mut out = uninit(tokens * d);
-    if keep {
-        let mut z = uninit(routes.pairs() * hidden);
-        forward(&mut out, x, gates, weights, routes, act, Some(&mut z));
-        let z = tensor(z, [routes.pairs(), hidden]);
-        return (tensor(out, [tokens, d]), Some(z));
-    }
     let held = HELD * tokens.max(1);
     let parts = (routes.pairs() + held / 2) / held;
     let span = tokens.div_ceil(parts.max(1)).max(1);
@@ -166,7 +162,26 @@ pub(crate) fn experts(
         let routes = routes.narrow(start..start + tokens);
         forward(out, x, gates, weights, &routes, act, None);
     }
-    (tensor(out, [tokens, d]), None)
+    tensor(out, [tokens, d])
+}
+
+/// The output and what goes into the activations, `[pairs, hidden]`, which the backward pass needs.
+pub(crate) fn experts_with_saved(
+    x: &FlexTensor,
+    gates: &FlexTensor,
+    weights: [&FlexTensor; 4],
+    routes: &Routes,
+    act: Activation,
+) -> (FlexTensor, FlexTensor) {
+    let ([tokens, d], [_, hidden]) = (dims(x), dims(weights[1]));
+    let (x, gates, weights) = (contiguous(x), contiguous(gates), weights.map(contiguous));
+    let (x, gates, weights) = (values(&x), values(&gates), weights.each_ref().map(values));
+    let (mut out, mut z) = (uninit(tokens * d), uninit(routes.pairs() * hidden));
+    forward(&mut out, x, gates, weights, routes, act, Some(&mut z));
+    (
+        tensor(out, [tokens, d]),
+        tensor(z, [routes.pairs(), hidden]),
+    )
 }
 
 /// The output of some tokens, and what went into their activations.
@@ -183,7 +198,7 @@ fn forward(
     let mut y = uninit(routes.pairs() * d);
     let all_z = z.map(|z| Shared(z.as_mut_ptr()));
     let all_y = Shared(y.as_mut_ptr());
-    let run = |block: Block, spread| {
+    let run = |block: Block, threads| {
         let (expert, start, rows) = (block.expert, block.pairs.start, block.tokens.len());
         let x = gather(x, block.tokens, d);
         let [w1, w2] = [(w1, hidden), (w2, d)].map(|(w, stride)| Rows {
@@ -194,17 +209,17 @@ fn forward(
         let a = if let Some(all_z) = all_z {
             // SAFETY: blocks are disjoint ranges of the pairs.
             let z = unsafe { all_z.part(start * hidden, rows * hidden) };
-            affine_into(z, &x, w1, b1, [rows, d], spread);
+            affine_into(z, &x, w1, b1, [rows, d], threads);
             activated(z, act)
         } else {
             let mut a = uninit(rows * hidden);
-            affine_into(&mut a, &x, w1, b1, [rows, d], spread);
+            affine_into(&mut a, &x, w1, b1, [rows, d], threads);
             activate(&mut a, act);
             a
         };
         // SAFETY: as above.
         let y = unsafe { { all_y }.part(start * d, rows * d) };
-        affine_into(y, &a, w2, b2, [rows, hidden], spread);
+        affine_into(y, &a, w2, b2, [rows, hidden], threads);
     };
     let blocks: Vec<_> = (0..routes.experts())
         .flat_map(|expert| blocks_of(routes, expert))
@@ -220,19 +235,27 @@ fn transposed(
     a: &[f32],
     w: &[f32],
     [rows, outputs, inputs]: [usize; 3],
-    spread: bool,
+    threads: Threads,
 ) {
     // One row alone would be summed in another order: see `affine_into`.
     if rows == 1 {
         let mut pair = uninit(2 * outputs);
         let sizes = [2, outputs, inputs];
-        transposed(&mut pair, &[a, a].concat(), w, sizes, spread);
+        transposed(&mut pair, &[a, a].concat(), w, sizes, threads);
         return out.copy_from_slice(&pair[..outputs]);
     }
     let (a, w) = (Matrix::rows(a, inputs), Matrix::rows(w, inputs).t());
     let (sizes, out) = ([rows, outputs, inputs], out.as_mut_ptr());
     // SAFETY: the sizes are those of the slices, and all of `out` is overwritten.
-    unsafe { matmul(sizes, out, outputs, false, a, w, spread) }
+    unsafe {
+        Product {
+            sizes,
+            a,
+            b: w,
+            threads,
+        }
+        .assign(out, outputs)
+    }
 }
 
 /// The gradients of a linear map's weight and bias: `aᵀ g` and the sum of the rows of `g`, in parts.
@@ -244,7 +267,7 @@ struct MapGrad<'a> {
 }
 
 impl MapGrad<'_> {
-    fn add(&mut self, a: impl FnOnce() -> Vec<f32>, g: &[f32], rows: usize, spread: bool) {
+    fn add(&mut self, a: impl FnOnce() -> Vec<f32>, g: &[f32], rows: usize, threads: Threads) {
         let outputs = g.len() / rows;
         if let Some(weight) = &mut self.weight {
             let a = a();
@@ -252,15 +275,16 @@ impl MapGrad<'_> {
             let (a, g) = (Matrix::rows(&a, sizes[0]).t(), Matrix::rows(g, outputs));
             // SAFETY: the sizes are those of the slices; the first part overwrites what is there.
             unsafe {
-                matmul(
+                let product = Product {
                     sizes,
-                    weight.as_mut_ptr(),
-                    outputs,
-                    self.begun,
                     a,
-                    g,
-                    spread,
-                )
+                    b: g,
+                    threads,
+                };
+                match self.begun {
+                    true => product.accumulate(weight.as_mut_ptr(), outputs),
+                    false => product.assign(weight.as_mut_ptr(), outputs),
+                }
             }
         }
         if let Some(bias) = &mut self.bias {
@@ -284,12 +308,12 @@ impl MapGrad<'_> {
     }
 }
 
-/// Memory for a gradient, if it is wanted, of which threads write parts.
+/// Memory for a gradient, if one is needed, of which threads write parts.
 struct Grad(Option<Vec<f32>>, Shared<f32>);
 
 impl Grad {
-    fn new(wanted: bool, make: impl FnOnce() -> Vec<f32>) -> Self {
-        let mut data = wanted.then(make);
+    fn new(needs_grad: bool, make: impl FnOnce() -> Vec<f32>) -> Self {
+        let mut data = needs_grad.then(make);
         let start = data.as_mut().map_or(std::ptr::null_mut(), Vec::as_mut_ptr);
         Self(data, Shared(start))
     }
@@ -307,34 +331,38 @@ impl Grad {
     }
 }
 
-/// Backward: gradients of `x`, `gates` and the four weights, each only where `wanted`; `saved` is `[x, gates, w1, w2, b2, z]`.
+/// Backward: the gradients of those inputs that need one.
 pub(crate) fn experts_backward(
-    saved: [FlexTensor; 6],
+    saved: ExpertsSaved<FlexTensor>,
     g: FlexTensor,
     routes: &Routes,
     act: Activation,
-    wanted: [bool; 6],
-) -> [Option<FlexTensor>; 6] {
-    let ([tokens, d], [experts, _, hidden]) = (dims(&saved[0]), dims(&saved[2]));
-    let (saved, g) = (saved.each_ref().map(contiguous), contiguous(&g));
-    let ([x, gates, w1, w2, b2, z], g) = (saved.each_ref().map(values), values(&g));
+    needs_grad: ExpertsInputs<bool>,
+) -> ExpertsInputs<Option<FlexTensor>> {
+    let ([tokens, d], [experts, _, hidden]) = (dims(&saved.x), dims(&saved.w1));
+    let (saved, g) = (saved.map(|x| contiguous(&x)), contiguous(&g));
+    let ExpertsSaved {
+        x,
+        gates,
+        w1,
+        w2,
+        b2,
+        z,
+    } = saved.as_ref().map(values);
+    let g = values(&g);
     let (_, slope) = row_kernels(act);
     let gate_of_pair = gates_of_pairs(gates, routes);
-    let uncleared = |wanted, len| Grad::new(wanted, || uninit(len));
-    let d_rows = uncleared(wanted[0], routes.pairs() * d);
-    let d_gates = Grad::new(wanted[1], || vec![0.0; tokens * experts]);
-    let (dw1, db1) = (
-        uncleared(wanted[2], w1.len()),
-        uncleared(wanted[3], experts * hidden),
-    );
-    let (dw2, db2) = (
-        uncleared(wanted[4], w2.len()),
-        uncleared(wanted[5], experts * d),
-    );
-    // Whether anything is wanted of what comes before the second map.
-    let inner = wanted[..4].contains(&true);
+    let uncleared = |len| move || uninit(len);
+    let d_rows = Grad::new(needs_grad.x, uncleared(routes.pairs() * d));
+    let d_gates = Grad::new(needs_grad.gates, || vec![0.0; tokens * experts]);
+    let dw1 = Grad::new(needs_grad.w1, uncleared(w1.len()));
+    let db1 = Grad::new(needs_grad.b1, uncleared(experts * hidden));
+    let dw2 = Grad::new(needs_grad.w2, uncleared(w2.len()));
+    let db2 = Grad::new(needs_grad.b2, uncleared(experts * d));
+    // Whether anything before the second map needs a gradient.
+    let inner = needs_grad.x || needs_grad.gates || needs_grad.w1 || needs_grad.b1;
 
-    let run = |expert, spread| {
+    let run = |expert, threads| {
         let [mut first, mut second] = [(&dw1, &db1, hidden), (&dw2, &db2, d)].map(
             // SAFETY: each expert has its own part of its weights' gradients.
             |(weight, bias, outputs)| unsafe {
@@ -355,7 +383,7 @@ pub(crate) fn experts_backward(
             // First dy W2ᵀ, then the gradient of z.
             let mut dz = uninit(rows * hidden);
             if inner {
-                transposed(&mut dz, &dy, w2, [rows, hidden, d], spread);
+                transposed(&mut dz, &dy, w2, [rows, hidden, d], threads);
             }
             dz.par_chunks_mut(ROWS * hidden)
                 .zip(dy.par_chunks_mut(ROWS * d))
@@ -377,11 +405,11 @@ pub(crate) fn experts_backward(
                         simd::scale(dy, gates[row]);
                     }
                 });
-            second.add(|| a, &dy, rows, spread);
-            first.add(|| gather(x, tokens, d), &dz, rows, spread);
+            second.add(|| a, &dy, rows, threads);
+            first.add(|| gather(x, tokens, d), &dz, rows, threads);
             // SAFETY: each expert has its own pairs.
             if let Some(dx) = unsafe { d_rows.part(start * d, rows * d) } {
-                transposed(dx, &dz, w1, [rows, d, hidden], spread);
+                transposed(dx, &dz, w1, [rows, d, hidden], threads);
             }
         }
         first.finish();
@@ -393,12 +421,12 @@ pub(crate) fn experts_backward(
         let dx = filled(tokens * d, |dx| combine(dx, &rows, d, |_| 1.0, routes));
         tensor(dx, [tokens, d])
     });
-    [
-        dx,
-        d_gates.tensor([tokens, experts]),
-        dw1.tensor([experts, d, hidden]),
-        db1.tensor([experts, hidden]),
-        dw2.tensor([experts, hidden, d]),
-        db2.tensor([experts, d]),
-    ]
+    ExpertsInputs {
+        x: dx,
+        gates: d_gates.tensor([tokens, experts]),
+        w1: dw1.tensor([experts, d, hidden]),
+        b1: db1.tensor([experts, hidden]),
+        w2: dw2.tensor([experts, hidden, d]),
+        b2: db2.tensor([experts, d]),
+    }
 }

@@ -2,7 +2,7 @@
 //! reading the weights is all the time there is. They are read in order, long runs at a time, by all threads, and never
 //! copied into panels as a general matrix product does.
 //!
-//! An element's order of summation is that of [`matmul`](super::matmul::matmul): fused multiply-adds within
+//! An element's order of summation is that of [`Product`](super::matmul::Product): fused multiply-adds within
 //! [`DEPTH`] inputs, then the parts in order, so that a row does not depend on how many rows there are.
 
 use super::matmul::{DEPTH, Rows};

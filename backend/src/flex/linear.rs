@@ -1,10 +1,11 @@
 //! `act(x W + b)` and its backward pass.
 
 use super::elementwise::{activate, activate_backward, activated};
-use super::matmul::{Matrix, Rows, matmul};
+use super::matmul::{Matrix, Product, Rows, Threads};
 use super::simd;
 use super::{Shared, contiguous, dims, few_rows, filled, half, tensor, values};
-use crate::ops::Activation;
+use crate::arguments::Activation;
+use crate::backward::{LinearInputs, LinearSaved};
 use ::half::slice::HalfFloatSliceExt;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::bf16;
@@ -20,18 +21,18 @@ fn prefill(z: &mut [f32], b: &[f32]) {
 /// `z = x W + b`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.
 fn affine(x: &[f32], w: Rows<'_>, b: &[f32], [rows, inputs]: [usize; 2]) -> Vec<f32> {
     filled(rows * b.len(), |z| {
-        affine_into(z, x, w, b, [rows, inputs], true);
+        affine_into(z, x, w, b, [rows, inputs], Threads::All);
     })
 }
 
-/// [`affine`] into memory that need not be initialised; `spread`: over threads, if there are many rows.
+/// [`affine`] into memory that need not be initialized; `threads` are for many rows.
 pub(crate) fn affine_into(
     z: &mut [f32],
     x: &[f32],
     w: Rows<'_>,
     b: &[f32],
     [rows, inputs]: [usize; 2],
-    spread: bool,
+    threads: Threads,
 ) {
     let outputs = b.len();
     prefill(z, b);
@@ -41,10 +42,10 @@ pub(crate) fn affine_into(
     // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
     if rows == 1 {
         let (x, mut pair) = ([x, x].concat(), [b, b].concat());
-        product(&mut pair, &x, w, [2, outputs, inputs], spread);
+        product(&mut pair, &x, w, [2, outputs, inputs], threads);
         return z.copy_from_slice(&pair[..outputs]);
     }
-    product(z, x, w, [rows, outputs, inputs], spread);
+    product(z, x, w, [rows, outputs, inputs], threads);
 }
 
 /// `z += x w` through gemm.
@@ -53,19 +54,17 @@ fn product(
     x: &[f32],
     w: Rows<'_>,
     [rows, outputs, inputs]: [usize; 3],
-    spread: bool,
+    threads: Threads,
 ) {
     // SAFETY: the sizes are those of the slices, and `z` is initialised.
     unsafe {
-        matmul(
-            [rows, outputs, inputs],
-            z.as_mut_ptr(),
-            outputs,
-            true,
-            Matrix::rows(x, inputs),
-            w.into(),
-            spread,
-        );
+        Product {
+            sizes: [rows, outputs, inputs],
+            a: Matrix::rows(x, inputs),
+            b: w.into(),
+            threads,
+        }
+        .accumulate(z.as_mut_ptr(), outputs);
     }
 }
 
@@ -86,26 +85,40 @@ fn rows_of(matrix: &FlexTensor) -> Rows<'_> {
     }
 }
 
-/// Forward: the output and, where the backward pass needs it, what went into the activation.
+/// What goes into the activation: `[rows, out]`.
+fn preactivations(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> Vec<f32> {
+    let sizes = dims(x);
+    let (x, w, b) = (contiguous(x), in_rows(w), contiguous(b));
+    affine(values(&x), rows_of(&w), values(&b), sizes)
+}
+
+/// The output alone.
 pub(crate) fn linear(
     x: &FlexTensor,
     w: &FlexTensor,
     b: &FlexTensor,
     act: Activation,
-    keep: bool,
+) -> FlexTensor {
+    let ([rows, _], [_, outputs]) = (dims(x), dims(w));
+    let mut z = preactivations(x, w, b);
+    activate(&mut z, act);
+    tensor(z, [rows, outputs])
+}
+
+/// The output and, where the backward pass needs it, what goes into the activation.
+pub(crate) fn linear_with_saved(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    b: &FlexTensor,
+    act: Activation,
 ) -> (FlexTensor, Option<FlexTensor>) {
-    let ([rows, inputs], [_, outputs]) = (dims(x), dims(w));
-    let (x, w, b) = (contiguous(x), in_rows(w), contiguous(b));
-    let mut z = affine(values(&x), rows_of(&w), values(&b), [rows, inputs]);
+    let ([rows, _], [_, outputs]) = (dims(x), dims(w));
+    let z = preactivations(x, w, b);
     if act == Activation::None {
         return (tensor(z, [rows, outputs]), None);
     }
-    if keep {
-        let y = activated(&z, act);
-        return (tensor(y, [rows, outputs]), Some(tensor(z, [rows, outputs])));
-    }
-    activate(&mut z, act);
-    (tensor(z, [rows, outputs]), None)
+    let y = activated(&z, act);
+    (tensor(y, [rows, outputs]), Some(tensor(z, [rows, outputs])))
 }
 
 /// [`linear`] without a backward pass, the weights being bf16: see [`half`].
@@ -134,33 +147,45 @@ pub(crate) fn linear_half(
     tensor(z, [rows, outputs])
 }
 
-/// Backward: gradients of `x`, `w` and `b`, each only where `wanted`.
+/// Backward: the gradients of those inputs that need one.
 pub(crate) fn linear_backward(
-    x: &FlexTensor,
-    w: &FlexTensor,
-    z: Option<&FlexTensor>,
+    LinearSaved { x, w, z }: LinearSaved<FlexTensor>,
     g: FlexTensor,
     act: Activation,
-    wanted: [bool; 3],
-) -> [Option<FlexTensor>; 3] {
-    let ([rows, inputs], [_, outputs]) = (dims(x), dims(w));
-    let (x, w, g) = (contiguous(x), in_rows(w), contiguous(&g));
-    let scaled = z.map(|z| activate_backward(values(&g), values(&contiguous(z)), act));
+    needs_grad: LinearInputs<bool>,
+) -> LinearInputs<Option<FlexTensor>> {
+    let ([rows, inputs], [_, outputs]) = (dims(&x), dims(&w));
+    let (x, w, g) = (contiguous(&x), in_rows(&w), contiguous(&g));
+    let scaled = z.map(|z| activate_backward(values(&g), values(&contiguous(&z)), act));
     let g = scaled.as_deref().unwrap_or_else(|| values(&g));
     let (x, w) = (Matrix::rows(values(&x), inputs), Matrix::from(rows_of(&w)));
     let grad = Matrix::rows(g, outputs);
     let product = |shape: [usize; 3], a: Matrix, b: Matrix| {
         let data = filled(shape[0] * shape[1], |out| {
             // SAFETY: the shapes of x, w and g fit each other, and gemm overwrites `out`.
-            unsafe { matmul(shape, out.as_mut_ptr(), shape[1], false, a, b, true) }
+            unsafe {
+                Product {
+                    sizes: shape,
+                    a,
+                    b,
+                    threads: Threads::All,
+                }
+                .assign(out.as_mut_ptr(), shape[1])
+            }
         });
         tensor(data, [shape[0], shape[1]])
     };
-    [
-        wanted[0].then(|| product([rows, inputs, outputs], grad, w.t())),
-        wanted[1].then(|| product([inputs, outputs, rows], x.t(), grad)),
-        wanted[2].then(|| tensor(column_sums(g, outputs), [outputs])),
-    ]
+    LinearInputs {
+        x: needs_grad
+            .x
+            .then(|| product([rows, inputs, outputs], grad, w.t())),
+        w: needs_grad
+            .w
+            .then(|| product([inputs, outputs, rows], x.t(), grad)),
+        b: needs_grad
+            .b
+            .then(|| tensor(column_sums(g, outputs), [outputs])),
+    }
 }
 
 /// The rows of each matrix added up: `[batch, rows, d]` to `[batch, d]`.

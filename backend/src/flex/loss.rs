@@ -2,7 +2,7 @@
 
 use super::simd;
 use super::{contiguous, dims, filled, tensor, values};
-use crate::ops::Sampling;
+use crate::arguments::Sampling;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, TensorData};
 use rayon::prelude::*;

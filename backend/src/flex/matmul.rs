@@ -59,56 +59,91 @@ impl Matrix {
 /// so that an element's order of summation depends on its own row and column alone.
 pub(crate) const DEPTH: usize = 512;
 
-/// `dst[m, n] (+)= a[m, k] · b[k, n]`, `dst` row-major with `ld` values from row to row.
-///
-/// # Safety
-/// `a` and `b` can be read and `dst` written at all their elements; `dst` is initialised if `accumulate`.
-#[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn matmul(
-    [m, n, k]: [usize; 3],
-    dst: *mut f32,
-    ld: usize,
-    accumulate: bool,
-    a: Matrix,
-    b: Matrix,
-    parallel: bool,
-) {
-    let parallelism = if parallel {
-        gemm::Parallelism::Rayon(0)
-    } else {
-        gemm::Parallelism::None
-    };
-    let mut start = 0;
-    loop {
-        let depth = DEPTH.min(k - start);
-        let (a, b) = (a.at(0, start), b.at(start, 0));
-        // SAFETY: the caller's contract; the parts of the sum stay inside `a` and `b`.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                depth,
-                dst,
-                1,
-                ld as isize,
-                accumulate || start > 0,
-                a.ptr,
-                a.col_stride,
-                a.row_stride,
-                b.ptr,
-                b.col_stride,
-                b.row_stride,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                parallelism,
-            );
-        }
-        start += depth;
-        if start >= k {
-            return;
+/// Which threads compute a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// The one that asks: products run side by side.
+    One,
+    /// All of the pool.
+    All,
+}
+
+/// What a product finds at its destination.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Destination {
+    Uninitialized,
+    Sums,
+}
+
+/// `a[m, k] · b[k, n]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product {
+    /// `[m, n, k]`
+    pub(crate) sizes: [usize; 3],
+    pub(crate) a: Matrix,
+    pub(crate) b: Matrix,
+    pub(crate) threads: Threads,
+}
+
+impl Product {
+    /// `dst[m, n] = a · b`, with `stride` values from one row of `dst` to the next.
+    ///
+    /// # Safety
+    /// `a` and `b` can be read and `dst` written at all their elements.
+    #[inline]
+    pub(crate) unsafe fn assign(self, dst: *mut f32, stride: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { self.compute(dst, stride, Destination::Uninitialized) }
+    }
+
+    /// `dst[m, n] += a · b`, with `stride` values from one row of `dst` to the next.
+    ///
+    /// # Safety
+    /// As [`assign`](Self::assign), and `dst` is initialized.
+    #[inline]
+    pub(crate) unsafe fn accumulate(self, dst: *mut f32, stride: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { self.compute(dst, stride, Destination::Sums) }
+    }
+
+    unsafe fn compute(self, dst: *mut f32, stride: usize, destination: Destination) {
+        let [m, n, k] = self.sizes;
+        let parallelism = match self.threads {
+            Threads::One => gemm::Parallelism::None,
+            Threads::All => gemm::Parallelism::Rayon(0),
+        };
+        let mut start = 0;
+        loop {
+            let depth = DEPTH.min(k - start);
+            let (a, b) = (self.a.at(0, start), self.b.at(start, 0));
+            // SAFETY: the contract of the callers; the parts of the sum stay inside `a` and `b`.
+            unsafe {
+                gemm::gemm(
+                    m,
+                    n,
+                    depth,
+                    dst,
+                    1,
+                    stride as isize,
+                    destination == Destination::Sums || start > 0,
+                    a.ptr,
+                    a.col_stride,
+                    a.row_stride,
+                    b.ptr,
+                    b.col_stride,
+                    b.row_stride,
+                    1.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    parallelism,
+                );
+            }
+            start += depth;
+            if start >= k {
+                return;
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::elementwise::{activate, row_kernels};
 use super::simd::{self, LANES, simd, total};
 use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
-use crate::ops::Activation;
+use crate::arguments::Activation;
+use crate::backward::NormInputs;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -154,7 +155,7 @@ pub(crate) fn layer_norm_backward(
     norm: Affine<'_>,
     scale: Option<&FlexTensor>,
     g: &FlexTensor,
-) -> ([FlexTensor; 3], Option<FlexTensor>) {
+) -> (NormInputs<FlexTensor>, Option<FlexTensor>) {
     let [rows, d] = dims(x);
     let (x, weight, bias, g) = (
         contiguous(x),
@@ -216,11 +217,11 @@ pub(crate) fn layer_norm_backward(
     let d_bias = sums.split_off(d);
     let d_scale = scale.map(|_| tensor(d_scale, [rows, d]));
     (
-        [
-            tensor(dx, [rows, d]),
-            tensor(sums, [d]),
-            tensor(d_bias, [d]),
-        ],
+        NormInputs {
+            x: tensor(dx, [rows, d]),
+            weight: tensor(sums, [d]),
+            bias: tensor(d_bias, [d]),
+        },
         d_scale,
     )
 }
@@ -353,7 +354,7 @@ pub(crate) fn group_norm_backward(
     groups: usize,
     act: Activation,
     g: &FlexTensor,
-) -> [FlexTensor; 3] {
+) -> NormInputs<FlexTensor> {
     let [batch, channels, height, width] = dims(x);
     let (plane, per_group) = (height * width, channels / groups);
     let (x, weight, bias, g) = (
@@ -414,9 +415,9 @@ pub(crate) fn group_norm_backward(
             d_weight[channel] += product;
         }
     }
-    [
-        tensor(dx, [batch, channels, height, width]),
-        tensor(d_weight, [channels]),
-        tensor(d_bias, [channels]),
-    ]
+    NormInputs {
+        x: tensor(dx, [batch, channels, height, width]),
+        weight: tensor(d_weight, [channels]),
+        bias: tensor(d_bias, [channels]),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::simd::simd;
 use super::{contiguous, tensor, values};
-use crate::ops::AdamWStep;
+use crate::arguments::AdamWStep;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;

@@ -1,143 +1,149 @@
+//! Backward passes on GPUs. With the feature `fusion` Burn makes one kernel of bias, activation and residual epilogues itself.
+
 //! Backward passes on GPUs. With the feature `fusion` Burn makes one kernel of what surrounds matrix products itself.
 
-use super::{Float, Fused, Op};
+#[cfg(not(feature = "fusion"))]
+use super::{
+    ActivationBackward, ExpertsPasses, GatedAddBackward, GroupNormBackward, LayerNormBackward,
+    LinearPasses,
+};
+use super::{AttentionBackward, Float, Fused};
+use crate::arguments::Mask;
+#[cfg(not(feature = "fusion"))]
+use crate::arguments::{Activation, Routes};
+use crate::backward::AttentionSaved;
+#[cfg(not(feature = "fusion"))]
+use crate::backward::{ExpertsInputs, ExpertsSaved, GatedAddGradients, LinearInputs, LinearSaved};
 #[cfg(not(feature = "fusion"))]
 use crate::cube;
 use crate::extension::Backend;
-use crate::ops::Mask;
-#[cfg(not(feature = "fusion"))]
-use crate::ops::{Activation, Routes};
 use burn::backend::TensorMetadata;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::Tensor;
 use burn_cubecl::Cube;
 
+/// Convolution, upsampling and cross-entropy are absent: Burn's own are of kernels as well.
 impl Fused for Cube {
-    fn fused(op: Op) -> bool {
-        match op {
-            Op::Attention => true,
-            // Burn's own are of kernels as well.
-            Op::Conv2d | Op::Upsample | Op::CrossEntropy => false,
-            _ => cfg!(not(feature = "fusion")),
-        }
-    }
+    const ATTENTION: Option<AttentionBackward<Float<Self>>> = Some(attention_backward);
+
+    #[cfg(not(feature = "fusion"))]
+    const ACTIVATION: Option<ActivationBackward<Float<Self>>> =
+        Some(cube::elementwise::activation_backward);
+    #[cfg(not(feature = "fusion"))]
+    const GATED_ADD: Option<GatedAddBackward<Float<Self>>> = Some(|gate, y, g| GatedAddGradients {
+        gate: Self::float_mul(g.clone(), y),
+        y: Self::float_mul(g, gate),
+    });
+    #[cfg(not(feature = "fusion"))]
+    const LINEAR: Option<LinearPasses<Float<Self>>> = Some(LinearPasses {
+        forward_with_saved: linear_with_saved,
+        backward: linear_backward,
+    });
+    #[cfg(not(feature = "fusion"))]
+    const LAYER_NORM: Option<LayerNormBackward<Float<Self>>> =
+        Some(cube::norm_backward::layer_norm);
+    #[cfg(not(feature = "fusion"))]
+    const GROUP_NORM: Option<GroupNormBackward<Float<Self>>> =
+        Some(cube::norm_backward::group_norm);
+    #[cfg(not(feature = "fusion"))]
+    const EXPERTS: Option<ExpertsPasses<Float<Self>>> = Some(ExpertsPasses {
+        forward_with_saved: experts_with_saved,
+        backward: experts_backward,
+    });
 
     conversions!();
+}
 
-    fn attention_backward(
-        [q, k, v, out, lse]: [Float<Self>; 5],
-        g: Float<Self>,
-        mask: &Mask,
-    ) -> [Float<Self>; 3] {
-        let delta = Self::float_sum_dim(Self::float_mul(g.clone(), out), 3);
-        let delta = Self::float_reshape(delta, lse.shape());
-        Self::attention_gradients(q, k, v, g, lse, delta, mask.clone()).into()
+fn attention_backward(
+    AttentionSaved { q, k, v, out, lse }: AttentionSaved<Float<Cube>>,
+    g: Float<Cube>,
+    mask: &Mask,
+) -> [Float<Cube>; 3] {
+    let delta = Cube::float_sum_dim(Cube::float_mul(g.clone(), out), 3);
+    let delta = Cube::float_reshape(delta, lse.shape()); // [batch, heads, queries]
+    Cube::attention_gradients(q, k, v, g, lse, delta, mask.clone()).into()
+}
+
+#[cfg(not(feature = "fusion"))]
+fn linear_with_saved(
+    x: Float<Cube>,
+    w: Float<Cube>,
+    b: Float<Cube>,
+    act: Activation,
+) -> (Float<Cube>, Option<Float<Cube>>) {
+    let z = Cube::linear_act(x, w, b, Activation::None);
+    match act {
+        Activation::None => (z, None),
+        act => (Cube::activation(z.clone(), act), Some(z)),
     }
+}
 
-    #[cfg(not(feature = "fusion"))]
-    fn activation_backward(x: Float<Self>, g: Float<Self>, act: Activation) -> Float<Self> {
-        cube::elementwise::activation_backward(x, g, act)
+#[cfg(not(feature = "fusion"))]
+fn linear_backward(
+    LinearSaved { x, w, z }: LinearSaved<Float<Cube>>,
+    g: Float<Cube>,
+    act: Activation,
+    needs_grad: LinearInputs<bool>,
+) -> LinearInputs<Option<Float<Cube>>> {
+    let dz = match z {
+        Some(z) => cube::elementwise::activation_backward(z, g, act),
+        None => g,
+    };
+    let transposed = |x| Cube::float_swap_dims(x, 0, 1);
+    LinearInputs {
+        x: needs_grad.x.then(|| {
+            let w = Cube::float_cast(w, dz.dtype().into());
+            Cube::float_matmul(dz.clone(), transposed(w))
+        }),
+        w: needs_grad
+            .w
+            .then(|| Cube::float_matmul(transposed(x), dz.clone())),
+        b: needs_grad.b.then(|| cube::sum_of_rows(dz)),
     }
+}
 
-    #[cfg(not(feature = "fusion"))]
-    fn gated_add_backward(gate: Float<Self>, y: Float<Self>, g: Float<Self>) -> [Float<Self>; 2] {
-        [Self::float_mul(g.clone(), y), Self::float_mul(g, gate)]
+#[cfg(not(feature = "fusion"))]
+fn experts_with_saved(
+    x: Float<Cube>,
+    gates: Float<Cube>,
+    weights: [Float<Cube>; 4],
+    routes: &Routes,
+    act: Activation,
+) -> (Float<Cube>, Float<Cube>) {
+    match routes.pairs() {
+        0 => (zeros(&x), gates),
+        _ => cube::experts_backward::experts_with_saved(x, gates, weights, routes, act),
     }
+}
 
-    #[cfg(not(feature = "fusion"))]
-    fn linear_keep(
-        x: Float<Self>,
-        w: Float<Self>,
-        b: Float<Self>,
-        act: Activation,
-    ) -> (Float<Self>, Option<Float<Self>>) {
-        let z = Self::linear_act(x, w, b, Activation::None);
-        match act {
-            Activation::None => (z, None),
-            act => (Self::activation(z.clone(), act), Some(z)),
-        }
+#[cfg(not(feature = "fusion"))]
+fn experts_backward(
+    saved: ExpertsSaved<Float<Cube>>,
+    g: Float<Cube>,
+    routes: &Routes,
+    act: Activation,
+    needs_grad: ExpertsInputs<bool>,
+) -> ExpertsInputs<Option<Float<Cube>>> {
+    if routes.pairs() > 0 {
+        return cube::experts_backward::gradients(saved, g, routes, act, needs_grad);
     }
-
-    #[cfg(not(feature = "fusion"))]
-    fn linear_backward(
-        x: Float<Self>,
-        w: Float<Self>,
-        z: Option<Float<Self>>,
-        g: Float<Self>,
-        act: Activation,
-        [wants_x, wants_w, wants_b]: [bool; 3],
-    ) -> [Option<Float<Self>>; 3] {
-        let dz = match z {
-            Some(z) => Self::activation_backward(z, g, act),
-            None => g,
-        };
-        let transposed = |x| Self::float_swap_dims(x, 0, 1);
-        [
-            wants_x.then(|| {
-                let w = Self::float_cast(w, dz.dtype().into());
-                Self::float_matmul(dz.clone(), transposed(w))
-            }),
-            wants_w.then(|| Self::float_matmul(transposed(x), dz.clone())),
-            wants_b.then(|| cube::sum_of_rows(dz)),
-        ]
-    }
-
-    #[cfg(not(feature = "fusion"))]
-    fn layer_norm_backward(
-        x: Float<Self>,
-        affine: [Float<Self>; 2],
-        scale: Option<Float<Self>>,
-        eps: f64,
-        g: Float<Self>,
-    ) -> ([Float<Self>; 3], Option<Float<Self>>) {
-        cube::norm_backward::layer_norm(x, affine, scale, eps, g)
-    }
-
-    #[cfg(not(feature = "fusion"))]
-    fn group_norm_backward(
-        x: Float<Self>,
-        affine: [Float<Self>; 2],
-        groups: usize,
-        eps: f64,
-        act: Activation,
-        g: Float<Self>,
-    ) -> [Float<Self>; 3] {
-        cube::norm_backward::group_norm(x, affine, groups, eps, act, g)
-    }
-
-    #[cfg(not(feature = "fusion"))]
-    fn grouped_experts_keep(
-        x: Float<Self>,
-        gates: Float<Self>,
-        weights: [Float<Self>; 4],
-        routes: &Routes,
-        act: Activation,
-    ) -> (Float<Self>, Float<Self>) {
-        match routes.pairs() {
-            0 => (zeros(&x), gates),
-            _ => cube::experts_backward::keep(x, gates, weights, routes, act),
-        }
-    }
-
-    #[cfg(not(feature = "fusion"))]
-    fn grouped_experts_backward(
-        saved: [Float<Self>; 6],
-        g: Float<Self>,
-        routes: &Routes,
-        act: Activation,
-        wanted: [bool; 6],
-    ) -> [Option<Float<Self>>; 6] {
-        if routes.pairs() > 0 {
-            return cube::experts_backward::gradients(saved, g, routes, act, wanted);
-        }
-        let [x, gates, w1, w2, b2, _] = saved;
-        let [experts, _, hidden] = w1.shape().dims();
-        let b1 = Self::float_zeros([experts, hidden].into(), &w1.device(), w1.dtype().into());
-        let mut values = [x, gates, w1, b1, w2, b2].into_iter().zip(wanted);
-        std::array::from_fn(|_| {
-            let (value, wanted) = values.next()?;
-            wanted.then(|| zeros(&value))
-        })
+    let ExpertsSaved {
+        x,
+        gates,
+        w1,
+        w2,
+        b2,
+        ..
+    } = saved;
+    let [experts, _, hidden] = w1.shape().dims();
+    let b1 = Cube::float_zeros([experts, hidden].into(), &w1.device(), w1.dtype().into());
+    ExpertsInputs {
+        x: needs_grad.x.then(|| zeros(&x)),
+        gates: needs_grad.gates.then(|| zeros(&gates)),
+        w1: needs_grad.w1.then(|| zeros(&w1)),
+        b1: needs_grad.b1.then_some(b1),
+        w2: needs_grad.w2.then(|| zeros(&w2)),
+        b2: needs_grad.b2.then(|| zeros(&b2)),
     }
 }
 

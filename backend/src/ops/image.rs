@@ -1,7 +1,7 @@
 //! Operations over feature maps.
 
-use super::Activation;
 use crate::Backend;
+use crate::arguments::Activation;
 use crate::nn::GroupNorm;
 use burn::backend::Dispatch;
 use burn::nn::conv::Conv2d;

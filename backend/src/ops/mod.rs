@@ -1,43 +1,29 @@
 //! The operations models call: safe functions over `Tensor`, whatever device it is on and whether or not it is being
 //! differentiated. Rows (images, heads) are computed independently: none depends on how many there are.
 
+mod custom_op;
 mod experts;
 mod image;
-mod mask;
 mod optim;
-mod outside;
 mod parts;
 mod sequence;
 
-pub use experts::{Experts, Routes, experts, experts_above, reaches};
+pub use crate::arguments::{
+    Activation, AdamWStep, CustomOp, Mask, Routes, Sampling, SavedForBackward, reaches,
+};
+pub use custom_op::{custom_op, custom_op_3};
+pub use experts::{Experts, experts, experts_above};
 pub use image::{conv2d, group_norm, upsample_nearest};
-pub use mask::Mask;
-pub use optim::{AdamWStep, adamw_step};
-pub use outside::{Outside, outside, outside_3};
+pub use optim::adamw_step;
 pub use parts::{columns, merge_heads, repeat_rows, split_heads, split_linear};
 pub use sequence::{
-    Sampling, attention, attention_gradients, attention_with_lse, categorical, cross_entropy,
-    layer_norm, linear, modulate,
+    attention, attention_gradients, attention_with_lse, categorical, cross_entropy, layer_norm,
+    linear, modulate,
 };
 
 use crate::Backend;
 use burn::backend::Dispatch;
 use burn::tensor::{Shape, Tensor};
-
-/// What follows a linear map or a normalisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// The identity.
-    None,
-    /// GELU with erf (not the tanh approximation).
-    Gelu,
-    /// GELU as `x · ½ (1 + tanh(√(2/π) (x + 0.044715 x³)))`, which DiT's MLPs have.
-    GeluTanh,
-    /// SiLU (swish).
-    Silu,
-    /// The rectifier, `max(x, 0)`, with slope 0 at 0.
-    Relu,
-}
 
 /// `act(x)`, for where no linear map or normalisation precedes it.
 ///

@@ -1,7 +1,8 @@
 //! Cutting features: into heads, and a linear map into equal parts.
 
-use super::{Activation, linear, reshape};
+use super::{linear, reshape};
 use crate::Backend;
+use crate::arguments::Activation;
 use burn::backend::Dispatch;
 use burn::module::{Param, ParamId};
 use burn::nn::Linear;

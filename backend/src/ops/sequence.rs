@@ -1,7 +1,8 @@
 //! Operations over rows of features: linear maps, layer normalisation, attention, cross-entropy, sampling.
 
-use super::{Activation, Mask, reshape};
+use super::reshape;
 use crate::Backend;
+use crate::arguments::{Activation, Mask, Sampling};
 use crate::nn::LayerNorm;
 use burn::backend::Dispatch;
 use burn::nn::Linear;
@@ -160,27 +161,6 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
         logits.into_dispatch(),
         targets.into_dispatch(),
     ))
-}
-
-/// How [`categorical`] turns logits into a distribution.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// Logits are divided by it; 0 is greedy (the first of the largest).
-    pub temperature: f32,
-    /// Keep the `top_k` likeliest; 0 keeps all.
-    pub top_k: usize,
-    /// Of those, keep the fewest likeliest whose share reaches `top_p`; 1 keeps all.
-    pub top_p: f32,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-        }
-    }
 }
 
 /// Draws one class per row by inverting the distribution function at `uniforms`, so that the caller's own
