@@ -155,8 +155,8 @@ fn uneven(tokens: usize, experts: usize, each: usize) -> Routes {
     Routes::of_mask(&mask, experts)
 }
 
-/// A mixture of 32 experts of which a token has 4, the same expert by expert in Burn's operations, and an MLP as wide as what
-/// a token passes through.
+/// A mixture of 32 experts of which a token has 4, the same expert by expert in Burn's operations, and an MLP as wide
+/// as what a token passes through.
 fn experts(c: &mut Criterion) {
     const TOKENS: usize = 4096;
     const EXPERTS: usize = 32;

@@ -1,4 +1,4 @@
-//! What GPUs, and processors that play one, wgpu finds on this machine, and what an open one can do.
+//! The GPUs and software renderers that wgpu finds on this machine, and the limits of an open device.
 
 use burn::tensor::{Device, Tensor};
 use burn_cubecl::CubeBackend;
@@ -9,19 +9,19 @@ use std::sync::OnceLock;
 /// A GPU as one graphics API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adapter {
-    /// As it names itself.
+    /// Its own name.
     pub name: String,
     /// The graphics API.
     pub api: String,
     /// The driver and its version.
     pub driver: String,
-    /// Whether it is more than a processor that plays a GPU.
+    /// Whether it is a GPU and not a software renderer.
     pub gpu: bool,
-    /// Most bytes of one tensor.
+    /// Maximum size of one tensor, in bytes.
     pub largest_buffer: u64,
 }
 
-/// All of them, looked up once.
+/// All adapters, enumerated once.
 pub fn adapters() -> &'static [Adapter] {
     static FOUND: OnceLock<Vec<Adapter>> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -47,20 +47,20 @@ fn described(adapter: &wgpu::Adapter) -> Adapter {
     }
 }
 
-/// What a kernel has on a device.
+/// The limits of a kernel on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most threads that share memory.
+    /// Maximum number of threads that share memory.
     pub units_per_cube: u32,
-    /// What they share, in bytes.
+    /// Size of the memory they share, in bytes.
     pub shared_memory: usize,
-    /// Threads that run in step.
+    /// Minimum and maximum number of threads that run in lockstep.
     pub plane: [u32; 2],
-    /// Most bytes of one tensor.
+    /// Maximum size of one tensor, in bytes.
     pub largest_tensor: u64,
 }
 
-/// The limits of a device that runs kernels of this kind; it is opened.
+/// The limits of a device, which is opened; `None` if it runs no such kernels.
 pub fn limits(device: &Device) -> Option<Limits> {
     let tensor = Tensor::<1>::zeros([1], device);
     let client = cube_tensor(tensor)?.client;

@@ -1,5 +1,5 @@
-//! Backward passes: an operation with a fused one becomes a node of the graph; on any other backend the portable
-//! body is differentiated operation by operation.
+//! Autodiff of the fused operations: one with a fused backward pass becomes a single node of the graph; without, its
+//! portable body is differentiated operation by operation.
 
 use crate::arguments::{Activation, CustomOp, Mask, Routes, Sampling};
 use crate::backward::{
@@ -21,7 +21,7 @@ use std::fmt::{self, Debug};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// A fused pass where it applies: the kernels are written for f32.
+/// A fused pass, if the backend has it and the tensor is f32, which the kernels are written for.
 fn applying<B: Fused, C: CheckpointStrategy, T>(
     pass: Option<T>,
     x: &Float<Autodiff<B, C>>,
@@ -33,8 +33,8 @@ fn applying<B: Fused, C: CheckpointStrategy, T>(
 trait Saved: Clone + Send + Debug + 'static {}
 impl<T: Clone + Send + Debug + 'static> Saved for T {}
 
-/// A node of the graph. Its function gives the gradients of the inputs, of what was saved, the output's gradient, and which
-/// inputs need one.
+/// A node of the graph. Its function maps what was saved, the gradient of the output and which inputs need a gradient
+/// to the gradients of the inputs.
 struct Node<S, F>(F, PhantomData<fn(S)>);
 
 impl<S, F> Debug for Node<S, F> {
@@ -63,7 +63,7 @@ where
     }
 }
 
-/// An operation as a node: `plain` computes the output alone, `training` also what is saved for `backward`.
+/// Runs an operation as a node: `plain` computes the output alone, `training` also what `backward` needs.
 fn node<B: Fused, C: CheckpointStrategy, S: Saved, const N: usize>(
     inputs: [Float<Autodiff<B, C>>; N],
     plain: impl FnOnce([Float<B>; N]) -> Float<B>,
@@ -84,7 +84,7 @@ fn node<B: Fused, C: CheckpointStrategy, S: Saved, const N: usize>(
     }
 }
 
-/// A node whose operation was done.
+/// The node of an operation that has run already.
 fn done<B: Fused, C: CheckpointStrategy, S: Saved, const N: usize>(
     guards: [NodeGuard; N],
     (saved, out): (S, Float<B>),

@@ -1,4 +1,4 @@
-//! What fused backward passes take and give, by name.
+//! Inputs and outputs of fused backward passes, by name.
 
 /// One value for each input of a linear map or a convolution: its gradient, or whether it needs one.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ pub struct LinearSaved<T> {
     pub x: T,
     /// The weight.
     pub w: T,
-    /// What goes into the activation, where there is one.
+    /// The preactivations, if there is an activation.
     pub z: Option<T>,
 }
 
@@ -43,7 +43,7 @@ pub struct GatedAddGradients<T> {
     pub y: T,
 }
 
-/// One value for each input of an affine normalization: what its backward pass needs of it, or its gradient.
+/// One value for each input of an affine normalization: the input itself or its gradient.
 #[derive(Debug, Clone)]
 pub struct NormInputs<T> {
     /// The features.
@@ -125,7 +125,7 @@ pub struct ExpertsSaved<T> {
     pub w2: T,
     /// `[experts, d]`
     pub b2: T,
-    /// What goes into the activations, a row for each pair of token and expert, in the order of the backend.
+    /// The preactivations, a row for each pair of token and expert in the backend's order.
     pub z: T,
 }
 

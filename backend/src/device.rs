@@ -33,7 +33,7 @@ const KINDS: [(&str, Kind, bool); 7] = [
     ("cuda", Kind::Cuda, cfg!(feature = "cuda")),
 ];
 
-/// Every device name this program knows, with whether it was built in.
+/// Every device name, with whether it was built in.
 pub fn available() -> impl Iterator<Item = (&'static str, bool)> {
     KINDS.iter().map(|&(name, _, built)| (name, built))
 }
@@ -72,17 +72,17 @@ impl fmt::Display for DeviceSpec {
 }
 
 impl DeviceSpec {
-    /// The processor, by the kernels written for it; in every build.
+    /// The CPU, with this crate's kernels; in every build.
     pub const CPU: Self = Self {
         kind: Kind::Flex,
         index: None,
     };
 
-    /// Opens the device. `auto` is the first that was built in of cuda, metal, vulkan and wgpu where there is a GPU, else the CPU
-    /// (`flex`). A GPU's index counts discrete GPUs; without one, the system's default is taken.
+    /// Opens the device. `auto` is the first of cuda, metal, vulkan and wgpu that was built in and finds a GPU, else
+    /// the CPU (`flex`). The index counts discrete GPUs; without one, the system's default GPU opens.
     ///
     /// # Errors
-    /// [`Error::NotBuiltIn`] names the cargo feature to add; [`Error::Unavailable`] says what the driver said.
+    /// [`Error::NotBuiltIn`] names the cargo feature to add; [`Error::Unavailable`] gives the driver's message.
     pub fn open(self) -> Result<Device> {
         let (name, built) = self.kind.row();
         if !built {
@@ -108,7 +108,7 @@ impl DeviceSpec {
         }
     }
 
-    /// What `auto` stands for here; any other is itself.
+    /// The device that `auto` selects on this machine; any other is itself.
     pub fn chosen(self) -> Self {
         if self.kind != Kind::Auto {
             return self;
@@ -119,8 +119,8 @@ impl DeviceSpec {
         Self { kind, ..self }
     }
 
-    /// Through the options, which give an error where `Device::wgpu` panics in a server thread at first use; they open a device
-    /// once per process.
+    /// Opens through the options, which return an error where `Device::wgpu` panics in a server thread at first use.
+    /// They can open a device only once per process.
     #[cfg(feature = "wgpu")]
     fn wgpu(self, api: burn::tensor::wgpu::WgpuBackend) -> Result<Device> {
         use burn::tensor::DeviceKind;
@@ -145,7 +145,7 @@ impl DeviceSpec {
     }
 }
 
-/// Whether wgpu has more than a processor that plays a GPU, which is many times slower than the kernels for it.
+/// Whether wgpu finds more than a software renderer, which is many times slower than the CPU kernels.
 fn gpu() -> bool {
     #[cfg(feature = "wgpu")]
     let there = crate::adapters().iter().any(|adapter| adapter.gpu);

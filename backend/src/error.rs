@@ -1,4 +1,4 @@
-//! What can go wrong when a device is named or opened.
+//! Errors of naming and opening devices.
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -6,10 +6,11 @@
 pub enum Error {
     /// No device has this name.
     #[error(
-        "unknown device `{found}`: expected auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an optional index such as cuda:1"
+        "unknown device `{found}`: expected auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an optional index such as \
+         cuda:1"
     )]
     UnknownDevice {
-        /// What was asked for.
+        /// The name given.
         found: String,
     },
     /// The device is known, but was not built in.
@@ -25,7 +26,7 @@ pub enum Error {
     Unavailable {
         /// The device asked for.
         device: String,
-        /// What the driver said.
+        /// The driver's message.
         reason: String,
     },
 }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 /// Burn's backend with Tessera's fused operations.
 ///
-/// Every operation has a portable body made of Burn's own operations: the reference, and what a new backend
-/// gets by an empty `impl`. Models call the wrappers of [`crate::ops`] and never know which body ran.
+/// Every operation has a portable body made of Burn's own operations: it is the reference, and the default of a new
+/// backend. Models call the functions of [`crate::ops`], whichever body runs.
 /// To add an operation: a method here, its portable body, and, where it pays, a kernel and a backward pass.
 #[backend_extension(
     Flex,
@@ -40,7 +40,7 @@ pub trait Backend: burn::backend::Backend {
         Self::float_reshape(x, shape)
     }
 
-    /// Each row `rows` times: `[batch, d]` to `[batch, rows, d]`.
+    /// Repeats each row `rows` times: `[batch, d]` to `[batch, rows, d]`.
     #[fusion(default)]
     fn repeat_rows(x: FloatTensor<Self>, rows: usize) -> FloatTensor<Self> {
         let [batch, d] = x.shape().dims();
@@ -48,7 +48,7 @@ pub trait Backend: burn::backend::Backend {
         Self::float_expand(x, Shape::from([batch, rows, d]))
     }
 
-    /// The gradient of [`Backend::repeat_rows`]: `[batch, rows, d]` summed to `[batch, d]`. Not differentiated.
+    /// Gradient of [`Backend::repeat_rows`]: sums `[batch, rows, d]` to `[batch, d]`. Not differentiated.
     #[fusion(default)]
     fn sum_rows(g: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::sum_rows::<Self>(g)
@@ -92,8 +92,8 @@ pub trait Backend: burn::backend::Backend {
         portable::gated_add::<Self>(x, gate, y)
     }
 
-    /// `act(x w + b)`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`. The weight may be in a narrower type than the
-    /// others, without a gradient: sums are of the type of `x`.
+    /// `act(x w + b)`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`. A weight of a narrower
+    /// type has no gradient; sums are of the type of `x`.
     #[fusion(default)]
     fn linear_act(
         x: FloatTensor<Self>,
@@ -104,7 +104,7 @@ pub trait Backend: burn::backend::Backend {
         portable::linear::<Self>(x, w, b, act)
     }
 
-    /// Layer normalisation: `[rows, d]`, `[d]`, `[d]` to `[rows, d]`.
+    /// Layer normalization: `[rows, d]`, `[d]`, `[d]` to `[rows, d]`.
     #[fusion(dtype = x, shape = x)]
     fn layer_norm_affine(
         x: FloatTensor<Self>,
@@ -129,7 +129,7 @@ pub trait Backend: burn::backend::Backend {
     }
 
     /// Attention of `[batch, heads, seq, head_dim]` tensors, with the log-sum-exp `[batch, heads, seq]` of the scaled
-    /// scores (not differentiated). Keys and values may have fewer heads, dividing those of the queries.
+    /// scores (not differentiated). Keys and values may have fewer heads, which divide those of the queries.
     #[fusion(meta = |q, _k, _v, _mask| (q.clone(), log_sum_exp_of(q)))]
     fn attention_lse(
         q: FloatTensor<Self>,
@@ -140,7 +140,7 @@ pub trait Backend: burn::backend::Backend {
         portable::attention::<Self>(q, k, v, &mask)
     }
 
-    /// Gradients of q, k, v by a part of the keys, `lse` and `delta` being of all. Not differentiated.
+    /// Gradients of q, k and v over a subset of the keys; `lse` and `delta` belong to all keys. Not differentiated.
     #[fusion(meta = |q, k, v, _g, _lse, _delta, _mask| (q.clone(), k.clone(), v.clone()))]
     fn attention_gradients(
         q: FloatTensor<Self>,
@@ -179,15 +179,15 @@ pub trait Backend: burn::backend::Backend {
         portable::conv2d::<Self>(x, w, b, stride, padding)
     }
 
-    /// Nearest-neighbour upsampling by 2: `[batch, channels, h, w]` to `[batch, channels, 2h, 2w]`.
+    /// Nearest-neighbor upsampling by 2: `[batch, channels, h, w]` to `[batch, channels, 2h, 2w]`.
     #[fusion(default)]
     fn upsample_nearest(x: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::upsample_nearest::<Self>(x)
     }
 
-    /// `Σ gate · (act(x w1 + b1) w2 + b2)` over the experts of each token: `[tokens, d]`, gates `[tokens, experts]`, the
-    /// weights `[experts, d, hidden]`, `[experts, hidden]`, `[experts, hidden, d]`, `[experts, d]`, to `[tokens, d]`. Only what
-    /// `routes` has is computed; gates elsewhere are not read and have no gradient.
+    /// `Σ gate · (act(x w1 + b1) w2 + b2)` over the experts of each token: `[tokens, d]`, gates `[tokens, experts]`,
+    /// the weights `[experts, d, hidden]`, `[experts, hidden]`, `[experts, hidden, d]`, `[experts, d]`, to `[tokens,
+    /// d]`. Only the pairs of `routes` are computed; other gates are not read and have no gradient.
     #[allow(clippy::too_many_arguments)]
     #[fusion(dtype = x, shape = x)]
     fn grouped_experts(
@@ -203,7 +203,7 @@ pub trait Backend: burn::backend::Backend {
         portable::experts::<Self>(x, gates, [w1, b1, w2, b2], &routes, act)
     }
 
-    /// The same where a token goes to the experts whose gate reaches the threshold `[1]` or is NaN.
+    /// The same with each token routed to the experts whose gate reaches the threshold `[1]` or is NaN.
     #[allow(clippy::too_many_arguments)]
     #[fusion(dtype = x, shape = x)]
     fn experts_above(
@@ -235,11 +235,11 @@ pub trait Backend: burn::backend::Backend {
         portable::categorical::<Self>(logits, uniforms, sampling)
     }
 
-    /// A custom operation of one tensor. Only autodiff calls it: elsewhere the operation is called itself.
+    /// A custom operation of one tensor. Only called on autodiff tensors: elsewhere the operation runs directly.
     #[fusion(default)]
     fn custom_op(x: FloatTensor<Self>, op: Arc<dyn CustomOp>) -> FloatTensor<Self> {
         let _ = (x, op);
-        unreachable!("called on autodiff tensors alone")
+        unreachable!("only called on autodiff tensors")
     }
 
     /// The same of three.
@@ -251,7 +251,7 @@ pub trait Backend: burn::backend::Backend {
         op: Arc<dyn CustomOp>,
     ) -> FloatTensor<Self> {
         let _ = (a, b, c, op);
-        unreachable!("called on autodiff tensors alone")
+        unreachable!("only called on autodiff tensors")
     }
 
     /// One AdamW step: parameter and both moments after it. Not differentiated.
@@ -267,7 +267,7 @@ pub trait Backend: burn::backend::Backend {
     }
 }
 
-/// What the log-sum-exp of an attention will be, of its queries.
+/// Shape and type of the log-sum-exp of an attention with these queries.
 #[cfg(feature = "fusion")]
 fn log_sum_exp_of(q: &TensorSpec) -> TensorSpec {
     let [batch, heads, queries, _] = q.shape.dims();

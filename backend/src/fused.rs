@@ -1,5 +1,5 @@
-//! Which operations of a backend have a backward pass of its own. What is absent is `None`: autodiff then differentiates the
-//! portable body, so nothing has to be kept in step.
+//! The fused backward passes of each backend, as constants. Where one is `None`, autodiff differentiates the portable
+//! body; the compiler knows which exist.
 
 use crate::arguments::{Activation, Mask, Routes};
 use crate::backward::{
@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 
 pub(crate) type Float<B> = FloatTensor<B>;
 
-/// Gradient of [`Backend::activation`], of `x` and the output's gradient.
+/// Gradient of [`Backend::activation`].
 pub type ActivationBackward<T> = fn(x: T, g: T, act: Activation) -> T;
 
 /// Gradients of `gate` and `y` in [`Backend::gated_add`].
@@ -23,13 +23,13 @@ pub type GatedAddBackward<T> = fn(gate: T, y: T, g: T) -> GatedAddGradients<T>;
 
 /// [`Backend::linear_act`] in training.
 pub struct LinearPasses<T> {
-    /// The output, and what goes into the activation, if there is one.
+    /// The output, and the preactivations if there is an activation.
     pub forward_with_saved: fn(x: T, w: T, b: T, act: Activation) -> (T, Option<T>),
     /// See [`LinearBackward`].
     pub backward: LinearBackward<T>,
 }
 
-/// Gradients of a linear map, of those inputs that need one.
+/// Gradients of [`Backend::linear_act`] for the inputs that need one.
 pub type LinearBackward<T> = fn(
     saved: LinearSaved<T>,
     g: T,
@@ -37,7 +37,8 @@ pub type LinearBackward<T> = fn(
     needs_grad: LinearInputs<bool>,
 ) -> LinearInputs<Option<T>>;
 
-/// Gradients of [`Backend::layer_norm_affine`] and, with `scale`, of [`Backend::modulate`], whose scale's is the second.
+/// Gradients of [`Backend::layer_norm_affine`] or, with a scale, of [`Backend::modulate`]; the second is that of the
+/// scale.
 pub type LayerNormBackward<T> =
     fn(saved: NormInputs<T>, scale: Option<T>, eps: f64, g: T) -> (NormInputs<T>, Option<T>);
 
@@ -48,7 +49,7 @@ pub type AttentionBackward<T> = fn(saved: AttentionSaved<T>, g: T, mask: &Mask) 
 pub type GroupNormBackward<T> =
     fn(saved: NormInputs<T>, groups: usize, eps: f64, act: Activation, g: T) -> NormInputs<T>;
 
-/// Gradients of [`Backend::conv2d_padded`], of those inputs that need one; padding `[top, left, bottom, right]`.
+/// Gradients of [`Backend::conv2d_padded`] for the inputs that need one; padding `[top, left, bottom, right]`.
 pub type Conv2dBackward<T> = fn(
     x: T,
     w: T,
@@ -63,14 +64,14 @@ pub type UpsampleBackward<T> = fn(g: T) -> T;
 
 /// [`Backend::grouped_experts`] in training.
 pub struct ExpertsPasses<T> {
-    /// The output of `x`, `gates` and the weights w1, b1, w2 and b2, and what goes into the activations, a row for each pair.
+    /// The output, and the preactivations of each pair of token and expert; `weights` are w1, b1, w2 and b2.
     pub forward_with_saved:
         fn(x: T, gates: T, weights: [T; 4], routes: &Routes, act: Activation) -> (T, T),
     /// See [`ExpertsBackward`].
     pub backward: ExpertsBackward<T>,
 }
 
-/// Gradients of experts, of those inputs that need one.
+/// Gradients of [`Backend::grouped_experts`] for the inputs that need one.
 pub type ExpertsBackward<T> = fn(
     saved: ExpertsSaved<T>,
     g: T,
@@ -82,7 +83,7 @@ pub type ExpertsBackward<T> = fn(
 /// Gradient of the logits in [`Backend::cross_entropy`].
 pub type CrossEntropyBackward<T, I> = fn(logits: T, targets: I, g: T) -> T;
 
-/// The backward passes that a backend has kernels for. `g` is the gradient of an operation's output throughout.
+/// The backward passes that a backend has kernels for. `g` is the gradient of the operation's output.
 pub trait Fused: Backend {
     /// See [`ActivationBackward`].
     const ACTIVATION: Option<ActivationBackward<Float<Self>>> = None;
@@ -112,7 +113,7 @@ pub trait Fused: Backend {
     fn from_tensor(x: Tensor<4>) -> Float<Self>;
 }
 
-/// The conversions of a backend, which Burn has for each by itself.
+/// The conversions between a backend's primitives and public tensors, which Burn implements per backend.
 macro_rules! conversions {
     () => {
         fn into_tensor(x: Float<Self>) -> Tensor<4> {

@@ -1,4 +1,5 @@
-//! What crosses between the host and a device. Everything goes through here, so that it can be counted: a GPU waits for each.
+//! Copies between the host and a device. All go through this module, which counts them: each copy to the host stalls a
+//! GPU.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
@@ -6,15 +7,15 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, try_read_sync};
 use std::cell::Cell;
 use std::fmt::Display;
 
-/// How a panic begins that tells of a device which failed.
+/// Prefix of the panic message when a device failed.
 pub const DEVICE_FAILED: &str = "the device failed: ";
 
-/// How often tensors have crossed.
+/// Counts of tensors copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Transfers {
-    /// Copies to a device, which need not be waited for.
+    /// Copies to a device; nothing waits for them.
     pub to_device: u64,
-    /// Copies to the host, each of which waits for all that was asked of the device before.
+    /// Copies to the host, each of which waits for all work queued on the device.
     pub to_host: u64,
 }
 
@@ -22,7 +23,7 @@ thread_local! {
     static TRANSFERS: Cell<Transfers> = const { Cell::new(Transfers { to_device: 0, to_host: 0 }) };
 }
 
-/// How often this thread has copied tensors between host and devices so far.
+/// The copies between host and devices that this thread has made so far.
 pub fn transfers() -> Transfers {
     TRANSFERS.get()
 }
@@ -34,12 +35,12 @@ pub(crate) fn count_upload() {
     TRANSFERS.set(transfers);
 }
 
-/// What was read, which is counted.
+/// The data read, counted as a copy to the host.
 fn read(data: Result<TensorData, impl Display>) -> TensorData {
     let mut transfers = TRANSFERS.get();
     transfers.to_host += 1;
     TRANSFERS.set(transfers);
-    // A driver's error lists what came of it first, and what it was last.
+    // A driver's error lists its consequences first and its cause last.
     let cause = |error: &str| {
         let told =
             |line: &&str| !line.is_empty() && !line.ends_with(':') && !line.contains("backtrace");
@@ -53,7 +54,7 @@ fn read(data: Result<TensorData, impl Display>) -> TensorData {
     data.unwrap_or_else(|error| panic!("{DEVICE_FAILED}{}", cause(&error.to_string())))
 }
 
-/// The values of any float type. Those that need no conversion are copied as they are: Burn would look at each.
+/// The values of any float type. f32 is copied in one piece: Burn would convert value by value.
 fn floats(data: TensorData) -> Vec<f32> {
     match data.dtype() {
         DType::F32 => {
@@ -66,13 +67,13 @@ fn floats(data: TensorData) -> Vec<f32> {
     }
 }
 
-/// A tensor's values in row-major order, whatever float type they are of; it waits for the device.
+/// A tensor's values in row-major order, from any float type; waits for the device.
 ///
 /// # Shapes
 /// - tensor: any
 ///
 /// # Panics
-/// When the device failed, for want of memory say, at what the tensor is computed from.
+/// If the device fails to compute the tensor, for example out of memory.
 pub fn host_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     floats(read(tensor.try_into_data()))
 }
@@ -84,7 +85,7 @@ pub(crate) fn host_floats<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
     ))
 }
 
-/// A tensor's whole numbers in row-major order, whatever type they are of; it waits for the device.
+/// A tensor's integers in row-major order, from any integer type; waits for the device.
 ///
 /// # Shapes
 /// - tensor: any
@@ -94,16 +95,16 @@ pub(crate) fn host_floats<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
 pub fn host_indices<const D: usize>(tensor: Tensor<D, Int>) -> Vec<i64> {
     read(tensor.try_into_data())
         .try_into_vec_as::<i64>()
-        .expect("every type of whole numbers converts to i64")
+        .expect("every integer type converts to i64")
 }
 
-/// Values of the host on a device.
+/// A tensor of these values on a device.
 ///
 /// # Shapes
-/// - output: as said
+/// - output: `shape`
 ///
 /// # Panics
-/// When `values` do not fill the shape.
+/// If `values` do not fill the shape.
 pub fn device_values<const D: usize>(
     values: Vec<f32>,
     shape: [usize; D],
@@ -113,13 +114,13 @@ pub fn device_values<const D: usize>(
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// Whole numbers of the host on a device.
+/// A tensor of these integers on a device.
 ///
 /// # Shapes
-/// - output: as said
+/// - output: `shape`
 ///
 /// # Panics
-/// When `indices` do not fill the shape.
+/// If `indices` do not fill the shape.
 pub fn device_indices<const D: usize>(
     indices: Vec<i32>,
     shape: [usize; D],

@@ -6,7 +6,7 @@ use burn::module::{Param, ParamId};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
-/// Makes the parameters of one model, one after the other.
+/// Creates the parameters of one model, in order.
 #[derive(Debug)]
 pub struct Init {
     seed: u64,
@@ -32,7 +32,7 @@ impl Init {
         }
     }
 
-    /// Where the parameters will be.
+    /// The device of the parameters.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -61,7 +61,7 @@ impl Init {
         )
     }
 
-    /// `N(0, 0.02²)`, as embeddings of classes and positions are drawn.
+    /// `N(0, 0.02²)`, for embeddings of classes and positions.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
         self.param(shape, Law::Normal(0.02))
     }
@@ -111,7 +111,7 @@ impl Init {
         self.linear_of(d_input, d_output, Law::Normal(std))
     }
 
-    /// A constant of the checkpoint that no gradient trains.
+    /// A constant of the checkpoint, without a gradient.
     ///
     /// # Panics
     /// If `values` do not fill `shape`.

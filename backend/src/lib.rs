@@ -1,8 +1,13 @@
 //! Devices, seeded randomness and the backend-generic trait of fused operations that Tessera's models run on: the parts
 //! of a transformer block and of a convolutional autoencoder, each as one pass over memory, forward and backward.
 //!
-//! Models are plain structs over Burn's `Tensor<D>`; the device carries the backend. The operations of [`ops`] run a fused
-//! kernel where the device has one and a portable body elsewhere, and rows never depend on their neighbours.
+//! Models are plain structs over Burn's `Tensor<D>`; the device carries the backend. The operations of [`ops`] run a
+//! fused kernel where the device has one and a portable body elsewhere. Results of a row never depend on the other
+//! rows.
+//!
+//! API boundary: this crate alone knows which backend runs. Other crates call [`ops`], [`nn`], [`init`] and the
+//! functions that copy between host and device; all randomness comes from the [`streams`] registry. Kernels, backward
+//! passes and the trait's bodies are private, and `unsafe` stays in the CPU kernels.
 //!
 //! ```
 //! use burn::nn::LinearConfig;
@@ -18,6 +23,7 @@
 //! ```
 //!
 //! Out of scope: models, their losses and their files.
+#![warn(missing_docs)]
 #![recursion_limit = "256"]
 
 #[cfg(feature = "wgpu")]

@@ -1,10 +1,10 @@
-//! The normalisation layers, named as PyTorch names their parameters (`weight`, `bias`), so that a
+//! The normalization layers, named as PyTorch names their parameters (`weight`, `bias`), so that a
 //! checkpoint's keys are the field names. Linear, Conv2d and Embedding are Burn's own.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 
-/// Layer normalisation over the last axis, affine.
+/// Layer normalization over the last axis, affine.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
     /// Scale, `[d_model]`.
@@ -27,7 +27,7 @@ impl LayerNorm {
     }
 }
 
-/// Group normalisation over `[channels / groups, height, width]`, affine per channel.
+/// Group normalization over `[channels / groups, height, width]`, affine per channel.
 #[derive(Module, Debug)]
 pub struct GroupNorm {
     /// Scale, `[channels]`.

@@ -1,5 +1,6 @@
-//! The portable bodies: every fused operation written in Burn's own tensor operations. They are the reference of the fast
-//! kernels, what a new backend gets for free, and differentiable, so a backend without fused backward passes trains too.
+//! The portable bodies: every fused operation in Burn's own tensor operations. They are the reference of the kernels
+//! and the default of a new backend, and they are differentiable, so a backend without fused backward passes trains
+//! too.
 
 use crate::arguments::{Activation, AdamWStep, Mask, Routes, Sampling, reaches};
 use crate::host::{count_upload, host_floats};
@@ -93,7 +94,7 @@ pub(crate) fn linear<B: Backend>(
     activation::<B>(z, act)
 }
 
-/// See [`crate::Backend::grouped_experts`]: expert by expert, the tokens of each gathered, and its outputs added to them.
+/// See [`crate::Backend::grouped_experts`]: for each expert, gathers its tokens and adds its outputs to theirs.
 pub(crate) fn experts<B: Backend>(
     x: FloatTensor<B>,
     gates: FloatTensor<B>,
@@ -115,7 +116,7 @@ pub(crate) fn experts<B: Backend>(
         let [w1, b1, w2, b2] = weights.each_ref().map(|weight| {
             let shape = weight.shape();
             let one = B::float_slice(weight.clone(), &[Slice::from(expert..expert + 1)]);
-            B::float_reshape(one, Shape::from(shape[1..].to_vec()))
+            B::float_reshape(one, Shape::from(shape[1..].to_vec())) // without the axis of experts
         });
         let rows = B::float_select(x.clone(), 0, indices.clone());
         let out = linear::<B>(linear::<B>(rows, w1, b1, act), w2, b2, Activation::None);
@@ -148,11 +149,11 @@ pub(crate) fn experts_above<B: crate::Backend>(
 }
 
 /// `(x − mean) / √(variance + eps)` over the last axis of a matrix.
-fn normalise<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
-    let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 1));
-    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
+fn normalize<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
+    let centered = B::float_sub(x.clone(), B::float_mean_dim(x, 1));
+    let variance = B::float_mean_dim(B::float_mul(centered.clone(), centered.clone()), 1);
     B::float_div(
-        centred,
+        centered,
         B::float_sqrt(B::float_add_scalar(variance, eps.into())),
     )
 }
@@ -165,7 +166,7 @@ pub(crate) fn layer_norm<B: Backend>(
     eps: f64,
 ) -> FloatTensor<B> {
     let [d] = dims::<B, 1>(&weight);
-    let y = B::float_mul(normalise::<B>(x, eps), reshape::<B, 2>(weight, [1, d]));
+    let y = B::float_mul(normalize::<B>(x, eps), reshape::<B, 2>(weight, [1, d]));
     B::float_add(y, reshape::<B, 2>(bias, [1, d]))
 }
 
@@ -201,14 +202,15 @@ pub(crate) fn attention<B: Backend>(
     }
     let v = over_heads::<B>(v, heads);
     let scores = scores::<B>(q, over_heads::<B>(k, heads), mask);
-    // A query that sees no key: its maximum is −∞; clamp it so that every weight is 0 and not NaN.
+    // The maximum of a query that sees no key is −∞: clamped, so that every weight is 0 and not NaN.
     let max = B::float_clamp_min(
         B::float_max_dim(B::float_detach(scores.clone()), 3),
         f32::MIN.into(),
     );
     let weights = B::float_exp(B::float_sub(scores, max.clone()));
     let sum = B::float_sum_dim(weights.clone(), 3);
-    // The sum is 0, or at least the 1 of the largest weight; the square of what it is held above is taken in the backward pass.
+    // The sum is 0 or at least 1, the largest weight; a smaller bound would underflow when the backward pass squares
+    // it.
     let out = B::float_div(
         B::float_matmul(weights, v),
         B::float_clamp_min(sum.clone(), 0.5.into()),
@@ -236,11 +238,14 @@ pub(crate) fn attention_gradients<B: Backend>(
     // −∞ of a query that sees no key, so that its weights are 0 and not NaN.
     let lse = B::float_clamp_min(column(lse), f32::MIN.into());
     let weights = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), mask), lse));
-    let d_weights = B::float_matmul(g.clone(), B::float_swap_dims(v, 2, 3));
+    let v = B::float_swap_dims(v, 2, 3); // [batch, heads, head_dim, keys]
+    let d_weights = B::float_matmul(g.clone(), v);
     let d_scores = B::float_mul(weights.clone(), B::float_sub(d_weights, column(delta)));
     let d_scores = B::float_mul_scalar(d_scores, scale.into());
-    let dv = B::float_matmul(B::float_swap_dims(weights, 2, 3), g);
-    let dk = B::float_matmul(B::float_swap_dims(d_scores.clone(), 2, 3), q);
+    let weights = B::float_swap_dims(weights, 2, 3); // [batch, heads, keys, queries]
+    let dv = B::float_matmul(weights, g);
+    let transposed = B::float_swap_dims(d_scores.clone(), 2, 3); // [batch, heads, keys, queries]
+    let dk = B::float_matmul(transposed, q);
     let shared = |x: FloatTensor<B>| {
         let keys = dims::<B, 4>(&x)[2];
         let x = reshape::<B, 5>(x, [batch, kv_heads, heads / kv_heads, keys, head_dim]);
@@ -252,7 +257,8 @@ pub(crate) fn attention_gradients<B: Backend>(
 /// Scaled scores, −∞ where the mask hides a key.
 fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, mask: &Mask) -> FloatTensor<B> {
     let ([_, _, queries, head_dim], keys) = (dims::<B, 4>(&q), dims::<B, 4>(&k)[2]);
-    let scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+    let k = B::float_swap_dims(k, 2, 3); // [batch, heads, head_dim, keys]
+    let scores = B::float_matmul(q, k);
     let scores = B::float_mul_scalar(scores, (head_dim as f32).powf(-0.5).into());
     if *mask == Mask::All {
         return scores;
@@ -271,7 +277,7 @@ fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, mask: &Mask) -> Floa
     B::float_add(scores, hidden)
 }
 
-/// Keys or values once for every head of the queries.
+/// Repeats keys or values for every query head.
 fn over_heads<B: Backend>(x: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
     let [batch, kv_heads, keys, head_dim] = dims::<B, 4>(&x);
     if kv_heads == heads {
@@ -296,7 +302,7 @@ pub(crate) fn group_norm<B: Backend>(
 ) -> FloatTensor<B> {
     let [batch, channels, height, width] = dims::<B, 4>(&x);
     let rows = reshape::<B, 2>(x, [batch * groups, channels / groups * height * width]);
-    let y = reshape::<B, 4>(normalise::<B>(rows, eps), [batch, channels, height, width]);
+    let y = reshape::<B, 4>(normalize::<B>(rows, eps), [batch, channels, height, width]);
     let y = B::float_mul(y, reshape::<B, 4>(weight, [1, channels, 1, 1]));
     activation::<B>(
         B::float_add(y, reshape::<B, 4>(bias, [1, channels, 1, 1])),

@@ -1,26 +1,25 @@
-//! Weights of 16 bits, for inference.
+//! 16-bit weights, for inference.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor};
 use std::fmt;
 
-/// The type that the weights of linear maps are held and multiplied in. Everything else, sums included, is f32.
+/// The type in which weights of linear maps are stored and multiplied. Everything else, sums included, is f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, 8 of them significant: half the memory, and on processors that multiply bf16 (AVX-512 BF16, AMX) about
-    /// twice the speed or more.
+    /// 16 bits, 8 of them significant: half the memory, and at least twice the speed on processors that multiply bf16
+    /// (AVX-512 BF16, AMX).
     Bf16,
-    /// 16 bits, 11 of them significant and a range up to 65504: what most GPUs multiply fastest. Processors compute in f32.
+    /// 16 bits, 11 of them significant, range up to 65504: the fastest type of most GPUs. CPUs compute in f32.
     F16,
 }
 
 impl Precision {
-    /// The module with the weights of its [`Linear`](burn::nn::Linear) maps in this precision, from f32. They are for
-    /// inference through [`ops::linear`](crate::ops::linear) alone: nothing else computes with them, and they have no
-    /// gradient.
+    /// Casts the weights of the module's [`Linear`](burn::nn::Linear) maps from f32 to this type. They serve inference
+    /// through [`ops::linear`](crate::ops::linear) only and have no gradient.
     pub fn apply<M: Module>(self, module: M) -> M {
         match self {
             Self::F32 => module,
@@ -51,7 +50,7 @@ impl fmt::Display for Precision {
     }
 }
 
-/// Casts the weights of linear maps, knowing where it is by the containers it has entered.
+/// Casts the weights of linear maps, which it tells by the containers it has entered.
 struct ToHalf {
     dtype: DType,
     within: Vec<(String, String)>,

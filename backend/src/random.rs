@@ -4,7 +4,7 @@
 use crate::host::device_values;
 use burn::tensor::{Device, Tensor};
 
-/// A random stream: `(seed, stream)` names it, a counter walks along it.
+/// A random stream, named by `(seed, stream)`. [`streams`](crate::streams) lists the streams in use.
 #[derive(Debug, Clone)]
 pub struct Rng {
     key: [u32; 2],

@@ -1,5 +1,5 @@
-//! The registry of random streams. Everything random in this workspace is drawn from a stream that is named here, so that
-//! no two purposes share numbers under one seed; a test checks that the ranges are disjoint.
+//! The registry of random streams. Everything random in this workspace is drawn from a stream that is named here, so
+//! that no two purposes share numbers under one seed; a test checks that the ranges are disjoint.
 //!
 //! The values are part of the file formats: models, calibrations and pictures repeat only as long as they stay.
 

@@ -55,7 +55,10 @@ pub enum Error {
         found: String,
     },
     /// A pickle asks for something that is neither a tensor nor a plain container of Python's.
-    #[error("{}: refused: its pickle asks for the class `{class}`, which is not among those that weights are made of", file.display())]
+    #[error(
+        "{}: refused: its pickle asks for the class `{class}`, which is not among those that weights are made of",
+        file.display()
+    )]
     Refused {
         /// The file.
         file: PathBuf,

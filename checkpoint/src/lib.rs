@@ -16,9 +16,8 @@
 //! use std::collections::BTreeMap;
 //! use tessera_checkpoint::{Checkpoint, Dtype, Entry, write};
 //!
-//! let folder = tempfile::tempdir()?;
-//! let file = folder.path().join("model.safetensors");
-//! let bias = Entry { name: "model.bias", dtype: Dtype::F32, shape: &[1], bytes: Box::new(|out| out.write_all(&1.5_f32.to_le_bytes())) };
+//! let folder = tempfile::tempdir()?; let file = folder.path().join("model.safetensors"); let bias = Entry { name:
+//! "model.bias", dtype: Dtype::F32, shape: &[1], bytes: Box::new(|out| out.write_all(&1.5_f32.to_le_bytes())) };
 //! write(&file, &BTreeMap::new(), vec![bias])?;
 //!
 //! let checkpoint = Checkpoint::open(folder.path())?; // the folder's weights, whatever they are called

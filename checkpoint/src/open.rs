@@ -97,7 +97,7 @@ impl Checkpoint {
         let source = Arc::new(source);
         let file = source.name().to_path_buf();
         let start = source.window(0..source.length().min(64))?.to_vec();
-        if torch::recognise(&start).is_some() {
+        if torch::recognize(&start).is_some() {
             let torch::Parsed {
                 kind,
                 metadata,

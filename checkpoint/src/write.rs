@@ -19,8 +19,8 @@ pub struct Shards {
 }
 
 /// Writes `stem.safetensors`, or where the tensors take more than `shard_bytes`, `stem-00001-of-0000N.safetensors` and
-/// so on with `stem.safetensors.index.json`, which comes last. A tensor is never split. `done` is called after each. What
-/// the folder had of that name in the other layout is removed in the end.
+/// so on with `stem.safetensors.index.json`, which comes last. A tensor is never split. `done` is called after each.
+/// What the folder had of that name in the other layout is removed in the end.
 ///
 /// # Errors
 /// [`Error::Io`].

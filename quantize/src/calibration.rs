@@ -1,4 +1,4 @@
-//! What a set of latents says about its quantiser: the second pass over the data, and the file that keeps the result.
+//! What a set of latents says about its quantizer: the second pass over the data, and the file that keeps the result.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,19 +17,19 @@ pub struct Dimension {
     pub mean: f32,
     /// Their standard deviation.
     pub std: f32,
-    /// Share of the normalised latents outside ± range, 0 to 1.
+    /// Share of the normalized latents outside ± range, 0 to 1.
     pub clip_rate: f32,
     /// Entropy of the indices in bits: what a generator that knows only the marginal pays for this dimension.
     pub entropy_bits: f32,
     /// Share of the levels that occur at all, 0 to 1.
     pub code_usage: f32,
-    /// Mean squared error of the quantiser in normalised units, clipping included.
+    /// Mean squared error of the quantizer in normalized units, clipping included.
     pub mse: f32,
     /// Share of the spectral energy at low frequencies, 0 to 1; see [`Calibration::order`].
     pub low_frequency: f32,
 }
 
-/// Statistics of latents and of their quantisation, measured on data by a [`MomentsBuilder`](crate::MomentsBuilder) and
+/// Statistics of latents and of their quantization, measured on data by a [`MomentsBuilder`](crate::MomentsBuilder) and
 /// then a [`CalibrationBuilder`](crate::CalibrationBuilder), and kept as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
@@ -49,13 +49,13 @@ pub struct Calibration {
     pub latent_std: f32,
     /// One over `latent_std`: the paper's 0.2325, applied without subtracting the mean.
     pub latent_scale: f32,
-    /// The quantiser that the statistics below are of.
+    /// The quantizer that the statistics below are of.
     pub quantizer: QuantizerConfig,
-    /// Share of the normalised latents outside ± range, over all dimensions.
+    /// Share of the normalized latents outside ± range, over all dimensions.
     pub clip_rate: f32,
     /// Entropy of the indices in bits per dimension, the mean over all dimensions.
     pub entropy_bits: f32,
-    /// Mean squared error in normalised units, over all dimensions.
+    /// Mean squared error in normalized units, over all dimensions.
     pub mse: f32,
     /// The dimensions by falling share of low-frequency energy, the order in which a generator predicts them
     /// (paper section 3.2): element `i` is the channel that comes `i`-th.

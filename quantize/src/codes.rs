@@ -1,4 +1,4 @@
-//! The second pass of a calibration: how a quantiser fares on the latents, and at which frequencies they live.
+//! The second pass of a calibration: how a quantizer fares on the latents, and at which frequencies they live.
 
 use ndarray::{ArrayView2, ArrayView4};
 
@@ -30,7 +30,7 @@ impl Tally {
     fn add(&mut self, map: ArrayView2<f32>, channel: usize, quantizer: &Quantizer) {
         let affine = quantizer.config().channel(channel);
         for &latent in map {
-            let x = affine.normalise(latent);
+            let x = affine.normalize(latent);
             let index = usize::from(quantizer.index_of(x));
             self.histogram[index] += 1;
             self.clipped += u64::from(quantizer.clips(x));
@@ -68,7 +68,8 @@ impl Tally {
 
 /// Accumulates a [`Calibration`] over batches of latents whose [`Moments`] are known.
 ///
-/// As with [`MomentsBuilder`](crate::MomentsBuilder), parts of the data may be added to builders of their own and merged.
+/// As with [`MomentsBuilder`](crate::MomentsBuilder), parts of the data may be added to builders of their own and
+/// merged.
 #[derive(Clone)]
 pub struct CalibrationBuilder<'a> {
     moments: &'a Moments,
@@ -83,7 +84,7 @@ impl<'a> CalibrationBuilder<'a> {
     /// [`Moments::quantizer_config`].
     ///
     /// # Errors
-    /// [`Error::Shape`] when the quantiser is for another number of channels.
+    /// [`Error::Shape`] when the quantizer is for another number of channels.
     pub fn new(moments: &'a Moments, quantizer: &'a Quantizer) -> Result<Self> {
         quantizer.config().check_channels(moments.channels)?;
         let tallies = vec![Tally::new(quantizer.levels()); moments.channels];
@@ -127,7 +128,7 @@ impl<'a> CalibrationBuilder<'a> {
         Ok(())
     }
 
-    /// Adds what another builder for the same quantiser and moments has seen.
+    /// Adds what another builder for the same quantizer and moments has seen.
     ///
     /// # Errors
     /// [`Error::Shape`] when the other builder is for other levels or channels.

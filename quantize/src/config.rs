@@ -1,4 +1,4 @@
-//! What defines a quantiser: its width, its range, and how latents are brought to unit variance first.
+//! What defines a quantizer: its width, its range, and how latents are brought to unit variance first.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,14 +18,14 @@ pub enum ScaleBy {
 
 /// Settings of a [`Quantizer`](crate::Quantizer).
 ///
-/// A latent `z` of channel `c` is quantised as `x = (z - mean[c]) · scale[c]`, which is meant to have unit variance.
+/// A latent `z` of channel `c` is quantized as `x = (z - mean[c]) · scale[c]`, which is meant to have unit variance.
 /// `mean` and `scale` hold one number per channel, one for all channels, or none (0 and 1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizerConfig {
     /// Bits per dimension, 1 to 16: each takes 2^`bits` values.
     pub bits: u8,
-    /// Normalised latents are clipped to ± `range`; table 1b of the paper finds 5 best.
+    /// Normalized latents are clipped to ± `range`; table 1b of the paper finds 5 best.
     pub range: f32,
     /// Standard deviations of the Gaussian table that ± `range` is mapped to.
     pub std_range: f32,
@@ -101,7 +101,7 @@ impl QuantizerConfig {
         Ok(())
     }
 
-    /// How one channel is normalised.
+    /// How one channel is normalized.
     pub(crate) fn channel(&self, channel: usize) -> Affine {
         let of = |setting: &[f32], absent| match setting {
             [] => absent,
@@ -126,7 +126,7 @@ fn positive(field: String, found: f32) -> Result<()> {
     }
 }
 
-/// The map between a channel's latents and their normalised values.
+/// The map between a channel's latents and their normalized values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Affine {
     mean: f32,
@@ -135,7 +135,7 @@ pub(crate) struct Affine {
 
 impl Affine {
     #[inline]
-    pub(crate) fn normalise(self, latent: f32) -> f32 {
+    pub(crate) fn normalize(self, latent: f32) -> f32 {
         (latent - self.mean) * self.scale
     }
 

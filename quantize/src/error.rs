@@ -1,4 +1,4 @@
-//! What can go wrong when latents are quantised or a calibration is measured, saved and loaded.
+//! What can go wrong when latents are quantized or a calibration is measured, saved and loaded.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A quantiser was asked for an impossible number of bits.
+    /// A quantizer was asked for an impossible number of bits.
     #[error("bits per dimension: expected 1 to 16, found {found}")]
     Bits {
         /// What was asked for.
         found: u8,
     },
     /// A number of a [`QuantizerConfig`](crate::QuantizerConfig) is out of its domain.
-    #[error("quantiser setting `{field}`: expected {expected}, found {found}")]
+    #[error("quantizer setting `{field}`: expected {expected}, found {found}")]
     Setting {
         /// The setting, with its channel where it has one: `range`, `scale[3]`.
         field: String,

@@ -1,9 +1,9 @@
-//! Post-training, dimension-wise quantisation of continuous image latents.
+//! Post-training, dimension-wise quantization of continuous image latents.
 //!
-//! A tokenizer trained without any quantisation gives latents whose dimensions are close to Gaussian. This crate turns
+//! A tokenizer trained without any quantization gives latents whose dimensions are close to Gaussian. This crate turns
 //! each dimension into one of 2^bits indices *after* training, and back: paper *Bridging Continuous and Discrete Tokens
 //! for Autoregressive Visual Generation* (TokenBridge, arXiv 2503.16430), section 3.1. It also measures on data what
-//! such a quantiser needs to know and how well it does: the latents' scale, the clipping rate, the entropy of the
+//! such a quantizer needs to know and how well it does: the latents' scale, the clipping rate, the entropy of the
 //! indices, and the order of the dimensions by low-frequency energy (section 3.2).
 //!
 //! | item | what it is |
@@ -18,7 +18,8 @@
 //! use tessera_quantize::{CalibrationBuilder, MomentsBuilder, ScaleBy, Quantizer};
 //!
 //! # fn main() -> tessera_quantize::Result<()> {
-//! let latents = Array4::from_shape_fn((2, 3, 4, 4), |(b, c, h, w)| (c + 1) as f32 * ((7 * b + 5 * h + 3 * w) as f32).sin());
+//! let latents = Array4::from_shape_fn((2, 3, 4, 4), |(b, c, h, w)| (c + 1) as f32 * ((7 * b + 5 * h + 3 * w) as
+//! f32).sin());
 //!
 //! let mut moments = MomentsBuilder::new();
 //! moments.add(latents.view())?;

@@ -72,8 +72,8 @@ impl MomentsBuilder {
     /// - `latents`: `[batch, channels, height, width]`, all but `batch` the same each time
     ///
     /// # Errors
-    /// [`Error::NonFinite`] at the first NaN or infinity, [`Error::Shape`] when the size of the maps changes; nothing of
-    /// the batch is added then.
+    /// [`Error::NonFinite`] at the first NaN or infinity, [`Error::Shape`] when the size of the maps changes; nothing
+    /// of the batch is added then.
     pub fn add(&mut self, latents: ArrayView4<f32>) -> Result<()> {
         let (batch, channels, height, width) = latents.dim();
         if latents.is_empty() {
@@ -109,7 +109,8 @@ impl MomentsBuilder {
     /// What all the batches amount to.
     ///
     /// # Errors
-    /// [`Error::Empty`] without a latent, [`Error::ConstantChannel`] when no finite f32 scales a channel to unit variance.
+    /// [`Error::Empty`] without a latent, [`Error::ConstantChannel`] when no finite f32 scales a channel to unit
+    /// variance.
     pub fn finish(&self) -> Result<Moments> {
         let (channels, height, width) = self.size.ok_or(Error::Empty)?;
         for (channel, spread) in self.spreads.iter().enumerate() {

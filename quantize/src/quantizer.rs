@@ -1,4 +1,4 @@
-//! The post-training, dimension-wise quantiser (paper section 3.1): latents to indices and back.
+//! The post-training, dimension-wise quantizer (paper section 3.1): latents to indices and back.
 
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Axis};
 
@@ -10,7 +10,7 @@ use crate::{Error, QuantizerConfig, Result, Table};
 /// x       = (z - mean) · scale                                           unit variance
 /// x_table = clip((x + range) / (2 range) · 2 std_range - std_range)      ± std_range, table units
 /// index   = argmin_i |γ_i - x_table|                                     the first at equal distance
-/// value   = (γ_index + std_range) / (2 std_range) · 2 range - range      normalised units again
+/// value   = (γ_index + std_range) / (2 std_range) · 2 range - range      normalized units again
 /// z'      = value / scale + mean
 /// ```
 ///
@@ -24,7 +24,7 @@ pub struct Quantizer {
 }
 
 impl Quantizer {
-    /// A quantiser with the Gaussian table of its width, [`Table::gaussian`].
+    /// A quantizer with the Gaussian table of its width, [`Table::gaussian`].
     ///
     /// # Errors
     /// Those of [`QuantizerConfig::validate`] and [`Table::gaussian`].
@@ -33,7 +33,7 @@ impl Quantizer {
         Self::with_table(config, table)
     }
 
-    /// A quantiser with a given table, such as a checkpoint's ([`Table::from_values`]).
+    /// A quantizer with a given table, such as a checkpoint's ([`Table::from_values`]).
     ///
     /// # Errors
     /// Those of [`QuantizerConfig::validate`], and [`Error::TableBits`] when the table has not 2^`bits` levels.
@@ -57,7 +57,7 @@ impl Quantizer {
         })
     }
 
-    /// The settings this quantiser was made with.
+    /// The settings this quantizer was made with.
     pub fn config(&self) -> &QuantizerConfig {
         &self.config
     }
@@ -67,7 +67,7 @@ impl Quantizer {
         &self.table
     }
 
-    /// The value of every index in normalised units, rising: what a generator embeds.
+    /// The value of every index in normalized units, rising: what a generator embeds.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
@@ -82,13 +82,13 @@ impl Quantizer {
         self.config.bits
     }
 
-    /// Whether the normalised scalar `x` lies outside ± `range`.
+    /// Whether the normalized scalar `x` lies outside ± `range`.
     #[inline]
     pub fn clips(&self, x: f32) -> bool {
         x.abs() > self.config.range
     }
 
-    /// The index of the normalised scalar `x`; NaN gives 0.
+    /// The index of the normalized scalar `x`; NaN gives 0.
     #[inline]
     pub fn index_of(&self, x: f32) -> u16 {
         let QuantizerConfig {
@@ -98,15 +98,15 @@ impl Quantizer {
         self.table.index_of(x_table.clamp(-std_range, std_range))
     }
 
-    /// Quantises latents. Token `row · width + column` of the result is that place of the latent map.
+    /// Quantizes latents. Token `row · width + column` of the result is that place of the latent map.
     ///
     /// # Shapes
     /// - `latents`: `[batch, channels, height, width]`, as the tokenizer gives them
     /// - result: `[batch, height * width, channels]`, each less than [`levels`](Self::levels)
     ///
     /// # Errors
-    /// [`Error::NonFinite`] at the first NaN or infinity; [`Error::Shape`] when `mean` or `scale` are for another number
-    /// of channels.
+    /// [`Error::NonFinite`] at the first NaN or infinity; [`Error::Shape`] when `mean` or `scale` are for another
+    /// number of channels.
     pub fn quantize(&self, latents: ArrayView4<f32>) -> Result<Array3<u16>> {
         let (batch, channels, height, width) = latents.dim();
         self.config.check_channels(channels)?;
@@ -120,7 +120,7 @@ impl Quantizer {
             {
                 let affine = self.config.channel(channel);
                 for (&latent, index) in map.iter().zip(column) {
-                    *index = self.index_of(affine.normalise(latent));
+                    *index = self.index_of(affine.normalize(latent));
                 }
             }
         }

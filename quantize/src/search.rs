@@ -1,6 +1,6 @@
 //! Nearest level in a sorted table: exact decision thresholds, found through a uniform grid of cells.
 
-/// Cells of the lookup grid per level: the levels of the Gaussian table lie 2.4 times as close at its centre as on
+/// Cells of the lookup grid per level: the levels of the Gaussian table lie 2.4 times as close at its center as on
 /// average, so with four cells per level a cell holds one threshold at most.
 const CELLS_PER_LEVEL: usize = 4;
 
@@ -48,7 +48,8 @@ impl Search {
     #[inline]
     pub(crate) fn nearest(&self, x: f32) -> u16 {
         let mut level = self.cells[self.cell(x)];
-        // The first step is arithmetic, not a branch: it is a coin toss, and a mispredicted one costs more than the rest.
+        // The first step is arithmetic, not a branch: it is a coin toss, and a mispredicted one costs more than the
+        // rest.
         level += u16::from(x >= self.thresholds[usize::from(level)]);
         while x >= self.thresholds[usize::from(level)] {
             level += 1;

@@ -1,4 +1,4 @@
-//! The reconstruction values of the quantiser, paper section 3.1: equal-probability bins of a Gaussian.
+//! The reconstruction values of the quantizer, paper section 3.1: equal-probability bins of a Gaussian.
 
 use crate::gaussian::{cumulative, quantile, truncated_mean};
 use crate::search::Search;

@@ -9,15 +9,15 @@ pub enum Mask {
     /// All of them.
     #[default]
     All,
-    /// Those up to its own position, the last query being aligned with the last key.
+    /// Those up to its own position; the last query is aligned with the last key.
     Causal,
-    /// A run `start..end` of neighbouring keys for each query: documents, windows, or the part of a causal mask that falls to a
-    /// share of the tokens. An empty run sees nothing.
+    /// A run `start..end` of consecutive keys for each query: documents, windows, or a rank's part of a causal mask. An
+    /// empty run sees nothing.
     Runs(Arc<[[u32; 2]]>),
 }
 
 impl Mask {
-    /// The keys that a query sees, `sizes` being the numbers of queries and keys.
+    /// The keys that a query sees; `sizes` are the numbers of queries and keys.
     ///
     /// # Panics
     /// If there are fewer runs than queries.
@@ -32,7 +32,7 @@ impl Mask {
         }
     }
 
-    /// How many pairs of query and key see each other.
+    /// Number of pairs of a query and a key that it sees.
     pub fn pairs(&self, sizes: [usize; 2]) -> u64 {
         (0..sizes[0])
             .map(|query| self.run(query, sizes).len() as u64)

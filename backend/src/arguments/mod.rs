@@ -1,5 +1,5 @@
-//! What operations take beside tensors. It stands below the trait [`Backend`](crate::Backend), its kernels and the functions
-//! of [`ops`](crate::ops), which all speak of it.
+//! Arguments of operations other than tensors. The trait [`Backend`](crate::Backend), its kernels and the functions of
+//! [`ops`](crate::ops) depend on this module, which depends on none of them.
 
 mod custom_op;
 mod mask;
@@ -9,14 +9,14 @@ pub use custom_op::{CustomOp, SavedForBackward};
 pub use mask::Mask;
 pub use routes::{Routes, reaches};
 
-/// What follows a linear map or a normalisation.
+/// The activation after a linear map or a normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// The identity.
     None,
     /// GELU with erf (not the tanh approximation).
     Gelu,
-    /// GELU as `x · ½ (1 + tanh(√(2/π) (x + 0.044715 x³)))`, which DiT's MLPs have.
+    /// GELU as `x · ½ (1 + tanh(√(2/π) (x + 0.044715 x³)))`, as in DiT's MLPs.
     GeluTanh,
     /// SiLU (swish).
     Silu,
@@ -37,9 +37,9 @@ pub struct AdamWStep {
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Which step this is, from 1.
+    /// Number of the step, from 1.
     pub step: usize,
-    /// The gradient is multiplied by it first (clipping).
+    /// Factor of the gradient, for clipping.
     pub grad_scale: f64,
 }
 
@@ -60,7 +60,7 @@ pub struct Sampling {
     pub temperature: f32,
     /// Keep the `top_k` likeliest; 0 keeps all.
     pub top_k: usize,
-    /// Of those, keep the fewest likeliest whose share reaches `top_p`; 1 keeps all.
+    /// Of those, keep the smallest set of likeliest classes whose probability reaches `top_p`; 1 keeps all.
     pub top_p: f32,
 }
 

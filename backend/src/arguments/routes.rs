@@ -9,12 +9,12 @@ pub struct Routes {
     tokens: usize,
     /// The token of each pair.
     token: Arc<[u32]>,
-    /// Where the pairs of each expert begin, and their number at the end.
+    /// Index of the first pair of each expert, and the number of pairs at the end.
     offsets: Arc<[usize]>,
 }
 
 impl Routes {
-    /// Of a row-major mask `[tokens, experts]`, true where a token goes to an expert.
+    /// From a row-major mask `[tokens, experts]`, true where a token goes to an expert.
     ///
     /// # Panics
     /// If the mask is not a whole number of rows, or there are no experts.
@@ -47,7 +47,7 @@ impl Routes {
         }
     }
 
-    /// Of some of the tokens, counted from the first of them.
+    /// The routes of a range of tokens, which are counted from its start.
     pub(crate) fn narrow(&self, tokens: Range<usize>) -> Self {
         if tokens == (0..self.tokens) {
             return self.clone();
@@ -71,17 +71,17 @@ impl Routes {
         }
     }
 
-    /// How many tokens there are, routed anywhere or not.
+    /// Number of tokens, routed or not.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// How many experts there are, chosen by any token or not.
+    /// Number of experts, with tokens or without.
     pub fn experts(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// Pairs of a token and an expert.
+    /// Number of pairs of a token and an expert.
     pub fn pairs(&self) -> usize {
         self.token.len()
     }
@@ -91,13 +91,13 @@ impl Routes {
         &self.token[self.offsets[expert]..self.offsets[expert + 1]]
     }
 
-    /// Where the pairs of an expert begin.
+    /// Index of the first pair of an expert.
     pub fn offset(&self, expert: usize) -> usize {
         self.offsets[expert]
     }
 }
 
-/// Whether a score wins by a threshold. One that is NaN does, because an expert left out would hide it.
+/// Whether a score reaches a threshold. NaN does: leaving the expert out would hide it.
 pub fn reaches(score: f32, threshold: f32) -> bool {
     score >= threshold || score.is_nan()
 }

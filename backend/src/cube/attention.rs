@@ -1,4 +1,5 @@
-//! Attention with the log-sum-exp of its scores, which are never stored (Rabe & Staats, 2021; Dao et al., FlashAttention, 2022).
+//! Attention with the log-sum-exp of its scores, which are never stored (Rabe & Staats, 2021; Dao et al.,
+//! FlashAttention, 2022).
 
 use super::{dims, elem, empty, upload};
 use crate::arguments::Mask;
@@ -23,7 +24,7 @@ const WIDEST: usize = 128;
 /// Keys beyond which a thread that reads all of them alone is too slow.
 const FEW_KEYS: usize = 64;
 
-/// Neighbouring features read at once.
+/// Neighboring features read at once.
 pub(super) const WIDTH: usize = 4;
 
 /// What decides which keys a query sees.
@@ -196,7 +197,7 @@ fn attention_kernel<F: Float, N: Size>(
     let mut v_tile = Shared::<[Vector<f32, N>]>::new_slice(comptime!(tile_keys * head_width));
     let (heads, queries) = (q.shape(1), q.shape(2));
     let (kv_heads, keys) = (k.shape(1), k.shape(2));
-    // With few queries neighbouring threads have queries of different heads, and each reads its own keys.
+    // With few queries neighboring threads have queries of different heads, and each reads its own keys.
     let mut at = ABSOLUTE_POS;
     let mut rows = q.shape(0) * heads * queries;
     if shared {
@@ -295,7 +296,7 @@ pub(crate) fn pays(q: &CubeTensor, k: &CubeTensor) -> bool {
     takes(q, k) && (queries >= QUERIES / 4 || keys <= FEW_KEYS)
 }
 
-/// Whether rows of heads can be read in groups of neighbours, as those cut from `[batch, seq, d_model]` can.
+/// Whether rows of heads can be read in groups of neighbors, as those cut from `[batch, seq, d_model]` can.
 pub(super) fn readable(x: CubeTensor) -> CubeTensor {
     let strides = x.meta.strides();
     let aligned = strides[..3]

@@ -1,4 +1,4 @@
-//! One pass over memory for what surrounds matrix products, and for the optimiser's step.
+//! One pass over memory for what surrounds matrix products, and for the optimizer's step.
 
 use super::elem;
 use crate::arguments::{Activation, AdamWStep};
@@ -141,7 +141,7 @@ fn gated_add_kernel<F: Float, N: Size>(
     }
 }
 
-/// How many neighbours a thread takes at once, and the launch of a thread for each such group.
+/// How many neighbors a thread takes at once, and the launch of a thread for each such group.
 fn groups(like: &CubeTensor, row: usize) -> (usize, CubeCount, CubeDim) {
     let width = [4, 2, 1]
         .into_iter()

@@ -1,6 +1,6 @@
-//! The experts of a mixture: all products of one linear map in one launch, whatever the number of experts and of tokens each has.
-//! Who goes where is worked out on the device, which then need not wait for the host to read scores and sort them: with a bound
-//! on the work in place of its amount, launches find out for themselves where it ends.
+//! The experts of a mixture: all products of one linear map in one launch, whatever the number of experts and of tokens
+//! each has. Who goes where is worked out on the device, which then need not wait for the host to read scores and sort
+//! them: with a bound on the work in place of its amount, launches find out for themselves where it ends.
 
 use super::elementwise::activate_one;
 use super::{UNITS, cubes, dims, elem, empty, units, upload_floats};
@@ -94,8 +94,9 @@ pub(super) fn first_block(counts: &Tensor<i32>, expert: usize) -> usize {
     blocks
 }
 
-/// Gives the pairs of token and expert their places, sorted by expert and by token within each; every expert's begin with a block of
-/// their own. A block is `[expert, pairs]`; a cube for an expert, of whose tokens each thread takes a run.
+/// Gives the pairs of token and expert their places, sorted by expert and by token within each; every expert's begin
+/// with a block of their own. A block is `[expert, pairs]`; a cube for an expert, of whose tokens each thread takes a
+/// run.
 #[cube(launch)]
 fn place_kernel<F: Float>(
     scores: &Tensor<F>,
@@ -185,8 +186,8 @@ pub(super) fn multiply(
     }
 }
 
-/// `act(x W_e + b_e)`, or `x W_eᵀ` where transposed, for the pairs of the blocks from `first_block` on, as many as there is room for:
-/// `[rows, in]` to `[places, out]`, places counted from that block's.
+/// `act(x W_e + b_e)`, or `x W_eᵀ` where transposed, for the pairs of the blocks from `first_block` on, as many as
+/// there is room for: `[rows, in]` to `[places, out]`, places counted from that block's.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn grouped_kernel<F: Float>(
@@ -238,7 +239,7 @@ fn grouped_kernel<F: Float>(
                 value = f32::cast_from(x[row * inner + at]);
             }
             left[(i % DEPTH) * BLOCK + pair] = value;
-            // Neighbouring threads read neighbours, whichever way the weight lies.
+            // Neighboring threads read neighbors, whichever way the weight lies.
             let mut down = i / BLOCK;
             let mut across = i % BLOCK;
             if transposed {
@@ -278,8 +279,8 @@ fn grouped_kernel<F: Float>(
     }
 }
 
-/// Adds `Σ gate · out`, or `Σ out` where not weighted, over the places from the first block's on to each token's sum, in the order of
-/// the experts; a cube for a token.
+/// Adds `Σ gate · out`, or `Σ out` where not weighted, over the places from the first block's on to each token's sum,
+/// in the order of the experts; a cube for a token.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn combine_kernel<F: Float>(
@@ -471,8 +472,8 @@ impl Placed {
         out
     }
 
-    /// Adds the places from the first block on up for each token, by gates where there are any: `[tokens, d]`, in f32, what is there
-    /// being overwritten by the first.
+    /// Adds the places from the first block on up for each token, by gates where there are any: `[tokens, d]`, in f32,
+    /// what is there being overwritten by the first.
     pub(super) fn combine(
         &self,
         out: CubeTensor,

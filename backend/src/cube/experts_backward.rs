@@ -92,7 +92,8 @@ fn of_pair(
     value
 }
 
-/// `Σ leftᵀ right` over the pairs of each expert, `[experts, left, right]`; of the two one is of tokens. A cube for a block.
+/// `Σ leftᵀ right` over the pairs of each expert, `[experts, left, right]`; of the two one is of tokens. A cube for a
+/// block.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn outer_kernel(

@@ -1,5 +1,6 @@
-//! Kernels for GPUs, written once in CubeCL and compiled for Vulkan, Metal, WebGPU or CUDA when they first run. All compute in f32
-//! whatever type the tensors are of. What they cannot take (odd sizes, types other than floats) goes to the portable bodies.
+//! Kernels for GPUs, written once in CubeCL and compiled for Vulkan, Metal, WebGPU or CUDA when they first run. All
+//! compute in f32 whatever type the tensors are of. What they cannot take (odd sizes, types other than floats) goes to
+//! the portable bodies.
 
 pub(crate) mod attention;
 pub(crate) mod attention_backward;

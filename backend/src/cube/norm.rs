@@ -1,4 +1,4 @@
-//! Layer and group normalisation: statistics and what follows in one or two passes.
+//! Layer and group normalization: statistics and what follows in one or two passes.
 
 use super::elementwise::activate_one;
 use super::{UNITS, cube_sum, cubes, dims, elem, empty, units};
@@ -9,7 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Mean and sum of squared differences from it, of so many neighbours, at every thread of the cube that adds them up.
+/// Mean and sum of squared differences from it, of so many neighbors, at every thread of the cube that adds them up.
 #[cube]
 fn moments<F: Float>(
     x: &Tensor<F>,
@@ -29,14 +29,14 @@ fn moments<F: Float>(
     let mut squares = 0.0f32;
     let mut i = unit;
     while i < count {
-        let centred = f32::cast_from(x[start + i]) - mean;
-        squares += centred * centred;
+        let centered = f32::cast_from(x[start + i]) - mean;
+        squares += centered * centered;
         i += step;
     }
     (mean, cube_sum(squares, scratch))
 }
 
-/// Mean and inverse standard deviation of so many neighbours.
+/// Mean and inverse standard deviation of so many neighbors.
 #[cube]
 pub(super) fn of_row<F: Float>(
     x: &Tensor<F>,
@@ -176,7 +176,7 @@ pub(super) fn of_group(
     (mean, 1.0f32 / (squares / seen + eps).sqrt())
 }
 
-/// Every cube normalises one part.
+/// Every cube normalizes one part.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn group_norm_kernel<F: Float>(
@@ -216,7 +216,7 @@ fn group_norm_kernel<F: Float>(
     }
 }
 
-/// The moments of the parts of all groups, each of so many neighbours.
+/// The moments of the parts of all groups, each of so many neighbors.
 pub(super) fn moments_of_parts(x: &CubeTensor, groups: usize, len: usize) -> CubeTensor {
     let parts = len.div_ceil(PART);
     let moments = empty(x, [groups, parts, 2], DType::F32);

@@ -1,5 +1,5 @@
-//! The gradients of layer and group normalisation. With `x̂` normalised and `d` the gradient of what it is scaled to, that of x is
-//! `(d − mean(d) − x̂ · mean(d · x̂)) / deviation`. All in f32.
+//! The gradients of layer and group normalization. With `x̂` normalized and `d` the gradient of what it is scaled to,
+//! that of x is `(d − mean(d) − x̂ · mean(d · x̂)) / deviation`. All in f32.
 
 use super::elementwise::slope_one;
 use super::norm::{PART, moments_of_parts, of_group, of_row};
@@ -12,7 +12,8 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// A cube for a row. `scaled` is what the gradient of the weight adds up, and with modulation `d_norm` that of the bias.
+/// A cube for a row. `scaled` is what the gradient of the weight adds up, and with modulation `d_norm` that of the
+/// bias.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn layer_norm_kernel(
@@ -107,7 +108,8 @@ pub(crate) fn layer_norm(
     (gradients, modulated.then_some(d_scale))
 }
 
-/// For each image and channel the sums of the gradient of what goes into the activation, and of that times `x̂`; a cube for both.
+/// For each image and channel the sums of the gradient of what goes into the activation, and of that times `x̂`; a cube
+/// for both.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn channels_kernel(

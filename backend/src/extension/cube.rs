@@ -1,4 +1,4 @@
-//! The operations on GPUs: a kernel where there is one for what is asked, the portable body elsewhere.
+//! The operations on GPUs: a kernel for the types and sizes that it supports, the portable body otherwise.
 
 use super::Backend;
 use crate::arguments::{Activation, AdamWStep, Mask, Routes, Sampling};
@@ -28,7 +28,7 @@ impl Backend for CubeBackend {
         if !taken(&[&x, &b]) || !taken(&[&w]) {
             return portable::linear::<Self>(x, w, b, act);
         }
-        // Weights of 16 bits are multiplied as such, by units made for that, and added up in f32.
+        // 16-bit weights are multiplied as such, by units for that type, and summed in f32.
         let x = match x.dtype == w.dtype {
             true => x,
             false => Self::float_cast(x, w.dtype.into()),

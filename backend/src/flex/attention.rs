@@ -90,7 +90,7 @@ fn part(run: &Range<usize>, (start, len): (usize, usize)) -> Range<usize> {
 }
 
 /// The tiles of keys, start and length, that the queries of these runs see anything of. Tiles begin at multiples of
-/// [`KEYS`], so that how a query's sum is cut does not depend on its neighbours.
+/// [`KEYS`], so that how a query's sum is cut does not depend on its neighbors.
 fn tiles_of(runs: &[Range<usize>]) -> impl Iterator<Item = (usize, usize)> + use<> {
     let seen = || runs.iter().filter(|run| !run.is_empty());
     let start = seen().map(|run| run.start).min().unwrap_or(0);
@@ -372,8 +372,8 @@ impl GradientTile<'_> {
         for (start, len) in tiles_of(runs) {
             let [k, v] = [self.k, self.v].map(|x| x.at(start, 0));
             let [dk, dv] = [self.dk, self.dv].map(|x| x.wrapping_add(start * ld_k));
-            // SAFETY: every part lies in its tensor or in the scratch memory, which holds a tile; the job owns its heads of dq, dk
-            // and dv.
+            // SAFETY: every part lies in its tensor or in the scratch memory, which holds a tile; the job owns its
+            // heads of dq, dk and dv.
             unsafe {
                 Product {
                     sizes: [rows, len, head_dim],

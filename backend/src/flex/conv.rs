@@ -1,5 +1,5 @@
 //! 2-D convolution as a matrix product over gathered patches (im2col), block by block of output rows so that a block
-//! stays in cache; and nearest-neighbour upsampling.
+//! stays in cache; and nearest-neighbor upsampling.
 
 use super::elementwise::CHUNK;
 use super::matmul::{Matrix, Product, Threads};
@@ -68,8 +68,8 @@ impl Geometry {
             && self.input[1..] == self.output[1..]
     }
 
-    /// Calls `visit(patch row, output row within the block, input row, first output column, first input column, columns)` for every run
-    /// of patch values that lies inside the picture.
+    /// Calls `visit(patch row, output row within the block, input row, first output column, first input column,
+    /// columns)` for every run of patch values that lies inside the picture.
     fn runs(
         &self,
         rows: std::ops::Range<usize>,
@@ -145,8 +145,8 @@ impl Geometry {
         });
     }
 
-    /// The sizes as Winograd's algorithm takes them, where it applies and pays. Its sums and differences of pixels would
-    /// spread an infinity, or make a NaN of it, where the sum over the patch does not.
+    /// The sizes as Winograd's algorithm takes them, where it applies and pays. Its sums and differences of pixels
+    /// would spread an infinity, or make a NaN of it, where the sum over the patch does not.
     fn winograd(&self, x: &[f32], w: &[f32]) -> Option<winograd::Sizes> {
         let finite = |x: &[f32]| x.par_chunks(CHUNK).all(simd::all_finite);
         let sizes = winograd::Sizes {

@@ -1,5 +1,5 @@
-//! Tensors that lie in memory in another order, brought into row-major order by all threads: rows are copied whole, and what is
-//! transposed goes block by block, so that both sides stay in the cache.
+//! Copies of strided tensors into row-major order, by all threads: whole rows where they are contiguous, and block by
+//! block where they are transposed, so that both sides stay in the cache.
 
 use super::elementwise::CHUNK;
 use super::{Shared, filled};
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 /// The side of a transposed block.
 const BLOCK: usize = 32;
 
-/// An axis, and how far apart its neighbors are.
+/// An axis and its strides.
 #[derive(Clone, Copy)]
 struct Axis {
     size: usize,
@@ -52,7 +52,7 @@ fn place(axes: &[Axis], mut index: usize) -> (isize, usize) {
     (source, target)
 }
 
-/// The layout of a tensor's values in another shape, if they can stay where they are.
+/// The layout of a tensor in another shape, if no value has to move.
 pub(crate) fn view(layout: &Layout, shape: &Shape) -> Option<Layout> {
     let mut axes = axes(layout.shape(), layout.strides());
     let mut strides = Vec::with_capacity(shape.num_dims());
@@ -108,7 +108,7 @@ pub(crate) fn row_major(tensor: &FlexTensor) -> Vec<f32> {
     })
 }
 
-/// What is copied: the tensor's first value, and its last axis.
+/// The source: the tensor's first value and its last axis.
 #[derive(Clone, Copy)]
 struct Copy {
     first: *const f32,
@@ -267,7 +267,8 @@ mod tests {
             // In every shape that halves and joins its axes, it has the same values where it can stay.
             let [a, b, c, d]: [usize; 4] = view.layout().shape().dims();
             let [[a1, a2], [c1, c2]] = [halves(a), halves(c)];
-            for shape in [vec![a * b, c, d], vec![a, b * c * d], vec![a1, a2 * b, 1, c1, c2, d], vec![a * b, c * d, 1]] {
+            let joined = [vec![a * b, c, d], vec![a, b * c * d], vec![a * b, c * d, 1]];
+            for shape in joined.into_iter().chain([vec![a1, a2 * b, 1, c1, c2, d]]) {
                 let shape = Shape::from(shape);
                 if let Some(layout) = super::view(view.layout(), &shape) {
                     prop_assert_eq!(one_by_one(&view.clone().with_layout(layout)), one_by_one(&view));

@@ -1,7 +1,7 @@
-//! A mixture of experts: the tokens of each expert are gathered, and go through its two linear maps as products of many rows.
+//! A mixture of experts: gathers the tokens of each expert and computes its two linear maps as products of many rows.
 //!
-//! Work is cut into blocks of one expert's pairs, which threads take as they come free, the long ones first, so that uneven
-//! loads even out. A token's outputs are added in the order of its experts once all are there.
+//! Work is cut into blocks of one expert's pairs, which idle threads take, longest first, to balance uneven loads. A
+//! token's outputs are summed in the order of its experts after all blocks.
 
 use super::elementwise::{activate, activated, row_kernels};
 use super::linear::{affine_into, column_sums};
@@ -14,16 +14,16 @@ use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::ops::Range;
 
-/// Pairs per block: few enough for what comes of them to stay in the caches, and enough to be worth the way of the weights
-/// there. A multiple of [`DEPTH`](super::matmul::DEPTH), so that a weight's gradient is summed as if there were no blocks.
+/// Pairs per block: few enough for their activations to stay in the caches, and enough to amortize loading the weights.
+/// A multiple of [`DEPTH`](super::matmul::DEPTH), so that a weight's gradient is summed as if there were no blocks.
 const BLOCK: usize = 1024;
-/// Experts of a token, on average, whose outputs are held until they are added: where there are more, tokens go through in
+/// Experts per token, on average, whose outputs are held until they are summed. With more, tokens are processed in
 /// several parts, so that many small experts take no more memory than a few large ones.
 const HELD: usize = 4;
-/// Rows per task in passes over rows that are at hand.
+/// Rows per task in elementwise passes.
 const ROWS: usize = 16;
 
-/// Pairs of one expert, one after the other.
+/// Consecutive pairs of one expert.
 struct Block<'a> {
     expert: usize,
     pairs: Range<usize>,
@@ -43,8 +43,8 @@ fn blocks_of(routes: &Routes, expert: usize) -> impl Iterator<Item = Block<'_>> 
     })
 }
 
-/// Runs `task` on each of `tasks`, the largest first, and passes the threads for its products: with many tasks, one thread
-/// for each leaves none waiting for the others.
+/// Runs `task` on each of `tasks`, the largest first, and passes the threads for its products: with many tasks, one
+/// thread for each leaves none waiting for the others.
 fn for_each<T: Send>(
     mut tasks: Vec<T>,
     size: impl Fn(&T) -> usize,
@@ -141,7 +141,7 @@ pub(crate) fn routes_above(gates: &FlexTensor, threshold: &FlexTensor) -> Routes
     Routes::of_mask(&reached.collect::<Vec<_>>(), experts)
 }
 
-/// The output alone, for some of the tokens at a time where they have many experts.
+/// The output; tokens with many experts are processed in parts.
 pub(crate) fn experts(
     x: &FlexTensor,
     gates: &FlexTensor,
@@ -165,7 +165,7 @@ pub(crate) fn experts(
     tensor(out, [tokens, d])
 }
 
-/// The output and what goes into the activations, `[pairs, hidden]`, which the backward pass needs.
+/// The output, and the preactivations `[pairs, hidden]` for the backward pass.
 pub(crate) fn experts_with_saved(
     x: &FlexTensor,
     gates: &FlexTensor,
@@ -184,7 +184,7 @@ pub(crate) fn experts_with_saved(
     )
 }
 
-/// The output of some tokens, and what went into their activations.
+/// The output of some tokens and, into `z`, their preactivations.
 fn forward(
     out: &mut [f32],
     x: &[f32],
@@ -262,7 +262,7 @@ fn transposed(
 struct MapGrad<'a> {
     weight: Option<&'a mut [f32]>,
     bias: Option<&'a mut [f32]>,
-    /// Whether there is a part already, to which the next is added.
+    /// Whether a part was written, to which the next is added.
     begun: bool,
 }
 
@@ -297,7 +297,7 @@ impl MapGrad<'_> {
         self.begun = true;
     }
 
-    /// Zero, if there was no part.
+    /// Zeroes the gradients if there was no part.
     fn finish(self) {
         if !self.begun {
             [self.weight, self.bias]
@@ -308,7 +308,7 @@ impl MapGrad<'_> {
     }
 }
 
-/// Memory for a gradient, if one is needed, of which threads write parts.
+/// Memory for a gradient, if one is needed; threads write disjoint parts.
 struct Grad(Option<Vec<f32>>, Shared<f32>);
 
 impl Grad {

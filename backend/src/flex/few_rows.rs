@@ -1,6 +1,6 @@
-//! `z += x W` for a few rows of `x`, as when one token of each image is drawn: each weight is used once per row, so that
-//! reading the weights is all the time there is. They are read in order, long runs at a time, by all threads, and never
-//! copied into panels as a general matrix product does.
+//! `z += x W` for a few rows of `x`, as when one token of each image is drawn. Each weight is used once per row, so
+//! reading the weights dominates. All threads read them in order, in long runs, and never copy them into panels as a
+//! general matrix product does.
 //!
 //! An element's order of summation is that of [`Product`](super::matmul::Product): fused multiply-adds within
 //! [`DEPTH`] inputs, then the parts in order, so that a row does not depend on how many rows there are.
@@ -10,15 +10,15 @@ use super::simd::{self, simd};
 use super::{Shared, uninit};
 use rayon::prelude::*;
 
-/// The most rows this pays for: beyond, the panels of a general product are worth their copying.
+/// The most rows this pays for: with more, a general product amortizes copying its panels.
 pub(crate) const MOST: usize = 32;
 
-/// Rows of the weight that are used together while a value of the sums is at hand.
+/// Rows of the weight per pass over the sums.
 const DEEP: usize = 8;
 /// Columns of one vector.
 const LANES: usize = 16;
 
-/// Columns per task: as many as keep the sums of all rows in the first-level cache.
+/// Columns per task, so that the sums of all rows fit the first-level cache.
 fn block(rows: usize) -> usize {
     match rows {
         0..=4 => 1024,

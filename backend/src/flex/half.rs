@@ -1,9 +1,10 @@
 //! `z += x W` with weights in bf16 and sums in f32: half the memory, and more speed where the processor
 //! multiplies bf16. `x` is rounded to bf16 as well.
 //!
-//! One driver for all processors: the weights of a block are brought into pairs of inputs, as the instructions want
-//! them, and a micro-kernel goes over the rows. A sum runs over the inputs in order, pair by pair, whatever the number
-//! of rows or threads; how a pair is added is the instruction's own: results of different processors differ in rounding.
+//! One driver for all processors: the weights of a block are packed into pairs of inputs, as the instructions take
+//! them, and a micro-kernel runs over the rows. A sum runs over the inputs in order, pair by pair, whatever the number
+//! of rows or threads. Each instruction adds a pair in its own way, so results of different processors differ in
+//! rounding.
 
 use super::amx;
 #[cfg(target_arch = "x86_64")]
@@ -21,7 +22,8 @@ pub(super) const STEP: usize = 32;
 pub(super) const ROWS: usize = 16;
 
 /// Inputs and panels per block; inputs are whole tiles of the widest instruction. Many rows share the pairs of a block
-/// that fills the second-level cache. A few rows are done before it is worth keeping: wide blocks read long runs of memory.
+/// that fills the second-level cache. A few rows are done before it is worth keeping: wide blocks read long runs of
+/// memory.
 fn block(rows: usize) -> [usize; 2] {
     match rows {
         0..=ROWS => [32, 16],
@@ -41,7 +43,7 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// All this processor has, the fastest first.
+    /// All kernels that this processor supports, fastest first.
     pub(crate) fn available() -> Vec<Self> {
         let mut kernels = vec![Self::Plain];
         #[cfg(target_arch = "x86_64")]
@@ -58,7 +60,7 @@ impl Kernel {
         kernels
     }
 
-    /// The fastest this processor has that gives what plain arithmetic does, which is looked at once.
+    /// The fastest kernel of this processor whose results match plain arithmetic, tested once.
     pub(crate) fn best() -> Self {
         static BEST: LazyLock<Kernel> = LazyLock::new(|| {
             let mut kernels = Kernel::available().into_iter();
@@ -69,8 +71,8 @@ impl Kernel {
         *BEST
     }
 
-    /// Whether a block of small integers, whose sums no rounding changes, comes out as by plain arithmetic. Uses no other
-    /// thread, so that it may run within a task.
+    /// Whether a block of small integers, whose sums no rounding changes, comes out as by plain arithmetic. Uses no
+    /// other thread, so that it may run within a task.
     fn sound(self) -> bool {
         let integers = |len: usize, period: usize| -> Vec<u16> {
             (0..len).map(|i| bf16((i % period) as f32 - 3.0)).collect()

@@ -1,5 +1,5 @@
-//! bf16 by AVX-512's `vdpbf16ps`, which adds the two products of a pair of inputs to each sum of a vector: the micro-kernel
-//! for panels, and a product for a few rows that reads the weights as they lie in memory.
+//! bf16 by AVX-512's `vdpbf16ps`, which adds the two products of a pair of inputs to each sum of a vector: the
+//! micro-kernel for panels, and a product for a few rows that reads the weights as they lie in memory.
 
 use super::half::{Block, PANEL, ROWS, Weights};
 use super::{Shared, uninit};

@@ -25,7 +25,7 @@ fn affine(x: &[f32], w: Rows<'_>, b: &[f32], [rows, inputs]: [usize; 2]) -> Vec<
     })
 }
 
-/// [`affine`] into memory that need not be initialized; `threads` are for many rows.
+/// [`affine`] into memory that may be uninitialized; `threads` apply to many rows.
 pub(crate) fn affine_into(
     z: &mut [f32],
     x: &[f32],
@@ -56,7 +56,7 @@ fn product(
     [rows, outputs, inputs]: [usize; 3],
     threads: Threads,
 ) {
-    // SAFETY: the sizes are those of the slices, and `z` is initialised.
+    // SAFETY: the sizes are those of the slices, and `z` is initialized.
     unsafe {
         Product {
             sizes: [rows, outputs, inputs],
@@ -68,7 +68,7 @@ fn product(
     }
 }
 
-/// A matrix whose rows can be read where they lie, as columns cut out of a weight can.
+/// A matrix with contiguous rows, copied only if it has none: a slice of columns of a weight is read in place.
 fn in_rows(matrix: &FlexTensor) -> FlexTensor {
     match matrix.layout().strides() {
         [stride, 1] if *stride >= 0 => matrix.clone(),
@@ -85,14 +85,14 @@ fn rows_of(matrix: &FlexTensor) -> Rows<'_> {
     }
 }
 
-/// What goes into the activation: `[rows, out]`.
+/// The preactivations `x w + b`: `[rows, out]`.
 fn preactivations(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> Vec<f32> {
     let sizes = dims(x);
     let (x, w, b) = (contiguous(x), in_rows(w), contiguous(b));
     affine(values(&x), rows_of(&w), values(&b), sizes)
 }
 
-/// The output alone.
+/// The output, without the preactivations.
 pub(crate) fn linear(
     x: &FlexTensor,
     w: &FlexTensor,
@@ -105,7 +105,7 @@ pub(crate) fn linear(
     tensor(z, [rows, outputs])
 }
 
-/// The output and, where the backward pass needs it, what goes into the activation.
+/// The output and, if there is an activation, the preactivations for the backward pass.
 pub(crate) fn linear_with_saved(
     x: &FlexTensor,
     w: &FlexTensor,
@@ -121,7 +121,7 @@ pub(crate) fn linear_with_saved(
     (tensor(y, [rows, outputs]), Some(tensor(z, [rows, outputs])))
 }
 
-/// [`linear`] without a backward pass, the weights being bf16: see [`half`].
+/// [`linear`] with bf16 weights, for inference: see [`half`].
 pub(crate) fn linear_half(
     x: &FlexTensor,
     w: &FlexTensor,
@@ -129,7 +129,7 @@ pub(crate) fn linear_half(
     act: Activation,
 ) -> FlexTensor {
     let ([rows, inputs], [_, outputs]) = (dims(x), dims(w));
-    // Columns cut out of a weight are read where they are.
+    // A slice of columns of a weight is read in place.
     let w = match w.layout().strides() {
         [stride, 1] if *stride >= outputs as isize => w.clone(),
         _ => w.to_contiguous(),
@@ -188,7 +188,7 @@ pub(crate) fn linear_backward(
     }
 }
 
-/// The rows of each matrix added up: `[batch, rows, d]` to `[batch, d]`.
+/// Sums the rows of each matrix: `[batch, rows, d]` to `[batch, d]`.
 pub(crate) fn sum_rows(g: &FlexTensor) -> FlexTensor {
     let [batch, rows, d] = dims(g);
     let g = contiguous(g);

@@ -55,20 +55,20 @@ impl Matrix {
     }
 }
 
-/// Longest sum that `gemm` never splits, whatever the other sizes: beyond it, we split ourselves,
-/// so that an element's order of summation depends on its own row and column alone.
+/// Longest sum that `gemm` never splits, whatever the other sizes. Longer sums are split here, so that the order of
+/// summation of an element depends on its own row and column alone.
 pub(crate) const DEPTH: usize = 512;
 
-/// Which threads compute a product.
+/// The threads that compute a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// The one that asks: products run side by side.
+    /// The calling thread alone, for products that run in parallel with others.
     One,
-    /// All of the pool.
+    /// All threads of the pool.
     All,
 }
 
-/// What a product finds at its destination.
+/// The contents of the destination before a product.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Destination {
     Uninitialized,

@@ -1,8 +1,8 @@
 //! The fused operations on the CPU (`Flex`): raw slices, SIMD and rayon.
 //!
-//! Two rules hold in every kernel. A row's result never depends on how many rows there are, nor on how many threads work:
-//! work is cut by shape alone and partial sums are added in a fixed order. And nothing is read before it is written:
-//! outputs are allocated without being cleared.
+//! Two rules hold in every kernel. A row's result never depends on how many rows there are, nor on how many threads
+//! work: work is cut by shape alone and partial sums are added in a fixed order. And nothing is read before it is
+//! written: outputs are allocated without being cleared.
 
 mod amx;
 pub(crate) mod attention;

@@ -1,4 +1,4 @@
-//! Layer normalisation (plain and modulated, adaLN) and group normalisation, forward and backward.
+//! Layer normalization (plain and modulated, adaLN) and group normalization, forward and backward.
 
 use super::elementwise::{activate, row_kernels};
 use super::simd::{self, LANES, simd, total};
@@ -22,12 +22,12 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 }
 
 #[inline(always)]
-fn normalise_body(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], mean: f32, rstd: f32) {
+fn normalize_body(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], mean: f32, rstd: f32) {
     for (((out, &x), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
         *out = ((x - mean) * rstd).mul_add(w, b);
     }
 }
-simd!(normalise = normalise_body(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], mean: f32, rstd: f32));
+simd!(normalize = normalize_body(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], mean: f32, rstd: f32));
 
 #[inline(always)]
 fn modulate_body(y: &mut [f32], shift: &[f32], scale: &[f32]) {
@@ -37,7 +37,7 @@ fn modulate_body(y: &mut [f32], shift: &[f32], scale: &[f32]) {
 }
 simd!(modulate = modulate_body(y: &mut [f32], shift: &[f32], scale: &[f32]));
 
-/// The parameters of a layer normalisation, borrowed.
+/// The parameters of a layer normalization, borrowed.
 #[derive(Clone, Copy)]
 pub(crate) struct Affine<'a> {
     pub(crate) weight: &'a FlexTensor,
@@ -45,7 +45,7 @@ pub(crate) struct Affine<'a> {
     pub(crate) eps: f64,
 }
 
-/// `[rows, d]` normalised; with `modulation = (shift, scale)` of the same shape: `y · (1 + scale) + shift`.
+/// `[rows, d]` normalized; with `modulation = (shift, scale)` of the same shape: `y · (1 + scale) + shift`.
 pub(crate) fn layer_norm(
     x: &FlexTensor,
     norm: Affine<'_>,
@@ -71,7 +71,7 @@ pub(crate) fn layer_norm(
                     let at = first + i * d..first + (i + 1) * d;
                     let row = &x[at.clone()];
                     let (mean, rstd) = moments(row, norm.eps as f32);
-                    normalise(y, row, weight, bias, mean, rstd);
+                    normalize(y, row, weight, bias, mean, rstd);
                     if let Some((shift, scale)) = modulation {
                         modulate(y, &shift[at.clone()], &scale[at]);
                     }
@@ -127,7 +127,9 @@ fn reduce_body(
 }
 simd!(
     /// Accumulates the gradients of weight and bias; returns Σ g·w and Σ g·w·x̂.
-    reduce = reduce_body(g: &[f32], x: &[f32], weight: &[f32], mean: f32, rstd: f32, dw: &mut [f32], db: &mut [f32]) -> (f32, f32)
+    reduce = reduce_body(
+        g: &[f32], x: &[f32], weight: &[f32], mean: f32, rstd: f32, dw: &mut [f32], db: &mut [f32]
+    ) -> (f32, f32)
 );
 
 #[inline(always)]
@@ -147,7 +149,9 @@ fn input_gradient_body(
         *dx = rstd * (g.mul_add(w, -mean_g) - hat * mean_gx);
     }
 }
-simd!(input_gradient = input_gradient_body(dx: &mut [f32], g: &[f32], x: &[f32], weight: &[f32], mean: f32, rstd: f32, mean_g: f32, mean_gx: f32));
+simd!(input_gradient = input_gradient_body(
+    dx: &mut [f32], g: &[f32], x: &[f32], weight: &[f32], mean: f32, rstd: f32, mean_g: f32, mean_gx: f32
+));
 
 /// Gradients of [`layer_norm`]: x, weight, bias and, when modulated, scale (that of shift is `g` itself).
 pub(crate) fn layer_norm_backward(
@@ -189,7 +193,7 @@ pub(crate) fn layer_norm_backward(
                 let (mean, rstd) = moments(x, norm.eps as f32);
                 grad.copy_from_slice(&g[at.clone()]);
                 if let Some(scale) = scale {
-                    normalise(&mut y, x, weight, bias, mean, rstd);
+                    normalize(&mut y, x, weight, bias, mean, rstd);
                     // SAFETY: as above.
                     let d_scale = unsafe { { d_scale }.part(row * d, d) };
                     demodulate(&mut grad, d_scale, &scale[at.clone()], &y);
@@ -312,7 +316,7 @@ fn silu_backward_body(grad: &mut [f32], g: &[f32], x: &[f32], factor: f32, offse
 simd!(silu_backward = silu_backward_body(grad: &mut [f32], g: &[f32], x: &[f32], factor: f32, offset: f32));
 
 #[inline(always)]
-fn centred_sums_body(g: &[f32], x: &[f32], mean: f32, rstd: f32) -> (f32, f32) {
+fn centered_sums_body(g: &[f32], x: &[f32], mean: f32, rstd: f32) -> (f32, f32) {
     let (mut sum, mut product) = ([0.0_f32; LANES], [0.0_f32; LANES]);
     let (cg, cx) = (g.chunks_exact(LANES), x.chunks_exact(LANES));
     for (i, (&g, &x)) in cg.remainder().iter().zip(cx.remainder()).enumerate() {
@@ -329,7 +333,7 @@ fn centred_sums_body(g: &[f32], x: &[f32], mean: f32, rstd: f32) -> (f32, f32) {
 }
 simd!(
     /// Σ g and Σ g·x̂.
-    centred_sums = centred_sums_body(g: &[f32], x: &[f32], mean: f32, rstd: f32) -> (f32, f32)
+    centered_sums = centered_sums_body(g: &[f32], x: &[f32], mean: f32, rstd: f32) -> (f32, f32)
 );
 
 #[inline(always)]
@@ -345,7 +349,9 @@ fn plane_gradient_body(
         *dx = dx.mul_add(factor, (x - mean).mul_add(by_x, constant));
     }
 }
-simd!(plane_gradient = plane_gradient_body(dx: &mut [f32], x: &[f32], mean: f32, factor: f32, by_x: f32, constant: f32));
+simd!(plane_gradient = plane_gradient_body(
+    dx: &mut [f32], x: &[f32], mean: f32, factor: f32, by_x: f32, constant: f32
+));
 
 /// Gradients of [`group_norm`]: x, weight, bias.
 pub(crate) fn group_norm_backward(
@@ -389,7 +395,7 @@ pub(crate) fn group_norm_backward(
                             row_kernels(act).1(dx, g, &y);
                         }
                     }
-                    sums[i] = centred_sums(dx, x, mean, rstd);
+                    sums[i] = centered_sums(dx, x, mean, rstd);
                     total += f64::from(w) * f64::from(sums[i].0);
                     product += f64::from(w) * f64::from(sums[i].1);
                 }

@@ -1,4 +1,4 @@
-//! Vectorised scalar functions and row kernels: each body is compiled for AVX-512, AVX2 and the baseline (which on
+//! Vectorized scalar functions and row kernels: each body is compiled for AVX-512, AVX2 and the baseline (which on
 //! aarch64 has NEON), and the widest one the processor has is chosen at run time.
 
 /// Compiles `$body` for several instruction sets and dispatches at run time.
@@ -44,7 +44,7 @@ pub(crate) fn fused() -> bool {
     cfg!(target_arch = "aarch64")
 }
 
-/// Independent partial sums: a reduction over f32 only vectorises when the order of additions is ours, and only runs at
+/// Independent partial sums: a reduction over f32 only vectorizes when the order of additions is ours, and only runs at
 /// the speed of memory when several vectors of sums hide the latency of an addition.
 pub(crate) const LANES: usize = 64;
 
@@ -266,7 +266,7 @@ simd!(
 
 #[inline(always)]
 fn all_finite_body(x: &[f32]) -> bool {
-    // The exponent of what is not finite is all ones: no branch, so that the loop vectorises.
+    // The exponent of what is not finite is all ones: no branch, so that the loop vectorizes.
     let exponent = x
         .iter()
         .fold(0_u32, |most, x| most.max(x.to_bits() & 0x7f80_0000));

@@ -1,6 +1,4 @@
-//! Backward passes on GPUs. With the feature `fusion` Burn makes one kernel of bias, activation and residual epilogues itself.
-
-//! Backward passes on GPUs. With the feature `fusion` Burn makes one kernel of what surrounds matrix products itself.
+//! Backward passes on GPUs. With the feature `fusion` Burn itself fuses bias, activation and residual epilogues.
 
 #[cfg(not(feature = "fusion"))]
 use super::{
@@ -22,7 +20,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::tensor::Tensor;
 use burn_cubecl::Cube;
 
-/// Convolution, upsampling and cross-entropy are absent: Burn's own are of kernels as well.
+/// Convolution, upsampling and cross-entropy are absent: Burn's own gradients run as kernels too.
 impl Fused for Cube {
     const ATTENTION: Option<AttentionBackward<Float<Self>>> = Some(attention_backward);
 
@@ -89,7 +87,7 @@ fn linear_backward(
         Some(z) => cube::elementwise::activation_backward(z, g, act),
         None => g,
     };
-    let transposed = |x| Cube::float_swap_dims(x, 0, 1);
+    let transposed = |x| Cube::float_swap_dims(x, 0, 1); // [columns, rows]
     LinearInputs {
         x: needs_grad.x.then(|| {
             let w = Cube::float_cast(w, dz.dtype().into());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// `op` of one tensor, differentiated by its own backward pass.
 ///
 /// # Shapes
-/// - x, output: those of `op`
+/// - x, output: defined by `op`
 pub fn custom_op(x: Tensor<4>, op: Arc<dyn CustomOp>) -> Tensor<4> {
     if !x.device().is_autodiff() {
         return op.forward(vec![x]).0;
@@ -20,7 +20,7 @@ pub fn custom_op(x: Tensor<4>, op: Arc<dyn CustomOp>) -> Tensor<4> {
 /// `op` of three tensors, differentiated by its own backward pass.
 ///
 /// # Shapes
-/// - inputs, output: those of `op`
+/// - inputs, output: defined by `op`
 pub fn custom_op_3(inputs: [Tensor<4>; 3], op: Arc<dyn CustomOp>) -> Tensor<4> {
     if !inputs[0].device().is_autodiff() {
         return op.forward(inputs.into()).0;

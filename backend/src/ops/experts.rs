@@ -1,4 +1,4 @@
-//! A mixture of experts: every expert's two linear maps over the tokens routed to it, no token dropped and none padded.
+//! A mixture of experts: each expert's two linear maps over the tokens routed to it, without dropped or padded tokens.
 
 use crate::Backend;
 use crate::arguments::{Activation, Routes};
@@ -31,8 +31,9 @@ impl Experts {
     }
 }
 
-/// `y_t = Σ_e gate_te · (act(x_t W1_e + b1_e) W2_e + b2_e)` over the experts e that token t is routed to; zero where there are
-/// none. An expert without tokens costs nothing. Gates outside the routes are not read and have zero gradient.
+/// `y_t = Σ_e gate_te · (act(x_t W1_e + b1_e) W2_e + b2_e)` over the experts e that token t is routed to; zero for a
+/// token without experts. An expert without tokens costs nothing. Gates outside the routes are not read and have zero
+/// gradient.
 ///
 /// # Shapes
 /// - `x`: `[tokens, d]`
@@ -62,8 +63,8 @@ pub fn experts(
     ))
 }
 
-/// [`experts`] where a token goes to all whose gate [reaches](reaches) a threshold, which depends on no other token. GPUs find out
-/// themselves who goes where, and the host does not wait for them.
+/// [`experts`] with each token routed to the experts whose gate [reaches](crate::ops::reaches) a threshold, whatever
+/// the other tokens do. GPUs compute the routes themselves, so the host does not wait for them.
 ///
 /// # Shapes
 /// - `x`: `[tokens, d]`

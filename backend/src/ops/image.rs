@@ -7,7 +7,7 @@ use burn::backend::Dispatch;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-/// Group normalisation, then `act`.
+/// Group normalization, then `act`.
 ///
 /// # Shapes
 /// - `x`: `[batch, channels, height, width]`; the output has the same.
@@ -49,7 +49,7 @@ pub fn conv2d(x: Tensor<4>, conv: &Conv2d, padding: [usize; 4]) -> Tensor<4> {
     ))
 }
 
-/// Nearest-neighbour upsampling by 2.
+/// Nearest-neighbor upsampling by 2.
 ///
 /// # Shapes
 /// - `x`: `[batch, channels, height, width]`

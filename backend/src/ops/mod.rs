@@ -25,7 +25,7 @@ use crate::Backend;
 use burn::backend::Dispatch;
 use burn::tensor::{Shape, Tensor};
 
-/// `act(x)`, for where no linear map or normalisation precedes it.
+/// `act(x)`, where no linear map or normalization precedes it.
 ///
 /// # Shapes
 /// - `x`: any; the output has the same.
@@ -33,10 +33,10 @@ pub fn activation<const D: usize>(x: Tensor<D>, act: Activation) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Backend>::activation(x.into_dispatch(), act))
 }
 
-/// `average + share · (value − average)`: a step of an exponential moving average. Outside of autodiff.
+/// `average + share · (value − average)`: a step of an exponential moving average. Not differentiated.
 ///
 /// # Shapes
-/// - `average`, `value`: any, both alike; the output has the same.
+/// - `average`, `value`, output: any, all the same
 pub fn blend<const D: usize>(average: Tensor<D>, value: Tensor<D>, share: f64) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Backend>::blend(
         average.into_dispatch(),
@@ -45,7 +45,7 @@ pub fn blend<const D: usize>(average: Tensor<D>, value: Tensor<D>, share: f64) -
     ))
 }
 
-/// The sum of all values. On the CPU its order does not depend on the number of threads.
+/// The sum of all values. On the CPU the order of summation does not depend on the number of threads.
 ///
 /// # Shapes
 /// - `x`: any
@@ -54,7 +54,8 @@ pub fn sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as Backend>::sum(x.into_dispatch()))
 }
 
-/// The sum of all values' squares. On the CPU its order does not depend on the number of threads. Outside of autodiff.
+/// The sum of all squares. On the CPU the order of summation does not depend on the number of threads. Not
+/// differentiated.
 ///
 /// # Shapes
 /// - `x`: any
@@ -63,20 +64,20 @@ pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as Backend>::sum_of_squares(x.into_dispatch()))
 }
 
-/// `x` in another shape of as many values: [`Tensor::reshape`], with a copy by all threads where one is needed.
+/// [`Tensor::reshape`], with a copy by all threads where one is needed.
 ///
 /// # Shapes
 /// - `x`: any
-/// - output: as said
+/// - output: `shape`
 ///
 /// # Panics
-/// When `shape` has another number of values.
+/// If `shape` has another number of values.
 pub fn reshape<const D: usize, const E: usize>(x: Tensor<D>, shape: [usize; E]) -> Tensor<E> {
     let values = |shape: &[usize]| shape.iter().product::<usize>();
     assert_eq!(
         values(&x.dims()),
         values(&shape),
-        "as many values as before"
+        "a reshape keeps the number of values"
     );
     let shape = Shape::from(shape);
     Tensor::from_dispatch(<Dispatch as Backend>::reshaped(x.into_dispatch(), shape))
@@ -85,7 +86,7 @@ pub fn reshape<const D: usize, const E: usize>(x: Tensor<D>, shape: [usize; E]) 
 /// `x + y`: the residual of a branch.
 ///
 /// # Shapes
-/// - `x`, `y`: any, both alike; the output has the same.
+/// - `x`, `y`, output: any, all the same
 pub fn residual<const D: usize>(x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Backend>::residual(
         x.into_dispatch(),
@@ -96,7 +97,7 @@ pub fn residual<const D: usize>(x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
 /// `x + gate · y`: the residual of a branch that adaLN gates.
 ///
 /// # Shapes
-/// - `x`, `gate`, `y`: any, all alike; the output has the same.
+/// - `x`, `gate`, `y`, output: any, all the same
 pub fn gated_add<const D: usize>(x: Tensor<D>, gate: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Backend>::gated_add(
         x.into_dispatch(),

@@ -1,4 +1,4 @@
-//! The optimiser's update of one parameter.
+//! The optimizer's update of one parameter.
 
 use crate::Backend;
 use crate::arguments::AdamWStep;

@@ -1,4 +1,4 @@
-//! Cutting features: into heads, and a linear map into equal parts.
+//! Splits of the features: into attention heads, and of a linear map into equal parts.
 
 use super::{linear, reshape};
 use crate::Backend;
@@ -8,7 +8,7 @@ use burn::module::{Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 
-/// The features of each head.
+/// Splits the features into heads.
 ///
 /// # Shapes
 /// - x: `[batch, seq, d_model]`
@@ -18,17 +18,18 @@ pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     reshape(x, [batch, seq, heads, d_model / heads])
 }
 
-/// The heads side by side.
+/// Concatenates the heads, the inverse of [`split_heads`] and a transpose.
 ///
 /// # Shapes
 /// - x: `[batch, heads, seq, head_dim]`
 /// - output: `[batch, seq, d_model]`
 pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
     let [batch, heads, seq, head_dim] = x.dims();
-    reshape(x.swap_dims(1, 2), [batch, seq, heads * head_dim])
+    let x = x.swap_dims(1, 2); // [batch, seq, heads, head_dim]
+    reshape(x, [batch, seq, heads * head_dim])
 }
 
-/// The same features for each of `seq` tokens, as conditions are.
+/// Repeats a row for each of `seq` tokens, as for the condition of a picture.
 ///
 /// # Shapes
 /// - x: `[batch, d_model]`
@@ -37,8 +38,8 @@ pub fn repeat_rows(x: Tensor<2>, seq: usize) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as Backend>::repeat_rows(x.into_dispatch(), seq))
 }
 
-/// A linear map whose output is `N` equal parts, side by side. In training the weight is cut instead of the output:
-/// the gradient of a cut is a zero tensor as large as what was cut, and the weight is far smaller than the output.
+/// A linear map whose output is split into `N` equal parts. In training the weight is split instead of the output: the
+/// gradient of a slice is a zero tensor of the size of its source, and the weight is far smaller than the output.
 ///
 /// # Shapes
 /// - x: `[.., in]`
@@ -55,7 +56,10 @@ pub fn split_linear<const D: usize, const N: usize>(
     std::array::from_fn(|part| y.clone().narrow(D - 1, part * width, width))
 }
 
-/// The `N` equal column blocks of a linear map, through which gradients reach the whole.
+/// The `N` equal column blocks of a linear map. Gradients of the blocks reach the whole map.
+///
+/// # Shapes
+/// - weight of `layer`: `[in, out]`; of a block: `[in, out / N]`
 pub fn columns<const N: usize>(layer: &Linear) -> [Linear; N] {
     let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|b| b.val()));
     let width = weight.dims()[1] / N;

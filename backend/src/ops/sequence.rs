@@ -1,4 +1,4 @@
-//! Operations over rows of features: linear maps, layer normalisation, attention, cross-entropy, sampling.
+//! Operations over rows of features: linear maps, layer normalization, attention, cross-entropy, sampling.
 
 use super::reshape;
 use crate::Backend;
@@ -8,7 +8,7 @@ use burn::backend::Dispatch;
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
 
-/// All leading axes as one: `[rows, last]`.
+/// Flattens the leading axes: `[..., features]` to `[rows, features]`.
 fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
     let shape = x.dims();
     let last = shape[D - 1];
@@ -36,10 +36,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear, act: Activation) -> 
         bias.into_dispatch(),
         act,
     );
-    Tensor::<2>::from_dispatch(y).reshape(shape)
+    Tensor::<2>::from_dispatch(y).reshape(shape) // [..., out]
 }
 
-/// Layer normalisation over the last axis.
+/// Layer normalization over the last axis.
 ///
 /// # Shapes
 /// - `x`: `[..., d_model]`; the output has the same.
@@ -51,10 +51,10 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, norm: &LayerNorm) -> Tensor<D> {
         norm.bias.val().into_dispatch(),
         norm.eps,
     );
-    Tensor::<2>::from_dispatch(y).reshape(shape)
+    Tensor::<2>::from_dispatch(y).reshape(shape) // [..., d_model]
 }
 
-/// adaLN (Peebles & Xie, DiT): `LayerNorm(x) · (1 + scale) + shift`. `norm: None` is a normalisation without parameters
+/// adaLN (Peebles & Xie, DiT): `LayerNorm(x) · (1 + scale) + shift`. `norm: None` is a normalization without parameters
 /// and with eps 1e-6.
 ///
 /// # Shapes
@@ -82,11 +82,11 @@ pub fn modulate<const D: usize>(
         rows(scale).into_dispatch(),
         eps,
     );
-    Tensor::<2>::from_dispatch(y).reshape(shape)
+    Tensor::<2>::from_dispatch(y).reshape(shape) // [..., d_model]
 }
 
-/// Softmax attention, scale `head_dim^-½`. A query that sees no key gives zero. With fewer heads of keys than of queries, as many
-/// neighbouring query heads share one (GQA, MQA).
+/// Softmax attention, scale `head_dim^-½`. The output of a query that sees no key is zero. With fewer
+/// key heads than query heads, consecutive query heads share one (GQA, MQA).
 ///
 /// # Shapes
 /// - `q`: `[batch, heads, queries, head_dim]`
@@ -96,7 +96,8 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Mask) -> Tensor
     attention_with_lse(q, k, v, mask).0
 }
 
-/// [`attention`] and the log-sum-exp of every query's scaled scores, which carries no gradient; −∞ where a query sees no key.
+/// [`attention`] and the log-sum-exp of every query's scaled scores, which carries no gradient; −∞ where a query sees
+/// no key.
 ///
 /// # Shapes
 /// - as [`attention`]; log-sum-exp: `[batch, heads, queries]`
@@ -123,8 +124,9 @@ pub fn attention_with_lse(
     (Tensor::from_dispatch(out), Tensor::from_dispatch(lse))
 }
 
-/// The gradients of q, k and v where only a part of the keys may be at hand: `lse` and `delta`, the sum of
-/// `d_out · out` over the features, are of the whole attention, and the gradients of its parts add up. Outside of autodiff.
+/// The gradients of q, k and v over a subset of the keys. `lse` and `delta`, the sum of `d_out · out` over the
+/// features, belong to attention over all keys; the gradients over disjoint subsets add up to those of the whole. Not
+/// differentiated.
 ///
 /// # Shapes
 /// - q, k, v: as [`attention`]
@@ -163,8 +165,8 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     ))
 }
 
-/// Draws one class per row by inverting the distribution function at `uniforms`, so that the caller's own
-/// random stream decides, on every device alike.
+/// Draws one class per row by inverting the distribution function at `uniforms`, so that the caller's random stream
+/// decides and every device draws the same.
 ///
 /// # Shapes
 /// - `logits`: `[rows, classes]`

@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 use tessera_backend::DeviceSpec;
 
-/// Those that `TESSERA_DEVICES` names, separated by commas; where it is not set, those of the CPU's backends that are built in.
+/// Those that `TESSERA_DEVICES` names, separated by commas; where it is not set, those of the CPU's backends that are
+/// built in.
 ///
 /// # Panics
 /// When one of them was not built in, or the machine has none.

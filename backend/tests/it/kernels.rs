@@ -1,5 +1,6 @@
-//! Every kernel in f32 against its portable body in f64 over odd shapes, in memory that is not contiguous, and with what
-//! is not finite: within 2e-5 of the largest value (1e-4 on a GPU), NaN where the reference has NaN, infinities where it has them.
+//! Every kernel in f32 against its portable body in f64 over odd shapes, in memory that is not contiguous, and with
+//! what is not finite: within 2e-5 of the largest value (1e-4 on a GPU), NaN where the reference has NaN, infinities
+//! where it has them.
 
 use super::devices;
 use burn::module::Param;
@@ -225,7 +226,8 @@ proptest! {
 
     #[test]
     fn attention(
-        case in case(), kv_heads in 1..4_usize, group in 1..4_usize, queries in size(), keys in prop_oneof![size(), Just(530)],
+        case in case(), kv_heads in 1..4_usize, group in 1..4_usize, queries in size(),
+        keys in prop_oneof![size(), Just(530)],
         head_dim in size(), hidden in 0..3, seed in 0..1000_u32,
     ) {
         let runs = (0..queries as u32).map(|query| {
@@ -251,7 +253,9 @@ proptest! {
     }
 
     #[test]
-    fn group_norm(case in case(), batch in 1..3_usize, groups in 1..4_usize, per in 1..4_usize, [h, w] in [size(), size()]) {
+    fn group_norm(
+        case in case(), batch in 1..3_usize, groups in 1..4_usize, per in 1..4_usize, [h, w] in [size(), size()],
+    ) {
         prop_assume!(per * h * w > 1);
         agree(case, |draw| {
             let channels = groups * per;
@@ -276,7 +280,8 @@ proptest! {
     /// Where Winograd's algorithm is taken.
     #[test]
     fn winograd(
-        case in case(), batch in 1..3_usize, [inputs, outputs] in [16..40_usize, 16..40], [h, w] in [30..70_usize, 36..70],
+        case in case(), batch in 1..3_usize, [inputs, outputs] in [16..40_usize, 16..40],
+        [h, w] in [30..70_usize, 36..70],
         padding in [0..3_usize, 0..3, 0..3, 0..3],
     ) {
         convolution(case, [batch, inputs, outputs], [h, w], [3, 3], 1, padding)?;

@@ -1,7 +1,7 @@
 //! Files of `torch.save` before PyTorch 1.6: pickles in a row, then the storages.
 //!
-//! A magic number, the version of the layout, what machine wrote it, the object, the storages' keys; then for each key, in
-//! that order, how many elements there are, as an i64, and the elements.
+//! A magic number, the version of the layout, what machine wrote it, the object, the storages' keys; then for each key,
+//! in that order, how many elements there are, as an i64, and the elements.
 
 use super::budget::Budget;
 use super::pickle::{Unpickled, unpickle};

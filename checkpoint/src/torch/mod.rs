@@ -33,7 +33,7 @@ pub(crate) struct Parsed {
 }
 
 /// The container, by the first bytes.
-pub(crate) fn recognise(start: &[u8]) -> Option<Kind> {
+pub(crate) fn recognize(start: &[u8]) -> Option<Kind> {
     if start.starts_with(zip::LOCAL_HEADER) {
         Some(Kind::Zip)
     } else if start.starts_with(legacy::MAGIC) {
@@ -47,7 +47,7 @@ pub(crate) fn recognise(start: &[u8]) -> Option<Kind> {
 pub(crate) fn open(source: Arc<Source>) -> Result<Parsed> {
     let length = source.length().min(legacy::MAGIC.len() as u64);
     let start = source.window(0..length)?.to_vec();
-    match recognise(&start) {
+    match recognize(&start) {
         Some(Kind::Zip) => open_zip(&source),
         Some(Kind::Legacy) => legacy::open(&source),
         None => {

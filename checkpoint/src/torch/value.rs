@@ -1,5 +1,5 @@
-//! What a pickle builds: small values that refer to containers in an arena. Shared and cyclic ones are then harmless, and
-//! nothing is nested when it is dropped.
+//! What a pickle builds: small values that refer to containers in an arena. Shared and cyclic ones are then harmless,
+//! and nothing is nested when it is dropped.
 
 use super::classes::Class;
 use safetensors::Dtype;

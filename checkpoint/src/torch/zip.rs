@@ -1,5 +1,5 @@
-//! The zip archive of a PyTorch file: where its entries lie. They are stored as they are, for a compressed one cannot be
-//! mapped.
+//! The zip archive of a PyTorch file: where its entries lie. They are stored as they are, for a compressed one cannot
+//! be mapped.
 
 use super::tensors::Place;
 use crate::error::{Error, Result};

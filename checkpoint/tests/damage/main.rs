@@ -1,5 +1,5 @@
-//! Fifty damaged files: each is an error that names the file, none panics, none takes memory out of proportion, and none
-//! is taken for what it is not. One test in a program of its own, because it watches the allocator.
+//! Fifty damaged files: each is an error that names the file, none panics, none takes memory out of proportion, and
+//! none is taken for what it is not. One test in a program of its own, because it watches the allocator.
 
 #![allow(clippy::unwrap_used)]
 

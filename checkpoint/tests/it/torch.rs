@@ -81,8 +81,8 @@ fn files_of_the_reference_are_read_whole() {
     }
 }
 
-/// `{'args': Namespace(lr=0.5, name='x'), 't': (1, 2, 3, 4), 's': {1}, 'f': frozenset([2]), 'd': defaultdict(list, {3: [4]}),
-/// 'big': 2**70, 'neg': -5}` as Python 3.11 pickles it in protocols 2 and 4.
+/// `{'args': Namespace(lr=0.5, name='x'), 't': (1, 2, 3, 4), 's': {1}, 'f': frozenset([2]), 'd': defaultdict(list, {3:
+/// [4]}), 'big': 2**70, 'neg': -5}` as Python 3.11 pickles it in protocols 2 and 4.
 const PICKLED: [&[u8]; 2] = [
     b"\x80\x02}q\x00(X\x04\x00\x00\x00argsq\x01cargparse\nNamespace\nq\x02)\x81q\x03}q\x04(X\x02\x00\x00\x00lrq\x05G?\xe0\
       \x00\x00\x00\x00\x00\x00X\x04\x00\x00\x00nameq\x06X\x01\x00\x00\x00xq\x07ubX\x01\x00\x00\x00tq\x08(K\x01K\x02K\x03K\

@@ -94,7 +94,7 @@ fn moments_survive_an_offset_that_dwarfs_the_spread() {
 }
 
 #[test]
-fn a_calibrated_quantizer_normalises_per_channel_or_as_the_paper_does() {
+fn a_calibrated_quantizer_normalizes_per_channel_or_as_the_paper_does() {
     let mut latents = normal(3, (32, 2, 8, 8));
     latents
         .slice_mut(s![.., 1, .., ..])
@@ -326,7 +326,7 @@ fn a_damaged_calibration_is_refused_by_file_and_field() {
     bad["quantizer"]["range"] = json!(-5.0);
     assert!(
         load(bad.to_string()).contains(
-            "field `quantizer`: expected valid settings, found quantiser setting `range`"
+            "field `quantizer`: expected valid settings, found quantizer setting `range`"
         )
     );
     assert!(load(good.to_string()[..40].into()).contains("expected a JSON object"));

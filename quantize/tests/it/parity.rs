@@ -1,4 +1,4 @@
-//! The quantiser against the authors' own, run in f32.
+//! The quantizer against the authors' own, run in f32.
 
 use ndarray::{Array3, Array4, ArrayView3};
 use safetensors::SafeTensors;
@@ -26,8 +26,8 @@ fn worst(found: &[f32], expected: &[f32]) -> f32 {
         .fold(0.0, f32::max)
 }
 
-/// Equal to the last bit where measured, but at 8 bits: there one φ or Φ of the reference is an f32 ulp off the correctly
-/// rounded one, and two of 256 values move by 1.1e-5.
+/// Equal to the last bit where measured, but at 8 bits: there one φ or Φ of the reference is an f32 ulp off the
+/// correctly rounded one, and two of 256 values move by 1.1e-5.
 #[test]
 fn parity_of_the_computed_reconstruction_values() {
     let Some(bytes) = read("quantizer_io.safetensors") else {

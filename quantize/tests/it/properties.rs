@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn quantising_what_was_dequantised_changes_nothing(
+    fn quantizing_what_was_dequantized_changes_nothing(
         bits in 1..=12_u8, range in 1.0_f32..8.0, mean in vec(-9.0_f32..9.0, 3), scale in vec(0.05_f32..20.0, 3),
         draws in vec(any::<u16>(), 2 * 6 * 3),
     ) {
