@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example reconstruct -- kl16.ckpt photos/*.jpg`; without arguments, the built-in VAE on its own pictures.
 
-use tessera::quantize::{MomentsBuilder, Quantizer};
+use tessera::quantize::{MomentsBuilder, Quantizer, ScaleBy};
 use tessera::{Device, ImgSize, Model, RateDistortion, Request, Result, Tokenizer, VaeOptions};
 
 const BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     }
     let moments = moments.finish()?;
     let quantizers = BITS
-        .map(|bits| moments.quantizer_config(bits, 5.0, true))
+        .map(|bits| moments.quantizer_config(bits, 5.0, ScaleBy::Channel))
         .map(Quantizer::new);
     let quantizers = quantizers.into_iter().collect::<Result<Vec<_>, _>>()?;
 

@@ -61,6 +61,9 @@ mod tests {
     fn a_checkpoint_without_a_tokenizer_hints_at_the_flag() {
         let folder = tempfile::tempdir().unwrap();
         let error = Model::open(folder.path(), &Device::cpu()).unwrap_err();
-        assert_eq!(of(&error.into()).as_deref(), Some("give its tokenizer with --vae"));
+        assert_eq!(
+            of(&error.into()).as_deref(),
+            Some("give its tokenizer with --vae")
+        );
     }
 }

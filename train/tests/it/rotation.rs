@@ -3,7 +3,18 @@
 use crate::toy::Toy;
 use burn::tensor::{Device, Tensor, TensorData};
 use tessera_backend::Rng;
+use tessera_backend::ops::{Activation, linear};
 use tessera_train::{BoxError, Losses, Objective, Share, TrainConfig};
+
+impl Toy {
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let [batch, _] = x.dims();
+        let hidden = linear(x, &self.first, Activation::Silu);
+        let hidden = tessera_backend::ops::layer_norm(hidden, &self.norm);
+        let token = self.token.val().reshape([1, 2]).expand([batch, 2]);
+        linear(hidden, &self.blocks[0], Activation::None) + token
+    }
+}
 
 /// The examples are angles; the loss perturbs the input by random noise.
 pub struct Rotation {

@@ -5,7 +5,6 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
 use tessera_backend::nn::LayerNorm;
-use tessera_backend::ops::{Activation, linear};
 use tessera_weights::{Weight, Weights};
 
 #[derive(Module, Debug)]
@@ -42,13 +41,5 @@ impl Toy {
             blocks: vec![LinearConfig::new(8, 2).init(device)],
             token: Initializer::Zeros.init([1, 1, 2], device),
         }
-    }
-
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let [batch, _] = x.dims();
-        let hidden = linear(x, &self.first, Activation::Silu);
-        let hidden = tessera_backend::ops::layer_norm(hidden, &self.norm);
-        let token = self.token.val().reshape([1, 2]).expand([batch, 2]);
-        linear(hidden, &self.blocks[0], Activation::None) + token
     }
 }
