@@ -11,6 +11,7 @@ mod dit;
 mod faults;
 mod files;
 mod model;
+mod old_files;
 mod parity;
 mod photographs;
 mod route;
