@@ -1,4 +1,4 @@
-//! What a set of latents says about its quantizer: the second pass over the data, and the file that keeps the result.
+//! The result of measuring a quantizer on a set of latents, and its file.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,23 +19,23 @@ pub struct Dimension {
     pub std: f32,
     /// Share of the normalized latents outside ± range, 0 to 1.
     pub clip_rate: f32,
-    /// Entropy of the indices in bits: what a generator that knows only the marginal pays for this dimension.
+    /// Entropy of the indices in bits: the cross-entropy of a generator that knows only their frequencies.
     pub entropy_bits: f32,
-    /// Share of the levels that occur at all, 0 to 1.
+    /// Share of the levels that occur, 0 to 1.
     pub code_usage: f32,
-    /// Mean squared error of the quantizer in normalized units, clipping included.
+    /// Mean squared error of the quantizer in normalized units, including clipping.
     pub mse: f32,
     /// Share of the spectral energy at low frequencies, 0 to 1; see [`Calibration::order`].
     pub low_frequency: f32,
 }
 
-/// Statistics of latents and of their quantization, measured on data by a [`MomentsBuilder`](crate::MomentsBuilder) and
+/// Statistics of latents and of their quantization, measured by a [`MomentsBuilder`](crate::MomentsBuilder) and
 /// then a [`CalibrationBuilder`](crate::CalibrationBuilder), and kept as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Version of the file, [`Calibration::SCHEMA`].
     pub schema: u32,
-    /// How many images the moments were measured on.
+    /// Number of images of the first pass.
     pub images: u64,
     /// Dimensions of a latent.
     pub channels: usize,
@@ -49,7 +49,7 @@ pub struct Calibration {
     pub latent_std: f32,
     /// One over `latent_std`: the paper's 0.2325, applied without subtracting the mean.
     pub latent_scale: f32,
-    /// The quantizer that the statistics below are of.
+    /// The quantizer of the statistics below.
     pub quantizer: QuantizerConfig,
     /// Share of the normalized latents outside ± range, over all dimensions.
     pub clip_rate: f32,
@@ -57,13 +57,13 @@ pub struct Calibration {
     pub entropy_bits: f32,
     /// Mean squared error in normalized units, over all dimensions.
     pub mse: f32,
-    /// The dimensions by falling share of low-frequency energy, the order in which a generator predicts them
-    /// (paper section 3.2): element `i` is the channel that comes `i`-th.
+    /// The channels by descending share of low-frequency energy: the order in which a generator predicts them
+    /// (section 3.2).
     ///
-    /// The paper does not publish its radius; here low means within 0.25 cycles per latent in any direction, half the
-    /// Nyquist frequency, so that every map of four rows or columns has low frequencies. Energies are summed over the
-    /// images before the share is taken. Each map's mean is removed: it is an offset rather than a frequency, and with
-    /// a global scale (no mean subtracted) it would order the channels by the size of their offsets alone.
+    /// The paper does not state its radius. Here low means at most 0.25 cycles per latent in any direction, half the
+    /// Nyquist frequency, so that any map of four or more rows or columns has low frequencies. Energies are summed
+    /// over the images before taking shares. Each map's mean is removed: with a global scale, which subtracts no
+    /// mean, the channels would otherwise be ordered by their offsets.
     pub order: Vec<usize>,
     /// One entry per channel, in the channels' own order.
     pub dimensions: Vec<Dimension>,
@@ -73,7 +73,7 @@ impl Calibration {
     /// The version of the file that this crate writes and reads.
     pub const SCHEMA: u32 = 1;
 
-    /// A quantizer for latents like these; the global scale is `latent_scale`.
+    /// The config of a quantizer for latents like these.
     pub fn quantizer_config(&self, bits: u8, range: f32, scale_by: ScaleBy) -> QuantizerConfig {
         let (mean, scale) = match scale_by {
             ScaleBy::Channel => self
@@ -122,11 +122,10 @@ impl Calibration {
         })
     }
 
-    /// Reads what [`save`](Self::save) wrote; a file that is not whole and consistent is refused.
+    /// Reads a file written by [`save`](Self::save). A file that is incomplete or inconsistent is refused.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Json`], [`Error::FieldType`] or [`Error::FieldValue`]: which file, which field, what
-    /// was expected and found.
+    /// [`Error::Read`], [`Error::Json`], [`Error::FieldType`] or [`Error::FieldValue`] names the file and the field.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
@@ -161,7 +160,7 @@ impl Calibration {
         Ok(calibration)
     }
 
-    /// What JSON types cannot say: the fields agree with each other.
+    /// Checks that the fields agree with each other.
     fn check(&self, file: &Fields) -> Result<()> {
         let Self {
             channels,

@@ -1,16 +1,16 @@
-//! The second pass of a calibration: how a quantizer fares on the latents, and at which frequencies they live.
+//! The second pass of a calibration: the quantizer's statistics on the latents, and the latents' spectrum.
 
 use ndarray::{ArrayView2, ArrayView4};
 
 use crate::moments::same_size;
 use crate::quantizer::ensure_finite;
-use crate::spectrum::{Energy, Spectrum, falling_order};
+use crate::spectrum::{Energy, Spectrum, descending_order};
 use crate::{Calibration, Dimension, Error, Moments, Quantizer, Result};
 
-/// What is counted for one dimension.
+/// The counts of one dimension.
 #[derive(Debug, Clone, PartialEq)]
 struct Tally {
-    /// How often each index occurs.
+    /// Number of occurrences of each index.
     histogram: Vec<u64>,
     clipped: u64,
     squared_error: f64,
@@ -68,8 +68,7 @@ impl Tally {
 
 /// Accumulates a [`Calibration`] over batches of latents whose [`Moments`] are known.
 ///
-/// As with [`MomentsBuilder`](crate::MomentsBuilder), parts of the data may be added to builders of their own and
-/// merged.
+/// As with [`MomentsBuilder`](crate::MomentsBuilder), parts of the data may be added to separate builders and merged.
 #[derive(Clone)]
 pub struct CalibrationBuilder<'a> {
     moments: &'a Moments,
@@ -80,11 +79,10 @@ pub struct CalibrationBuilder<'a> {
 }
 
 impl<'a> CalibrationBuilder<'a> {
-    /// A builder that has seen nothing. `moments` come from the first pass, `quantizer` most often from
-    /// [`Moments::quantizer_config`].
+    /// An empty builder. `moments` come from the first pass, `quantizer` usually from [`Moments::quantizer_config`].
     ///
     /// # Errors
-    /// [`Error::Shape`] when the quantizer is for another number of channels.
+    /// [`Error::Shape`] if the quantizer is for another number of channels.
     pub fn new(moments: &'a Moments, quantizer: &'a Quantizer) -> Result<Self> {
         quantizer.config().check_channels(moments.channels)?;
         let tallies = vec![Tally::new(quantizer.levels()); moments.channels];
@@ -103,8 +101,8 @@ impl<'a> CalibrationBuilder<'a> {
     /// - `latents`: `[batch, channels, height, width]`, all but `batch` as in the first pass
     ///
     /// # Errors
-    /// [`Error::NonFinite`] at the first NaN or infinity, [`Error::Shape`] when the size is not that of the first pass;
-    /// nothing of the batch is added then.
+    /// [`Error::NonFinite`] for the first NaN or infinity, [`Error::Shape`] if the size is not that of the first
+    /// pass. Nothing of the batch is added then.
     pub fn add(&mut self, latents: ArrayView4<f32>) -> Result<()> {
         let (batch, channels, height, width) = latents.dim();
         same_size(
@@ -128,10 +126,10 @@ impl<'a> CalibrationBuilder<'a> {
         Ok(())
     }
 
-    /// Adds what another builder for the same quantizer and moments has seen.
+    /// Adds the counts of another builder for the same quantizer and moments.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the other builder is for other levels or channels.
+    /// [`Error::Shape`] if the other builder is for other levels or channels.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         let size = |builder: &Self| {
             vec![
@@ -155,10 +153,10 @@ impl<'a> CalibrationBuilder<'a> {
         Ok(())
     }
 
-    /// What all the batches amount to.
+    /// The calibration of all batches.
     ///
     /// # Errors
-    /// [`Error::Empty`] without a latent.
+    /// [`Error::Empty`] without any latents.
     pub fn finish(&self) -> Result<Calibration> {
         if self.images == 0 {
             return Err(Error::Empty);
@@ -181,7 +179,7 @@ impl<'a> CalibrationBuilder<'a> {
             .zip(mean.iter().zip(std))
             .map(of_channel)
             .collect();
-        // Every dimension has as many latents as the next, so the mean over dimensions is the mean over latents.
+        // All dimensions have equally many latents, so the mean over dimensions is the mean over latents.
         let average = |of: fn(&Dimension) -> f32| {
             (dimensions
                 .iter()
@@ -206,7 +204,7 @@ impl<'a> CalibrationBuilder<'a> {
             clip_rate: average(|dimension| dimension.clip_rate),
             entropy_bits: average(|dimension| dimension.entropy_bits),
             mse: average(|dimension| dimension.mse),
-            order: falling_order(&shares),
+            order: descending_order(&shares),
             dimensions,
         })
     }

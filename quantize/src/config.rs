@@ -1,42 +1,42 @@
-//! What defines a quantizer: its width, its range, and how latents are brought to unit variance first.
+//! The config of a quantizer: bits, range, and the normalization of the latents.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Standard deviations that the paper's Gaussian table covers, on either side.
+/// Standard deviations covered by the paper's Gaussian table, on either side.
 pub const STD_RANGE: f32 = 3.0;
 
-/// What latents are normalized by.
+/// How measured latents are brought to unit variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScaleBy {
-    /// Every channel's own mean and standard deviation.
+    /// Each channel to zero mean and unit variance.
     Channel,
-    /// One scale for all channels and no mean (TokenBridge, section 3.1).
+    /// All channels by one scale, without subtracting a mean: the paper's choice.
     Global,
 }
 
 /// Settings of a [`Quantizer`](crate::Quantizer).
 ///
-/// A latent `z` of channel `c` is quantized as `x = (z - mean[c]) · scale[c]`, which is meant to have unit variance.
-/// `mean` and `scale` hold one number per channel, one for all channels, or none (0 and 1).
+/// A latent `z` of channel `c` is normalized as `x = (z - mean[c]) · scale[c]`, which should have unit variance.
+/// `mean` and `scale` hold one number per channel, one number for all channels, or none (0 and 1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizerConfig {
-    /// Bits per dimension, 1 to 16: each takes 2^`bits` values.
+    /// Bits per dimension, 1 to 16; a dimension has 2^`bits` levels.
     pub bits: u8,
-    /// Normalized latents are clipped to ± `range`; table 1b of the paper finds 5 best.
+    /// Normalized latents are clipped to ± `range`; 5 is best in table 1b of the paper.
     pub range: f32,
     /// Standard deviations of the Gaussian table that ± `range` is mapped to.
     pub std_range: f32,
-    /// Subtracted from the latents.
+    /// Subtracted from the latents, per channel.
     pub mean: Vec<f32>,
-    /// Multiplied with the latents after that.
+    /// Multiplied with the latents after that, per channel.
     pub scale: Vec<f32>,
 }
 
 impl Default for QuantizerConfig {
-    /// Six bits over ± 5 for latents that already have unit variance: the paper's choice.
+    /// The paper's six bits over ± 5, for latents that already have unit variance.
     fn default() -> Self {
         Self {
             bits: 6,
@@ -49,7 +49,7 @@ impl Default for QuantizerConfig {
 }
 
 impl QuantizerConfig {
-    /// One over the standard deviation of the KL-16 latents of ImageNet, the mean left in place.
+    /// One over the standard deviation of the KL-16 latents of ImageNet.
     const KL16_LATENT_SCALE: f32 = 0.2325;
 
     /// The released TokenBridge models: six bits over ± 5 on KL-16 latents times 0.2325.
@@ -60,10 +60,10 @@ impl QuantizerConfig {
         }
     }
 
-    /// Checks every setting against its domain.
+    /// Checks every setting.
     ///
     /// # Errors
-    /// [`Error::Bits`] or [`Error::Setting`], for the first setting that is out of it.
+    /// [`Error::Bits`] or [`Error::Setting`] for the first setting that is out of range.
     pub fn validate(&self) -> Result<()> {
         if !(1..=16).contains(&self.bits) {
             return Err(Error::Bits { found: self.bits });
@@ -83,7 +83,7 @@ impl QuantizerConfig {
         }
     }
 
-    /// Checks that `mean` and `scale` fit latents of that many channels.
+    /// Checks that `mean` and `scale` match the number of channels.
     pub(crate) fn check_channels(&self, channels: usize) -> Result<()> {
         let settings = [
             ("channels of `mean` and of the latents", &self.mean),
@@ -101,7 +101,7 @@ impl QuantizerConfig {
         Ok(())
     }
 
-    /// How one channel is normalized.
+    /// The normalization of one channel.
     pub(crate) fn channel(&self, channel: usize) -> Affine {
         let of = |setting: &[f32], absent| match setting {
             [] => absent,

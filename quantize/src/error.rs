@@ -1,4 +1,4 @@
-//! What can go wrong when latents are quantized or a calibration is measured, saved and loaded.
+//! Errors of quantization, and of measuring, saving and loading a calibration.
 
 use std::path::PathBuf;
 
@@ -6,43 +6,43 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A quantizer was asked for an impossible number of bits.
+    /// The number of bits is out of range.
     #[error("bits per dimension: expected 1 to 16, found {found}")]
     Bits {
-        /// What was asked for.
+        /// The bits asked for.
         found: u8,
     },
-    /// A number of a [`QuantizerConfig`](crate::QuantizerConfig) is out of its domain.
+    /// A setting of a [`QuantizerConfig`](crate::QuantizerConfig) is out of range.
     #[error("quantizer setting `{field}`: expected {expected}, found {found}")]
     Setting {
         /// The setting, with its channel where it has one: `range`, `scale[3]`.
         field: String,
-        /// The domain, in words.
+        /// The valid range, in words.
         expected: &'static str,
         /// The number found.
         found: f32,
     },
-    /// A table of reconstruction values does not hold 2, 4, … 65536 of them.
+    /// The number of reconstruction values is not a power of two from 2 to 65536.
     #[error(
         "reconstruction values: expected a power of two from 2 to 65536 of them, found {found}"
     )]
     TableLength {
-        /// How many there are.
+        /// Number of values.
         found: usize,
     },
-    /// A table of reconstruction values does not rise strictly.
+    /// The reconstruction values are not strictly increasing.
     #[error(
         "reconstruction_values[{index}]: expected a finite value above the one before it ({previous}), found {found}"
     )]
     TableOrder {
-        /// The first value that breaks the order.
+        /// The index of the first value out of order.
         index: usize,
         /// The value before it (-inf before the first).
         previous: f32,
         /// The value there.
         found: f32,
     },
-    /// A table was paired with a configuration of another width.
+    /// The table and the config differ in bits.
     #[error("reconstruction values: expected 2^{bits} levels, found {found}")]
     TableBits {
         /// The bits of the configuration.
@@ -50,7 +50,7 @@ pub enum Error {
         /// The levels of the table.
         found: usize,
     },
-    /// Two arrays, or an array and a setting, do not fit each other.
+    /// The shapes of two arrays, or of an array and a setting, do not match.
     #[error("{what}: expected {expected:?}, found {found:?}")]
     Shape {
         /// What was compared.
@@ -76,7 +76,7 @@ pub enum Error {
         /// The number found.
         found: f32,
     },
-    /// An index names no level of the table.
+    /// An index is not a level of the table.
     #[error(
         "index at batch {batch}, token {token}, channel {channel}: expected less than {levels}, found {found}"
     )]
@@ -89,13 +89,13 @@ pub enum Error {
         channel: usize,
         /// The index found.
         found: u16,
-        /// How many levels there are.
+        /// Number of levels.
         levels: usize,
     },
-    /// A calibration was finished before it saw a latent.
+    /// A calibration was finished without any latents.
     #[error("calibration: expected at least one latent, found none")]
     Empty,
-    /// A channel has (next to) no spread, so that no scale brings it to unit variance.
+    /// A channel is constant, or nearly so, and no scale brings it to unit variance.
     #[error(
         "channel {channel}: expected latents that vary, found {mean} everywhere (standard deviation {std:e})"
     )]
@@ -112,7 +112,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file could not be written.
@@ -120,7 +120,7 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file is not a JSON object.
@@ -128,7 +128,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser met, and where.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// A field of a file is missing or has the wrong type.
@@ -138,7 +138,7 @@ pub enum Error {
         path: PathBuf,
         /// The field.
         field: &'static str,
-        /// What was expected and found there.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// A field of a file has a value that contradicts the rest.
@@ -148,9 +148,9 @@ pub enum Error {
         path: PathBuf,
         /// The field.
         field: &'static str,
-        /// What would have been right.
+        /// The valid values.
         expected: String,
-        /// What is there.
+        /// The value found.
         found: String,
     },
 }

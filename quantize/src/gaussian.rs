@@ -14,8 +14,8 @@ pub(crate) fn cumulative(z: f64) -> f64 {
 
 /// Φ⁻¹(p) for 0 < p < 1.
 ///
-/// Φ is convex left of its median, so Newton's method started there falls towards the root and never passes it: the
-/// first step that does not fall has met the last bit.
+/// Φ is convex left of its median, so Newton's method from there decreases monotonically towards the root. The first
+/// step that does not decrease has converged to the last bit.
 pub(crate) fn quantile(p: f64) -> f64 {
     if p > 0.5 {
         return -quantile(1.0 - p);

@@ -1,30 +1,35 @@
 //! Post-training, dimension-wise quantization of continuous image latents.
 //!
-//! A tokenizer trained without any quantization gives latents whose dimensions are close to Gaussian. This crate turns
-//! each dimension into one of 2^bits indices *after* training, and back: paper *Bridging Continuous and Discrete Tokens
-//! for Autoregressive Visual Generation* (TokenBridge, arXiv 2503.16430), section 3.1. It also measures on data what
-//! such a quantizer needs to know and how well it does: the latents' scale, the clipping rate, the entropy of the
-//! indices, and the order of the dimensions by low-frequency energy (section 3.2).
+//! The latents of a tokenizer trained without quantization have nearly Gaussian dimensions. This crate maps each
+//! dimension to one of 2^bits indices *after* training, and back. Paper: *Bridging Continuous and Discrete Tokens for
+//! Autoregressive Visual Generation* (TokenBridge, arXiv 2503.16430). It also measures on data what a quantizer needs
+//! to know, and its statistics: scale, clip rate, entropy of the indices, squared error, and the order of the
+//! dimensions.
 //!
-//! | item | what it is |
+//! | paper | function |
 //! |---|---|
-//! | [`Table`] | the 2^bits reconstruction values, computed or from a checkpoint |
-//! | [`Quantizer`] | latents `[batch, channels, height, width]` to indices `[batch, height · width, channels]` and back |
-//! | [`MomentsBuilder`], [`CalibrationBuilder`] | two passes over a set of latents |
-//! | [`Calibration`] | their result, kept as JSON |
+//! | section 3.1: bins of equal probability, their means | [`boundaries`], [`Table::gaussian`] |
+//! | section 3.1: to the nearest level | [`Quantizer::quantize`], [`Table::index_of`] |
+//! | section 3.1: and back | [`Quantizer::dequantize`], [`Quantizer::values`] |
+//! | section 3.1, table 1b: 6 bits over ± 5 | [`QuantizerConfig::tokenbridge`] |
+//! | section 3.1: one scale for all latents | [`Moments::latent_scale`], [`ScaleBy::Global`] |
+//! | section 3.2: order by low-frequency energy | [`Calibration::order`] |
+//! | beyond the paper: a scale per channel | [`ScaleBy::Channel`] |
+//! | beyond the paper: ten bits and more | [`Table`] |
 //!
 //! ```
 //! use ndarray::Array4;
 //! use tessera_quantize::{CalibrationBuilder, MomentsBuilder, ScaleBy, Quantizer};
 //!
 //! # fn main() -> tessera_quantize::Result<()> {
-//! let latents = Array4::from_shape_fn((2, 3, 4, 4), |(b, c, h, w)| (c + 1) as f32 * ((7 * b + 5 * h + 3 * w) as
-//! f32).sin());
+//! let wave = |(b, c, h, w)| (c + 1) as f32 * ((7 * b + 5 * h + 3 * w) as f32).sin();
+//! let latents = Array4::from_shape_fn((2, 3, 4, 4), wave);
 //!
 //! let mut moments = MomentsBuilder::new();
 //! moments.add(latents.view())?;
 //! let moments = moments.finish()?;
-//! let quantizer = Quantizer::new(moments.quantizer_config(6, 5.0, ScaleBy::Channel))?;
+//! let config = moments.quantizer_config(6, 5.0, ScaleBy::Channel); // 6 bits over ± 5
+//! let quantizer = Quantizer::new(config)?;
 //!
 //! let indices = quantizer.quantize(latents.view())?; // [2, 16, 3], each below 64
 //! let restored = quantizer.dequantize(indices.view(), 4, 4)?; // [2, 3, 4, 4]
@@ -37,9 +42,11 @@
 //! # }
 //! ```
 //!
-//! Everything here is host code on `ndarray`; models and devices are out of its scope, and so are fitted (Lloyd-Max)
-//! tables, which gain 2 % in squared error at six bits.
+//! API boundary: this crate is host code on `ndarray` and depends on no other crate of the workspace. It knows
+//! neither images, models nor devices. Fitted (Lloyd-Max) tables, which lower the squared error by 2 % at six bits,
+//! are out of scope.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod calibration;
 mod codes;

@@ -1,11 +1,11 @@
-//! The first pass of a calibration: mean and spread of the latents, per channel and of all of them together.
+//! The first pass of a calibration: mean and standard deviation of the latents, per channel and overall.
 
 use ndarray::{ArrayView2, ArrayView4};
 
 use crate::quantizer::ensure_finite;
 use crate::{Error, QuantizerConfig, Result, ScaleBy};
 
-/// Count, mean and summed squared deviation of numbers seen so far, in f64.
+/// Count, mean and sum of squared deviations, in f64.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Spread {
     count: u64,
@@ -14,7 +14,7 @@ struct Spread {
 }
 
 impl Spread {
-    /// Two passes over one map: no cancellation, whatever its offset.
+    /// Two passes over one map, to avoid cancellation.
     fn of(map: ArrayView2<f32>) -> Self {
         let count = map.len();
         let mean = map.iter().map(|&latent| f64::from(latent)).sum::<f64>() / count as f64;
@@ -29,7 +29,7 @@ impl Spread {
         }
     }
 
-    /// The parallel update of Chan, Golub and LeVeque.
+    /// The parallel update by Chan, Golub and LeVeque.
     fn merge(self, other: Self) -> Self {
         let count = self.count + other.count;
         if count == 0 {
@@ -43,7 +43,7 @@ impl Spread {
         }
     }
 
-    /// The population's: the data are all there is.
+    /// The population's standard deviation.
     fn std(self) -> f64 {
         (self.deviation / self.count as f64).sqrt()
     }
@@ -51,8 +51,8 @@ impl Spread {
 
 /// Accumulates [`Moments`] over batches of latents.
 ///
-/// Parts of the data may be added to builders of their own, on as many threads as one likes, and merged: the result is
-/// that of one builder but for the rounding of f64.
+/// Parts of the data may be added to separate builders, on any number of threads, and merged: the result is that of
+/// one builder up to rounding in f64.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MomentsBuilder {
     images: u64,
@@ -61,7 +61,7 @@ pub struct MomentsBuilder {
 }
 
 impl MomentsBuilder {
-    /// A builder that has seen nothing.
+    /// An empty builder.
     pub fn new() -> Self {
         Self::default()
     }
@@ -72,7 +72,7 @@ impl MomentsBuilder {
     /// - `latents`: `[batch, channels, height, width]`, all but `batch` the same each time
     ///
     /// # Errors
-    /// [`Error::NonFinite`] at the first NaN or infinity, [`Error::Shape`] when the size of the maps changes; nothing
+    /// [`Error::NonFinite`] for the first NaN or infinity, [`Error::Shape`] if the size of the maps changes. Nothing
     /// of the batch is added then.
     pub fn add(&mut self, latents: ArrayView4<f32>) -> Result<()> {
         let (batch, channels, height, width) = latents.dim();
@@ -90,10 +90,10 @@ impl MomentsBuilder {
         Ok(())
     }
 
-    /// Adds what another builder has seen.
+    /// Adds the latents of another builder.
     ///
     /// # Errors
-    /// [`Error::Shape`] when that were latents of another size.
+    /// [`Error::Shape`] if they have another size.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         let Some(size) = other.size else {
             return Ok(());
@@ -106,10 +106,10 @@ impl MomentsBuilder {
         Ok(())
     }
 
-    /// What all the batches amount to.
+    /// The moments of all batches.
     ///
     /// # Errors
-    /// [`Error::Empty`] without a latent, [`Error::ConstantChannel`] when no finite f32 scales a channel to unit
+    /// [`Error::Empty`] without any latents, [`Error::ConstantChannel`] if no finite f32 scales a channel to unit
     /// variance.
     pub fn finish(&self) -> Result<Moments> {
         let (channels, height, width) = self.size.ok_or(Error::Empty)?;
@@ -147,7 +147,7 @@ impl MomentsBuilder {
         })
     }
 
-    /// Takes the size of the first latents, and holds the others to it.
+    /// Remembers the size of the first latents and requires it of all others.
     fn fit(&mut self, size: (usize, usize, usize)) -> Result<()> {
         let known = *self.size.get_or_insert(size);
         self.spreads.resize(known.0, Spread::default());
@@ -158,7 +158,7 @@ impl MomentsBuilder {
 /// Mean and spread of latents, the result of the first pass of a calibration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
-    /// How many images were seen.
+    /// Number of images.
     pub images: u64,
     /// Dimensions of a latent.
     pub channels: usize,
@@ -182,7 +182,7 @@ impl Moments {
         1.0 / self.latent_std
     }
 
-    /// A quantizer for these latents; the global scale is [`latent_scale`](Self::latent_scale).
+    /// The config of a quantizer for these latents.
     pub fn quantizer_config(&self, bits: u8, range: f32, scale_by: ScaleBy) -> QuantizerConfig {
         let (mean, scale) = match scale_by {
             ScaleBy::Channel => (

@@ -1,10 +1,10 @@
-//! The post-training, dimension-wise quantizer (paper section 3.1): latents to indices and back.
+//! The post-training, dimension-wise quantizer (section 3.1): latents to indices and back.
 
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Axis};
 
 use crate::{Error, QuantizerConfig, Result, Table};
 
-/// Maps each dimension of each latent to one of 2^bits levels, on its own, and back.
+/// Maps each dimension of each latent, independently, to one of 2^bits levels and back.
 ///
 /// ```text
 /// x       = (z - mean) · scale                                           unit variance
@@ -14,8 +14,8 @@ use crate::{Error, QuantizerConfig, Result, Table};
 /// z'      = value / scale + mean
 /// ```
 ///
-/// Every step is rounded to f32 in this order, as in the reference, so indices agree to the last tie.
-/// The values end a little short of ± `range` (± 4.062 of ± 5 at six bits): an outermost level is the mean of its bin.
+/// Every step is rounded to f32 in this order, as in the reference, so that indices agree even in ties. The outermost
+/// values lie within ± `range` (± 4.062 of ± 5 at six bits), because a level is the mean of its bin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quantizer {
     config: QuantizerConfig,
@@ -24,7 +24,7 @@ pub struct Quantizer {
 }
 
 impl Quantizer {
-    /// A quantizer with the Gaussian table of its width, [`Table::gaussian`].
+    /// A quantizer with the Gaussian table of its bits, [`Table::gaussian`].
     ///
     /// # Errors
     /// Those of [`QuantizerConfig::validate`] and [`Table::gaussian`].
@@ -36,7 +36,7 @@ impl Quantizer {
     /// A quantizer with a given table, such as a checkpoint's ([`Table::from_values`]).
     ///
     /// # Errors
-    /// Those of [`QuantizerConfig::validate`], and [`Error::TableBits`] when the table has not 2^`bits` levels.
+    /// Those of [`QuantizerConfig::validate`], and [`Error::TableBits`] if the table does not have 2^`bits` levels.
     pub fn with_table(config: QuantizerConfig, table: Table) -> Result<Self> {
         config.validate()?;
         if table.bits() != config.bits {
@@ -57,7 +57,7 @@ impl Quantizer {
         })
     }
 
-    /// The settings this quantizer was made with.
+    /// The config of the quantizer.
     pub fn config(&self) -> &QuantizerConfig {
         &self.config
     }
@@ -67,12 +67,12 @@ impl Quantizer {
         &self.table
     }
 
-    /// The value of every index in normalized units, rising: what a generator embeds.
+    /// The value of every index in normalized units, increasing: what a generator embeds.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// How many values a dimension can take.
+    /// Number of levels of a dimension.
     pub fn levels(&self) -> usize {
         self.values.len()
     }
@@ -98,15 +98,15 @@ impl Quantizer {
         self.table.index_of(x_table.clamp(-std_range, std_range))
     }
 
-    /// Quantizes latents. Token `row · width + column` of the result is that place of the latent map.
+    /// Quantizes latents (section 3.1). Token `row · width + column` of the result is that position of the latent map.
     ///
     /// # Shapes
-    /// - `latents`: `[batch, channels, height, width]`, as the tokenizer gives them
-    /// - result: `[batch, height * width, channels]`, each less than [`levels`](Self::levels)
+    /// - `latents`: `[batch, channels, height, width]`, as a tokenizer encodes them
+    /// - output: `[batch, height * width, channels]`, each less than [`levels`](Self::levels)
     ///
     /// # Errors
-    /// [`Error::NonFinite`] at the first NaN or infinity; [`Error::Shape`] when `mean` or `scale` are for another
-    /// number of channels.
+    /// [`Error::NonFinite`] for the first NaN or infinity; [`Error::Shape`] if `mean` or `scale` have another number
+    /// of channels.
     pub fn quantize(&self, latents: ArrayView4<f32>) -> Result<Array3<u16>> {
         let (batch, channels, height, width) = latents.dim();
         self.config.check_channels(channels)?;
@@ -127,15 +127,15 @@ impl Quantizer {
         Ok(indices)
     }
 
-    /// The latents that indices stand for.
+    /// The latents of indices.
     ///
     /// # Shapes
     /// - `indices`: `[batch, height * width, channels]`
-    /// - result: `[batch, channels, height, width]`
+    /// - output: `[batch, channels, height, width]`
     ///
     /// # Errors
-    /// [`Error::Index`] at the first index that names no level; [`Error::Shape`] when there are not `height * width`
-    /// tokens, or `mean` or `scale` are for another number of channels.
+    /// [`Error::Index`] for the first index that is not a level; [`Error::Shape`] if there are not `height * width`
+    /// tokens, or `mean` or `scale` have another number of channels.
     pub fn dequantize(
         &self,
         indices: ArrayView3<u16>,
@@ -187,7 +187,7 @@ impl Quantizer {
     }
 }
 
-/// Refuses latents that are not numbers. The scan that finds the place is slow, so it runs only when there is one.
+/// Refuses latents that are not finite. The scan for the position is slow, so it runs only if there is one.
 pub(crate) fn ensure_finite(latents: ArrayView4<f32>) -> Result<()> {
     if latents.iter().all(|latent| latent.is_finite()) {
         return Ok(());
@@ -207,11 +207,10 @@ pub(crate) fn ensure_finite(latents: ArrayView4<f32>) -> Result<()> {
     }
 }
 
-/// Indices as bytes, for files; `None` when one of them needs more than eight bits.
+/// Indices as bytes, for files; `None` if an index needs more than eight bits.
 ///
 /// # Shapes
-/// - `indices`: `[batch, tokens, channels]`
-/// - result: the same
+/// - `indices`, output: `[batch, tokens, channels]`
 pub fn narrow_u8(indices: ArrayView3<u16>) -> Option<Array3<u8>> {
     let fits = indices.iter().all(|&index| index <= u16::from(u8::MAX));
     fits.then(|| indices.mapv(|index| index as u8))
@@ -220,8 +219,7 @@ pub fn narrow_u8(indices: ArrayView3<u16>) -> Option<Array3<u8>> {
 /// Indices from bytes, the inverse of [`narrow_u8`].
 ///
 /// # Shapes
-/// - `indices`: `[batch, tokens, channels]`
-/// - result: the same
+/// - `indices`, output: `[batch, tokens, channels]`
 pub fn widen_u8(indices: ArrayView3<u8>) -> Array3<u16> {
     indices.mapv(u16::from)
 }

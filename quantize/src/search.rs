@@ -1,24 +1,24 @@
-//! Nearest level in a sorted table: exact decision thresholds, found through a uniform grid of cells.
+//! The nearest level in a sorted table, by exact decision thresholds that a uniform grid of cells indexes.
 
-/// Cells of the lookup grid per level: the levels of the Gaussian table lie 2.4 times as close at its center as on
-/// average, so with four cells per level a cell holds one threshold at most.
+/// Cells of the grid per level. At the center of the Gaussian table, levels are 2.4 times as dense as on average, so
+/// with four cells per level a cell holds at most one threshold.
 const CELLS_PER_LEVEL: usize = 4;
 
-/// Finds the nearest of the sorted values in a handful of instructions, whatever their number.
+/// Finds the nearest of the sorted values in a constant number of steps.
 #[derive(Debug, Clone)]
 pub(crate) struct Search {
-    /// `thresholds[i]` is the smallest number nearer to level `i + 1` than to level `i`; the last one is NaN,
-    /// which nothing reaches.
+    /// `thresholds[i]` is the smallest number nearer to level `i + 1` than to level `i`; the last is NaN, which no
+    /// number reaches.
     thresholds: Vec<f32>,
-    /// For each cell, the lowest level that a number in it can have.
+    /// The lowest level of the numbers in each cell.
     cells: Vec<u16>,
-    /// Where the first cell starts.
+    /// The start of the first cell.
     origin: f32,
     cells_per_unit: f32,
 }
 
 impl Search {
-    /// A search over `values`, which rise strictly and number 65536 at most.
+    /// A search over `values`: strictly increasing, at most 65536.
     pub(crate) fn new(values: &[f32]) -> Self {
         let (origin, end) = (values[0], values[values.len() - 1]);
         let count = CELLS_PER_LEVEL * values.len();
@@ -32,7 +32,7 @@ impl Search {
             cells_per_unit: count as f32 / (end - origin),
         };
         search.cells.resize(count, 0);
-        // A number lies above every threshold of the cells before its own: `cell` is monotone, rounding and all.
+        // A number is above every threshold in the cells before its own: `cell` is monotone, including its rounding.
         let mut level = 0;
         for cell in 0..count {
             while level < search.thresholds.len() && search.cell(search.thresholds[level]) < cell {
@@ -48,8 +48,7 @@ impl Search {
     #[inline]
     pub(crate) fn nearest(&self, x: f32) -> u16 {
         let mut level = self.cells[self.cell(x)];
-        // The first step is arithmetic, not a branch: it is a coin toss, and a mispredicted one costs more than the
-        // rest.
+        // The first step is arithmetic, because a branch here would be mispredicted half of the time.
         level += u16::from(x >= self.thresholds[usize::from(level)]);
         while x >= self.thresholds[usize::from(level)] {
             level += 1;
@@ -57,7 +56,7 @@ impl Search {
         level
     }
 
-    /// The cell of `x`; a float-to-integer cast saturates, so what lies outside falls into the outermost cells.
+    /// The cell of `x`. A float-to-integer cast saturates, so numbers outside the grid fall into the outermost cells.
     #[inline]
     fn cell(&self, x: f32) -> usize {
         (((x - self.origin) * self.cells_per_unit) as usize).min(self.cells.len() - 1)
@@ -66,8 +65,8 @@ impl Search {
 
 /// The smallest f32 whose rounded distance to `high` is less than its rounded distance to `low`.
 ///
-/// The midpoint is not exact enough: around zero, distances to ±γ round to the same f32 for every |x| below half an
-/// ulp of γ, and an argmin over such distances takes the first. Bisection over the f32 themselves meets the flip.
+/// The midpoint is not exact enough: near zero, the distances to ±γ round to the same f32 for every |x| below half an
+/// ulp of γ, and an argmin takes the first. Bisection over the f32 numbers finds the exact threshold.
 fn first_nearer(low: f32, high: f32) -> f32 {
     let (mut below, mut above) = (rank(low), rank(high));
     while above - below > 1 {
@@ -82,7 +81,7 @@ fn first_nearer(low: f32, high: f32) -> f32 {
     from_rank(above)
 }
 
-/// Position of a float among all floats in rising order.
+/// The position of a float among all floats in ascending order.
 fn rank(x: f32) -> i64 {
     let magnitude = i64::from(x.to_bits() & 0x7fff_ffff);
     if x.is_sign_negative() {

@@ -1,4 +1,4 @@
-//! Low-frequency energy of latent maps, after which the dimensions are ordered (paper section 3.2).
+//! The low-frequency energy of latent maps, which orders the dimensions (section 3.2).
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl Energy {
         }
     }
 
-    /// The share of the low frequencies, 0 to 1. Maps that are flat throughout have no high frequencies: 1.
+    /// The share of the low frequencies, 0 to 1; 1 for constant maps.
     pub(crate) fn low_share(self) -> f64 {
         match self.total > 0.0 {
             true => self.low / self.total,
@@ -33,12 +33,12 @@ impl Energy {
     }
 }
 
-/// Measures the energy of maps of one size.
+/// The Fourier transform of maps of one size.
 #[derive(Clone)]
 pub(crate) struct Spectrum {
     rows: Arc<dyn Fft<f64>>,
     columns: Arc<dyn Fft<f64>>,
-    /// Which bins lie within the low-frequency disc, transposed: `[width, height]`.
+    /// Which bins are within the low-frequency disc, `[width, height]`.
     low: Vec<bool>,
 }
 
@@ -71,7 +71,7 @@ impl Spectrum {
             .collect();
         self.columns.process(&mut columns); // [width, height]
         let mut energy = Energy::default();
-        // Bin 0 is the mean, gone but for rounding: what is left there must not count.
+        // Bin 0 is the mean, which was subtracted: what is left is rounding.
         for (bin, &low) in columns.iter().zip(&self.low).skip(1) {
             energy.total += bin.norm_sqr();
             energy.low += if low { bin.norm_sqr() } else { 0.0 };
@@ -80,13 +80,13 @@ impl Spectrum {
     }
 }
 
-/// Absolute frequency of a bin, in cycles per sample: 0 to 0.5.
+/// The absolute frequency of a bin in cycles per sample, 0 to 0.5.
 fn frequency(bin: usize, length: usize) -> f64 {
     bin.min(length - bin) as f64 / length as f64
 }
 
-/// Channels by falling share; equal shares stay in their order.
-pub(crate) fn falling_order(shares: &[f32]) -> Vec<usize> {
+/// The channels by descending share; equal shares keep their order.
+pub(crate) fn descending_order(shares: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..shares.len()).collect();
     order.sort_by(|&a, &b| shares[b].total_cmp(&shares[a]));
     order

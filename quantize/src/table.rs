@@ -1,36 +1,35 @@
-//! The reconstruction values of the quantizer, paper section 3.1: equal-probability bins of a Gaussian.
+//! The quantizer's table (section 3.1): the means of equal-probability bins of a Gaussian.
 
 use crate::gaussian::{cumulative, quantile, truncated_mean};
 use crate::search::Search;
 use crate::{Error, Result};
 
-/// The 2^bits values γ_i that a dimension can take, in table units (multiples of the Gaussian's standard deviation).
+/// The 2^bits reconstruction values γ_i of a dimension, in table units (standard deviations of the Gaussian).
 ///
-/// # How the levels are placed
-/// The range `[-std_range, std_range]` is cut into bins that a standard normal variable meets equally often, and each
-/// bin is represented by its mean:
+/// # Placement of the levels
+/// The range `[-std_range, std_range]` is divided into bins of equal probability under a standard normal
+/// distribution. Each bin is represented by its mean:
 ///
 /// ```text
 /// b_i = clamp(Φ⁻¹(i / levels), -std_range, std_range)
 /// γ_i = (φ(b_i) - φ(b_{i+1})) / (Φ(b_{i+1}) - Φ(b_i))
 /// ```
 ///
-/// The reference evaluates this in f32, where the two differences cancel: the results are off by up to 6e-6 at 6 bits
-/// and 3e-5 at 8. Generators are trained on those very numbers, so [`Table::gaussian`] takes the same f32 steps rather
-/// than better ones.
+/// The reference evaluates this in f32, where both differences suffer cancellation: the error is up to 6e-6 at 6 bits
+/// and 3e-5 at 8. Generators are trained on those values, so [`Table::gaussian`] follows the same f32 steps.
 ///
-/// # Where the reference breaks
-/// With ten bits or more (at the usual 3 standard deviations) Φ⁻¹(1 / levels) falls below `-std_range`, the clamp
-/// squeezes the outermost bins to zero width, and the reference's γ becomes 0 there: the table is no longer sorted and
-/// some levels cannot be reached. Whenever one of the reference's values leaves its own bin, *all* bins are placed
-/// anew, in f64, with equal probability under the Gaussian *truncated* to ± `std_range`:
+/// # Ten bits and more
+/// From ten bits on (at the usual 3 standard deviations) Φ⁻¹(1 / levels) is below `-std_range`: the clamp gives the
+/// outermost bins zero width, and the reference's γ becomes 0 there, so that the table is not sorted and some levels
+/// are unreachable. Whenever a value of the reference lies outside its own bin, *all* bins are placed in f64 with
+/// equal probability under the Gaussian *truncated* to ± `std_range`:
 ///
 /// ```text
 /// b_i = Φ⁻¹(Φ(-std_range) + (i / levels) · (Φ(std_range) - Φ(-std_range)))
 /// ```
 ///
-/// No bin is empty, so the values rise strictly and every level is reachable. Away from the edges the two rules agree
-/// to the truncated mass, 0.27 % at 3 standard deviations.
+/// No bin is empty, so the values increase strictly and every level is reachable. Away from the edges the two rules
+/// differ by the truncated mass, 0.27 % at 3 standard deviations.
 #[derive(Debug, Clone)]
 pub struct Table {
     values: Vec<f32>,
@@ -39,7 +38,7 @@ pub struct Table {
 
 impl PartialEq for Table {
     fn eq(&self, other: &Self) -> bool {
-        self.values == other.values // the search follows from them
+        self.values == other.values // the search is derived from them
     }
 }
 
@@ -48,7 +47,7 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Bits`] unless `bits` is 1 to 16, [`Error::Setting`] unless `std_range` is positive and finite, and
-    /// [`Error::TableOrder`] where `std_range` is so small that f32 cannot tell the levels apart.
+    /// [`Error::TableOrder`] if `std_range` is so small that levels are equal in f32.
     pub fn gaussian(bits: u8, std_range: f32) -> Result<Self> {
         if !(1..=16).contains(&bits) {
             return Err(Error::Bits { found: bits });
@@ -67,12 +66,11 @@ impl Table {
         )
     }
 
-    /// A table of given values: the `reconstruction_values` of a checkpoint, which are always to be preferred to values
-    /// computed anew.
+    /// A table of given values: the `reconstruction_values` of a checkpoint. Always prefer them to recomputed values.
     ///
     /// # Errors
     /// [`Error::TableLength`] unless there are 2, 4, … 65536 values, [`Error::TableOrder`] unless they are finite and
-    /// rise strictly. Reference checkpoints of ten bits or more are refused here: their tables are broken.
+    /// strictly increasing. Reference checkpoints of ten bits or more are refused here, because their tables are not.
     pub fn from_values(values: Vec<f32>) -> Result<Self> {
         if !(values.len().is_power_of_two() && (2..=1 << 16).contains(&values.len())) {
             return Err(Error::TableLength {
@@ -94,12 +92,12 @@ impl Table {
         Ok(Self { values, search })
     }
 
-    /// The values γ_i, rising, in table units.
+    /// The values γ_i in table units, increasing.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// How many values there are.
+    /// Number of levels.
     pub fn levels(&self) -> usize {
         self.values.len()
     }
@@ -111,17 +109,19 @@ impl Table {
 
     /// The index of the value nearest to `x` (table units), the first at equal distance.
     ///
-    /// Distances are compared as f32 rounds them, so this is `argmin |γ_i - x|` of the reference to the last tie, as
-    /// long as no gap between two levels vanishes in the rounding of the gaps beside it. NaN has no nearest value and
-    /// gives 0.
+    /// Distances are compared as rounded to f32, so that this equals the reference's `argmin |γ_i - x|` even in ties,
+    /// as long as no gap between two levels vanishes in the rounding of its neighbors. NaN gives 0.
     #[inline]
     pub fn index_of(&self, x: f32) -> u16 {
         self.search.nearest(x)
     }
 }
 
-/// The quantiles of the Gaussian that part it into `levels` bins of equal probability, cut off at ± `std_range`: the
-/// `boundaries` of a checkpoint. Indices do not come from them but from the nearest value ([`Table::index_of`]).
+/// The quantiles b_i of the Gaussian between `levels` bins of equal probability, clamped to ± `std_range`: the
+/// `boundaries` of a checkpoint. Indices are decided by the nearest value ([`Table::index_of`]), not by these.
+///
+/// # Shapes
+/// - output: `[levels + 1]`
 pub fn boundaries(levels: usize, std_range: f32) -> Vec<f32> {
     let boundary = |i: usize| match i {
         0 => -std_range,
@@ -131,7 +131,7 @@ pub fn boundaries(levels: usize, std_range: f32) -> Vec<f32> {
     (0..=levels).map(boundary).collect()
 }
 
-/// The reference's table, or `None` where one of its values leaves its own bin.
+/// The reference's table, or `None` if one of its values lies outside its own bin.
 fn reference_values(levels: usize, std_range: f32) -> Option<Vec<f32>> {
     let boundaries = boundaries(levels, std_range);
     let value = |bin: &[f32]| {
@@ -150,7 +150,8 @@ fn reference_mean(low: f32, high: f32) -> f32 {
     (density(low) - density(high)) / (cumulative(high) - cumulative(low))
 }
 
-/// Equal-probability bins of the truncated Gaussian, the upper half mirrored so that the table is symmetric.
+/// The means of equal-probability bins of the truncated Gaussian; the upper half is mirrored, so that the table is
+/// symmetric.
 fn truncated_values(levels: usize, std_range: f32) -> Vec<f32> {
     let std_range = f64::from(std_range);
     let (outside, half) = (cumulative(-std_range), levels / 2);
