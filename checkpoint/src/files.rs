@@ -5,6 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+/// The config in a model folder.
+pub const CONFIG_FILE: &str = "config.json";
+/// The weights in a model folder.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// What the names of unfinished files begin with.
 const TEMPORARY: &str = ".tessera-tmp-";
 
@@ -55,6 +59,18 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
         source,
     })?;
     write_atomically(path, |file| writeln!(file, "{json}"))
+}
+
+/// Reads a value from a JSON file.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Json`] if the file is not the JSON of such a value.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let json = fs::read(path).map_err(Error::io("cannot read", path))?;
+    serde_json::from_slice(&json).map_err(|source| Error::Json {
+        file: path.into(),
+        source,
+    })
 }
 
 /// Removes what killed writers left in `folder`.

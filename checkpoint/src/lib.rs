@@ -44,7 +44,9 @@ mod write;
 pub use architecture::Architecture;
 pub use container::{StateDict, Which};
 pub use error::{Error, Result};
-pub use files::{remove_temporaries, write_atomically, write_json};
+pub use files::{
+    CONFIG_FILE, WEIGHTS_FILE, read_json, remove_temporaries, write_atomically, write_json,
+};
 pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};
