@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 
 /// Creates the parameters of one model, in order.
 #[derive(Debug)]
-pub struct Init {
+pub struct ParamInit {
     seed: u64,
     next: u64,
     device: Device,
@@ -22,7 +22,7 @@ enum Law {
     Uniform(f32),
 }
 
-impl Init {
+impl ParamInit {
     /// Draws from `seed`.
     pub fn new(seed: u64, device: &Device) -> Self {
         Self {

@@ -46,7 +46,9 @@ pub mod ops;
 mod portable;
 mod precision;
 pub mod random;
+mod request;
 pub mod streams;
+pub mod transformer;
 
 #[cfg(feature = "wgpu")]
 pub use adapters::{Adapter, Limits, adapters, limits};
@@ -59,3 +61,4 @@ pub use host::{
 };
 pub use precision::Precision;
 pub use random::Rng;
+pub use request::{ImageRequest, UnknownClass};

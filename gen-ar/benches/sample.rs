@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 use tessera_backend::Rng;
 use tessera_backend::ops::{self, Sampling};
 use tessera_gen_ar::{
-    Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig, Tower,
+    Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig,
+    TransformerConfig,
 };
 
 #[global_allocator]
@@ -23,13 +24,21 @@ const SAMPLING: Sampling = Sampling {
 
 /// 8 by 8 tokens of 16 dimensions with 6 bits; the head is 256 wide and 3 deep.
 fn config() -> GenArConfig {
-    let backbone = Tower::new(256, 4, 8);
+    let backbone = TransformerConfig {
+        width: 256,
+        depth: 4,
+        heads: 8,
+    };
+    let head = TransformerConfig {
+        depth: 3,
+        ..backbone
+    };
     GenArConfig {
         class_num: 10,
         buffer_size: 16,
         attn_dropout: 0.0,
         proj_dropout: 0.0,
-        ..GenArConfig::new([8, 8], 16, 64, [backbone, backbone, Tower::new(256, 3, 8)])
+        ..GenArConfig::new([8, 8], 16, 64, backbone, head)
     }
 }
 
@@ -96,11 +105,11 @@ fn wide_head(criterion: &mut Criterion) {
     let device = Device::flex();
     let full = GenArConfig::tokenbridge_l();
     let config = GenArConfig {
-        enc: Tower {
+        enc: TransformerConfig {
             depth: 1,
             ..full.enc
         },
-        dec: Tower {
+        dec: TransformerConfig {
             depth: 1,
             ..full.dec
         },

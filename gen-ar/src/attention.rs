@@ -1,88 +1,36 @@
-//! The two attentions: of the backbone (bidirectional) and of the head (causal over dimensions, q/k norm).
+//! Self-attention of the backbone, bidirectional over positions, and of the head, causal over dimensions with
+//! normalized queries and keys.
 
 use crate::dropout::Dropout;
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, activation};
-use tessera_attention2d::{TokenSharding, Tokens};
-use tessera_backend::init::Init;
+use burn::tensor::{Device, Tensor, activation};
+use tessera_attention2d::Tokens;
+use tessera_backend::init::ParamInit;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation, Mask};
 
 /// Added to the variance in every layer norm of the model.
 pub(crate) const NORM_EPS: f64 = 1e-6;
 
-/// Multi-head self-attention with one packed map to queries, keys and values.
-#[derive(Module, Debug)]
-pub struct Attention {
-    qkv: Linear,
-    proj: Linear,
-    #[module(skip)]
-    heads: usize,
-}
-
-impl Attention {
-    pub(crate) fn init(d_model: usize, heads: usize, init: &mut Init) -> Self {
-        Self {
-            qkv: init.linear(d_model, 3 * d_model),
-            proj: init.linear(d_model, d_model),
-            heads,
-        }
-    }
-
-    /// Of the tokens that are here to all of them, wherever they are.
-    ///
-    /// # Shapes
-    /// - x: `[batch, seq here, d_model]`
-    /// - output: `[batch, seq here, d_model]`
-    pub fn forward(
-        &self,
-        x: Tensor<3>,
-        tokens: Tokens<'_>,
-        dropout: &mut Dropout<'_>,
-    ) -> Tensor<3> {
-        self.attend(ops::split_linear(x, &self.qkv), tokens, dropout)
-    }
-
-    /// What `queries` see in `x`: [`forward`](Self::forward) where only some of its rows are wanted.
-    ///
-    /// # Shapes
-    /// - queries: `[batch, wanted, d_model]`
-    /// - x: `[batch, seq, d_model]`
-    /// - output: `[batch, wanted, d_model]`
-    pub fn forward_rows(
-        &self,
-        queries: Tensor<3>,
-        x: Tensor<3>,
-        dropout: &mut Dropout<'_>,
-    ) -> Tensor<3> {
-        let [q, k, v] = ops::columns(&self.qkv);
-        let project = |x, part| ops::linear(x, &part, Activation::None);
-        let whole = TokenSharding::Local.of(x.dims()[1]);
-        self.attend(
-            [project(queries, q), project(x.clone(), k), project(x, v)],
-            whole,
-            dropout,
-        )
-    }
-
-    fn attend(
-        &self,
-        qkv: [Tensor<3>; 3],
-        tokens: Tokens<'_>,
-        dropout: &mut Dropout<'_>,
-    ) -> Tensor<3> {
-        let [q, k, v] = qkv.map(|x| ops::split_heads(x, self.heads).swap_dims(1, 2));
-        let y = match dropout.drops_attention() {
-            true => dropped(q, k, v, Mask::All, dropout),
-            false => tokens.attention(q, k, v),
-        };
-        let y = ops::merge_heads(y);
-        dropout.proj(ops::linear(y, &self.proj, Activation::None))
+/// Attention of the backbone: the tokens of this rank attend to all tokens, wherever they are.
+///
+/// # Shapes
+/// - q: `[batch, heads, queries, head_dim]`
+/// - k, v: `[batch, heads, keys, head_dim]`
+/// - output: `[batch, heads, queries, head_dim]`
+pub(crate) fn attend(
+    [q, k, v]: [Tensor<4>; 3],
+    tokens: Tokens<'_>,
+    dropout: &mut Dropout<'_>,
+) -> Tensor<4> {
+    match dropout.drops_attention() {
+        true => attend_with_dropout(q, k, v, Mask::All, dropout),
+        false => tokens.attention(q, k, v),
     }
 }
 
-/// Causal multi-head self-attention whose queries and keys are normalised per head.
+/// Causal multi-head self-attention with layer norms over each head's queries and keys.
 #[derive(Module, Debug)]
 pub struct CausalAttention {
     qkv: Linear,
@@ -94,7 +42,7 @@ pub struct CausalAttention {
 }
 
 impl CausalAttention {
-    pub(crate) fn init(d_model: usize, heads: usize, init: &mut Init) -> Self {
+    pub(crate) fn init(d_model: usize, heads: usize, init: &mut ParamInit) -> Self {
         Self {
             qkv: init.linear(d_model, 3 * d_model),
             q_norm: LayerNorm::new(d_model / heads, NORM_EPS, init.device()),
@@ -104,7 +52,7 @@ impl CausalAttention {
         }
     }
 
-    /// Queries, keys and values, `[rows, heads, seq, head_dim]` each.
+    /// `[rows, seq, d_model]` to queries, keys and values, `[rows, heads, seq, head_dim]` each.
     fn project(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
         let [q, k, v] = ops::split_linear(x, &self.qkv).map(|x| ops::split_heads(x, self.heads));
         [
@@ -112,7 +60,7 @@ impl CausalAttention {
             ops::layer_norm(k, &self.k_norm),
             v,
         ]
-        .map(|x| x.swap_dims(1, 2))
+        .map(|x| x.swap_dims(1, 2)) // [rows, heads, seq, head_dim]
     }
 
     /// All dimensions at once, as in training.
@@ -123,14 +71,14 @@ impl CausalAttention {
     pub fn forward(&self, x: Tensor<3>, dropout: &mut Dropout<'_>) -> Tensor<3> {
         let [q, k, v] = self.project(x);
         let y = match dropout.drops_attention() {
-            true => dropped(q, k, v, Mask::Causal, dropout),
+            true => attend_with_dropout(q, k, v, Mask::Causal, dropout),
             false => ops::attention(q, k, v, Mask::Causal),
         };
-        let y = ops::merge_heads(y);
+        let y = ops::merge_heads(y); // [tokens, dims, d_model]
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 
-    /// The next dimension alone, the ones before it being in `cache`.
+    /// The next dimension alone; the preceding ones are in `cache`.
     ///
     /// # Shapes
     /// - x: `[tokens, d_model]`
@@ -138,12 +86,12 @@ impl CausalAttention {
     pub fn step(&self, x: Tensor<2>, cache: &mut KvCache) -> Tensor<2> {
         let [q, k, v] = self.project(x.unsqueeze_dim(1));
         let (k, v) = cache.push(k, v);
-        let y = ops::merge_heads(ops::attention(q, k, v, Mask::All));
+        let y = ops::merge_heads(ops::attention(q, k, v, Mask::All)); // [tokens, 1, d_model]
         ops::linear(y.squeeze_dim::<2>(1), &self.proj, Activation::None)
     }
 }
 
-/// Keys and values of the dimensions done so far, `[tokens, heads, dims, head_dim]`, allocated once.
+/// Keys and values of the dimensions drawn so far, `[tokens, heads, dims, head_dim]`, allocated once.
 #[derive(Debug)]
 pub struct KvCache {
     k: Tensor<4>,
@@ -152,8 +100,11 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Room for `shape`: tokens, heads, dims, head_dim.
-    pub fn new(shape: [usize; 4], device: &burn::tensor::Device) -> Self {
+    /// An empty cache.
+    ///
+    /// # Shapes
+    /// - shape: `[tokens, heads, dims, head_dim]`
+    pub fn new(shape: [usize; 4], device: &Device) -> Self {
         Self {
             k: Tensor::zeros(shape, device),
             v: Tensor::zeros(shape, device),
@@ -161,7 +112,11 @@ impl KvCache {
         }
     }
 
-    /// Takes the next dimension's keys and values (`[tokens, heads, 1, head_dim]`); all there are now.
+    /// Appends the keys and values of the next dimension, and returns those of all dimensions so far.
+    ///
+    /// # Shapes
+    /// - k, v: `[tokens, heads, 1, head_dim]`
+    /// - outputs: `[tokens, heads, len, head_dim]`
     fn push(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let (at, [rows, heads, _, head_dim]) = (self.len, k.dims());
         self.len += 1;
@@ -176,8 +131,8 @@ impl KvCache {
     }
 }
 
-/// Softmax attention with its probabilities dropped: only then must they exist as a tensor.
-fn dropped(
+/// Softmax attention with dropout of its probabilities, the only case in which they exist as a tensor.
+fn attend_with_dropout(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,

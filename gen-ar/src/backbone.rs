@@ -1,14 +1,14 @@
-//! The backbone (MAR's masked autoencoder, arXiv 2406.11838): the encoder sees the class and the
-//! visible tokens alone, the decoder puts mask tokens where nothing is visible and makes a feature per position.
+//! The backbone, MAR's masked autoencoder (arXiv 2406.11838): the encoder sees the class and the visible tokens, the
+//! decoder adds mask tokens at all other positions and computes a feature per position.
 
 use crate::GenAr;
-use crate::pass::Pass;
+use crate::context::ForwardContext;
 use crate::positions::{Positions, int_tensor};
 use burn::tensor::{Int, Tensor};
 use tessera_backend::ops::{self, Activation};
 
 impl GenAr {
-    /// The values that indices stand for.
+    /// The values of indices.
     ///
     /// # Shapes
     /// - indices: `[rows, dims]`
@@ -17,12 +17,12 @@ impl GenAr {
         let [rows, dims] = indices.dims();
         let values = self.token_values();
         values
-            .select(0, indices.reshape([rows * dims]))
-            .reshape([rows, dims])
+            .select(0, indices.reshape([rows * dims])) // [rows * dims]
+            .reshape([rows, dims]) // [rows, dims]
     }
 
-    /// Encodes the class (`None`: any) and the visible tokens of each image; `values` is `None` when nothing is
-    /// visible yet.
+    /// Encodes the class (`None`: no class) and the visible tokens of each image; `values` is `None` if no token is
+    /// visible.
     ///
     /// # Shapes
     /// - values: `[batch * visible, dims]`, image by image
@@ -32,13 +32,10 @@ impl GenAr {
         values: Option<Tensor<2>>,
         visible: &Positions,
         classes: &[Option<usize>],
-        pass: &mut Pass<'_>,
+        context: &mut ForwardContext<'_>,
     ) -> Tensor<3> {
-        let (batch, buffer, width) = (
-            classes.len(),
-            self.config.buffer_size,
-            self.config.enc.width,
-        );
+        let (batch, buffer) = (classes.len(), self.config.buffer_size);
+        let width = self.config.enc.width;
         let positions = self.encoder_pos_embed_learned.val();
         let class = self.embed_classes(classes).unsqueeze_dim::<3>(1); // [batch, 1, width]
         let mut x = class + positions.clone().narrow(1, 0, buffer); // [batch, buffer, width]
@@ -46,20 +43,18 @@ impl GenAr {
             let rows = visible.rows(0, buffer, &values.device());
             let tokens = ops::linear(values, &self.z_proj, Activation::None);
             let tokens = tokens + positions.squeeze_dim::<2>(0).select(0, rows);
-            x = Tensor::cat(
-                vec![x, tokens.reshape([batch, visible.per_image(), width])],
-                1,
-            );
+            let tokens = tokens.reshape([batch, visible.per_image(), width]); // [batch, visible, width]
+            x = Tensor::cat(vec![x, tokens], 1);
         }
         let tokens = self.sequence.of(buffer + visible.per_image());
         let mut x = tokens.shard(ops::layer_norm(x, &self.z_proj_ln));
         for block in &self.encoder_blocks {
-            x = block.forward(x, tokens, pass);
+            x = block.forward(x, tokens, context);
         }
         tokens.gather(ops::layer_norm(x, &self.encoder_norm))
     }
 
-    /// The features `z` of the positions in `wanted`.
+    /// The features `z` of the wanted positions.
     ///
     /// # Shapes
     /// - encoded: `[batch, buffer_size + visible, enc.width]`
@@ -69,19 +64,12 @@ impl GenAr {
         encoded: Tensor<3>,
         visible: &Positions,
         wanted: &Positions,
-        pass: &mut Pass<'_>,
+        context: &mut ForwardContext<'_>,
     ) -> Tensor<2> {
-        let ([batch, short, _], device) = (encoded.dims(), encoded.device());
-        let (width, buffer, seq) = (
-            self.config.dec.width,
-            self.config.buffer_size,
-            self.config.seq(),
-        );
-        let kept = ops::linear(encoded, &self.decoder_embed, Activation::None)
-            .reshape([batch * short, width]);
-        let table = Tensor::cat(vec![kept, self.mask_token.val().reshape([1, width])], 0);
-        let x = table.select(0, visible.restore(batch, seq, buffer, &device));
-        let x = x.reshape([batch, buffer + seq, width]) + self.decoder_pos_embed_learned.val();
+        let ([batch, ..], device) = (encoded.dims(), encoded.device());
+        let (width, seq) = (self.config.dec.width, self.config.seq());
+        let buffer = self.config.buffer_size;
+        let x = self.fill_with_mask_tokens(encoded, visible) + self.decoder_pos_embed_learned.val();
         let tokens = self.sequence.of(buffer + seq);
         let (last, blocks) = self
             .decoder_blocks
@@ -89,31 +77,46 @@ impl GenAr {
             .expect("a valid config has depth");
         let mut x = tokens.shard(x);
         for block in blocks {
-            x = block.forward(x, tokens, pass);
+            x = block.forward(x, tokens, context);
         }
         let rows = wanted.rows(buffer + seq, buffer, &device);
         let x = match tokens.is_sharded() {
             false => last
-                .forward_rows(x, rows, pass)
-                .reshape([wanted.total(), width]),
-            // Which of the wanted rows are here differs from image to image.
+                .forward_rows(x, rows, context)
+                .reshape([wanted.total(), width]), // [batch * wanted, width]
+            // Which of the wanted rows are on this rank differs from image to image.
             true => tokens
-                .gather(last.forward(x, tokens, pass))
-                .reshape([batch * (buffer + seq), width])
-                .select(0, rows),
+                .gather(last.forward(x, tokens, context))
+                .reshape([batch * (buffer + seq), width]) // [batch * (buffer + seq), width]
+                .select(0, rows), // [batch * wanted, width]
         };
         let positions = self.output_pos_embed.val().squeeze_dim::<2>(0);
         ops::layer_norm(x, &self.decoder_norm) + positions.select(0, wanted.rows(0, 0, &device))
     }
 
-    /// `[batch, enc.width]`: the class's embedding, or the one that stands for any class.
+    /// The encoded rows in their places, and the mask token in all others.
+    ///
+    /// # Shapes
+    /// - encoded: `[batch, buffer_size + visible, enc.width]`
+    /// - output: `[batch, buffer_size + seq, dec.width]`
+    fn fill_with_mask_tokens(&self, encoded: Tensor<3>, visible: &Positions) -> Tensor<3> {
+        let ([batch, short, _], device) = (encoded.dims(), encoded.device());
+        let (width, seq) = (self.config.dec.width, self.config.seq());
+        let buffer = self.config.buffer_size;
+        let kept = ops::linear(encoded, &self.decoder_embed, Activation::None)
+            .reshape([batch * short, width]); // [batch * short, width]
+        let mask_token = self.mask_token.val().reshape([1, width]); // [1, width]
+        let table = Tensor::cat(vec![kept, mask_token], 0); // [batch * short + 1, width]
+        let x = table.select(0, visible.restore(batch, seq, buffer, &device));
+        x.reshape([batch, buffer + seq, width]) // [batch, buffer + seq, width]
+    }
+
+    /// `[batch, enc.width]`: the class's embedding, or `fake_latent` for no class.
     fn embed_classes(&self, classes: &[Option<usize>]) -> Tensor<2> {
-        let any = self.config.class_num;
+        let none = self.config.class_num;
         let table = Tensor::cat(vec![self.class_emb.weight.val(), self.fake_latent.val()], 0);
-        let rows = int_tensor(
-            classes.iter().map(|class| class.unwrap_or(any)),
-            &table.device(),
-        );
+        let rows = classes.iter().map(|class| class.unwrap_or(none));
+        let rows = int_tensor(rows, &table.device());
         table.select(0, rows)
     }
 }

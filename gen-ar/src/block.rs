@@ -1,129 +1,145 @@
 //! The two transformer blocks: plain pre-norm (backbone) and adaLN-modulated (head).
 #![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
 
-use crate::attention::{Attention, CausalAttention, KvCache, NORM_EPS};
-use crate::config::Tower;
+use crate::attention::{CausalAttention, KvCache, NORM_EPS, attend};
+use crate::config::TransformerConfig;
+use crate::context::ForwardContext;
 use crate::dropout::Dropout;
-use crate::pass::Pass;
 use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::{Device, Int, Tensor};
-use tessera_attention2d::Tokens;
-use tessera_backend::init::Init;
+use tessera_attention2d::{TokenSharding, Tokens};
+use tessera_backend::init::ParamInit;
 use tessera_backend::nn::LayerNorm;
 use tessera_backend::ops::{self, Activation};
-use tessera_moe::{Moe, MoeConfig};
+use tessera_backend::transformer::{Attention, Mlp};
+use tessera_moe::{Moe, MoeConfig, MoeWidths};
 
-/// Two linear maps with GELU between them.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    fc1: Linear,
-    fc2: Linear,
-}
-
-impl Mlp {
-    fn init(d_model: usize, ratio: usize, init: &mut Init) -> Self {
-        Self {
-            fc1: init.linear(d_model, ratio * d_model),
-            fc2: init.linear(ratio * d_model, d_model),
-        }
-    }
-
-    fn forward<const D: usize>(&self, x: Tensor<D>, dropout: &mut Dropout<'_>) -> Tensor<D> {
-        let hidden = dropout.proj(ops::linear(x, &self.fc1, Activation::Gelu));
-        dropout.proj(ops::linear(hidden, &self.fc2, Activation::None))
-    }
-}
-
-/// A block of the backbone: `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, or experts in place of the MLP.
+/// A block of the backbone: `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, with experts in place of the MLP if
+/// configured.
 #[derive(Module, Debug)]
 pub struct Block {
     norm1: LayerNorm,
     attn: Attention,
     norm2: LayerNorm,
-    /// A dense block's.
+    /// Present in a dense block.
     mlp: Option<Mlp>,
-    /// Of a block with experts, in place of `mlp`.
+    /// Present in a block with experts, in place of `mlp`.
     pub(crate) moe: Option<Moe>,
 }
 
 impl Block {
-    /// A dense block by itself, as `tower` has them, with weights drawn from `seed`.
-    pub fn new(tower: Tower, mlp_ratio: usize, seed: u64, device: &Device) -> Self {
-        Self::init(tower, mlp_ratio, None, &mut Init::new(seed, device))
+    /// A dense block by itself, with weights drawn from `seed`.
+    pub fn new(config: TransformerConfig, mlp_ratio: usize, seed: u64, device: &Device) -> Self {
+        Self::init(config, mlp_ratio, None, &mut ParamInit::new(seed, device))
     }
 
     pub(crate) fn init(
-        tower: Tower,
+        config: TransformerConfig,
         mlp_ratio: usize,
         moe: Option<&MoeConfig>,
-        init: &mut Init,
+        init: &mut ParamInit,
     ) -> Self {
-        let Tower { width, heads, .. } = tower;
-        let sizes = [width, mlp_ratio * width];
+        let TransformerConfig { width, heads, .. } = config;
+        let hidden = mlp_ratio * width;
         let norm1 = LayerNorm::new(width, NORM_EPS, init.device());
         let attn = Attention::init(width, heads, init);
-        // No target head: this model is trained towards no values of its tokens, which a layer could guess.
-        let moe = moe.map(|moe| Moe::init(moe, sizes, None, init));
+        let widths = MoeWidths {
+            d_model: width,
+            hidden,
+            target: None, // the training targets are indices, not values that a layer could predict
+        };
+        let moe = moe.map(|moe| Moe::init(moe, widths, init));
         Self {
             norm1,
             attn,
             norm2: LayerNorm::new(width, NORM_EPS, init.device()),
-            mlp: moe.is_none().then(|| Mlp::init(width, mlp_ratio, init)),
+            mlp: match moe {
+                Some(_) => None,
+                None => Some(Mlp::init(width, hidden, Activation::Gelu, init)),
+            },
             moe,
         }
     }
 
+    /// The tokens of this rank, which attend to the tokens of all ranks.
+    ///
     /// # Shapes
     /// - x: `[batch, seq here, d_model]`
     /// - output: `[batch, seq here, d_model]`
-    pub fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>, pass: &mut Pass<'_>) -> Tensor<3> {
-        let y = ops::layer_norm(x.clone(), &self.norm1);
-        let x = ops::residual(x, self.attn.forward(y, tokens, &mut pass.dropout));
-        self.feed_forward(x, pass)
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        tokens: Tokens<'_>,
+        context: &mut ForwardContext<'_>,
+    ) -> Tensor<3> {
+        let qkv = self.attn.project(ops::layer_norm(x.clone(), &self.norm1));
+        let y = self.attention_output(qkv, tokens, &mut context.dropout);
+        self.feed_forward(ops::residual(x, y), context)
     }
 
-    /// Some rows of [`forward`](Self::forward) alone, at their cost: the last block of a stack need not compute what
-    /// nobody reads; of sequences that are here as a whole. Experts race for these rows alone, in training as at inference; a config without threshold hence
-    /// routes a row of an image by the other rows asked for.
+    /// Some rows of [`forward`](Self::forward), at their cost alone: the last block of a stack need not compute rows
+    /// that nobody reads. All tokens must be on this rank. Experts are routed for these rows alone; with a config
+    /// without threshold, a row's routes hence depend on the other rows of its image that are asked for.
     ///
     /// # Shapes
     /// - x: `[batch, seq, d_model]`
-    /// - rows: `[batch * wanted]`, numbers of rows of `[batch * seq, d_model]`, as many in each of the batch
+    /// - rows: `[batch * wanted]`, indices into `[batch * seq, d_model]`, equally many for each image
     /// - output: `[batch, wanted, d_model]`
     pub fn forward_rows(
         &self,
         x: Tensor<3>,
         rows: Tensor<1, Int>,
-        pass: &mut Pass<'_>,
+        context: &mut ForwardContext<'_>,
     ) -> Tensor<3> {
         let ([batch, seq, width], [total]) = (x.dims(), rows.dims());
-        let kept = x.clone().reshape([batch * seq, width]).select(0, rows);
-        let kept = kept.reshape([batch, total / batch, width]);
+        let kept = x.clone().reshape([batch * seq, width]).select(0, rows); // [batch * wanted, d_model]
+        let kept = kept.reshape([batch, total / batch, width]); // [batch, wanted, d_model]
         let queries = ops::layer_norm(kept.clone(), &self.norm1);
         let all = ops::layer_norm(x, &self.norm1);
-        let seen = self.attn.forward_rows(queries, all, &mut pass.dropout);
-        let x = ops::residual(kept, seen);
-        self.feed_forward(x, pass)
+        let qkv = self.attn.project_queries(queries, all);
+        let y = self.attention_output(qkv, TokenSharding::Local.of(seq), &mut context.dropout);
+        self.feed_forward(ops::residual(kept, y), context)
+    }
+
+    /// The first branch, `[batch, queries, d_model]`, from its queries, keys and values.
+    fn attention_output(
+        &self,
+        qkv: [Tensor<4>; 3],
+        tokens: Tokens<'_>,
+        dropout: &mut Dropout<'_>,
+    ) -> Tensor<3> {
+        let y = attend(qkv, tokens, dropout);
+        dropout.proj(self.attn.merge(y))
     }
 
     /// The second branch, with its residual.
-    fn feed_forward(&self, x: Tensor<3>, pass: &mut Pass<'_>) -> Tensor<3> {
+    fn feed_forward(&self, x: Tensor<3>, context: &mut ForwardContext<'_>) -> Tensor<3> {
         let y = ops::layer_norm(x.clone(), &self.norm2);
         let y = match (&self.mlp, &self.moe) {
-            (Some(mlp), _) => mlp.forward(y, &mut pass.dropout),
-            // The hidden features of experts, which exist for routed tokens alone, are not dropped.
-            (None, Some(moe)) => pass.dropout.proj(moe.forward(y, &mut pass.trace)),
+            (Some(mlp), _) => mlp_with_dropout(mlp, y, &mut context.dropout),
+            // No dropout of the experts' hidden features, which exist only for routed tokens.
+            (None, Some(moe)) => context.dropout.proj(moe.forward(y, &mut context.trace)),
             (None, None) => unreachable!("a block has one or the other"),
         };
         ops::residual(x, y)
     }
 }
 
-/// What adaLN makes of the condition for one block: shift, scale and gate of the attention, then of the MLP.
+/// `[.., d_model]` to the same, with dropout after each map.
+fn mlp_with_dropout<const D: usize>(
+    mlp: &Mlp,
+    x: Tensor<D>,
+    dropout: &mut Dropout<'_>,
+) -> Tensor<D> {
+    let hidden = dropout.proj(mlp.hidden(x));
+    dropout.proj(mlp.output(hidden))
+}
+
+/// The adaLN parameters of one block: shift, scale and gate of the attention, then of the MLP.
 pub(crate) type Modulation<const D: usize> = [Tensor<D>; 6];
 
-/// A block of the head: as [`Block`], each branch shifted, scaled and gated by the condition.
+/// A block of the head: as [`Block`], with each branch shifted, scaled and gated by the condition (adaLN-Zero).
 #[derive(Module, Debug)]
 pub struct ChannelBlock {
     norm1: LayerNorm,
@@ -134,18 +150,18 @@ pub struct ChannelBlock {
 }
 
 impl ChannelBlock {
-    pub(crate) fn init(tower: Tower, mlp_ratio: usize, init: &mut Init) -> Self {
-        let Tower { width, heads, .. } = tower;
+    pub(crate) fn init(config: TransformerConfig, mlp_ratio: usize, init: &mut ParamInit) -> Self {
+        let TransformerConfig { width, heads, .. } = config;
         Self {
             norm1: LayerNorm::new(width, NORM_EPS, init.device()),
             attn: CausalAttention::init(width, heads, init),
             norm2: LayerNorm::new(width, NORM_EPS, init.device()),
-            mlp: Mlp::init(width, mlp_ratio, init),
+            mlp: Mlp::init(width, mlp_ratio * width, Activation::Gelu, init),
             adaLN_modulation: (SiLU, init.zero_linear(width, 6 * width)),
         }
     }
 
-    /// The block's modulation; `cond` has been through SiLU, which all blocks share.
+    /// The block's modulation. SiLU has been applied to `cond` already, once for all blocks.
     ///
     /// # Shapes
     /// - cond: `[.., d_model]`
@@ -194,6 +210,29 @@ impl ChannelBlock {
         let y = ops::modulate(x.clone(), Some(&self.norm1), shift1, scale1);
         let x = ops::gated_add(x, gate1, attn(y, dropout));
         let y = ops::modulate(x.clone(), Some(&self.norm2), shift2, scale2);
-        ops::gated_add(x, gate2, self.mlp.forward(y, dropout))
+        ops::gated_add(x, gate2, mlp_with_dropout(&self.mlp, y, dropout))
+    }
+}
+
+/// The head's last modulation, of a layer norm without parameters.
+#[derive(Module, Debug)]
+pub struct ChannelFinal {
+    adaLN_modulation: (SiLU, Linear),
+}
+
+impl ChannelFinal {
+    pub(crate) fn init(d_model: usize, init: &mut ParamInit) -> Self {
+        Self {
+            adaLN_modulation: (SiLU, init.zero_linear(d_model, 2 * d_model)),
+        }
+    }
+
+    /// Scale and shift, in this order: the reverse of the blocks'.
+    ///
+    /// # Shapes
+    /// - cond: `[.., d_model]`, after SiLU
+    /// - output: two of `[.., d_model]`
+    pub(crate) fn modulation<const D: usize>(&self, cond: Tensor<D>) -> [Tensor<D>; 2] {
+        ops::split_linear(cond, &self.adaLN_modulation.1)
     }
 }

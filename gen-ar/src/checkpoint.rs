@@ -1,32 +1,29 @@
-//! A model on disk: a folder with `config.json` and `model.safetensors`, named and laid out as PyTorch has them.
-//!
-//! The files are whole state dicts of the authors' module, buffers included, so that they load there as well.
+//! Model folders: `config.json` and `model.safetensors`. The weights file is a complete state dict of the released
+//! PyTorch module, buffers included, and loads there as well.
 
 use crate::{Error, GenAr, GenArConfig, Result};
 use burn::tensor::Device;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tessera_checkpoint::write_json;
+use tessera_checkpoint::{read_json, write_json};
 use tessera_quantize::{STD_RANGE, boundaries};
 use tessera_weights::{Loaded, Weight, WeightDtype, Weights};
 
-/// What defines a model, a [`GenArConfig`] in JSON.
-pub const CONFIG_FILE: &str = "config.json";
-/// The weights in a model folder.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// What the levels stand for, in the units of the released quantiser's table.
+pub use tessera_checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
+
+/// The values of the levels, in the units of the released quantizer's table.
 const VALUES: &str = "reconstruction_values";
-/// Buffers of released checkpoints that follow from the config; no computation reads them here.
+/// Buffers of released checkpoints that follow from the config and are not read here.
 const BOUNDARIES: &str = "boundaries";
 const CHANNEL_MASK: &str = "channel_mask";
 
-/// The tensors of a state dict that are no parameters.
+/// The tensors of a state dict that are not parameters.
 pub const BUFFERS: [&str; 3] = [VALUES, BOUNDARIES, CHANNEL_MASK];
 
 impl GenAr {
-    /// The state dict: every parameter, and the buffers that the authors' module has. Those are stored with 32 bits
-    /// whatever the type of the file.
+    /// The state dict: every parameter, and the buffers of the released module, which stay f32 whatever the file's
+    /// type.
     pub fn weights(&self) -> Weights {
         let (levels, dims) = (self.config.levels, self.config.token_embed_dim);
         let mut weights = Weights::of(self);
@@ -49,7 +46,7 @@ impl GenAr {
         weights
     }
 
-    /// The shapes of the state dict by name; initialises nothing.
+    /// The shapes of the state dict by name, without initializing a parameter.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         let (levels, dims) = (self.config.levels, self.config.token_embed_dim);
         let mut shapes = Weights::shapes_of(self);
@@ -58,8 +55,8 @@ impl GenAr {
         shapes
     }
 
-    /// Writes `config.json` and `model.safetensors` into `dir`, which is made if absent; the weights come last.
-    /// A `dtype` of 16 bits halves the file and rounds every weight.
+    /// Writes `config.json`, then `model.safetensors`, into `dir`, which is created if absent. A `dtype` of 16 bits
+    /// halves the file and rounds every weight.
     ///
     /// # Errors
     /// [`Error::Weights`] when a file cannot be written.
@@ -71,18 +68,18 @@ impl GenAr {
             .write(dir.join(WEIGHTS_FILE), BTreeMap::new(), dtype)?)
     }
 
-    /// Reads what [`save_dir`](Self::save_dir) wrote, or weights in one of the field's other formats with a config
-    /// beside them.
+    /// Loads a folder written by [`save_dir`](Self::save_dir), or one with a config and weights of another supported
+    /// format.
     ///
     /// # Errors
-    /// A file that cannot be read, a config no model can have, tensors that are missing, unexpected or misshapen.
+    /// A file that cannot be read, an invalid config, tensors that are missing, unexpected or of a wrong shape.
     pub fn load_dir(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let config = GenArConfig::load(dir.as_ref())?;
         let weights = Weights::read_model(dir, None)?;
         Self::from_weights(&config, weights, device)
     }
 
-    /// As [`load_dir`](Self::load_dir), from the two files' contents.
+    /// [`load_dir`](Self::load_dir) from the contents of the two files.
     ///
     /// # Errors
     /// As `load_dir`.
@@ -91,13 +88,13 @@ impl GenAr {
         safetensors: impl Into<Cow<'static, [u8]>>,
         device: &Device,
     ) -> Result<Self> {
-        let config = serde_json::from_slice(config_json)
-            .map_err(|source| Error::ConfigJson { path: None, source })?;
+        let config =
+            serde_json::from_slice(config_json).map_err(|source| Error::ConfigJson { source })?;
         let weights = Weights::read_bytes(WEIGHTS_FILE, safetensors)?;
         Self::from_weights(&config, weights, device)
     }
 
-    /// A model of all `weights`; the buffers of released checkpoints are taken as such.
+    /// A model with all of `weights`, which may include the buffers of released checkpoints.
     ///
     /// # Errors
     /// As `load_dir`.
@@ -105,8 +102,8 @@ impl GenAr {
         Self::from_weights_with(config, weights, device, &mut |_| ())
     }
 
-    /// As [`from_weights`](Self::from_weights), telling how far it is: the largest models take seconds. Beside the
-    /// model itself, one tensor at a time is in memory.
+    /// [`from_weights`](Self::from_weights) with a progress callback: large models take seconds. Beside the model,
+    /// only one tensor at a time is in memory.
     ///
     /// # Errors
     /// As `load_dir`.
@@ -131,23 +128,15 @@ impl GenArConfig {
     /// Reads `config.json` in a folder.
     ///
     /// # Errors
-    /// When it is absent or not the JSON of a config.
+    /// [`Error::Checkpoint`] if it is absent or not the JSON of a config.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        let path = dir.as_ref().join(CONFIG_FILE);
-        let json = std::fs::read(&path).map_err(|source| Error::Io {
-            path: path.clone(),
-            source,
-        })?;
-        serde_json::from_slice(&json).map_err(|source| Error::ConfigJson {
-            path: Some(path),
-            source,
-        })
+        Ok(read_json(&dir.as_ref().join(CONFIG_FILE))?)
     }
 
-    /// Writes `config.json` into a folder, which is made if absent.
+    /// Writes `config.json` into a folder, which is created if absent.
     ///
     /// # Errors
-    /// [`Error::Weights`] when it cannot be written.
+    /// [`Error::Checkpoint`] if it cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         Ok(write_json(&dir.as_ref().join(CONFIG_FILE), self)?)
     }

@@ -1,113 +1,104 @@
-//! What defines a generator, and the three sizes of the paper.
+//! The config of a generator, with the three sizes of the paper as presets.
 
-use crate::{Error, GenAr, Result, model};
-use burn::tensor::Device;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tessera_moe::MoeConfig;
 
-/// The order in which the head walks over the 16 dimensions of KL-16 latents, sorted by their share of
-/// low-frequency energy (section 3.2 of the paper; the measurement behind it was not published).
+/// The order in which the head predicts the 16 dimensions of KL-16 latents: by descending share of low-frequency energy
+/// (section 3.2 of the paper; the measurement behind it was not published).
 const KL16_CHANNEL_ORDER: [usize; 16] = [8, 1, 10, 9, 6, 12, 4, 0, 3, 11, 7, 14, 2, 15, 13, 5];
 
-/// Size of one of the three transformers.
+/// The size of one of the three transformers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tower {
+pub struct TransformerConfig {
     /// Features per token.
     pub width: usize,
     /// Number of blocks.
     pub depth: usize,
-    /// Attention heads; divides `width`.
+    /// Number of attention heads; divides `width`.
     pub heads: usize,
 }
 
-impl Tower {
-    /// A transformer of `depth` blocks.
-    pub fn new(width: usize, depth: usize, heads: usize) -> Self {
-        Self {
-            width,
-            depth,
-            heads,
-        }
-    }
-
+impl TransformerConfig {
     /// Features per attention head.
     pub fn head_dim(&self) -> usize {
         self.width / self.heads
     }
 }
 
-/// What the head is fed at its first dimension when it samples. In training it is the projected feature `c`; the
-/// authors' sampler feeds `c` plus the first position's embedding, and their published figures come from it.
+/// The head's input at its first dimension when it samples. In training it is the projected feature `c`. The released
+/// sampler, which the published figures come from, adds the first position's embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstPosition {
-    /// `c + timesteps_embeddings[0]`, as the released sampler.
+    /// `c + timesteps_embeddings[0]`, as in the released sampler.
     #[default]
     Released,
     /// `c`, as in training.
     AsTrained,
 }
 
-/// Everything that defines a generator's weights and how they are trained.
+/// Everything that defines a generator's weights and their training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GenArConfig {
-    /// Tokens of an image: rows and columns.
+    /// Tokens of an image: `[rows, columns]`.
     pub grid: [usize; 2],
-    /// Dimensions of a token (K in the paper), each quantised on its own.
+    /// Dimensions of a token (K in the paper), each quantized on its own.
     pub token_embed_dim: usize,
     /// Levels of a dimension: 2^bits.
     pub levels: usize,
     /// Number of classes.
     pub class_num: usize,
     /// The encoder, over visible tokens.
-    pub enc: Tower,
+    pub enc: TransformerConfig,
     /// The decoder, over all tokens.
-    pub dec: Tower,
+    pub dec: TransformerConfig,
     /// The head, over the dimensions of one token.
-    pub ch: Tower,
-    /// Copies of the class embedding put in front of the tokens.
+    pub ch: TransformerConfig,
+    /// Copies of the class embedding prepended to the tokens.
     pub buffer_size: usize,
-    /// Hidden features of an MLP over its width.
+    /// Hidden width of an MLP divided by its width.
     pub mlp_ratio: usize,
     /// The order in which the head predicts the dimensions: a permutation of `0..token_embed_dim`.
     pub channel_order: Vec<usize>,
-    /// Share of training images whose class is hidden, for guidance.
+    /// Share of training images whose class is hidden, for classifier-free guidance.
     pub label_drop_prob: f32,
     /// Smallest share of positions masked in training.
     pub mask_ratio_min: f32,
-    /// Standard deviation of the normal around 1 that the masked share is drawn from (0.25 in MAR). Grids of few
-    /// positions want more than the paper's: their last positions are predicted with almost all others known.
+    /// Standard deviation of the normal distribution around 1 that the masked share is drawn from (0.25 in MAR).
+    /// Small grids need more than the paper's: their last positions are predicted with almost all others known.
     pub mask_ratio_std: f32,
     /// Dropout of attention probabilities in training.
     pub attn_dropout: f32,
     /// Dropout after projections and inside MLPs in training.
     pub proj_dropout: f32,
-    /// What the sampler feeds the head first.
+    /// The head's input at its first dimension when it samples.
     pub first_position: FirstPosition,
-    /// Experts in place of the MLPs of the encoder's and the decoder's blocks, whose GELU is by tanh; dense if absent, as
-    /// the paper has it.
+    /// Experts (with tanh GELU) in place of the MLPs of the encoder and the decoder; dense if absent, as in the paper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moe: Option<MoeConfig>,
 }
 
 impl GenArConfig {
-    /// A generator with the paper's choices (Table 4) wherever they are not given.
+    /// A generator with the paper's choices (table 4) for everything not given. `backbone` is the size of both the
+    /// encoder and the decoder.
     pub fn new(
         grid: [usize; 2],
         token_embed_dim: usize,
         levels: usize,
-        [enc, dec, ch]: [Tower; 3],
+        backbone: TransformerConfig,
+        head: TransformerConfig,
     ) -> Self {
         Self {
             grid,
             token_embed_dim,
             levels,
             class_num: 1000,
-            enc,
-            dec,
-            ch,
+            enc: backbone,
+            dec: backbone,
+            ch: head,
             buffer_size: 64,
             mlp_ratio: 4,
             channel_order: default_channel_order(token_embed_dim),
@@ -121,34 +112,70 @@ impl GenArConfig {
         }
     }
 
-    fn tokenbridge(backbone: Tower, ch: Tower) -> Self {
-        Self::new([16, 16], 16, 64, [backbone, backbone, ch])
+    fn tokenbridge(backbone: TransformerConfig, head: TransformerConfig) -> Self {
+        Self::new([16, 16], 16, 64, backbone, head)
     }
 
     /// TokenBridge-B, 218 M parameters: 256 px, 6 bits, ImageNet.
     pub fn tokenbridge_b() -> Self {
-        Self::tokenbridge(Tower::new(768, 12, 12), Tower::new(768, 4, 8))
+        let backbone = TransformerConfig {
+            width: 768,
+            depth: 12,
+            heads: 12,
+        };
+        Self::tokenbridge(
+            backbone,
+            TransformerConfig {
+                width: 768,
+                depth: 4,
+                heads: 8,
+            },
+        )
     }
 
     /// TokenBridge-L, 487 M parameters.
     pub fn tokenbridge_l() -> Self {
-        Self::tokenbridge(Tower::new(1024, 16, 16), Tower::new(1024, 4, 8))
+        let backbone = TransformerConfig {
+            width: 1024,
+            depth: 16,
+            heads: 16,
+        };
+        Self::tokenbridge(
+            backbone,
+            TransformerConfig {
+                width: 1024,
+                depth: 4,
+                heads: 8,
+            },
+        )
     }
 
     /// TokenBridge-H, 910 M parameters.
     pub fn tokenbridge_h() -> Self {
-        Self::tokenbridge(Tower::new(1280, 20, 16), Tower::new(1024, 6, 8))
+        let backbone = TransformerConfig {
+            width: 1280,
+            depth: 20,
+            heads: 16,
+        };
+        Self::tokenbridge(
+            backbone,
+            TransformerConfig {
+                width: 1024,
+                depth: 6,
+                heads: 8,
+            },
+        )
     }
 
-    /// Tokens of an image.
+    /// Number of tokens of an image.
     pub fn seq(&self) -> usize {
         self.grid[0] * self.grid[1]
     }
 
-    /// Refuses what no model can have.
+    /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] or [`Error::Moe`] names the field.
+    /// [`Error::Config`] or [`Error::Moe`] names the first field that is out of range.
     pub fn validate(&self) -> Result<()> {
         let check = |field, ok: bool, expected: &str, found: String| match ok {
             true => Ok(()),
@@ -177,12 +204,12 @@ impl GenArConfig {
             "2 to 65536",
             self.levels.to_string(),
         )?;
-        for (field, tower) in [("enc", self.enc), ("dec", self.dec), ("ch", self.ch)] {
-            let Tower {
+        for (field, size) in [("enc", self.enc), ("dec", self.dec), ("ch", self.ch)] {
+            let TransformerConfig {
                 width,
                 depth,
                 heads,
-            } = tower;
+            } = size;
             let ok = width > 0 && depth > 0 && heads > 0 && width % heads == 0;
             let expected = "at least one block whose width is a multiple of its heads";
             check(
@@ -241,27 +268,9 @@ impl GenArConfig {
             moe.target_weight.to_string(),
         )
     }
-
-    /// A generator with random weights, initialised as the authors do; the same on every device for one `seed`.
-    /// `values` are what the levels stand for: the quantiser's reconstruction values. Nothing is allocated before a
-    /// parameter is first used.
-    ///
-    /// # Panics
-    /// If the config is not valid or `values` are not one per level.
-    pub fn init(&self, values: &[f32], seed: u64, device: &Device) -> GenAr {
-        if let Err(error) = self.validate() {
-            panic!("{error}");
-        }
-        assert_eq!(
-            values.len(),
-            self.levels,
-            "one reconstruction value per level"
-        );
-        model::init(self, values, seed, device)
-    }
 }
 
-/// The paper's order for the 16 dimensions of KL-16 latents; as they come for any other number.
+/// The paper's order for 16 dimensions, those of KL-16 latents; for any other number, ascending.
 pub fn default_channel_order(token_embed_dim: usize) -> Vec<usize> {
     match token_embed_dim {
         16 => KL16_CHANNEL_ORDER.to_vec(),

@@ -1,5 +1,6 @@
-//! Dropout with counter-based masks; off, it costs nothing.
+//! Dropout with counter-based masks; turned off it costs nothing.
 
+use crate::GenArConfig;
 use burn::tensor::Tensor;
 use tessera_backend::Rng;
 use tessera_backend::device_values;
@@ -24,24 +25,26 @@ impl Dropout<'static> {
 }
 
 impl<'a> Dropout<'a> {
-    /// Rates of attention probabilities (`attn`) and of everything else (`proj`), each in `0..1`; masks come from `rng`.
-    pub fn new(attn: f32, proj: f32, rng: &'a mut Rng) -> Self {
+    /// The config's rates, with masks from `rng`.
+    pub fn training(config: &GenArConfig, rng: &'a mut Rng) -> Self {
         Self {
             rng: Some(rng),
-            attn,
-            proj,
+            attn: config.attn_dropout,
+            proj: config.proj_dropout,
         }
     }
 
-    /// Whether attention probabilities are dropped, so that they have to exist.
+    /// Whether attention probabilities are dropped, and so must exist as a tensor.
     pub(crate) fn drops_attention(&self) -> bool {
         self.rng.is_some() && self.attn > 0.0
     }
 
+    /// Dropout of attention probabilities; `x` of any shape.
     pub(crate) fn attn<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
         self.apply(x, self.attn)
     }
 
+    /// Dropout of projections and hidden features; `x` of any shape.
     pub(crate) fn proj<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
         self.apply(x, self.proj)
     }
@@ -58,8 +61,8 @@ impl<'a> Dropout<'a> {
     }
 }
 
-/// 0 at a share `rate` of the elements, elsewhere what keeps the mean. 16 bits decide an element: the rate is
-/// rounded to a multiple of 2⁻¹⁶ and the scale follows the rounded one, so the mean is kept exactly.
+/// 0 for a share `rate` of the elements, and for the others the scale that keeps the mean. An element takes 16 random
+/// bits, so the rate is rounded to a multiple of 2⁻¹⁶; the scale follows the rounded rate.
 fn mask(rng: &mut Rng, elements: usize, rate: f32) -> Vec<f32> {
     const STEPS: u32 = 1 << 16;
     let dropped = ((rate * STEPS as f32) as u32).min(STEPS - 1);

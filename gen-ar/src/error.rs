@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of [`GenArConfig`](crate::GenArConfig) that no model can have.
+    /// A field of [`GenArConfig`](crate::GenArConfig) is out of range.
     #[error("generator config: `{field}` must be {expected}, found {found}")]
     Config {
         /// The field.
@@ -16,19 +16,19 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// The experts' part of the config.
+    /// The config of the experts is out of range.
     #[error(transparent)]
     Moe(#[from] tessera_moe::Error),
-    /// What only a model with experts has.
+    /// The model has no experts, which the call is about.
     #[error("the model has no experts: its blocks are dense")]
     Dense,
-    /// What a model cannot have when its tokens are dealt to ranks.
-    #[error("tokens cannot be dealt to a grid of ranks with {what}")]
+    /// The model has something that prevents sharding its tokens over ranks.
+    #[error("tokens cannot be sharded over ranks with {what}")]
     Ranks {
-        /// What it has.
+        /// What prevents it.
         what: &'static str,
     },
-    /// An option of [`SampleConfig`](crate::SampleConfig) out of its range.
+    /// An option of [`SampleConfig`](crate::SampleConfig) is out of range.
     #[error("sampling option `{option}` must be {expected}, found {found}")]
     Sampling {
         /// The option.
@@ -38,17 +38,10 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A class the model was not made for.
-    #[error("image {image}: class {found} does not exist, the model has {class_num} classes (0 to {})", class_num - 1)]
-    UnknownClass {
-        /// Index of the image in the batch.
-        image: usize,
-        /// The class asked for.
-        found: usize,
-        /// Classes of the model.
-        class_num: usize,
-    },
-    /// An order that is not a permutation of the positions, or not one order per image.
+    /// A request names a class that the model does not have.
+    #[error(transparent)]
+    UnknownClass(#[from] tessera_backend::UnknownClass),
+    /// The generation orders are not one permutation of the positions per image.
     #[error("generation orders: {expected} expected, found {found}")]
     Orders {
         /// What was needed.
@@ -56,25 +49,25 @@ pub enum Error {
         /// What was given.
         found: String,
     },
-    /// The model produced NaN or an infinity.
+    /// The model computed NaN or an infinity.
     #[error("step {step} of {steps}: the {what} are not finite")]
     NonFinite {
         /// The step, from 0.
         step: usize,
-        /// Steps in all.
+        /// Number of steps in total.
         steps: usize,
         /// What is not finite.
         what: &'static str,
     },
-    /// The caller's progress function asked to stop.
+    /// The progress callback stopped the sampler.
     #[error("cancelled after step {step} of {steps}")]
     Cancelled {
-        /// The last step that was done, from 1.
+        /// The last completed step, from 1.
         step: usize,
-        /// Steps in all.
+        /// Number of steps in total.
         steps: usize,
     },
-    /// The values that the levels stand for are not one finite number per level.
+    /// The values of the levels are not one finite number per level.
     #[error("`{name}` must be {expected} finite values, found {found}")]
     Values {
         /// Their name in the checkpoint.
@@ -84,10 +77,10 @@ pub enum Error {
         /// What is there.
         found: String,
     },
-    /// Weights without a config do not tell what model they are of.
+    /// No config could be inferred from the weights.
     #[error("{}: not the weights of a generator: `{name}` is {found}, expected {expected}", file.display())]
     Infer {
-        /// The file of the weights; empty if they were made in memory.
+        /// The weights file; empty for weights in memory.
         file: PathBuf,
         /// The tensor.
         name: &'static str,
@@ -96,28 +89,16 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A config file that is not JSON of a config.
-    #[error("{} is not a generator's config", path.as_ref().map_or("the given JSON".into(), |p| format!("`{}`", p.display())))]
+    /// JSON in memory is not a config.
+    #[error("the given JSON is not a generator's config")]
     ConfigJson {
-        /// The file; none when the text came from memory.
-        path: Option<PathBuf>,
-        /// Where and why.
-        #[source]
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// A file could not be read.
-    #[error("cannot read `{}`", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Weights are missing, unexpected, misshapen or unreadable.
+    /// Weights are missing, unexpected, of a wrong shape or unreadable.
     #[error(transparent)]
     Weights(#[from] tessera_weights::Error),
-    /// A file could not be written.
+    /// A file could not be read or written, or is not the JSON of a config.
     #[error(transparent)]
     Checkpoint(#[from] tessera_checkpoint::Error),
 }

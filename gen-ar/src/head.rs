@@ -1,6 +1,6 @@
-//! The head: the dimensions of one token, one after the other (section 3.2 of the paper). `head_logits` takes all
-//! dimensions at once, with the tokens given (training); `autoregress` one at a time, with cached keys and values.
-#![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
+//! The head predicts the dimensions of a token one after the other (section 3.2 of the paper). In training,
+//! `head_logits` takes all dimensions at once; to sample, `autoregress` takes one at a time, with cached keys and
+//! values.
 
 use crate::GenAr;
 use crate::attention::KvCache;
@@ -8,33 +8,11 @@ use crate::block::Modulation;
 use crate::config::FirstPosition;
 use crate::dropout::Dropout;
 use crate::positions::int_tensor;
-use burn::module::Module;
-use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::{Int, Tensor};
-use tessera_backend::init::Init;
 use tessera_backend::ops::{self, Activation};
 
-/// The last modulation, of a layer norm without parameters.
-#[derive(Module, Debug)]
-pub struct ChannelFinal {
-    adaLN_modulation: (SiLU, Linear),
-}
-
-impl ChannelFinal {
-    pub(crate) fn init(d_model: usize, init: &mut Init) -> Self {
-        Self {
-            adaLN_modulation: (SiLU, init.zero_linear(d_model, 2 * d_model)),
-        }
-    }
-
-    /// Scale and shift, in this order: the reverse of the blocks'.
-    fn modulation<const D: usize>(&self, cond: Tensor<D>) -> [Tensor<D>; 2] {
-        ops::split_linear(cond, &self.adaLN_modulation.1)
-    }
-}
-
 impl GenAr {
-    /// Logits of the first `dims` dimensions, each given the ones before it.
+    /// The logits of the first `dims` dimensions, each given the dimensions before it.
     ///
     /// # Shapes
     /// - z: `[tokens, dec.width]`
@@ -59,19 +37,25 @@ impl GenAr {
         let x = ops::layer_norm(x, &self.channel_norm);
         let [scale, shift] = self.channel_final.modulation(cond);
         let x = ops::modulate(x, None, shift, scale);
-        // One product per dimension, side by side: cutting x up instead would make its gradient from `dims` zero tensors.
+        // A batched product, one per dimension: slicing x instead would build its gradient from `dims` zero tensors.
         let heads = &self.channel_heads[..dims];
-        // A product here is not `ops::linear`, which takes weights of a narrower type as they are.
+        // `matmul`, unlike `ops::linear`, takes no weights of a narrower type.
         let weight = heads
             .iter()
             .map(|head| head.weight.val().cast(x.dtype()))
             .collect();
         let bias = heads.iter().filter_map(|head| head.bias.as_ref());
         let bias = Tensor::stack::<2>(bias.map(|bias| bias.val()).collect(), 0);
-        x.swap_dims(0, 1).matmul(Tensor::stack::<3>(weight, 0)) + bias.unsqueeze_dim(1)
+        let x = x.swap_dims(0, 1); // [dims, tokens, width]
+        x.matmul(Tensor::stack::<3>(weight, 0)) + bias.unsqueeze_dim(1)
     }
 
-    /// `[tokens, dims, width]`: what the head sees at each dimension, which is the token of the one before it.
+    /// The head's input at each dimension: the embedded index of the dimension before it.
+    ///
+    /// # Shapes
+    /// - c: `[tokens, width]`
+    /// - indices: `[tokens, dims]`
+    /// - output: `[tokens, dims, width]`
     fn head_inputs(
         &self,
         c: Tensor<2>,
@@ -85,15 +69,17 @@ impl GenAr {
         if rest == 0 {
             return first;
         }
-        // The position's embedding is added to the table's few rows rather than to every token's.
+        // The position embeddings are added to the tables, which have fewer rows than there are tokens.
         let tables = self.token_embeddings[..rest].iter();
         let tables = Tensor::stack::<3>(tables.map(|table| table.weight.val()).collect(), 0);
         let positions = self.channel_embed.val().swap_dims(0, 1); // [dims, 1, width]
-        let tables = (tables + positions.narrow(0, 1, rest)).reshape([rest * levels, width]);
+        let tables = tables + positions.narrow(0, 1, rest);
+        let tables = tables.reshape([rest * levels, width]); // [rest * levels, width]
         let offsets = int_tensor((0..rest).map(|dim| dim * levels), &tables.device());
         let rows = indices.narrow(1, 0, rest) + offsets.unsqueeze();
-        let embedded = tables.select(0, rows.reshape([tokens * rest]));
-        Tensor::cat(vec![first, embedded.reshape([tokens, rest, width])], 1)
+        let embedded = tables.select(0, rows.reshape([tokens * rest])); // [tokens * rest, width]
+        let embedded = embedded.reshape([tokens, rest, width]); // [tokens, rest, width]
+        Tensor::cat(vec![first, embedded], 1)
     }
 
     /// `[tokens, width]`: the head's input at the first dimension.
@@ -106,10 +92,11 @@ impl GenAr {
         c + at_0(self.channel_embed.val())
     }
 
-    /// Draws the dimensions of each token one after the other: `choose` is given the dimension's number in the
-    /// head's order and its logits `[tokens, levels]`, and returns the indices `[tokens]`.
+    /// Draws the dimensions of each token one after the other. `choose` takes a dimension's number in the head's
+    /// order and its logits `[tokens, levels]`, and returns the indices `[tokens]`.
     ///
-    /// adaLN depends on `z` and the dimension, not on what is drawn: it is computed for all dimensions beforehand.
+    /// adaLN depends on `z` and the dimension but not on drawn indices, so it is computed for all dimensions in
+    /// advance.
     ///
     /// # Shapes
     /// - z: `[tokens, dec.width]`
@@ -156,7 +143,7 @@ impl GenAr {
         Tensor::stack(drawn, 1)
     }
 
-    /// `[tokens, width]`: the head's input at `dim`, the dimension before it being `index`.
+    /// `[tokens, width]`: the head's input at `dim`, with the preceding dimension drawn as `index` (`[tokens]`).
     fn next_input(&self, dim: usize, index: Tensor<1, Int>) -> Tensor<2> {
         let embedding = self.token_embeddings[dim - 1].weight.val().select(0, index);
         embedding
@@ -168,10 +155,10 @@ impl GenAr {
     }
 }
 
-/// The modulation of one dimension.
+/// The modulation of one dimension: each of `[dims, tokens, width]` to `[tokens, width]`.
 fn at<const N: usize>(modulation: &[Tensor<3>; N], dim: usize) -> [Tensor<2>; N] {
     modulation.each_ref().map(|part| {
         let [_, tokens, width] = part.dims();
-        ops::reshape(part.clone().narrow(0, dim, 1), [tokens, width])
+        ops::reshape(part.clone().narrow(0, dim, 1), [tokens, width]) // [tokens, width]
     })
 }

@@ -1,20 +1,22 @@
-//! The config of a checkpoint that comes without one, from the names and shapes of its tensors.
+//! The config of a checkpoint that comes without one, inferred from the names and shapes of its tensors.
 
-use crate::{Error, GenArConfig, Result, Tower};
+use crate::config::{GenArConfig, TransformerConfig};
+use crate::{Error, Result};
 use tessera_weights::Weights;
 
-/// Heads of the authors' backbones by width; shapes do not tell them.
+/// The number of heads of the released backbones by width, which shapes do not tell.
 const HEADS: [(usize, usize); 3] = [(768, 12), (1024, 16), (1280, 16)];
 
-/// What a backbone with experts has in place of an MLP.
+/// A tensor of backbones with experts, in place of an MLP's.
 const EXPERTS: &str = "encoder_blocks.0.moe.experts.fc1.weight";
 
 impl GenArConfig {
-    /// What the weights are of. All sizes follow from the shapes but for the number of heads in the backbone, which
-    /// is known for the widths that the authors have. Of a model with experts shapes tell too little.
+    /// Infers the config from the shapes of the weights. They tell all sizes but the backbone's number of heads,
+    /// which is known for the released widths. A model with experts needs a config, because shapes do not tell the
+    /// routing rule.
     ///
     /// # Errors
-    /// [`Error::Infer`] names the tensor that is absent or of an unexpected shape.
+    /// [`Error::Infer`] names a tensor that is absent or of an unexpected shape.
     pub fn infer(weights: &Weights) -> Result<Self> {
         let shape = Shapes(weights);
         let [_, rows, _] = shape.of("encoder_pos_embed_learned")?;
@@ -68,25 +70,36 @@ impl GenArConfig {
             let expected =
                 "a width of 768, 1024 or 1280, whose heads are known; others need a config.json";
             let heads = heads.ok_or_else(|| shape.fault(name, expected, width))?;
-            Ok::<_, Error>(Tower::new(width, shape.depth(name), heads))
+            Ok::<_, Error>(TransformerConfig {
+                width,
+                depth: shape.depth(name),
+                heads,
+            })
         };
-        let towers = [
+        let [enc, dec] = [
             backbone("encoder_blocks", enc_width)?,
             backbone("decoder_blocks", dec_width)?,
-            Tower::new(ch_width, shape.depth("channel_blocks"), ch_width / head_dim),
         ];
+        let head = TransformerConfig {
+            width: ch_width,
+            depth: shape.depth("channel_blocks"),
+            heads: ch_width / head_dim,
+        };
         Ok(Self {
             class_num,
+            dec,
             buffer_size: rows - seq,
             mlp_ratio: hidden / enc_width,
-            ..Self::new([side, side], dims, levels, towers)
+            ..Self::new([side, side], dims, levels, enc, head)
         })
     }
 }
 
+/// The shapes of a state dict.
 struct Shapes<'a>(&'a Weights);
 
 impl Shapes<'_> {
+    /// The shape of a tensor that must be there.
     fn of<const D: usize>(&self, name: &'static str) -> Result<[usize; D]> {
         let found = self.0.get(name).map(|weight| weight.shape());
         let shape = found.and_then(|shape| <[usize; D]>::try_from(shape).ok());
@@ -101,7 +114,7 @@ impl Shapes<'_> {
         })
     }
 
-    /// How many blocks have a name that begins so.
+    /// The number of blocks in a stack.
     fn depth(&self, blocks: &str) -> usize {
         let there = |index: &usize| {
             self.0

@@ -1,28 +1,32 @@
 //! The TokenBridge generator: draws images as grids of tokens, each of whose dimensions is one of 2^bits levels.
 //!
 //! Paper: *Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation* (arXiv 2503.16430), section
-//! 3.2. A masked transformer (MAR's, arXiv 2406.11838) turns the class and the tokens there are into one feature per
-//! position; a small transformer, the head, predicts the dimensions of a token from its feature one after the other, each
-//! from `levels` classes, where a joint vocabulary would have `levels^dims`.
+//! 3.2. A masked transformer (MAR, arXiv 2406.11838) computes a feature per position from the class and the tokens
+//! drawn so far. A small transformer, the head, predicts the dimensions of a token one after the other, each from
+//! `levels` classes, where a joint vocabulary would have `levels^dims`.
 //!
-//! | item | what it is |
+//! | paper | function |
 //! |---|---|
-//! | [`GenArConfig`] | sizes and training choices, with the paper's three as presets |
-//! | [`GenAr`] | the parameters; [`encode`](GenAr::encode) and [`decode`](GenAr::decode) are the backbone, [`head_logits`](GenAr::head_logits) and [`autoregress`](GenAr::autoregress) the head |
-//! | [`GenAr::loss`], [`MaskPlan`] | one training step |
-//! | [`Pass`], [`GenAr::calibrated`] | dropout and, with [`GenArConfig::moe`], the routes to the backbone's experts; their thresholds |
-//! | [`GenAr::generate`], [`SampleConfig`] | the sampler |
-//! | [`GenAr::load_dir`], [`GenAr::save_dir`] | `config.json` and `model.safetensors` |
+//! | section 3.1: indices to values | [`GenAr::dequantize`]; `tessera-quantize` has the other way |
+//! | section 3.2, MAR: encoder, decoder | [`GenAr::encode`], [`GenAr::decode`], both of [`Block`]s |
+//! | section 3.2: prediction by dimension | [`GenAr::head_logits`] in training, of [`ChannelBlock`]s |
+//! | section 3.2: the same, to sample | [`GenAr::autoregress`], with a [`KvCache`] |
+//! | section 3.2: order of the dimensions | [`default_channel_order`]; measured by `tessera-quantize` |
+//! | section 3.2: cross-entropy of masked tokens | [`GenAr::loss`], with a [`MaskPlan`] |
+//! | MAR: cosine schedule, random orders | [`schedule()`], [`GenAr::generate`] |
+//! | MAR: guidance that grows over the steps | [`ScheduleStep::guidance`], [`CfgSchedule`] |
+//! | table 4: sizes, training choices | [`GenArConfig::tokenbridge_l`] and others, [`GenArConfig::new`] |
+//! | Expert Race: experts in the backbone | [`GenArConfig::moe`], [`ForwardContext`], [`GenAr::calibrated`] |
 //!
 //! ```
 //! use burn::tensor::Device;
 //! use std::ops::ControlFlow;
-//! use tessera_gen_ar::{GenArConfig, ImageRequest, SampleConfig, Tower};
+//! use tessera_gen_ar::{GenArConfig, ImageRequest, SampleConfig, TransformerConfig};
 //!
 //! # fn main() -> tessera_gen_ar::Result<()> {
-//! let small = Tower::new(16, 1, 2);
-//! let config = GenArConfig::new([4, 4], 3, 8, [small; 3]);
-//! let values = [-1.6, -0.9, -0.5, -0.2, 0.2, 0.5, 0.9, 1.6]; // what the quantiser's levels stand for
+//! let small = TransformerConfig { width: 16, depth: 1, heads: 2 };
+//! let config = GenArConfig::new([4, 4], 3, 8, small, small); // 4 × 4 tokens of 3 dimensions with 8 levels
+//! let values = [-1.6, -0.9, -0.5, -0.2, 0.2, 0.5, 0.9, 1.6]; // the quantizer's reconstruction values
 //! let model = config.init(&values, 0, &Device::flex());
 //!
 //! let request = ImageRequest { class: Some(7), seed: 1 };
@@ -33,11 +37,13 @@
 //! # }
 //! ```
 //!
-//! With [`GenArConfig::moe`] the backbone's blocks have Expert Race's experts (arXiv 2503.16057) in place of their MLPs; the
-//! head, whose tokens come one dimension at a time, stays dense. In bf16 ([`tessera_backend::Precision`]) experts stay f32.
+//! Expert Race is arXiv 2503.16057, in the crate `tessera-moe`. The head stays dense in a model with experts. In bf16
+//! ([`tessera_backend::Precision`]) experts stay f32.
 //!
-//! Out of scope: latents and pixels (the tokenizer's and the quantiser's), the training loop (`tessera-train`'s).
+//! API boundary: this crate knows classes, indices and the values of levels. It knows neither latents nor pixels,
+//! which are the quantizer's and the tokenizer's, nor the training loop, which is `tessera-train`'s.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 #![recursion_limit = "256"]
 
 mod attention;
@@ -45,36 +51,38 @@ mod backbone;
 mod block;
 mod checkpoint;
 mod config;
+mod context;
 mod dropout;
 mod error;
-mod experts;
+mod flops;
 mod head;
 mod infer;
 #[cfg(feature = "train")]
 mod loss;
+mod mask;
 mod model;
 #[cfg(feature = "train")]
 mod objective;
-mod parts;
-mod pass;
 mod positions;
+mod request;
 mod sampler;
 mod schedule;
+mod stages;
+mod thresholds;
 
-pub use attention::{Attention, CausalAttention, KvCache};
-pub use block::{Block, ChannelBlock, Mlp};
+pub use attention::{CausalAttention, KvCache};
+pub use block::{Block, ChannelBlock, ChannelFinal};
 pub use checkpoint::{BUFFERS, CONFIG_FILE, WEIGHTS_FILE};
-pub use config::{FirstPosition, GenArConfig, Tower, default_channel_order};
+pub use config::{FirstPosition, GenArConfig, TransformerConfig, default_channel_order};
+pub use context::ForwardContext;
 pub use dropout::Dropout;
 pub use error::{Error, Result};
-pub use head::ChannelFinal;
-#[cfg(feature = "train")]
-pub use loss::MaskPlan;
+pub use mask::MaskPlan;
 pub use model::GenAr;
 #[cfg(feature = "train")]
 pub use objective::TokenObjective;
-pub use parts::Parts;
-pub use pass::Pass;
 pub use positions::Positions;
-pub use sampler::{CfgSchedule, Drawing, ImageRequest, Progress, SampleConfig, StepInfo};
+pub use request::{CfgSchedule, ImageRequest, SampleConfig, SamplingProgress, SamplingStep};
+pub use sampler::Drawing;
 pub use schedule::{ScheduleStep, schedule};
+pub use stages::StageBreakdown;

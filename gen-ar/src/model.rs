@@ -1,15 +1,14 @@
-//! The parameters of the generator, flat and named as in the authors' checkpoints.
+//! The parameters of the generator, flat and named as in the released checkpoints.
 
 use crate::attention::NORM_EPS;
-use crate::block::{Block, ChannelBlock};
-use crate::head::ChannelFinal;
+use crate::block::{Block, ChannelBlock, ChannelFinal};
 use crate::{Error, GenArConfig, Result};
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 use tessera_attention2d::TokenSharding;
 use tessera_backend::host_values;
-use tessera_backend::init::Init;
+use tessera_backend::init::ParamInit;
 use tessera_backend::nn::LayerNorm;
 use tessera_quantize::STD_RANGE;
 
@@ -41,7 +40,7 @@ pub struct GenAr {
     pub(crate) channel_norm: LayerNorm,
     pub(crate) channel_final: ChannelFinal,
     pub(crate) channel_heads: Vec<Linear>,
-    // What the levels stand for, in the units of the released quantiser's table: a constant, without gradient.
+    // The values of the levels in the units of the released quantizer's table: a buffer, without gradient.
     pub(crate) reconstruction_values: Param<Tensor<1>>,
     #[module(skip)]
     pub(crate) config: GenArConfig,
@@ -49,72 +48,86 @@ pub struct GenAr {
     pub(crate) sequence: TokenSharding,
 }
 
-pub(crate) fn init(config: &GenArConfig, values: &[f32], seed: u64, device: &Device) -> GenAr {
-    let init = &mut Init::new(seed, device);
-    let GenArConfig {
-        token_embed_dim: dims,
-        levels,
-        enc,
-        dec,
-        ch,
-        ..
-    } = *config;
-    let (rows, moe) = (config.buffer_size + config.seq(), config.moe.as_ref());
-    GenAr {
-        fake_latent: init.normal([1, enc.width]),
-        encoder_pos_embed_learned: init.normal([1, rows, enc.width]),
-        mask_token: init.normal([1, 1, dec.width]),
-        decoder_pos_embed_learned: init.normal([1, rows, dec.width]),
-        output_pos_embed: init.normal([1, config.seq(), dec.width]),
-        class_emb: init.embedding(config.class_num, enc.width, 0.02),
-        z_proj: init.linear(dims, enc.width),
-        z_proj_ln: LayerNorm::new(enc.width, NORM_EPS, device),
-        encoder_blocks: (0..enc.depth)
-            .map(|_| Block::init(enc, config.mlp_ratio, moe, init))
-            .collect(),
-        encoder_norm: LayerNorm::new(enc.width, NORM_EPS, device),
-        decoder_embed: init.linear(enc.width, dec.width),
-        decoder_blocks: (0..dec.depth)
-            .map(|_| Block::init(dec, config.mlp_ratio, moe, init))
-            .collect(),
-        decoder_norm: LayerNorm::new(dec.width, NORM_EPS, device),
-        channel_embed: init.normal([1, dims, ch.width]),
-        timesteps_embeddings: init.normal([1, dims, ch.width]),
-        condition_proj: init.linear(dec.width, ch.width),
-        // The last dimension predicted is the input of none, so it has no embedding.
-        token_embeddings: (1..dims)
-            .map(|_| init.embedding(levels, ch.width, 1.0))
-            .collect(),
-        channel_blocks: (0..ch.depth)
-            .map(|_| ChannelBlock::init(ch, config.mlp_ratio, init))
-            .collect(),
-        channel_norm: LayerNorm::new(ch.width, NORM_EPS, device),
-        channel_final: ChannelFinal::init(ch.width, init),
-        channel_heads: (0..dims).map(|_| init.linear(ch.width, levels)).collect(),
-        reconstruction_values: init.buffer(
-            &values.iter().map(table_units).collect::<Vec<_>>(),
-            [values.len()],
-        ),
-        config: config.clone(),
-        sequence: TokenSharding::Local,
+impl GenArConfig {
+    /// A generator with random weights, initialized as by the authors and the same on every device for one `seed`.
+    /// `values` are the quantizer's reconstruction values, one per level. No parameter is allocated before its first
+    /// use.
+    ///
+    /// # Panics
+    /// If the config is not valid or `values` are not one per level.
+    pub fn init(&self, values: &[f32], seed: u64, device: &Device) -> GenAr {
+        if let Err(error) = self.validate() {
+            panic!("{error}");
+        }
+        assert_eq!(
+            values.len(),
+            self.levels,
+            "one reconstruction value per level"
+        );
+        let init = &mut ParamInit::new(seed, device);
+        let (enc, dec, ch) = (self.enc, self.dec, self.ch);
+        let (dims, rows) = (self.token_embed_dim, self.buffer_size + self.seq());
+        let (ratio, moe) = (self.mlp_ratio, self.moe.as_ref());
+        let table: Vec<_> = values.iter().map(table_units).collect();
+        GenAr {
+            fake_latent: init.normal([1, enc.width]),
+            encoder_pos_embed_learned: init.normal([1, rows, enc.width]),
+            mask_token: init.normal([1, 1, dec.width]),
+            decoder_pos_embed_learned: init.normal([1, rows, dec.width]),
+            output_pos_embed: init.normal([1, self.seq(), dec.width]),
+            class_emb: init.embedding(self.class_num, enc.width, 0.02),
+            z_proj: init.linear(dims, enc.width),
+            z_proj_ln: LayerNorm::new(enc.width, NORM_EPS, device),
+            encoder_blocks: (0..enc.depth)
+                .map(|_| Block::init(enc, ratio, moe, init))
+                .collect(),
+            encoder_norm: LayerNorm::new(enc.width, NORM_EPS, device),
+            decoder_embed: init.linear(enc.width, dec.width),
+            decoder_blocks: (0..dec.depth)
+                .map(|_| Block::init(dec, ratio, moe, init))
+                .collect(),
+            decoder_norm: LayerNorm::new(dec.width, NORM_EPS, device),
+            channel_embed: init.normal([1, dims, ch.width]),
+            timesteps_embeddings: init.normal([1, dims, ch.width]),
+            condition_proj: init.linear(dec.width, ch.width),
+            // The last dimension predicted is the input of none, so it has no embedding.
+            token_embeddings: (1..dims)
+                .map(|_| init.embedding(self.levels, ch.width, 1.0))
+                .collect(),
+            channel_blocks: (0..ch.depth)
+                .map(|_| ChannelBlock::init(ch, ratio, init))
+                .collect(),
+            channel_norm: LayerNorm::new(ch.width, NORM_EPS, device),
+            channel_final: ChannelFinal::init(ch.width, init),
+            channel_heads: (0..dims)
+                .map(|_| init.linear(ch.width, self.levels))
+                .collect(),
+            reconstruction_values: init.buffer(&table, [self.levels]),
+            config: self.clone(),
+            sequence: TokenSharding::Local,
+        }
     }
 }
 
-/// The normalised values that the ends of the released quantiser's table stand for.
+/// The normalized value at the ends of the released quantizer's table.
 const VALUE_RANGE: f32 = 5.0;
 
+/// A normalized value in the units of the released quantizer's table.
 fn table_units(value: &f32) -> f32 {
     (value + VALUE_RANGE) / (2.0 * VALUE_RANGE) * (2.0 * STD_RANGE) - STD_RANGE
 }
 
 impl GenAr {
-    /// What the levels stand for in the units of the released quantiser's table, whose ends are ± 3: the table that the
-    /// model was trained with, to be used in place of one that is computed anew.
+    /// The values of the levels, in the units of the released quantizer's table (± 3): the table that the model was
+    /// trained with. Prefer it to a recomputed one.
+    ///
+    /// # Shapes
+    /// - output: `[levels]`
     pub fn reconstruction_values(&self) -> Vec<f32> {
         host_values(self.reconstruction_values.val())
     }
 
-    /// The normalised value of every level: what indices are embedded as.
+    /// The normalized value of every level, which tokens are embedded as.
     ///
     /// # Shapes
     /// - output: `[levels]`
@@ -123,21 +136,22 @@ impl GenAr {
         (values + STD_RANGE) / (2.0 * STD_RANGE) * (2.0 * VALUE_RANGE) - VALUE_RANGE
     }
 
-    /// What defines this model.
+    /// The config of the model.
     pub fn config(&self) -> &GenArConfig {
         &self.config
     }
 
-    /// The device its parameters are on.
+    /// The device of its parameters.
     pub fn device(&self) -> Device {
         self.fake_latent.lazy_device()
     }
 
-    /// The model with the tokens of its backbone where `sequence` has them: of a grid of ranks each attends to all with its share, and
-    /// draws, or is trained on, its share of the head's tokens. All ranks call every method together, with the same arguments.
+    /// The model with the backbone's tokens sharded over ranks as `sequence` says. A rank computes its share of the
+    /// backbone's tokens, which attend to all tokens, and its share of the head's tokens. All ranks call every method
+    /// together, with the same arguments.
     ///
     /// # Errors
-    /// [`Error::Ranks`] when what the model does depends on which tokens are together: experts that race, and dropout.
+    /// [`Error::Ranks`] if results would depend on which tokens share a rank: with experts that race, or with dropout.
     pub fn on(self, sequence: TokenSharding) -> Result<Self> {
         let refused = |what| Err(Error::Ranks { what });
         let (training, config) = (self.device().is_autodiff(), &self.config);
@@ -155,8 +169,9 @@ impl GenAr {
         Ok(Self { sequence, ..self })
     }
 
-    /// Trainable parameters; reads none.
+    /// Number of trainable parameters: all but the buffers.
     pub fn num_trainable(&self) -> usize {
-        self.num_params() - self.config.levels - self.num_measured()
+        let thresholds = self.experts().count();
+        self.num_params() - self.config.levels - thresholds
     }
 }

@@ -1,6 +1,6 @@
-//! What the training loop asks of the generator: batches of tokens and their loss.
+//! The training objective: batches of tokens, and their loss.
 
-use crate::loss::MaskPlan;
+use crate::mask::MaskPlan;
 use crate::model::GenAr;
 use burn::tensor::{Device, Int, Tensor};
 use ndarray::{Array3, Axis};
@@ -9,14 +9,14 @@ use tessera_moe::calibration_batches;
 use tessera_quantize::Quantizer;
 use tessera_train::{BoxError, LatentCache, Losses, Objective, Share, TrainConfig};
 
-/// The generator's loss on cached latents, sampled from their posteriors and quantized anew at every step.
+/// The generator's loss on cached latents, which are sampled from their posteriors and quantized again at every step.
 #[derive(Debug)]
 pub struct TokenObjective<'a> {
     /// The posteriors of the data set.
     pub cache: &'a LatentCache,
-    /// What makes tokens of them.
+    /// Turns latents into tokens.
     pub quantizer: &'a Quantizer,
-    /// Where the model is trained.
+    /// The device that the model is trained on.
     pub device: Device,
     /// The share of masked positions that the head is trained on in a step.
     pub head_subset: f32,
@@ -28,8 +28,8 @@ impl TokenObjective<'_> {
         device_indices(values, indices.dim().into(), device)
     }
 
-    /// The model with the thresholds that its experts, if it has such, have on training data: for the averaged weights, when
-    /// training ends.
+    /// The model with the thresholds that its experts, if it has such, have on training data: for the averaged weights,
+    /// when training ends.
     ///
     /// # Errors
     /// Latents or scores that are not finite.

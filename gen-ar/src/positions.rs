@@ -1,9 +1,9 @@
-//! Choices of positions in a batch, and the row numbers that gather and scatter them.
+//! Sets of positions in a batch, and the row indices that gather and scatter them.
 
 use burn::tensor::{Device, Int, Tensor};
 use tessera_backend::device_indices;
 
-/// The same number of positions in every image of a batch.
+/// A set of positions for every image of a batch, all of the same size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Positions {
     per_image: usize,
@@ -11,7 +11,7 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// One list per image, all of the same length; they are sorted.
+    /// One list per image, all of the same length. They need not be sorted.
     ///
     /// # Panics
     /// If the lists differ in length.
@@ -33,12 +33,12 @@ impl Positions {
         }
     }
 
-    /// Positions of one image.
+    /// Number of positions per image.
     pub fn per_image(&self) -> usize {
         self.per_image
     }
 
-    /// Positions of all images, image by image.
+    /// Number of positions of all images.
     pub fn total(&self) -> usize {
         self.index.len()
     }
@@ -52,7 +52,7 @@ impl Positions {
             .map(move |(row, &position)| (row / per_image, position))
     }
 
-    /// The same positions for the batch followed by itself.
+    /// The positions of the batch followed by itself.
     pub(crate) fn twice(&self) -> Self {
         Self {
             per_image: self.per_image,
@@ -60,8 +60,11 @@ impl Positions {
         }
     }
 
-    /// `image * stride + offset + position` of each: its row in a table of `stride` rows per image (0: one table
-    /// for all), of which `offset` come before the first position.
+    /// `image * stride + offset + position` of each: its row in a table with `stride` rows per image (0: one table
+    /// for all images), of which `offset` precede the first position.
+    ///
+    /// # Shapes
+    /// - output: `[images * per_image]`
     pub(crate) fn rows(&self, stride: usize, offset: usize, device: &Device) -> Tensor<1, Int> {
         int_tensor(
             self.iter()
@@ -70,8 +73,11 @@ impl Positions {
         )
     }
 
-    /// Where each row of `[images, before + seq]` comes from in `[images, before + per_image]`; the positions that
-    /// are not here come from the row behind that table's last.
+    /// For each row of `[images, before + seq]`, its row in `[images, before + per_image]`. Positions not in the set
+    /// get the row after that table's last.
+    ///
+    /// # Shapes
+    /// - output: `[images * (before + seq)]`
     pub(crate) fn restore(
         &self,
         images: usize,
@@ -93,7 +99,7 @@ impl Positions {
     }
 }
 
-/// Row numbers on the device.
+/// Row indices on the device, `[rows]`.
 pub(crate) fn int_tensor(rows: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
     let rows: Vec<i32> = rows.into_iter().map(|row| row as i32).collect();
     let count = rows.len();

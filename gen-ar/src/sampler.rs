@@ -1,157 +1,29 @@
-//! The sampler: random order, cosine schedule, guidance on features, one token of the head's dimensions at a time.
+//! The sampler: random order, cosine schedule, guidance on features; within a token the head draws one dimension at a
+//! time.
 
 use crate::config::is_permutation;
-use crate::parts::{Parts, timed};
-use crate::pass::Pass;
+use crate::context::ForwardContext;
 use crate::positions::{Positions, int_tensor};
+use crate::request::{ImageRequest, SampleConfig, SamplingProgress, SamplingStep};
 use crate::schedule::{ScheduleStep, schedule};
+use crate::stages::{StageBreakdown, timed};
 use crate::{Error, GenAr, Result};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
-use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
+use ndarray::{Array2, Array3, ArrayView3};
+use std::ops::Range;
 use std::time::Duration;
 use tessera_backend::ops::{self, Sampling};
 use tessera_backend::{device_values, host_indices, host_values, streams};
 
-/// Tokens the head takes at once: what adaLN computes beforehand for one is `6 · dims · width · depth` numbers.
+/// Tokens that the head draws at once: for one of them, adaLN computes `6 · dims · width · depth` numbers in advance.
 const HEAD_TOKENS: usize = 256;
 
-/// How guidance grows over the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CfgSchedule {
-    /// From 1 to the scale, with the share of positions generated.
-    #[default]
-    Linear,
-    /// The scale at every step.
-    Constant,
-}
-
-/// How images are drawn.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SampleConfig {
-    /// Steps; more than there are positions count as one per position.
-    pub steps: usize,
-    /// Guidance scale; 1 is none, and half the backbone's work.
-    pub cfg_scale: f32,
-    /// How guidance grows.
-    pub cfg_schedule: CfgSchedule,
-    /// Logits are divided by it; 0 is greedy.
-    pub temperature: f32,
-    /// Keep the `top_k` likeliest levels; 0 keeps all.
-    pub top_k: usize,
-    /// Keep the fewest likeliest levels whose probabilities reach `top_p`; 1 keeps all.
-    pub top_p: f32,
-}
-
-impl Default for SampleConfig {
-    fn default() -> Self {
-        let cfg_schedule = CfgSchedule::Linear;
-        Self {
-            steps: 64,
-            cfg_scale: 3.0,
-            cfg_schedule,
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-        }
-    }
-}
-
-impl SampleConfig {
-    /// The same with so many steps.
-    pub fn steps(self, steps: usize) -> Self {
-        Self { steps, ..self }
-    }
-
-    /// The same with this guidance scale.
-    pub fn guidance(self, cfg_scale: f32) -> Self {
-        Self { cfg_scale, ..self }
-    }
-
-    /// The same with this temperature.
-    pub fn temperature(self, temperature: f32) -> Self {
-        Self {
-            temperature,
-            ..self
-        }
-    }
-
-    /// Refuses what cannot be sampled with.
-    ///
-    /// # Errors
-    /// [`Error::Sampling`] names the option.
-    pub fn validate(&self) -> Result<()> {
-        let check = |option, ok: bool, expected, found: String| match ok {
-            true => Ok(()),
-            false => Err(Error::Sampling {
-                option,
-                expected,
-                found,
-            }),
-        };
-        let Self {
-            steps,
-            cfg_scale,
-            temperature,
-            top_p,
-            ..
-        } = *self;
-        check("steps", steps > 0, "at least 1", steps.to_string())?;
-        check(
-            "cfg_scale",
-            cfg_scale.is_finite(),
-            "finite",
-            cfg_scale.to_string(),
-        )?;
-        let warm = temperature.is_finite() && temperature >= 0.0;
-        check(
-            "temperature",
-            warm,
-            "finite and at least 0",
-            temperature.to_string(),
-        )?;
-        check(
-            "top_p",
-            top_p > 0.0 && top_p <= 1.0,
-            "above 0 and at most 1",
-            top_p.to_string(),
-        )
-    }
-}
-
-/// One image to draw: it depends on this and the [`SampleConfig`] alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageRequest {
-    /// Its class; `None` is any.
-    pub class: Option<usize>,
-    /// Seed of its order and its draws.
-    pub seed: u64,
-}
-
-/// What the progress function is told after each step.
-#[derive(Debug)]
-pub struct StepInfo<'a> {
-    /// The step just done, from 1.
-    pub step: usize,
-    /// Steps in all.
-    pub steps: usize,
-    /// Indices so far, `[images, seq, dims]`; 0 where nothing is generated yet.
-    pub canvas: ArrayView3<'a, u16>,
-    /// Which positions are generated, `[images, seq]`.
-    pub known: ArrayView2<'a, bool>,
-    /// The time this step took. On a device that queues its work, it falls to the part that waits for it.
-    pub spent: Parts<Duration>,
-}
-
-/// What is asked after each step: go on, or stop with [`Error::Cancelled`].
-pub type Progress<'a> = &'a mut dyn FnMut(StepInfo<'_>) -> ControlFlow<()>;
-
 impl GenAr {
-    /// Draws the images of `requests` as one batch: indices `[images, seq, dims]`.
+    /// Draws the images of `requests` as one batch.
+    ///
+    /// # Shapes
+    /// - output: `[images, seq, dims]`, indices in `0..levels`
     ///
     /// # Errors
     /// An option out of range, an unknown class, features or logits that are not finite, or a stop by `progress`.
@@ -159,14 +31,16 @@ impl GenAr {
         &self,
         requests: &[ImageRequest],
         config: &SampleConfig,
-        progress: Progress<'_>,
+        progress: SamplingProgress<'_>,
     ) -> Result<Array3<u16>> {
-        let orders = self.orders(requests);
-        self.generate_with_orders(requests, &orders, config, progress)
+        self.drawing(requests, config)?.run(progress)
     }
 
-    /// As [`generate`](Self::generate), with each image's order given as the released sampler has it: the position
-    /// that an order names last is generated first.
+    /// [`generate`](Self::generate) with a given order for each image. As in the released sampler, the last position of
+    /// an order is generated first.
+    ///
+    /// # Shapes
+    /// - output: `[images, seq, dims]`
     ///
     /// # Errors
     /// As `generate`, and orders that are not one permutation of the positions per image.
@@ -175,41 +49,40 @@ impl GenAr {
         requests: &[ImageRequest],
         orders: &[Vec<usize>],
         config: &SampleConfig,
-        progress: Progress<'_>,
+        progress: SamplingProgress<'_>,
     ) -> Result<Array3<u16>> {
-        let mut drawing = self.drawing_with_orders(requests, orders, config)?;
-        while let Some(info) = drawing.advance()? {
-            let (step, steps) = (info.step, info.steps);
-            if progress(info).is_break() {
-                return Err(Error::Cancelled { step, steps });
-            }
-        }
-        Ok(drawing.into_tokens())
+        let drawing = self.drawing_with_orders(requests, orders.to_vec(), config)?;
+        drawing.run(progress)
     }
 
-    /// [`generate`](Self::generate) step by step: a caller that stops asking cancels.
+    /// [`generate`](Self::generate) step by step: to cancel, stop asking.
     ///
     /// # Errors
     /// An option out of range, an unknown class.
     pub fn drawing(&self, requests: &[ImageRequest], config: &SampleConfig) -> Result<Drawing> {
-        let orders = self.orders(requests);
-        self.drawing_with_orders(requests, &orders, config)
+        let order = |request: &ImageRequest| {
+            let mut rng = streams::PICTURE_ORDER.of(request.seed);
+            rng.permutation(self.config.seq())
+        };
+        let orders = requests.iter().map(order).collect();
+        self.drawing_with_orders(requests, orders, config)
     }
 
     fn drawing_with_orders(
         &self,
         requests: &[ImageRequest],
-        orders: &[Vec<usize>],
+        orders: Vec<Vec<usize>>,
         config: &SampleConfig,
     ) -> Result<Drawing> {
         config.validate()?;
-        self.check_requests(requests, orders)?;
+        ImageRequest::check_classes(requests, self.config.class_num)?;
+        self.check_orders(requests, &orders)?;
         let [seq, dims] = [self.config.seq(), self.config.token_embed_dim];
         Ok(Drawing {
             // On an autodiff device every step would be recorded; `valid` takes the parameters off it.
             model: self.valid(),
             requests: requests.to_vec(),
-            orders: orders.to_vec(),
+            orders,
             config: config.clone(),
             canvas: Canvas {
                 tokens: Array3::zeros([requests.len(), seq, dims]),
@@ -224,60 +97,58 @@ impl GenAr {
         })
     }
 
-    /// The order of every image's positions, from its seed.
-    fn orders(&self, requests: &[ImageRequest]) -> Vec<Vec<usize>> {
-        let order = |request: &ImageRequest| {
-            streams::PICTURE_ORDER
-                .of(request.seed)
-                .permutation(self.config.seq())
-        };
-        requests.iter().map(order).collect()
-    }
-
-    /// `[images * wanted, dec.width]`: the features of the positions to generate, both branches of `guidance` run as
-    /// one batch. Guidance acts on features, so that the head runs once.
+    /// The features of the positions to generate. With guidance both branches run as one batch; guidance acts on
+    /// features, so that the head runs once.
+    ///
+    /// # Shapes
+    /// - output: `[images * wanted, dec.width]`
     fn guided_features(
         &self,
         requests: &[ImageRequest],
         canvas: &Canvas,
-        visible: &Positions,
-        wanted: &Positions,
+        positions: &StepPositions,
         guidance: Option<f32>,
-        spent: &mut Parts<Duration>,
+        spent: &mut StageBreakdown<Duration>,
     ) -> Tensor<2> {
         let classes: Vec<_> = requests.iter().map(|request| request.class).collect();
-        let values = self.visible_values(canvas, visible);
+        let values = self.visible_values(canvas, &positions.visible);
         let Some(scale) = guidance else {
-            return self.features(values, visible, wanted, &classes, spent);
+            return self.features(values, positions, &classes, spent);
         };
         let both = [classes, vec![None; requests.len()]].concat();
         let values = values.map(|values| Tensor::cat(vec![values.clone(), values], 0));
-        let z = self.features(values, &visible.twice(), &wanted.twice(), &both, spent);
-        let rows = wanted.total();
+        let z = self.features(values, &positions.twice(), &both, spent);
+        let rows = positions.wanted.total();
         let (cond, uncond) = (z.clone().narrow(0, 0, rows), z.narrow(0, rows, rows));
         uncond.clone() + (cond - uncond) * scale
     }
 
-    /// `[images * wanted, dec.width]`, an image being what has a class here.
+    /// One forward pass of the backbone over a batch of `classes`.
+    ///
+    /// # Shapes
+    /// - values: `[batch * visible, dims]`
+    /// - output: `[batch * wanted, dec.width]`
     fn features(
         &self,
         values: Option<Tensor<2>>,
-        visible: &Positions,
-        wanted: &Positions,
+        StepPositions { visible, wanted }: &StepPositions,
         classes: &[Option<usize>],
-        spent: &mut Parts<Duration>,
+        spent: &mut StageBreakdown<Duration>,
     ) -> Tensor<2> {
-        let pass = &mut Pass::inference();
+        let context = &mut ForwardContext::inference();
         let encoded = timed(&mut spent.encoder, || match values {
-            Some(values) => self.encode(Some(values), visible, classes, pass),
+            Some(values) => self.encode(Some(values), visible, classes, context),
             None => self.encode_classes(visible, classes),
         });
         timed(&mut spent.decoder, || {
-            self.decode(encoded, visible, wanted, pass)
+            self.decode(encoded, visible, wanted, context)
         })
     }
 
-    /// Before anything is visible images of one class are the same to the encoder: it sees each class once.
+    /// Before any token is visible, all images of a class are the same to the encoder, which hence runs once per class.
+    ///
+    /// # Shapes
+    /// - output: `[batch, buffer_size, enc.width]`
     fn encode_classes(&self, none: &Positions, classes: &[Option<usize>]) -> Tensor<3> {
         let mut distinct: Vec<Option<usize>> = Vec::new();
         let rows = classes.iter().map(|class| {
@@ -288,98 +159,89 @@ impl GenAr {
             })
         });
         let rows: Vec<_> = rows.collect();
-        let encoded = self.encode(None, none, &distinct, &mut Pass::inference());
+        let encoded = self.encode(None, none, &distinct, &mut ForwardContext::inference());
         encoded.select(0, int_tensor(rows, &self.device()))
     }
 
+    /// `[images * visible, dims]`: the values of the visible tokens, if there are any.
     fn visible_values(&self, canvas: &Canvas, visible: &Positions) -> Option<Tensor<2>> {
         let dims = self.config.token_embed_dim;
         let token = |(image, position)| {
             (0..dims).map(move |dim| usize::from(canvas.tokens[[image, position, dim]]))
         };
-        let indices = || int_tensor(visible.iter().flat_map(token), &self.device());
-        (visible.total() > 0).then(|| self.dequantize(indices().reshape([visible.total(), dims])))
+        if visible.total() == 0 {
+            return None;
+        }
+        let indices = int_tensor(visible.iter().flat_map(token), &self.device());
+        let indices = indices.reshape([visible.total(), dims]); // [images * visible, dims]
+        Some(self.dequantize(indices))
     }
 
-    /// The indices of the wanted tokens, token by token, dimensions in the head's order.
+    /// Draws the wanted tokens from their features `z`: indices token by token, dimensions in the head's order. On
+    /// several ranks each draws its share.
+    ///
+    /// # Errors
+    /// What is not finite: features or logits.
     fn draw_tokens(
         &self,
         z: Tensor<2>,
         wanted: &Positions,
         draws: &Draws,
         config: &SampleConfig,
-        non_finite: impl Fn(&'static str) -> Error,
-    ) -> Result<Vec<u16>> {
-        let (dims, width, device) = (
-            self.config.token_embed_dim,
-            self.config.dec.width,
-            z.device(),
-        );
+    ) -> Result<Vec<u16>, &'static str> {
+        let (dims, device) = (self.config.token_embed_dim, z.device());
         let sampling = Sampling {
             temperature: config.temperature,
             top_k: config.top_k,
             top_p: config.top_p,
         };
+        let share = self.sequence.part(wanted.total());
+        let tokens: Vec<_> = wanted.iter().skip(share.start).take(share.len()).collect();
         let mut checks = vec![z.clone().sum()];
-        let (mut drawn, mut from) = (Vec::new(), self.sequence.part(wanted.total()).start);
-        let part = self.sequence.part(wanted.total());
-        let tokens: Vec<_> = wanted.iter().skip(part.start).take(part.len()).collect();
+        let (mut drawn, mut from) = (Vec::new(), share.start);
         for chunk in tokens.chunks(HEAD_TOKENS) {
             let uniforms = draws.uniforms(chunk, dims);
             let uniforms = device_values(uniforms, [dims, chunk.len()], &device);
-            let z = z.clone().slice([from..from + chunk.len(), 0..width]);
+            let z = z.clone().narrow(0, from, chunk.len());
             from += chunk.len();
-            drawn.push(
-                self.autoregress(z, self.config.first_position, &mut |dim, logits| {
-                    checks.push(logits.clone().sum());
-                    ops::categorical(
-                        logits,
-                        uniforms.clone().narrow(0, dim, 1).squeeze_dim(0),
-                        sampling,
-                    )
-                }),
-            );
+            let mut choose = |dim, logits: Tensor<2>| {
+                checks.push(logits.clone().sum());
+                let uniforms = uniforms.clone().narrow(0, dim, 1).squeeze_dim(0); // [tokens]
+                ops::categorical(logits, uniforms, sampling)
+            };
+            drawn.push(self.autoregress(z, self.config.first_position, &mut choose));
         }
-        // A sum is finite only if all it adds is; one read for the whole step.
+        // A sum is finite only if all its terms are; one read for the whole step.
         let checks = host_values(Tensor::cat(checks, 0));
         match checks.iter().position(|check| !check.is_finite()) {
-            Some(0) => return Err(non_finite("features")),
-            Some(_) => return Err(non_finite("logits")),
+            Some(0) => return Err("features"),
+            Some(_) => return Err("logits"),
             None => {}
         }
-        let mut indices = Vec::with_capacity(part.len() * dims);
+        let mut indices = Vec::with_capacity(share.len() * dims);
         for drawn in drawn {
             indices.extend(host_indices(drawn).into_iter().map(|index| index as u16));
         }
         Ok(self.sequence.all_parts(indices, wanted.total(), dims))
     }
 
-    fn check_requests(&self, requests: &[ImageRequest], orders: &[Vec<usize>]) -> Result<()> {
-        let (seq, class_num) = (self.config.seq(), self.config.class_num);
-        for (image, request) in requests.iter().enumerate() {
-            if let Some(found) = request.class.filter(|&class| class >= class_num) {
-                return Err(Error::UnknownClass {
-                    image,
-                    found,
-                    class_num,
-                });
-            }
-        }
-        let orders_error = |found| Error::Orders {
+    fn check_orders(&self, requests: &[ImageRequest], orders: &[Vec<usize>]) -> Result<()> {
+        let seq = self.config.seq();
+        let fault = |found| Error::Orders {
             expected: format!("{} permutations of 0..{seq}", requests.len()),
             found,
         };
         if orders.len() != requests.len() {
-            return Err(orders_error(format!("{} orders", orders.len())));
+            return Err(fault(format!("{} orders", orders.len())));
         }
         match orders.iter().position(|order| !is_permutation(order, seq)) {
-            Some(image) => Err(orders_error(format!("another thing for image {image}"))),
+            Some(image) => Err(fault(format!("another thing for image {image}"))),
             None => Ok(()),
         }
     }
 }
 
-/// Images on their way from nothing to all tokens; made by [`GenAr::drawing`].
+/// Images on their way from no tokens to all tokens, made by [`GenAr::drawing`].
 #[derive(Debug)]
 pub struct Drawing {
     model: GenAr,
@@ -389,50 +251,41 @@ pub struct Drawing {
     canvas: Canvas,
     draws: Draws,
     plan: Vec<ScheduleStep>,
+    /// Steps taken.
     step: usize,
 }
 
 impl Drawing {
-    /// Takes the next step, or none after the last.
+    /// Takes the next step; `None` after the last.
     ///
     /// # Errors
     /// Features or logits that are not finite.
-    pub fn advance(&mut self) -> Result<Option<StepInfo<'_>>> {
+    pub fn advance(&mut self) -> Result<Option<SamplingStep<'_>>> {
         let (step, steps) = (self.step, self.plan.len());
         let Some(now) = self.plan.get(step) else {
             return Ok(None);
         };
         let (model, config) = (&self.model, &self.config);
         let seq = model.config.seq();
-        let part = |from: usize, to: usize| {
-            Positions::new(self.orders.iter().map(|order| order[from..to].to_vec()))
-        };
-        let (visible, wanted) = (
-            part(now.masked, seq),
-            part(now.masked - now.predicted, now.masked),
-        );
-        let mut spent = Parts::default();
+        let positions = StepPositions::of(now, &self.orders);
         let scale = now.guidance(config.cfg_scale, config.cfg_schedule, seq);
-        let guidance = (config.cfg_scale != 1.0).then_some(scale);
+        let guidance = config.guides().then_some(scale);
+        let mut spent = StageBreakdown::default();
         let z = model.guided_features(
             &self.requests,
             &self.canvas,
-            &visible,
-            &wanted,
+            &positions,
             guidance,
             &mut spent,
         );
         let indices = timed(&mut spent.head, || {
-            model.draw_tokens(z, &wanted, &self.draws, config, |what| Error::NonFinite {
-                step,
-                steps,
-                what,
-            })
-        })?;
-        self.canvas
-            .fill(&wanted, &model.config.channel_order, &indices);
+            model.draw_tokens(z, &positions.wanted, &self.draws, config)
+        });
+        let indices = indices.map_err(|what| Error::NonFinite { step, steps, what })?;
+        let order = &model.config.channel_order;
+        self.canvas.fill(&positions.wanted, order, &indices);
         self.step += 1;
-        Ok(Some(StepInfo {
+        Ok(Some(SamplingStep {
             step: self.step,
             steps,
             canvas: self.canvas.tokens.view(),
@@ -441,21 +294,64 @@ impl Drawing {
         }))
     }
 
-    /// The tokens so far, `[images, seq, dims]`; 0 where nothing is generated yet.
+    /// Takes all steps.
+    fn run(mut self, progress: SamplingProgress<'_>) -> Result<Array3<u16>> {
+        while let Some(done) = self.advance()? {
+            let (step, steps) = (done.step, done.steps);
+            if progress(done).is_break() {
+                return Err(Error::Cancelled { step, steps });
+            }
+        }
+        Ok(self.into_tokens())
+    }
+
+    /// The indices so far, `[images, seq, dims]`; 0 at positions not generated yet.
     pub fn tokens(&self) -> ArrayView3<'_, u16> {
         self.canvas.tokens.view()
     }
 
-    /// The tokens, handed over.
+    /// The indices, `[images, seq, dims]`.
     pub fn into_tokens(self) -> Array3<u16> {
         self.canvas.tokens
+    }
+}
+
+/// The positions of one step.
+struct StepPositions {
+    /// Generated before.
+    visible: Positions,
+    /// Generated by the step.
+    wanted: Positions,
+}
+
+impl StepPositions {
+    /// The positions of a step of the schedule, in the images' orders.
+    fn of(step: &ScheduleStep, orders: &[Vec<usize>]) -> Self {
+        let part = |range: Range<usize>| {
+            Positions::new(orders.iter().map(|order| order[range.clone()].to_vec()))
+        };
+        let seq = orders.first().map_or(0, Vec::len);
+        Self {
+            visible: part(step.masked..seq),
+            wanted: part(step.masked - step.predicted..step.masked),
+        }
+    }
+
+    /// The positions of the batch followed by itself.
+    fn twice(&self) -> Self {
+        Self {
+            visible: self.visible.twice(),
+            wanted: self.wanted.twice(),
+        }
     }
 }
 
 /// What has been generated.
 #[derive(Debug)]
 struct Canvas {
+    /// `[images, seq, dims]`
     tokens: Array3<u16>,
+    /// `[images, seq]`
     known: Array2<bool>,
 }
 
@@ -471,8 +367,8 @@ impl Canvas {
     }
 }
 
-/// The uniform numbers that decide each image's tokens: one per position and dimension, so that a token's luck does
-/// not depend on when it is generated or beside which images.
+/// The uniform numbers that decide each image's tokens: one per position and dimension, so that a token depends
+/// neither on the step it is generated in nor on the other images.
 #[derive(Debug)]
 struct Draws(Vec<Vec<f32>>);
 
@@ -485,7 +381,7 @@ impl Draws {
         Self(requests.iter().map(draw).collect())
     }
 
-    /// `[dims, tokens]`.
+    /// `[dims, tokens]`, of tokens named by image and position.
     fn uniforms(&self, tokens: &[(usize, usize)], dims: usize) -> Vec<f32> {
         let of = |dim| {
             tokens

@@ -1,6 +1,6 @@
 //! How many positions each step generates: MAR's cosine, with at least one per step.
 
-use crate::sampler::CfgSchedule;
+use crate::request::CfgSchedule;
 use std::f64::consts::FRAC_PI_2;
 
 /// One step of the schedule.
@@ -10,13 +10,13 @@ pub struct ScheduleStep {
     pub masked: usize,
     /// Positions it generates.
     pub predicted: usize,
-    /// Masked positions the guidance schedule counts after the step: 1 after the last, as in the released sampler,
-    /// though none is left.
+    /// Masked positions after the step as the guidance schedule counts them: 1 after the last step, although none is
+    /// left, as in the released sampler.
     pub mask_len: usize,
 }
 
-/// The steps that generate `seq` positions in at most `steps` steps; each generates at least one and all together
-/// each position once.
+/// The schedule of `seq` positions in at most `steps` steps. Every step generates at least one position, and each
+/// position is generated once.
 ///
 /// # Panics
 /// If `steps` or `seq` is 0.
@@ -47,7 +47,7 @@ pub fn schedule(seq: usize, steps: usize) -> Vec<ScheduleStep> {
 }
 
 impl ScheduleStep {
-    /// Guidance scale of this step of a schedule over `seq` positions.
+    /// The guidance scale of this step, in a schedule of `seq` positions.
     pub fn guidance(&self, scale: f32, schedule: CfgSchedule, seq: usize) -> f32 {
         match schedule {
             CfgSchedule::Constant => scale,

@@ -1,4 +1,4 @@
-//! The transformer's block (DiT, figure 3, adaLN-Zero), its MLP or the experts in its place, and the last layer.
+//! The transformer's block (DiT, figure 3, adaLN-Zero), dense or with experts in place of the MLP, and the final layer.
 #![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
 
 use crate::DitConfig;
@@ -6,106 +6,66 @@ use burn::module::Module;
 use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::Tensor;
 use tessera_attention2d::Tokens;
-use tessera_backend::init::Init;
+use tessera_backend::init::ParamInit;
 use tessera_backend::ops::{self, Activation};
-use tessera_moe::{Moe, Trace};
-
-/// Multi-head self-attention with one packed map to queries, keys and values.
-#[derive(Module, Debug)]
-pub struct Attention {
-    qkv: Linear,
-    proj: Linear,
-    #[module(skip)]
-    heads: usize,
-}
-
-impl Attention {
-    fn init(width: usize, heads: usize, init: &mut Init) -> Self {
-        Self {
-            qkv: init.linear(width, 3 * width),
-            proj: init.linear(width, width),
-            heads,
-        }
-    }
-
-    /// Of the tokens that are here to all of them, wherever they are.
-    ///
-    /// # Shapes
-    /// - x, output: `[batch, seq here, d_model]`
-    pub fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>) -> Tensor<3> {
-        let [q, k, v] = ops::split_linear(x, &self.qkv)
-            .map(|x| ops::split_heads(x, self.heads).swap_dims(1, 2));
-        let y = ops::merge_heads(tokens.attention(q, k, v));
-        ops::linear(y, &self.proj, Activation::None)
-    }
-}
-
-/// Two linear maps with GELU (by tanh) between them.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    fc1: Linear,
-    fc2: Linear,
-}
-
-impl Mlp {
-    fn init(width: usize, hidden: usize, init: &mut Init) -> Self {
-        Self {
-            fc1: init.linear(width, hidden),
-            fc2: init.linear(hidden, width),
-        }
-    }
-
-    /// # Shapes
-    /// - x, output: `[batch, seq, d_model]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let hidden = ops::linear(x, &self.fc1, Activation::GeluTanh);
-        ops::linear(hidden, &self.fc2, Activation::None)
-    }
-}
+use tessera_backend::transformer::{Attention, Mlp};
+use tessera_moe::{Moe, MoeWidths, RouterTrace};
 
 /// A block: `x + gate · attn(modulate(x))`, then `x + gate · mlp(modulate(x))`.
 #[derive(Module, Debug)]
 pub struct DitBlock {
     attn: Attention,
-    /// A dense block's.
+    /// Present in a dense block.
     mlp: Option<Mlp>,
-    /// Of a block with experts, in place of `mlp`.
+    /// Present in a block with experts, in place of `mlp`.
     pub(crate) moe: Option<Moe>,
     adaLN_modulation: (SiLU, Linear),
 }
 
 impl DitBlock {
-    pub(crate) fn init(config: &DitConfig, init: &mut Init) -> Self {
+    pub(crate) fn init(config: &DitConfig, init: &mut ParamInit) -> Self {
         let width = config.hidden_size;
         let hidden = config.mlp_ratio * width;
         let attn = Attention::init(width, config.num_heads, init);
+        let widths = MoeWidths {
+            d_model: width,
+            hidden,
+            target: Some(config.target_width()),
+        };
         let moe = config.moe.as_ref();
-        let moe = moe.map(|moe| Moe::init(moe, [width, hidden], Some(config.target_width()), init));
+        let moe = moe.map(|moe| Moe::init(moe, widths, init));
         Self {
             attn,
-            mlp: moe.is_none().then(|| Mlp::init(width, hidden, init)),
+            mlp: match moe {
+                Some(_) => None,
+                None => Some(Mlp::init(width, hidden, Activation::GeluTanh, init)),
+            },
             moe,
             adaLN_modulation: (SiLU, init.zero_linear(width, 6 * width)),
         }
     }
 
+    /// The tokens of this rank, which attend to the tokens of all ranks.
+    ///
     /// # Shapes
     /// - x: `[batch, seq here, d_model]`
-    /// - cond: `[batch, d_model]`, after SiLU, which all blocks share
+    /// - cond: `[batch, d_model]`, after SiLU, which is applied once for all blocks
     /// - output: `[batch, seq here, d_model]`
     pub fn forward(
         &self,
         x: Tensor<3>,
         cond: Tensor<2>,
         tokens: Tokens<'_>,
-        trace: &mut Trace,
+        trace: &mut RouterTrace,
     ) -> Tensor<3> {
         let [_, seq, _] = x.dims();
         let [shift1, scale1, gate1, shift2, scale2, gate2] =
             ops::split_linear(cond, &self.adaLN_modulation.1)
                 .map(|part| ops::repeat_rows(part, seq));
         let y = ops::modulate(x.clone(), None, shift1, scale1);
-        let x = ops::gated_add(x, gate1, self.attn.forward(y, tokens));
+        let [q, k, v] = self.attn.project(y);
+        let y = self.attn.merge(tokens.attention(q, k, v));
+        let x = ops::gated_add(x, gate1, y);
         let y = ops::modulate(x.clone(), None, shift2, scale2);
         let y = match (&self.mlp, &self.moe) {
             (Some(mlp), _) => mlp.forward(y),
@@ -116,7 +76,7 @@ impl DitBlock {
     }
 }
 
-/// To the values of each token.
+/// The final layer: from features to the output values of each token.
 #[derive(Module, Debug)]
 pub struct FinalLayer {
     linear: Linear,
@@ -124,7 +84,7 @@ pub struct FinalLayer {
 }
 
 impl FinalLayer {
-    pub(crate) fn init(config: &DitConfig, init: &mut Init) -> Self {
+    pub(crate) fn init(config: &DitConfig, init: &mut ParamInit) -> Self {
         let (width, patch) = (config.hidden_size, config.patch_size);
         Self {
             linear: init.zero_linear(width, patch * patch * config.out_channels()),
@@ -132,6 +92,8 @@ impl FinalLayer {
         }
     }
 
+    /// `linear(modulate(x))`.
+    ///
     /// # Shapes
     /// - x: `[batch, seq, d_model]`
     /// - cond: `[batch, d_model]`, after SiLU

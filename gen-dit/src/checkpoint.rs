@@ -1,20 +1,17 @@
-//! A model on disk: a folder with `config.json` and `model.safetensors`, named as DiT's state dict is.
+//! Model folders: `config.json` and `model.safetensors`, a state dict with DiT's names.
 
-use crate::{Dit, DitConfig, Error, Result};
+use crate::{Dit, DitConfig, Result};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tessera_checkpoint::write_json;
+use tessera_checkpoint::{read_json, write_json};
 use tessera_moe::threshold_name;
 use tessera_weights::{Loaded, WeightDtype, Weights};
 
-/// What defines a model, a [`DitConfig`] in JSON.
-pub const CONFIG_FILE: &str = "config.json";
-/// The weights in a model folder.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
+pub use tessera_checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 
 impl Dit {
-    /// The state dict. Thresholds keep 32 bits in files of 16: scores are held against them.
+    /// The state dict. Thresholds stay f32 whatever the file's type, because scores are compared with them.
     pub fn weights(&self) -> Weights {
         let mut weights = Weights::of(self);
         for layer in 0..self.config.depth {
@@ -26,15 +23,15 @@ impl Dit {
         weights
     }
 
-    /// The shapes of the state dict by name; initialises nothing.
+    /// The shapes of the state dict by name, without initializing a parameter.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         Weights::shapes_of(self)
     }
 
-    /// Writes `config.json` and `model.safetensors` into `dir`, which is made if absent; the weights come last.
+    /// Writes `config.json`, then `model.safetensors`, into `dir`, which is created if absent.
     ///
     /// # Errors
-    /// [`Error::Weights`] when a file cannot be written.
+    /// [`Error::Weights`](crate::Error::Weights) when a file cannot be written.
     pub fn save_dir(&self, dir: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
         let dir = dir.as_ref();
         self.config.save(dir)?;
@@ -42,18 +39,18 @@ impl Dit {
         Ok(weights.write(dir.join(WEIGHTS_FILE), BTreeMap::new(), dtype)?)
     }
 
-    /// Reads what [`save_dir`](Self::save_dir) wrote, or weights in one of the field's other formats with a config
-    /// beside them.
+    /// Loads a folder written by [`save_dir`](Self::save_dir), or one with a config and weights of another supported
+    /// format.
     ///
     /// # Errors
-    /// A file that cannot be read, a config no model can have, tensors that are missing, unexpected or misshapen.
+    /// A file that cannot be read, an invalid config, tensors that are missing, unexpected or of a wrong shape.
     pub fn load_dir(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let config = DitConfig::load(dir.as_ref())?;
         let weights = Weights::read_model(dir, None)?;
         Self::from_weights(&config, weights, device, &mut |_| ())
     }
 
-    /// A model of all `weights`, telling how far it is.
+    /// A model with all of `weights`, with a progress callback.
     ///
     /// # Errors
     /// As `load_dir`.
@@ -68,7 +65,7 @@ impl Dit {
     }
 }
 
-/// What the names of a block's parameters begin with.
+/// The prefix of a block's parameter names.
 pub(crate) fn block_name(block: usize) -> String {
     format!("blocks.{block}")
 }
@@ -77,20 +74,15 @@ impl DitConfig {
     /// Reads `config.json` in a folder.
     ///
     /// # Errors
-    /// When it is absent or not the JSON of a config.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it is absent or not the JSON of a config.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        let path = dir.as_ref().join(CONFIG_FILE);
-        let json = std::fs::read(&path).map_err(|source| Error::Io {
-            path: path.clone(),
-            source,
-        })?;
-        serde_json::from_slice(&json).map_err(|source| Error::ConfigJson { path, source })
+        Ok(read_json(&dir.as_ref().join(CONFIG_FILE))?)
     }
 
-    /// Writes `config.json` into a folder, which is made if absent.
+    /// Writes `config.json` into a folder, which is created if absent.
     ///
     /// # Errors
-    /// [`Error::Weights`] when it cannot be written.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         Ok(write_json(&dir.as_ref().join(CONFIG_FILE), self)?)
     }

@@ -1,46 +1,46 @@
-//! What defines a model, and the papers' models.
+//! The config of a model, with the papers' models as presets.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use tessera_moe::MoeConfig;
 
-/// From noise to data, and what the model is trained to say on the way.
+/// The process between data and noise, which decides what the model predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Process {
-    /// Denoising diffusion of 1,000 linear steps, as DiT has it: the model says the noise.
+    /// Denoising diffusion with 1,000 linear steps, as in DiT: the model predicts the noise.
     #[default]
     Ddpm,
-    /// Rectified flow: the model says the velocity from data to noise along a straight line.
+    /// Rectified flow: the model predicts the velocity from data to noise along a straight line.
     Flow,
 }
 
-/// Sizes and training choices; fields are named as the arguments of the reference's `DiT`.
+/// Sizes and training choices, named as the arguments of the reference's `DiT`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DitConfig {
-    /// Side of the latents.
+    /// Height and width of the latents.
     pub input_size: usize,
-    /// Side of the squares of latents that are one token.
+    /// Height and width of a patch, whose latents are one token.
     pub patch_size: usize,
     /// Channels of the latents.
     pub in_channels: usize,
-    /// Width.
+    /// Features per token, d_model.
     pub hidden_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
-    /// Heads of attention.
+    /// Number of attention heads.
     pub num_heads: usize,
-    /// Width of the MLP in multiples of the model's.
+    /// Hidden width of the MLP divided by d_model.
     pub mlp_ratio: usize,
-    /// Share of labels hidden in training, for classifier-free guidance.
+    /// Share of labels dropped in training, for classifier-free guidance.
     pub class_dropout_prob: f32,
-    /// Classes.
+    /// Number of classes.
     pub num_classes: usize,
-    /// Whether the model also says the variance of a denoising step; DDPM only.
+    /// Whether the model also predicts the variance of a denoising step; DDPM only.
     pub learn_sigma: bool,
-    /// What it is trained on.
+    /// The process it is trained on.
     pub process: Process,
     /// Experts in place of the MLP of every block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,16 +48,15 @@ pub struct DitConfig {
 }
 
 impl DitConfig {
-    /// A dense model for 256 px ImageNet through the autoencoder of Stable Diffusion (latents 4 × 32 × 32, 1,000 classes),
-    /// trained as DiT is.
-    pub fn sized(hidden_size: usize, depth: usize, num_heads: usize, patch_size: usize) -> Self {
+    /// DiT-XL/2 for 256 px ImageNet with the autoencoder of Stable Diffusion (latents 4 × 32 × 32, 1,000 classes).
+    pub fn xl_2() -> Self {
         Self {
             input_size: 32,
-            patch_size,
+            patch_size: 2,
             in_channels: 4,
-            hidden_size,
-            depth,
-            num_heads,
+            hidden_size: 1152,
+            depth: 28,
+            num_heads: 16,
             mlp_ratio: 4,
             class_dropout_prob: 0.1,
             num_classes: 1000,
@@ -67,30 +66,30 @@ impl DitConfig {
         }
     }
 
-    /// Channels that the model puts out.
+    /// Channels of the model's output.
     pub fn out_channels(&self) -> usize {
         self.in_channels * if self.learn_sigma { 2 } else { 1 }
     }
 
-    /// Tokens along a side.
+    /// Tokens per row and per column.
     pub fn grid(&self) -> usize {
         self.input_size / self.patch_size
     }
 
-    /// Tokens.
+    /// Number of tokens.
     pub fn seq(&self) -> usize {
         self.grid() * self.grid()
     }
 
-    /// Latents of one token, which the per-layer target heads guess.
+    /// Values of one token, which the target heads predict.
     pub fn target_width(&self) -> usize {
         self.patch_size * self.patch_size * self.in_channels
     }
 
-    /// Refuses what no model can be.
+    /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field.
+    /// [`Error::Config`] or [`Error::Moe`] names the first field that is out of range.
     pub fn validate(&self) -> Result<()> {
         let positive = [
             ("input_size", self.input_size),
@@ -156,7 +155,7 @@ impl FromStr for DitConfig {
                 None => (false, &*name),
             };
             let mut parts = name.strip_prefix("dit-")?.splitn(3, '-');
-            let (width, depth, heads) = match parts.next()? {
+            let (hidden_size, depth, num_heads) = match parts.next()? {
                 "s" => (384, 12, 6),
                 "b" => (768, 12, 12),
                 "m" => (960, 16, 16),
@@ -164,7 +163,7 @@ impl FromStr for DitConfig {
                 "xl" => (1152, 28, 16),
                 _ => return None,
             };
-            let patch = parts
+            let patch_size = parts
                 .next()?
                 .parse()
                 .ok()
@@ -175,8 +174,12 @@ impl FromStr for DitConfig {
                 _ => return None,
             };
             Some(Self {
+                hidden_size,
+                depth,
+                num_heads,
+                patch_size,
                 moe,
-                ..Self::sized(width, depth, heads, patch)
+                ..Self::xl_2()
             })
         };
         parse().ok_or_else(|| Error::Preset { found: text.into() })

@@ -1,22 +1,22 @@
-//! What goes into the transformer: patches, positions, time and class.
+//! The transformer's inputs: patches, positions, time and class.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Embedding, Linear, activation::SiLU};
 use burn::tensor::{Device, Tensor};
-use tessera_backend::init::Init;
+use tessera_backend::init::ParamInit;
 use tessera_backend::ops::{self, Activation};
 use tessera_backend::{device_indices, device_values};
 
-/// Patches to tokens.
+/// Embeds the patches of latents as tokens.
 #[derive(Module, Debug)]
 pub struct PatchEmbed {
     proj: Conv2d,
 }
 
 impl PatchEmbed {
-    /// Xavier-uniform, as if it were the linear map that it is.
-    pub(crate) fn init(channels: usize, width: usize, patch: usize, init: &mut Init) -> Self {
+    /// Xavier-uniform over the patch's values, as for the linear map that this convolution is.
+    pub(crate) fn init(channels: usize, width: usize, patch: usize, init: &mut ParamInit) -> Self {
         let inputs = channels * patch * patch;
         let conv = Conv2dConfig::new([channels, width], [patch, patch])
             .with_stride([patch, patch])
@@ -31,28 +31,30 @@ impl PatchEmbed {
         }
     }
 
+    /// One token per patch, row by row.
+    ///
     /// # Shapes
     /// - x: `[batch, channels, height, width]`
     /// - output: `[batch, tokens, d_model]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<3> {
         let y = ops::conv2d(x, &self.proj, [0; 4]); // [batch, d_model, rows, columns]
-        y.flatten::<3>(2, 3).swap_dims(1, 2)
+        y.flatten::<3>(2, 3).swap_dims(1, 2) // [batch, tokens, d_model]
     }
 }
 
-/// Frequencies of the time embedding.
+/// Sines and cosines of the time embedding.
 const FREQUENCIES: usize = 256;
 /// Its longest period in radians.
 const MAX_PERIOD: f64 = 10_000.0;
 
-/// A time to a condition.
+/// Embeds a time as a condition.
 #[derive(Module, Debug)]
 pub struct TimestepEmbedder {
     mlp: (Linear, SiLU, Linear),
 }
 
 impl TimestepEmbedder {
-    pub(crate) fn init(width: usize, init: &mut Init) -> Self {
+    pub(crate) fn init(width: usize, init: &mut ParamInit) -> Self {
         Self {
             mlp: (
                 init.normal_linear(FREQUENCIES, width, 0.02),
@@ -62,8 +64,10 @@ impl TimestepEmbedder {
         }
     }
 
+    /// Sines and cosines of the time through an MLP.
+    ///
     /// # Shapes
-    /// - times: one an image, in 0..1000
+    /// - times: one per image, in 0..1000
     /// - output: `[batch, d_model]`
     pub fn forward(&self, times: &[f32]) -> Tensor<2> {
         let device = self.mlp.0.weight.val().device();
@@ -81,37 +85,39 @@ impl TimestepEmbedder {
     }
 }
 
-/// A class to a condition.
+/// Embeds a class as a condition.
 #[derive(Module, Debug)]
 pub struct LabelEmbedder {
     embedding_table: Embedding,
 }
 
 impl LabelEmbedder {
-    /// One more row than classes, for none of them.
-    pub(crate) fn init(classes: usize, width: usize, init: &mut Init) -> Self {
+    /// One row per class, and one for no class.
+    pub(crate) fn init(classes: usize, width: usize, init: &mut ParamInit) -> Self {
         Self {
             embedding_table: init.embedding(classes + 1, width, 0.02),
         }
     }
 
+    /// The embedding of each label.
+    ///
     /// # Shapes
-    /// - labels: one an image; `None` is the row that stands for any class
+    /// - labels: one per image; `None` takes the row for no class
     /// - output: `[batch, d_model]`
     pub fn forward(&self, labels: &[Option<usize>]) -> Tensor<2> {
         let table = self.embedding_table.weight.val();
-        let any = table.dims()[0] - 1;
+        let none = table.dims()[0] - 1;
         let rows: Vec<i32> = labels
             .iter()
-            .map(|label| label.unwrap_or(any) as i32)
+            .map(|label| label.unwrap_or(none) as i32)
             .collect();
         let rows = device_indices(rows, [labels.len()], &table.device());
         table.select(0, rows)
     }
 }
 
-/// Sines and cosines of a token's column in the first half of the features, of its row in the second, as DiT (and MAE) have
-/// them; `[grid², d_model]`, row-major.
+/// The position embedding of DiT and MAE, `[grid², d_model]`, row-major: sines and cosines of a token's column in the
+/// first half of the features, of its row in the second.
 pub(crate) fn position_table(d_model: usize, grid: usize) -> Vec<f32> {
     let quarter = d_model / 4;
     let frequency = |i: usize| MAX_PERIOD.powf(-(i as f64) / quarter as f64);
@@ -128,7 +134,7 @@ pub(crate) fn position_table(d_model: usize, grid: usize) -> Vec<f32> {
     table
 }
 
-/// A number per image, to be multiplied with its latents.
+/// One factor per image, which broadcasts over its latents.
 ///
 /// # Shapes
 /// - output: `[batch, 1, 1, 1]`

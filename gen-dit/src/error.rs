@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of [`DitConfig`](crate::DitConfig) that no model can have.
+    /// A field of [`DitConfig`](crate::DitConfig) is out of range.
     #[error("diffusion transformer config: `{field}` must be {expected}, found {found}")]
     Config {
         /// The field.
@@ -16,7 +16,7 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A name that is no preset's.
+    /// No preset has this name.
     #[error(
         "architecture `{found}`: expected dit-SIZE/PATCH or race-dit-SIZE/PATCH-KinE, with SIZE one of s, b, m, l, xl, such as \
         dit-xl/2 or race-dit-b/2-4in32"
@@ -25,16 +25,16 @@ pub enum Error {
         /// The name.
         found: String,
     },
-    /// The experts' part of the config.
+    /// The config of the experts is out of range.
     #[error(transparent)]
     Moe(#[from] tessera_moe::Error),
-    /// What a model cannot have when its tokens are dealt to ranks.
-    #[error("tokens cannot be dealt to a grid of ranks with {what}")]
+    /// The model has something that prevents sharding its tokens over ranks.
+    #[error("tokens cannot be sharded over ranks with {what}")]
     Ranks {
-        /// What it has.
+        /// What prevents it.
         what: &'static str,
     },
-    /// An option of [`SampleConfig`](crate::SampleConfig) out of its range.
+    /// An option of [`SampleConfig`](crate::SampleConfig) is out of range.
     #[error("sampling option `{option}` must be {expected}, found {found}")]
     Sampling {
         /// The option.
@@ -44,38 +44,31 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A class the model was not made for.
-    #[error("image {image}: class {found} does not exist, the model has {num_classes} classes (0 to {})", num_classes - 1)]
-    UnknownClass {
-        /// Index of the image in the batch.
-        image: usize,
-        /// The class asked for.
-        found: usize,
-        /// Classes of the model.
-        num_classes: usize,
-    },
-    /// The model produced NaN or an infinity.
+    /// A request names a class that the model does not have.
+    #[error(transparent)]
+    UnknownClass(#[from] tessera_backend::UnknownClass),
+    /// The model computed NaN or an infinity.
     #[error("step {step} of {steps}: the latents of image {image} are not finite")]
     NonFinite {
         /// The step, from 1.
         step: usize,
-        /// Steps in all.
+        /// Number of steps in total.
         steps: usize,
         /// Index of the image in the batch.
         image: usize,
     },
-    /// The caller's progress function asked to stop.
+    /// The progress callback stopped the sampler.
     #[error("cancelled after step {step} of {steps}")]
     Cancelled {
-        /// The last step that was done, from 1.
+        /// The last completed step, from 1.
         step: usize,
-        /// Steps in all.
+        /// Number of steps in total.
         steps: usize,
     },
-    /// A model without experts was asked for what only experts have.
+    /// The model has no experts, which the call is about.
     #[error("the model has no experts: its blocks are dense")]
     Dense,
-    /// Weights whose names and shapes do not tell what they are of.
+    /// No config could be inferred from the weights.
     #[error("{}: `{name}` must be {expected}, found {found}", file.display())]
     Infer {
         /// The file.
@@ -87,26 +80,10 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A file that cannot be read.
-    #[error("cannot read {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A `config.json` that is none.
-    #[error("{} is not the config of a diffusion transformer", path.display())]
-    ConfigJson {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// Weights that cannot be read, or do not fit.
+    /// Weights could not be read, or do not match the model.
     #[error(transparent)]
     Weights(#[from] tessera_weights::Error),
-    /// A file could not be written.
+    /// A file could not be read or written, or is not the JSON of a config.
     #[error(transparent)]
     Checkpoint(#[from] tessera_checkpoint::Error),
 }

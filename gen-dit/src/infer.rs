@@ -1,22 +1,22 @@
-//! The config of a released checkpoint, which comes without one, from the names and shapes of its tensors.
+//! The config of a released checkpoint, which comes without one, inferred from the names and shapes of its tensors.
 
 use crate::{DitConfig, Error, Result};
 use tessera_weights::Weights;
 
-/// Heads by width, which shapes do not tell (DiT, table 1; Expert Race, table 4).
+/// The number of heads by width, which shapes do not tell (DiT, table 1; Expert Race, table 4).
 const HEADS: [(usize, usize); 5] = [(384, 6), (768, 12), (960, 16), (1024, 16), (1152, 16)];
 
 impl DitConfig {
-    /// Whether the weights are named as a diffusion transformer's.
+    /// Whether the names are those of a diffusion transformer.
     pub fn fits(weights: &Weights) -> bool {
         weights.get("x_embedder.proj.weight").is_some()
             && weights.get("final_layer.linear.weight").is_some()
     }
 
-    /// What the weights of a dense model are of.
+    /// Infers the config of a dense model from the shapes of its weights.
     ///
     /// # Errors
-    /// [`Error::Infer`] names the tensor that is absent or of an unexpected shape.
+    /// [`Error::Infer`] names a tensor that is absent or of an unexpected shape.
     pub fn infer(weights: &Weights) -> Result<Self> {
         let fault = |name: &str, expected: &str, found: String| Error::Infer {
             file: weights.file().into(),
@@ -69,7 +69,11 @@ impl DitConfig {
             mlp_ratio: hidden / width,
             num_classes: classes - 1,
             learn_sigma: outputs == 2 * latents,
-            ..Self::sized(width, depth, heads.1, patch)
+            hidden_size: width,
+            depth,
+            num_heads: heads.1,
+            patch_size: patch,
+            ..Self::xl_2()
         })
     }
 }

@@ -1,19 +1,22 @@
-//! Race-DiT: a diffusion transformer that draws latents of a class, dense or with racing experts in every block.
+//! Race-DiT: a diffusion transformer that draws latents of a class, dense or with Expert Race in every block.
 //!
-//! Papers: *Scalable Diffusion Models with Transformers* (DiT, arXiv 2212.09748) for the transformer, *Expert Race*
-//! (arXiv 2503.16057) for the experts in place of its MLPs, *Improved Denoising Diffusion Probabilistic Models*
-//! (arXiv 2102.09672) and *Flow Straight and Fast* (rectified flow, arXiv 2209.03003) for what it is trained on.
+//! Papers: *Scalable Diffusion Models with Transformers* (DiT, arXiv 2212.09748), *Expert Race* (arXiv 2503.16057),
+//! *Improved Denoising Diffusion Probabilistic Models* (arXiv 2102.09672), *Flow Straight and Fast* (rectified flow,
+//! arXiv 2209.03003).
 //!
-//! | item | what it is |
+//! | paper | function |
 //! |---|---|
-//! | [`DitConfig`] | sizes, experts and process, with the papers' models as presets |
-//! | [`Dit`] | the parameters, under the names of DiT's released checkpoints; [`Dit::forward`] is one evaluation |
-//! | [`Process`] | DDPM with 1,000 linear steps and a learned sigma, or rectified flow |
-//! | [`Dit::loss`] | one training step |
-//! | [`Dit::generate`], [`SampleConfig`] | respaced ancestral sampling, or Euler's method; classifier-free guidance |
-//! | [`Dit::generate_traced`], [`Dit::route`] | the same with the routes of every step; the routes of given latents |
-//! | [`Dit::calibrated`] | measures the thresholds of the experts again |
-//! | [`Dit::load_dir`], [`Dit::save_dir`] | `config.json` and `model.safetensors` |
+//! | DiT, figure 3: the transformer | [`patchify`], [`PatchEmbed`], [`DitBlock`], [`FinalLayer`] |
+//! | DiT: one evaluation | [`Dit::forward`] |
+//! | DiT, table 1; Expert Race, table 4: sizes | [`DitConfig`], parsed from names; [`DitConfig::parameters`] |
+//! | Expert Race, section 4: routing | [`DitBlock::forward`] calls [`tessera_moe::Moe::forward`] |
+//! | section 4: the threshold's update | computed in [`Dit::loss`], applied by `tessera-train` |
+//! | section 4: the threshold at inference | [`Dit::generate`]; of averaged weights, [`Dit::calibrated`] |
+//! | section 5, equations 9 to 11: similarity loss | [`Dit::loss`] calls [`tessera_moe::Auxiliary::of`] |
+//! | section 6: per-layer regularization | [`Dit::loss`]; [`Dit::without_targets`] removes its heads |
+//! | figures 6 and 7: routes | [`Dit::generate_traced`], [`Dit::route`] |
+//! | Improved DDPM: chain, variance, bound | [`Ddpm`] |
+//! | Rectified flow, Euler's method | [`Process::Flow`] in [`Dit::loss`] and [`Dit::generate`] |
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -23,9 +26,12 @@
 //! # fn main() -> tessera_gen_dit::Result<()> {
 //! let config = DitConfig {
 //!     input_size: 8,
+//!     hidden_size: 32,
+//!     depth: 2,
+//!     num_heads: 4,
 //!     num_classes: 10,
 //!     moe: Some("2-in-8".parse()?),
-//!     ..DitConfig::sized(32, 2, 4, 2) // width, depth, heads, patch
+//!     ..DitConfig::xl_2()
 //! };
 //! let model = config.init(0, &Device::flex());
 //! let request = ImageRequest { class: Some(7), seed: 1 };
@@ -36,8 +42,10 @@
 //! # }
 //! ```
 //!
-//! Out of scope: pictures and tokenizers (latents come normalised), the training loop (`tessera-train`'s).
+//! API boundary: this crate knows classes and normalized latents. It knows neither pictures nor tokenizers, nor the
+//! training loop, which is `tessera-train`'s.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 #![recursion_limit = "256"]
 
 mod block;
@@ -52,12 +60,13 @@ mod infer;
 #[cfg(feature = "train")]
 mod loss;
 mod model;
+mod noise;
 #[cfg(feature = "train")]
 mod objective;
 mod patch;
 mod sampler;
 
-pub use block::{Attention, DitBlock, FinalLayer, Mlp};
+pub use block::{DitBlock, FinalLayer};
 pub use checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 pub use config::{DitConfig, Process};
 pub use ddpm::Ddpm;
@@ -67,6 +76,5 @@ pub use model::{Dit, Parameters};
 #[cfg(feature = "train")]
 pub use objective::LatentObjective;
 pub use patch::{patchify, unpatchify};
-pub use sampler::{
-    Denoising, DenoisingProgress, DenoisingStep, ImageRequest, SampleConfig, TracedProgress,
-};
+pub use sampler::{Denoising, DenoisingProgress, DenoisingStep, SampleConfig, TracedProgress};
+pub use tessera_backend::ImageRequest;

@@ -1,4 +1,4 @@
-//! The parameters, named as in DiT's released checkpoints, and one evaluation.
+//! The parameters, named as in DiT's released checkpoints, and the forward pass.
 
 use crate::block::{DitBlock, FinalLayer};
 use crate::embed::{LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table};
@@ -7,9 +7,9 @@ use crate::{DitConfig, Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use tessera_attention2d::TokenSharding;
-use tessera_backend::init::Init;
+use tessera_backend::init::ParamInit;
 use tessera_backend::ops::{self, Activation};
-use tessera_moe::Trace;
+use tessera_moe::RouterTrace;
 
 /// The diffusion transformer. Made by [`DitConfig::init`] or loaded (`checkpoint.rs`).
 #[derive(Module, Debug)]
@@ -17,7 +17,7 @@ pub struct Dit {
     x_embedder: PatchEmbed,
     t_embedder: TimestepEmbedder,
     y_embedder: LabelEmbedder,
-    /// Sines and cosines, in the checkpoint but not trained.
+    /// Sines and cosines: a buffer of the checkpoint.
     pos_embed: Param<Tensor<3>>,
     pub(crate) blocks: Vec<DitBlock>,
     final_layer: FinalLayer,
@@ -27,23 +27,23 @@ pub struct Dit {
     pub(crate) sequence: TokenSharding,
 }
 
-/// Parameters as the paper counts them: of the blocks, without biases (Expert Race, tables 4 and 5).
+/// Numbers of parameters as counted in the paper: those of the blocks, without biases (Expert Race, tables 4 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters {
-    /// All.
+    /// All parameters.
     pub total: u64,
-    /// Those a token meets on average, the router included.
+    /// Those that a token uses on average, including the router.
     pub activated: u64,
 }
 
 impl DitConfig {
-    /// A model with random weights, as DiT initialises them: every block begins as the identity, and the output as zero.
+    /// A model with random weights, initialized as in DiT: every block starts as the identity, and the output is zero.
     ///
     /// # Panics
     /// On a config that [`validate`](Self::validate) refuses.
     pub fn init(&self, seed: u64, device: &Device) -> Dit {
         self.validate().expect("the config was validated");
-        let init = &mut Init::new(seed, device);
+        let init = &mut ParamInit::new(seed, device);
         let (width, grid) = (self.hidden_size, self.grid());
         Dit {
             x_embedder: PatchEmbed::init(self.in_channels, width, self.patch_size, init),
@@ -59,7 +59,7 @@ impl DitConfig {
         }
     }
 
-    /// Counts parameters as the paper does, which are those of the matrix products in the blocks.
+    /// Counts parameters as the paper does: those of the matrix products in the blocks.
     pub fn parameters(&self) -> Parameters {
         let width = self.hidden_size as u64;
         let hidden = self.mlp_ratio as u64 * width;
@@ -81,29 +81,30 @@ impl DitConfig {
 }
 
 impl Dit {
-    /// What the model was made by.
+    /// The config of the model.
     pub fn config(&self) -> &DitConfig {
         &self.config
     }
 
-    /// Where it computes.
+    /// The device of its parameters.
     pub fn device(&self) -> Device {
         self.pos_embed.val().device()
     }
 
-    /// What the model says of noisy latents: noise and, with a learned sigma, its variance; or a velocity.
+    /// The prediction for noisy latents: the noise and, with a learned sigma, an interpolation of its variance; or
+    /// the velocity of a flow.
     ///
     /// # Shapes
     /// - x: `[batch, in_channels, input_size, input_size]`
-    /// - times: one an image, in 0..1000
-    /// - labels: one an image; `None` is any class
+    /// - times: one per image, in 0..1000
+    /// - labels: one per image; `None` is no class
     /// - output: `[batch, out_channels, input_size, input_size]`
     pub fn forward(
         &self,
         x: Tensor<4>,
         times: &[f32],
         labels: &[Option<usize>],
-        trace: &mut Trace,
+        trace: &mut RouterTrace,
     ) -> Tensor<4> {
         let config = &self.config;
         let [batch, ..] = x.dims();
@@ -128,11 +129,11 @@ impl Dit {
         unpatchify(x, config.patch_size)
     }
 
-    /// The model with its tokens where `sequence` has them: of a grid of ranks each attends to all with its share. All ranks call every
-    /// method together, with the same arguments.
+    /// The model with its tokens sharded over ranks as `sequence` says: a rank computes its share of the tokens,
+    /// which attend to all tokens. All ranks call every method together, with the same arguments.
     ///
     /// # Errors
-    /// [`Error::Ranks`] when what the model does depends on which tokens are together: experts that race.
+    /// [`Error::Ranks`] if results would depend on which tokens share a rank: with experts that race.
     pub fn on(self, sequence: TokenSharding) -> Result<Self> {
         let refused = |what| Err(Error::Ranks { what });
         match (&sequence, &self.config.moe) {
@@ -146,7 +147,7 @@ impl Dit {
         }
     }
 
-    /// What a score must reach at inference, in each block with experts that has a threshold.
+    /// The thresholds of the blocks that have one; reads the device.
     pub fn thresholds(&self) -> Vec<f32> {
         let moes = self.blocks.iter().filter_map(|block| block.moe.as_ref());
         moes.filter(|moe| moe.config().threshold)
@@ -154,7 +155,7 @@ impl Dit {
             .collect()
     }
 
-    /// The model as it is used: without the heads that only training needs.
+    /// The model without the target heads, which only training needs.
     pub fn without_targets(mut self) -> Self {
         for block in &mut self.blocks {
             block.moe = block.moe.take().map(tessera_moe::Moe::without_target);

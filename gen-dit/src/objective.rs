@@ -1,4 +1,4 @@
-//! What the training loop asks of the transformer: batches of latents and their loss.
+//! The training objective: batches of latents, and their loss.
 
 use crate::error::Result;
 use crate::model::Dit;
@@ -13,18 +13,18 @@ use tessera_train::{BoxError, Losses, Objective, Share};
 pub struct LatentObjective {
     /// Normalized latents of all images, `[images, channels, height, width]`.
     pub values: Array4<f32>,
-    /// Those of the mirrored images, of which half are then trained on.
+    /// The latents of the mirrored images, each used half of the time.
     pub mirrored: Option<Array4<f32>>,
     /// The class of every image.
     pub labels: Vec<usize>,
-    /// The images that are trained on; the others are held out.
+    /// Indices of the training images; the others are held out.
     pub train: Vec<usize>,
-    /// Where the model is trained.
+    /// The device that the model is trained on.
     pub device: Device,
 }
 
 impl LatentObjective {
-    /// The images that examples of training are.
+    /// The images of training examples.
     fn images(&self, examples: &[usize]) -> Vec<usize> {
         examples.iter().map(|&i| self.train[i]).collect()
     }
@@ -35,8 +35,8 @@ impl LatentObjective {
         (self.values.select(Axis(0), indices), labels)
     }
 
-    /// The model with the thresholds that its experts have on training data, and without what only training needs: for the
-    /// averaged weights, when training ends.
+    /// The model with the thresholds that its experts have on training data, and without what only training needs: for
+    /// the averaged weights, when training ends.
     ///
     /// # Errors
     /// Scores that are not finite.

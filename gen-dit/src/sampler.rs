@@ -1,4 +1,5 @@
-//! Drawing latents, each image from its own seed.
+//! Sampling of latents: ancestral sampling or Euler's method, with classifier-free guidance. Each image has its own
+//! seed.
 
 use crate::ddpm::{Ddpm, TRAIN_STEPS};
 use crate::{Dit, Error, Process, Result, flow};
@@ -7,33 +8,23 @@ use burn::tensor::Tensor;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use tessera_backend::{Rng, device_values, download, host_values, streams};
-use tessera_moe::{Mode, Trace};
+use tessera_backend::{ImageRequest, Rng, device_values, download, host_values, streams};
+use tessera_moe::{Mode, RouterTrace};
 
-/// One image to draw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageRequest {
-    /// Its class; `None`: any.
-    pub class: Option<usize>,
-    /// All of its randomness.
-    pub seed: u64,
-}
-
-/// How images are drawn.
+/// Sampling options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleConfig {
-    /// Evaluations of the model from noise to latents.
+    /// Number of steps from noise to latents; each evaluates the model once.
     pub steps: usize,
-    /// Classifier-free guidance: how much further from the prediction without the class than the prediction with it; 1 is
-    /// none.
+    /// Guidance scale s, in `uncond + s · (cond − uncond)`; 1 turns guidance off and halves the work.
     pub cfg_scale: f32,
 }
 
 impl SampleConfig {
-    /// Refuses what cannot be drawn by.
+    /// Checks every option.
     ///
     /// # Errors
-    /// [`Error::Sampling`] names the option.
+    /// [`Error::Sampling`] names the first option that is out of range.
     pub fn validate(&self) -> Result<()> {
         if !(1..=TRAIN_STEPS).contains(&self.steps) {
             return Err(Error::Sampling {
@@ -67,15 +58,15 @@ pub struct DenoisingStep {
 /// Called after each step; `Break` cancels.
 pub type DenoisingProgress<'a> = dyn FnMut(DenoisingStep) -> ControlFlow<()> + 'a;
 
-/// [`DenoisingProgress`] with the routes of the step: of the images in their order and, with guidance, once more of the same
-/// images without their class.
-pub type TracedProgress<'a> = dyn FnMut(DenoisingStep, &Trace) -> ControlFlow<()> + 'a;
+/// [`DenoisingProgress`] with the routes of the step: of the images in their order and, with guidance, once more of
+/// the same images without their class.
+pub type TracedProgress<'a> = dyn FnMut(DenoisingStep, &RouterTrace) -> ControlFlow<()> + 'a;
 
 impl Dit {
     /// Draws latents. Image i depends on its own request alone, not on the others.
     ///
-    /// Experts with a threshold are routed on the device: a step reads back one number per image, which tells whether its
-    /// latents are finite.
+    /// Experts with a threshold are routed on the device: a step reads back one number per image, which tells whether
+    /// its latents are finite.
     ///
     /// # Shapes
     /// - output: `[images, in_channels, input_size, input_size]`
@@ -88,13 +79,13 @@ impl Dit {
         sampling: &SampleConfig,
         progress: &mut DenoisingProgress<'_>,
     ) -> Result<Array4<f32>> {
-        self.sample(requests, sampling, Trace::off, &mut |step, _| {
+        self.sample(requests, sampling, RouterTrace::off, &mut |step, _| {
             progress(step)
         })
     }
 
-    /// [`generate`](Self::generate) that also reports the routes of every step. The images are the same, bit for bit; every
-    /// layer of every step reads its scores back to the host.
+    /// [`generate`](Self::generate) that also reports the routes of every step. The images are the same, bit for bit;
+    /// every layer of every step reads its scores back to the host.
     ///
     /// # Shapes
     /// - output: `[images, in_channels, input_size, input_size]`
@@ -107,16 +98,16 @@ impl Dit {
         sampling: &SampleConfig,
         progress: &mut TracedProgress<'_>,
     ) -> Result<Array4<f32>> {
-        let trace = || Trace::new(Mode::Alone);
+        let trace = || RouterTrace::new(Mode::Inference);
         self.sample(requests, sampling, trace, progress)
     }
 
-    /// Generates with a fresh trace for every step.
+    /// Takes all steps, each with a new trace.
     fn sample(
         &self,
         requests: &[ImageRequest],
         sampling: &SampleConfig,
-        new_trace: fn() -> Trace,
+        new_trace: fn() -> RouterTrace,
         progress: &mut TracedProgress<'_>,
     ) -> Result<Array4<f32>> {
         let mut denoising = self.denoising(requests, sampling)?;
@@ -131,7 +122,7 @@ impl Dit {
         Ok(denoising.latents())
     }
 
-    /// [`generate`](Self::generate) step by step: a caller that stops asking cancels.
+    /// [`generate`](Self::generate) step by step: to cancel, stop asking.
     ///
     /// # Errors
     /// An option out of range, a class that does not exist.
@@ -141,12 +132,12 @@ impl Dit {
         sampling: &SampleConfig,
     ) -> Result<Denoising> {
         sampling.validate()?;
-        self.check_classes(requests)?;
+        ImageRequest::check_classes(requests, self.config.num_classes)?;
         // On an autodiff device every step would be recorded; `valid` takes the parameters off it.
         let model = self.valid();
         let mut noise: Vec<_> = requests
             .iter()
-            .map(|r| streams::PICTURE_NOISE.of(r.seed))
+            .map(|request| streams::PICTURE_NOISE.of(request.seed))
             .collect();
         Ok(Denoising {
             x: model.draw(&mut noise),
@@ -159,10 +150,12 @@ impl Dit {
         })
     }
 
-    /// What the experts do with given latents, `time` in 0..1000 having noised them, at inference.
+    /// The routes of given latents at inference, after noising them to `time` (in 0..1000). Image i has the seed
+    /// `seed + i`.
     ///
     /// # Shapes
     /// - latents: `[batch, in_channels, input_size, input_size]`
+    /// - labels: one per image
     ///
     /// # Errors
     /// [`Error::Dense`] if there are no experts.
@@ -172,7 +165,7 @@ impl Dit {
         labels: &[Option<usize>],
         time: f32,
         seed: u64,
-    ) -> Result<Trace> {
+    ) -> Result<RouterTrace> {
         if self.config.moe.is_none() {
             return Err(Error::Dense);
         }
@@ -191,26 +184,12 @@ impl Dit {
                 flow::noised(latents, noise, &vec![time; batch])
             }
         };
-        let mut trace = Trace::new(Mode::Alone);
+        let mut trace = RouterTrace::new(Mode::Inference);
         self.forward(x, &vec![time; batch], labels, &mut trace);
         Ok(trace)
     }
 
-    fn check_classes(&self, requests: &[ImageRequest]) -> Result<()> {
-        let num_classes = self.config.num_classes;
-        for (image, request) in requests.iter().enumerate() {
-            if let Some(found) = request.class.filter(|&class| class >= num_classes) {
-                return Err(Error::UnknownClass {
-                    image,
-                    found,
-                    num_classes,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Fresh noise of every image from its own stream.
+    /// Noise for every image from its own random numbers, `[images, channels, height, width]`.
     fn draw(&self, streams: &mut [Rng]) -> Tensor<4> {
         let (channels, side) = (self.config.in_channels, self.config.input_size);
         let each = channels * side * side;
@@ -222,58 +201,67 @@ impl Dit {
         device_values(values, shape, &self.device())
     }
 
-    /// What the model says, guided, and its variance if it says one; both branches in one batch.
+    /// The model's prediction with guidance; both branches run as one batch.
+    ///
+    /// # Shapes
+    /// - x: `[images, in_channels, input_size, input_size]`, as the prediction
     fn guided(
         &self,
         x: Tensor<4>,
         time: f32,
         requests: &[ImageRequest],
         sampling: &SampleConfig,
-        trace: &mut Trace,
-    ) -> (Tensor<4>, Option<Tensor<4>>) {
+        trace: &mut RouterTrace,
+    ) -> Prediction {
         let (batch, channels) = (requests.len(), self.config.in_channels);
-        let guided = sampling.cfg_scale != 1.0;
+        let guides = sampling.cfg_scale != 1.0;
         let classes = requests.iter().map(|request| request.class);
         let mut labels: Vec<_> = classes.collect();
         let mut input = x;
-        if guided {
+        if guides {
             labels.resize(2 * batch, None);
             input = Tensor::cat(vec![input.clone(), input], 0);
         }
-        let said = self.forward(input, &vec![time; labels.len()], &labels, trace);
-        let with = said.clone().narrow(0, 0, batch);
-        let variance = self
-            .config
-            .learn_sigma
-            .then(|| with.clone().narrow(1, channels, channels));
-        let with = with.narrow(1, 0, channels);
-        if !guided {
-            return (with, variance);
+        let output = self.forward(input, &vec![time; labels.len()], &labels, trace);
+        let cond = output.clone().narrow(0, 0, batch);
+        let variance = || cond.clone().narrow(1, channels, channels);
+        let variance = self.config.learn_sigma.then(variance);
+        let cond = cond.narrow(1, 0, channels);
+        if !guides {
+            return Prediction {
+                output: cond,
+                variance,
+            };
         }
-        let without = said.narrow(0, batch, batch).narrow(1, 0, channels);
-        let guided = without.clone() + (with - without) * sampling.cfg_scale;
-        (guided, variance)
+        let uncond = output.narrow(0, batch, batch).narrow(1, 0, channels);
+        Prediction {
+            output: uncond.clone() + (cond - uncond) * sampling.cfg_scale,
+            variance,
+        }
     }
 }
 
-/// Images on their way from noise to latents; made by [`Dit::denoising`].
+/// Images on their way from noise to latents, made by [`Dit::denoising`].
 #[derive(Debug)]
 pub struct Denoising {
     model: Dit,
     requests: Vec<ImageRequest>,
     sampling: SampleConfig,
     chain: Ddpm,
+    /// Each image's random numbers.
     noise: Vec<Rng>,
+    /// `[images, in_channels, input_size, input_size]`
     x: Tensor<4>,
+    /// Steps taken.
     step: usize,
 }
 
 impl Denoising {
-    /// Takes the next step, or none after the last; the trace, if it collects, gets the routes of the step.
+    /// Takes the next step; `None` after the last. The trace decides whether the routes of the step are recorded.
     ///
     /// # Errors
     /// Latents that are not finite.
-    pub fn advance(&mut self, trace: &mut Trace) -> Result<Option<DenoisingStep>> {
+    pub fn advance(&mut self, trace: &mut RouterTrace) -> Result<Option<DenoisingStep>> {
         let steps = self.sampling.steps;
         if self.step == steps || self.requests.is_empty() {
             return Ok(None);
@@ -283,16 +271,16 @@ impl Denoising {
         let (model, x) = (&self.model, self.x.clone());
         let time = match model.config.process {
             Process::Ddpm => self.chain.time(at) as f32,
-            Process::Flow => flow::told(1.0 - (step - 1) as f64 / steps as f64),
+            Process::Flow => flow::model_time(1.0 - (step - 1) as f64 / steps as f64),
         };
-        let (guided, variance) =
+        let Prediction { output, variance } =
             model.guided(x.clone(), time, &self.requests, &self.sampling, trace);
         self.x = match model.config.process {
             Process::Ddpm => {
                 let fresh = (at > 0).then(|| model.draw(&mut self.noise));
-                self.chain.step(x, guided, variance, fresh, at)
+                self.chain.step(x, output, variance, fresh, at)
             }
-            Process::Flow => x - guided / steps as f64,
+            Process::Flow => x - output / steps as f64,
         };
         match first_non_finite(&self.x) {
             Some(image) => Err(Error::NonFinite { step, steps, image }),
@@ -300,20 +288,28 @@ impl Denoising {
         }
     }
 
-    /// The latents as they are, noisy before the last step: `[images, in_channels, input_size, input_size]`.
+    /// The latents so far, noisy before the last step: `[images, in_channels, input_size, input_size]`.
     pub fn latents(&self) -> Array4<f32> {
         download(self.x.clone())
     }
 }
 
-/// The first image with a latent that is not finite. What crosses to the host is a sum per image, finite only if all its
-/// latents are.
+/// A prediction of the model, `[images, channels, height, width]` each.
+struct Prediction {
+    /// The noise, or the velocity of a flow.
+    output: Tensor<4>,
+    /// The interpolation of the variance, with a learned sigma.
+    variance: Option<Tensor<4>>,
+}
+
+/// The first image with a latent that is not finite. What crosses to the host is a sum per image, finite only if all
+/// its latents are.
 ///
 /// # Shapes
 /// - x: `[images, channels, height, width]`
 fn first_non_finite(x: &Tensor<4>) -> Option<usize> {
     let [images, channels, height, width] = x.dims();
-    let rows = x.clone().reshape([images, channels * height * width]);
+    let rows = x.clone().reshape([images, channels * height * width]); // [images, latents]
     let sums = host_values(rows.sum_dim(1)); // [images, 1]
     sums.iter().position(|sum| !sum.is_finite())
 }

@@ -1,30 +1,30 @@
-//! What defines a layer of experts and how it is trained.
+//! The config of a layer of experts and of its training.
 
-use crate::{Error, Gate, Result, Rule};
+use crate::{Error, Gate, Result, RoutingRule};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// A mixture of experts in place of an MLP: `split`-in-`experts`, each expert a `split`-th as wide as the MLP.
+/// A mixture of experts in place of an MLP. Each expert's hidden layer is 1 / `split` as wide as the MLP's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MoeConfig {
-    /// Experts of a layer, E.
+    /// Number of experts, E.
     pub experts: usize,
-    /// An expert's hidden width is the dense MLP's divided by it.
+    /// The dense MLP's hidden width divided by an expert's.
     pub split: usize,
-    /// Experts that a token has on average; need not be whole.
+    /// Mean number of experts per token; need not be an integer.
     pub k: f64,
-    /// Who races whom in training.
+    /// Which scores race in training (figure 3).
     #[serde(default)]
-    pub rule: Rule,
-    /// What scales an expert's output.
+    pub rule: RoutingRule,
+    /// The gating function (table 1).
     #[serde(default)]
     pub gate: Gate,
-    /// Whether inference takes the scores above a threshold learned in training. Without, the races are run image by image,
-    /// so that a picture still does not depend on its batch.
+    /// Whether inference routes by the threshold that training maintains (section 4). Without it, tokens race within
+    /// each image, so that an image does not depend on its batch either way.
     #[serde(default = "yes")]
     pub threshold: bool,
-    /// What the threshold keeps of itself at each step, m in `threshold = m · threshold + (1 − m) · K-th score`.
+    /// The threshold's momentum m, in `τ ← m τ + (1 − m) cutoff`.
     #[serde(default = "momentum")]
     pub momentum: f64,
     /// Weight of the router similarity loss of each layer.
@@ -33,7 +33,7 @@ pub struct MoeConfig {
     /// Weight of Switch's balance loss of each layer.
     #[serde(default)]
     pub balance_weight: f64,
-    /// Weight of the per-layer regularisation of each layer; 0 makes no target heads.
+    /// Weight of the per-layer regularization of each layer; 0 makes no target heads.
     #[serde(default)]
     pub target_weight: f64,
 }
@@ -47,14 +47,15 @@ fn momentum() -> f64 {
 }
 
 impl MoeConfig {
-    /// `k` of `experts`, each a k-th as wide as the dense MLP, with the paper's choices: Expert Race, the identity gate, a
-    /// threshold, similarity loss 1e-4 and per-layer regularisation 1e-2.
+    /// `k`-in-`experts`: k experts per token, each 1 / k as wide as the dense MLP. The rest as in the paper: Expert
+    /// Race, the identity gate, a threshold, a similarity loss of weight 1e-4 and per-layer regularization of weight
+    /// 1e-2.
     pub fn k_in_e(k: usize, experts: usize) -> Self {
         Self {
             experts,
             split: k,
             k: k as f64,
-            rule: Rule::Race,
+            rule: RoutingRule::Race,
             gate: Gate::Identity,
             threshold: true,
             momentum: 0.95,
@@ -64,10 +65,10 @@ impl MoeConfig {
         }
     }
 
-    /// Refuses what no layer can be.
+    /// Checks every field, and that `split` divides `hidden`, the dense MLP's hidden width.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field, also where `hidden` does not divide by `split`.
+    /// [`Error::Config`] names the first field that is out of range.
     pub fn validate(&self, hidden: usize) -> Result<()> {
         let positive = |x: f64| x.is_finite() && x >= 0.0;
         let checks = [

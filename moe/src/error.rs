@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of [`MoeConfig`](crate::MoeConfig) that no layer can have.
+    /// A field of [`MoeConfig`](crate::MoeConfig) is out of range.
     #[error("mixture of experts: `{field}` must be {expected}, found {found}")]
     Config {
         /// The field.
@@ -14,18 +14,18 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A text that is no `k-in-E`.
+    /// A text is not of the form `k-in-E`.
     #[error("experts `{found}`: expected k-in-E such as 4-in-32")]
     KInE {
         /// The text.
         found: String,
     },
-    /// A score that is NaN, with which nothing can be ranked.
+    /// A score is NaN, which cannot be ranked.
     #[error("router scores: NaN for token {token} and expert {expert}")]
     NotANumber {
-        /// Token, over batch and positions.
+        /// The token's index over batch and sequence.
         token: usize,
-        /// Expert.
+        /// The expert.
         expert: usize,
     },
 }

@@ -1,11 +1,11 @@
-//! The experts: MLPs of two linear maps, the weights of all in one tensor.
+//! The experts: one MLP each, stored as stacked weights.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use tessera_backend::init::Init;
+use tessera_backend::init::ParamInit;
 use tessera_backend::ops::{self, Activation, Routes};
 
-/// A linear map per expert.
+/// A linear layer per expert.
 #[derive(Module, Debug)]
 pub struct ExpertLinear {
     /// `[experts, in, out]`
@@ -15,7 +15,7 @@ pub struct ExpertLinear {
 }
 
 impl ExpertLinear {
-    fn init(experts: usize, d_input: usize, d_output: usize, init: &mut Init) -> Self {
+    fn init(experts: usize, d_input: usize, d_output: usize, init: &mut ParamInit) -> Self {
         Self {
             weight: init.linears(experts, d_input, d_output),
             bias: init.zeros([experts, d_output]),
@@ -26,14 +26,19 @@ impl ExpertLinear {
 /// `FFN_e(x) = fc2_e(gelu(fc1_e(x)))` for every expert e.
 #[derive(Module, Debug)]
 pub struct Experts {
-    /// To the hidden width.
+    /// From `d_model` to the hidden width.
     pub fc1: ExpertLinear,
-    /// And back.
+    /// From the hidden width to `d_model`.
     pub fc2: ExpertLinear,
 }
 
 impl Experts {
-    pub(crate) fn init(experts: usize, d_model: usize, hidden: usize, init: &mut Init) -> Self {
+    pub(crate) fn init(
+        experts: usize,
+        d_model: usize,
+        hidden: usize,
+        init: &mut ParamInit,
+    ) -> Self {
         Self {
             fc1: ExpertLinear::init(experts, d_model, hidden, init),
             fc2: ExpertLinear::init(experts, hidden, d_model, init),
@@ -50,7 +55,14 @@ impl Experts {
         ops::experts(x, gates, self.weights(), routes, Activation::GeluTanh)
     }
 
-    /// The same over the experts whose gate reaches the threshold `[1]`.
+    /// [`forward`](Self::forward) over the experts whose gate reaches the threshold. On a GPU the routes are computed
+    /// on the device.
+    ///
+    /// # Shapes
+    /// - x: `[tokens, d_model]`
+    /// - gates: `[tokens, experts]`
+    /// - threshold: `[1]`
+    /// - output: `[tokens, d_model]`
     pub fn above(&self, x: Tensor<2>, gates: Tensor<2>, threshold: Tensor<1>) -> Tensor<2> {
         ops::experts_above(x, gates, threshold, self.weights(), Activation::GeluTanh)
     }

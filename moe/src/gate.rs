@@ -1,16 +1,16 @@
-//! The gating function A (table 1): what of a router's logit scales an expert's output, and races.
+//! The gating function A (table 1), from a router's logits to the scores that race and scale the experts' outputs.
 
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
-/// What is made of the logits.
+/// The gating function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gate {
-    /// The raw logit, which keeps scores comparable across tokens; it may be negative.
+    /// The logit itself, which keeps scores comparable across tokens; it may be negative.
     #[default]
     Identity,
-    /// The logistic function of each.
+    /// The logistic function of the logit.
     Sigmoid,
     /// Softmax over the experts of a token: scores of different tokens are no longer comparable.
     Softmax,
@@ -20,10 +20,11 @@ impl Gate {
     /// All, in the order of the paper's table from best to worst.
     pub const ALL: [Self; 3] = [Self::Identity, Self::Sigmoid, Self::Softmax];
 
-    /// The scores.
+    /// The scores, `S = A(Z)` (section 4).
     ///
     /// # Shapes
-    /// - logits: `[batch, seq, experts]`; the output has the same
+    /// - logits: `[batch, seq, experts]`
+    /// - output: `[batch, seq, experts]`
     pub fn scores(self, logits: Tensor<3>) -> Tensor<3> {
         match self {
             Self::Identity => logits,

@@ -1,11 +1,11 @@
-//! The layer: scores, the race, and the winners' experts (section 4).
+//! The layer: scores, the routing mask, and the gated sum over the routed experts (section 4).
 
-use crate::{Error, Experts, LayerTrace, Mode, MoeConfig, Router, Trace, Winners};
+use crate::{Error, Experts, LayerTrace, Mode, MoeConfig, Router, RouterTrace, RoutingMask};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use tessera_backend::device_values;
 use tessera_backend::host_values;
-use tessera_backend::init::Init;
+use tessera_backend::init::ParamInit;
 use tessera_backend::ops::Routes;
 
 /// A mixture of experts in place of an MLP.
@@ -19,18 +19,29 @@ pub struct Moe {
     config: MoeConfig,
 }
 
+/// The sizes of a layer of experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MoeWidths {
+    /// Features of a token.
+    pub d_model: usize,
+    /// Hidden features of the dense MLP that the experts replace.
+    pub hidden: usize,
+    /// Features of the target of per-layer regularization (section 6); `None` if the model has no such target.
+    pub target: Option<usize>,
+}
+
 impl Moe {
-    /// Random weights, in place of an MLP `[d_model, hidden]`; `target` is the width of the per-layer target, of which a head
-    /// is made if the config gives its loss a weight.
+    /// A layer with random weights. A target head is made if `widths` names a target and the config gives its loss a
+    /// weight.
     ///
     /// # Panics
     /// On a config that [`MoeConfig::validate`] refuses.
-    pub fn init(
-        config: &MoeConfig,
-        [d_model, hidden]: [usize; 2],
-        target: Option<usize>,
-        init: &mut Init,
-    ) -> Self {
+    pub fn init(config: &MoeConfig, widths: MoeWidths, init: &mut ParamInit) -> Self {
+        let MoeWidths {
+            d_model,
+            hidden,
+            target,
+        } = widths;
         config.validate(hidden).expect("the config was validated");
         let target = target.filter(|_| config.target_weight > 0.0);
         Self {
@@ -40,82 +51,87 @@ impl Moe {
         }
     }
 
-    /// What it was made by.
+    /// The config of the layer.
     pub fn config(&self) -> &MoeConfig {
         &self.config
     }
 
-    /// `y = Σ_e (S ⊙ M)_e FFN_e(x)` with the scores S and the winners M.
+    /// `y = Σ_e G_e FFN_e(x)` with the gates `G = S ⊙ M`, the scores `S = A(Router(x))` and the routing mask M.
     ///
     /// # Shapes
     /// - x: `[batch, seq, d_model]`
-    /// - output: `[batch, seq, d_model]`
+    /// - output: `[batch, seq, d_model]`; zero for a token without experts
     ///
-    /// # Panics
-    /// Never of its own: where a score is NaN, its token's output is, and where a batch races for experts all outputs are, so
-    /// that whoever checks the model's finds it.
-    pub fn forward(&self, x: Tensor<3>, trace: &mut Trace) -> Tensor<3> {
+    /// NaN is not an error here but reaches the output, where the model's own check finds it: a NaN score makes its
+    /// token's output NaN, and in a race within the batch all outputs.
+    pub fn forward(&self, x: Tensor<3>, trace: &mut RouterTrace) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
-        let racing = trace.mode() == Mode::Race;
-        let (logits, target) = self.router.forward(x.clone(), racing);
-        let scores = self.config.gate.scores(logits.clone());
-        let rows = x.clone().reshape([batch * seq, d_model]);
-        let gates = scores.clone().reshape([batch * seq, self.config.experts]);
-        if !racing && self.config.threshold && !trace.collects() {
-            let threshold = self.router.threshold.val();
-            return self
-                .experts
-                .above(rows, gates, threshold)
-                .reshape([batch, seq, d_model]);
-        }
-        let winners = match self.winners(&scores, trace.mode()) {
-            Ok(winners) => winners,
-            Err(_) => return x * f32::NAN,
+        let (logits, target) = match trace.mode() {
+            Mode::Race => self.router.forward_with_target(x.clone()),
+            Mode::Inference => (self.router.forward(x.clone()), None),
         };
-        let routes = Routes::of_mask(winners.mask(), self.config.experts);
+        let scores = self.config.gate.scores(logits.clone());
+        let rows = x.clone().reshape([batch * seq, d_model]); // [tokens, d_model]
+        let gates = scores.clone();
+        let gates = gates.reshape([batch * seq, self.config.experts]); // [tokens, experts]
+        if self.routes_on_device(trace) {
+            let y = self.experts.above(rows, gates, self.router.threshold.val());
+            return y.reshape([batch, seq, d_model]); // [batch, seq, d_model]
+        }
+        let Ok(mask) = self.mask(&scores, trace.mode()) else {
+            return x * f32::NAN;
+        };
+        let routes = Routes::of_mask(mask.as_slice(), self.config.experts);
         let y = self.experts.forward(rows, gates, routes);
         trace.push(LayerTrace {
             logits,
-            winners,
+            mask,
             target,
         });
-        y.reshape([batch, seq, d_model])
+        y.reshape([batch, seq, d_model]) // [batch, seq, d_model]
     }
 
-    /// Races on the host, in f32: what is sorted are a few numbers a token.
-    fn winners(&self, scores: &Tensor<3>, mode: Mode) -> Result<Winners, Error> {
+    /// Whether the scores stay on the device: a threshold decides, and nobody asks for the mask.
+    fn routes_on_device(&self, trace: &RouterTrace) -> bool {
+        trace.mode() == Mode::Inference && self.config.threshold && !trace.records()
+    }
+
+    /// The routing mask M, selected on the host in f32: there are only a few scores per token.
+    fn mask(&self, scores: &Tensor<3>, mode: Mode) -> Result<RoutingMask, Error> {
         let (shape, config) = (scores.dims(), &self.config);
-        let [_, seq, experts] = shape;
         let scores = host_values(scores.clone().inner());
         match mode {
-            Mode::Race => config.rule.winners(&scores, shape, config.k),
-            Mode::Alone if config.threshold => Ok(Winners::above(self.threshold(), &scores, shape)),
-            Mode::Alone => {
+            Mode::Race => config.rule.select(&scores, shape, config.k),
+            Mode::Inference if config.threshold => {
+                Ok(RoutingMask::above(self.threshold(), &scores, shape))
+            }
+            Mode::Inference => {
+                let [_, seq, experts] = shape;
                 let shape = [1, seq, experts];
-                let one = |scores| {
-                    let raced = config.rule.winners(scores, shape, config.k);
-                    // What is not a number wins, so that it shows in its own picture alone.
-                    raced.unwrap_or_else(|_| Winners::above(f32::INFINITY, scores, shape))
+                let image = |scores| {
+                    let mask = config.rule.select(scores, shape, config.k);
+                    // NaN reaches any threshold, so that it shows in its own image alone.
+                    mask.unwrap_or_else(|_| RoutingMask::above(f32::INFINITY, scores, shape))
                 };
-                let images: Vec<_> = scores.chunks(seq * experts).map(one).collect();
-                Ok(Winners::stacked(&images))
+                let images: Vec<_> = scores.chunks(seq * experts).map(image).collect();
+                Ok(RoutingMask::concat(&images))
             }
         }
     }
 
-    /// What a score must reach at inference.
+    /// The score that routes a token to an expert at inference; reads the device.
     pub fn threshold(&self) -> f32 {
         host_values(self.router.threshold.val())[0]
     }
 
-    /// The threshold after a step in which `kth` was the last score to win (`None`: nothing won), eq. of section 4's
-    /// learnable threshold.
-    pub fn next_threshold(&self, kth: Option<f32>) -> f32 {
+    /// The threshold's update after a training step (section 4): `τ ← m τ + (1 − m) cutoff`. Without a cutoff,
+    /// because nothing was selected, τ stays.
+    pub fn next_threshold(&self, cutoff: Option<f32>) -> f32 {
         let (old, m) = (self.threshold(), self.config.momentum as f32);
-        kth.map_or(old, |kth| m * old + (1.0 - m) * kth)
+        cutoff.map_or(old, |cutoff| m * old + (1.0 - m) * cutoff)
     }
 
-    /// The same layer with another threshold.
+    /// The layer with another threshold.
     pub fn with_threshold(mut self, threshold: f32) -> Self {
         let old = self.router.threshold.val();
         let new = device_values(vec![threshold], [1], &old.device()).set_require_grad(false);
@@ -123,7 +139,7 @@ impl Moe {
         self
     }
 
-    /// The same layer without what only training needs.
+    /// The layer without its target head, which only training needs.
     pub fn without_target(mut self) -> Self {
         self.router.target = None;
         self.config.target_weight = 0.0;

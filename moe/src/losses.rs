@@ -1,32 +1,35 @@
-//! What keeps the experts' loads even and their combinations many.
+//! The auxiliary losses: router similarity (section 5, equations 9 to 11), Switch's balance loss for comparison, and
+//! per-layer regularization (section 6).
 
-use crate::{LayerTrace, MoeConfig, Winners};
+use crate::{LayerTrace, MoeConfig, RoutingMask};
 use burn::tensor::{Tensor, activation};
 use tessera_backend::device_values;
 
-/// The losses of all layers beside a model's own.
+/// The auxiliary losses of all layers.
 #[derive(Debug, Clone)]
 pub struct Auxiliary {
-    /// Their sum, weighted by the config; `None` if it gives none a weight.
+    /// Their weighted sum, `[1]`; `None` if the config gives no loss a weight.
     pub total: Option<Tensor<1>>,
-    /// Means over the layers of what has a weight, by name, for reports.
+    /// The losses that have a weight, by name and averaged over the layers, for reports.
     pub parts: Vec<(&'static str, Tensor<1>)>,
 }
 
 impl Auxiliary {
-    /// Sums the losses of the layers. `target` is what the target heads should have guessed.
+    /// The losses of a forward pass. `target` is the model's training target, which the target heads predict (section
+    /// 6).
     ///
     /// # Shapes
     /// - target: `[batch, seq, target]`
+    /// - every loss: `[1]`
     pub fn of(config: &MoeConfig, layers: &[LayerTrace], target: Option<Tensor<3>>) -> Self {
         let mut auxiliary = Self {
             total: None,
             parts: Vec::new(),
         };
-        let routed = |loss: fn(Tensor<3>, &Winners) -> Tensor<1>| -> Vec<Tensor<1>> {
+        let routed = |loss: fn(Tensor<3>, &RoutingMask) -> Tensor<1>| -> Vec<Tensor<1>> {
             let layers = layers.iter();
             layers
-                .map(|layer| loss(layer.logits.clone(), &layer.winners))
+                .map(|layer| loss(layer.logits.clone(), &layer.mask))
                 .collect()
         };
         if config.similarity_weight > 0.0 {
@@ -40,9 +43,9 @@ impl Auxiliary {
             auxiliary.add("balance", config.balance_weight, routed(balance_loss));
         }
         if let Some(target) = target.filter(|_| config.target_weight > 0.0) {
-            let guesses = layers.iter().filter_map(|layer| layer.target.clone());
-            let losses = guesses.map(|guess| {
-                let error = guess - target.clone();
+            let predictions = layers.iter().filter_map(|layer| layer.target.clone());
+            let losses = predictions.map(|prediction| {
+                let error = prediction - target.clone();
                 (error.clone() * error).mean()
             });
             auxiliary.add("target", config.target_weight, losses.collect());
@@ -64,27 +67,28 @@ impl Auxiliary {
     }
 }
 
-/// The router similarity loss (section 5, equations 9 to 11): `Σ W ⊙ PᵀP / T` with P the softmax of the logits and W, without
-/// gradient, how often two experts share a token, in multiples of its mean (on the diagonal: an expert's load in multiples of
-/// the mean load). 1 where loads are even and every pair is as frequent; E where one expert has everything.
+/// The router similarity loss (section 5, equations 9 to 11): `Σ W ⊙ PᵀP / T` over T tokens, with P the softmax of
+/// the logits. W, which has no gradient, holds the co-activations of two experts relative to their mean, and on the
+/// diagonal an expert's load relative to the mean load. 1 if all loads and all pairs are equally frequent, E if one
+/// expert takes every token.
 ///
 /// # Shapes
 /// - logits: `[batch, seq, experts]`
 /// - output: `[1]`
-pub fn similarity_loss(logits: Tensor<3>, winners: &Winners) -> Tensor<1> {
+pub fn similarity_loss(logits: Tensor<3>, mask: &RoutingMask) -> Tensor<1> {
     let [batch, seq, experts] = logits.dims();
-    assert_eq!(winners.shape(), [batch, seq, experts]);
-    let weights = pair_weights(winners);
+    assert_eq!(mask.shape(), [batch, seq, experts]);
+    let weights = pair_weights(mask);
     let weights = device_values(weights, [experts, experts], &logits.device());
-    let p = activation::softmax(logits.reshape([batch * seq, experts]), 1);
-    let similarity = p.clone().transpose().matmul(p); // P' of eq. (9), [experts, experts]
+    let p = activation::softmax(logits.reshape([batch * seq, experts]), 1); // [tokens, experts]
+    let similarity = p.clone().transpose().matmul(p); // P' = PᵀP, [experts, experts]
     (weights * similarity).sum() / (batch * seq) as f64
 }
 
-/// W of equations (10) and (11), row-major.
-fn pair_weights(winners: &Winners) -> Vec<f32> {
-    let [_, _, experts] = winners.shape();
-    let mut shared = shared_tokens(winners);
+/// W, `[experts, experts]`: equations 10 and 11.
+fn pair_weights(mask: &RoutingMask) -> Vec<f32> {
+    let [_, _, experts] = mask.shape();
+    let mut shared = shared_tokens(mask);
     let on_diagonal = |index: usize| index / experts == index % experts;
     let sum = |diagonal: bool| -> f64 {
         let of = shared.iter().enumerate();
@@ -108,12 +112,12 @@ fn pair_weights(winners: &Winners) -> Vec<f32> {
     shared.into_iter().map(|m| m as f32).collect()
 }
 
-/// `M' = MᵀM`, row-major: how many tokens two experts share, and on the diagonal the load of each.
-pub(crate) fn shared_tokens(winners: &Winners) -> Vec<f64> {
-    let [_, _, experts] = winners.shape();
+/// `M' = MᵀM`, `[experts, experts]`: the tokens that two experts share, and on the diagonal each expert's load.
+pub(crate) fn shared_tokens(mask: &RoutingMask) -> Vec<f64> {
+    let [_, _, experts] = mask.shape();
     let mut shared = vec![0.0; experts * experts];
     let mut of_token = Vec::with_capacity(experts);
-    for row in winners.rows() {
+    for row in mask.rows() {
         of_token.clear();
         of_token.extend((0..experts).filter(|&expert| row[expert]));
         for &a in &of_token {
@@ -125,17 +129,17 @@ pub(crate) fn shared_tokens(winners: &Winners) -> Vec<f64> {
     shared
 }
 
-/// Switch's balance loss (Fedus et al. 2022, arXiv 2101.03961, eq. 4): `E Σ f_i P̄_i`, f the share of all assignments that
-/// expert i has, without gradient, and P̄ its mean probability. 1 where loads are even, whatever the pairs.
+/// Switch's balance loss (Fedus et al. 2022, arXiv 2101.03961, eq. 4): `E Σ f_i P̄_i` with f_i expert i's share of all
+/// assignments, without gradient, and P̄_i its mean probability. 1 if all loads are equal, whatever the pairs.
 ///
 /// # Shapes
 /// - logits: `[batch, seq, experts]`
 /// - output: `[1]`
-pub fn balance_loss(logits: Tensor<3>, winners: &Winners) -> Tensor<1> {
+pub fn balance_loss(logits: Tensor<3>, mask: &RoutingMask) -> Tensor<1> {
     let [batch, seq, experts] = logits.dims();
-    assert_eq!(winners.shape(), [batch, seq, experts]);
+    assert_eq!(mask.shape(), [batch, seq, experts]);
     let mut loads = vec![0.0_f32; experts];
-    for row in winners.rows() {
+    for row in mask.rows() {
         for (load, &won) in loads.iter_mut().zip(row) {
             *load += f32::from(u8::from(won));
         }
@@ -143,6 +147,6 @@ pub fn balance_loss(logits: Tensor<3>, winners: &Winners) -> Tensor<1> {
     let total = loads.iter().sum::<f32>().max(1.0);
     loads.iter_mut().for_each(|load| *load /= total);
     let shares = device_values(loads, [1, experts], &logits.device());
-    let p = activation::softmax(logits.reshape([batch * seq, experts]), 1);
+    let p = activation::softmax(logits.reshape([batch * seq, experts]), 1); // [tokens, experts]
     (shares * p.mean_dim(0)).sum() * experts as f64
 }

@@ -1,30 +1,65 @@
-//! The race (section 4, figure 3): of the scores `[batch, seq, experts]`, those along some axes compete with each other, once
-//! for every place along the others, and the K best of each race win.
+//! The race (section 4, figure 3): the top K of the scores `[batch, seq, experts]` along the racing axes, taken
+//! independently at each position of the other axes.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tessera_backend::ops::reaches;
 
-/// Who races whom: the rows of figure 3. They differ in the racing axes alone.
+/// The routing rules of figure 3. They differ only in the racing axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rule {
-    /// The experts of one token: each token has its k best.
+pub enum RoutingRule {
+    /// Token choice: the experts of one token race, so every token has its k best.
     Token,
-    /// The tokens of one image for one expert: each expert takes its best of every image.
+    /// Expert choice: the tokens of one image race for one expert.
     Expert,
-    /// The tokens of the whole batch for one expert.
+    /// BL choice: the tokens of the whole batch race for one expert.
     BatchSeq,
-    /// At one position, all images and experts.
+    /// BE choice: all images and experts race at one position.
     BatchExperts,
-    /// In one image, all tokens and experts.
+    /// LE choice: all tokens and experts of one image race.
     SeqExperts,
-    /// Everything against everything.
+    /// Expert Race: all tokens of the batch and all experts race.
     #[default]
     Race,
 }
 
-impl Rule {
+/// Which axes of the scores race; the races along the other axes are independent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RacingAxes {
+    /// The images of the batch.
+    pub batch: bool,
+    /// The tokens of an image.
+    pub seq: bool,
+    /// The experts.
+    pub experts: bool,
+}
+
+impl RacingAxes {
+    /// The axes that do not race.
+    fn independent(self) -> Self {
+        Self {
+            batch: !self.batch,
+            seq: !self.seq,
+            experts: !self.experts,
+        }
+    }
+
+    /// The row-major offsets of all positions along these axes, ascending.
+    fn offsets(self, [batch, seq, experts]: [usize; 3]) -> Vec<usize> {
+        let extent = |listed: bool, size: usize| if listed { size } else { 1 };
+        let mut offsets = Vec::new();
+        for b in 0..extent(self.batch, batch) {
+            for l in 0..extent(self.seq, seq) {
+                let row = (b * seq + l) * experts;
+                offsets.extend((0..extent(self.experts, experts)).map(|e| row + e));
+            }
+        }
+        offsets
+    }
+}
+
+impl RoutingRule {
     /// All, in the paper's order.
     pub const ALL: [Self; 6] = [
         Self::Token,
@@ -35,83 +70,71 @@ impl Rule {
         Self::Race,
     ];
 
-    /// Whether batch, sequence and experts race; along the others, races are independent.
-    pub fn racing(self) -> [bool; 3] {
+    /// The axes that race.
+    pub fn racing(self) -> RacingAxes {
+        let axes = |batch, seq, experts| RacingAxes {
+            batch,
+            seq,
+            experts,
+        };
         match self {
-            Self::Token => [false, false, true],
-            Self::Expert => [false, true, false],
-            Self::BatchSeq => [true, true, false],
-            Self::BatchExperts => [true, false, true],
-            Self::SeqExperts => [false, true, true],
-            Self::Race => [true, true, true],
+            Self::Token => axes(false, false, true),
+            Self::Expert => axes(false, true, false),
+            Self::BatchSeq => axes(true, true, false),
+            Self::BatchExperts => axes(true, false, true),
+            Self::SeqExperts => axes(false, true, true),
+            Self::Race => axes(true, true, true),
         }
     }
 
-    /// Runs the races: `K = round(k · batch · seq / races)` of each win, which gives every token `k` experts on average.
-    /// Among equal scores the one of the lower index wins.
+    /// Selects the K largest scores of each race, `K = round(k · batch · seq / races)`, so that a token has `k`
+    /// experts on average. Of equal scores the one with the lower index wins.
     ///
     /// # Shapes
     /// - `scores`: `[batch, seq, experts]`, row-major
     ///
     /// # Errors
-    /// [`Error::NotANumber`]: what cannot be compared cannot be ranked.
+    /// [`Error::NotANumber`]: NaN cannot be ranked.
     ///
     /// # Panics
     /// If the scores do not fill the shape.
-    pub fn winners(self, scores: &[f32], shape: [usize; 3], k: f64) -> Result<Winners> {
+    pub fn select(self, scores: &[f32], shape: [usize; 3], k: f64) -> Result<RoutingMask> {
         let [batch, seq, experts] = shape;
         assert_eq!(scores.len(), batch * seq * experts);
         if let Some(index) = scores.iter().position(|score| score.is_nan()) {
             let [token, expert] = [index / experts, index % experts];
             return Err(Error::NotANumber { token, expert });
         }
-        let racing = self.racing();
-        let races = offsets(shape, racing.map(|axis| !axis)); // D_A
-        let racers = offsets(shape, racing); // D_B
-        let winning = (k * (batch * seq) as f64 / races.len().max(1) as f64).round();
-        let winning = (winning.max(0.0) as usize).min(racers.len());
-        let mut winners = Winners {
+        let races = self.racing().independent().offsets(shape); // D_A of them
+        let racers = self.racing().offsets(shape); // D_B of them
+        let selected = (k * (batch * seq) as f64 / races.len().max(1) as f64).round();
+        let selected = (selected.max(0.0) as usize).min(racers.len()); // K
+        let mut mask = RoutingMask {
             shape,
             mask: vec![false; scores.len()],
-            kth: None,
+            cutoff: None,
         };
-        if winning == 0 {
-            return Ok(winners);
+        if selected == 0 {
+            return Ok(mask);
         }
         let mut keys = vec![0; racers.len()];
-        let mut kth = 0.0_f64;
+        let mut cutoffs = 0.0_f64;
         for first in &races {
             for (key, racer) in keys.iter_mut().zip(&racers) {
                 *key = key_of(scores[first + racer], first + racer);
             }
-            let (_, &mut last, _) = keys.select_nth_unstable(winning - 1);
-            kth += f64::from(scores[index_of(last)]);
-            for &key in &keys[..winning] {
-                winners.mask[index_of(key)] = true;
+            let (_, &mut last, _) = keys.select_nth_unstable(selected - 1);
+            cutoffs += f64::from(scores[index_of(last)]);
+            for &key in &keys[..selected] {
+                mask.mask[index_of(key)] = true;
             }
         }
-        winners.kth = (!races.is_empty()).then(|| (kth / races.len() as f64) as f32);
-        Ok(winners)
+        mask.cutoff = (!races.is_empty()).then(|| (cutoffs / races.len() as f64) as f32);
+        Ok(mask)
     }
 }
 
-/// The row-major offsets of all places along the axes of `shape` that `along` has, ascending.
-fn offsets(shape: [usize; 3], along: [bool; 3]) -> Vec<usize> {
-    let [batch, seq, experts] = std::array::from_fn(|axis| match along[axis] {
-        true => shape[axis],
-        false => 1,
-    });
-    let place = |b: usize, l: usize, e: usize| (b * shape[1] + l) * shape[2] + e;
-    let mut offsets = Vec::with_capacity(batch * seq * experts);
-    for b in 0..batch {
-        for l in 0..seq {
-            offsets.extend((0..experts).map(|e| place(b, l, e)));
-        }
-    }
-    offsets
-}
-
-/// A number that is the smaller the better: first by score, then by index.
+/// A sort key: ascending keys are descending scores, and ascending indices of equal scores.
 fn key_of(score: f32, index: usize) -> u64 {
     let bits = (score + 0.0).to_bits(); // -0 equals 0
     let ascending = bits ^ (((bits as i32 >> 31) as u32) | 0x8000_0000);
@@ -123,46 +146,47 @@ fn index_of(key: u64) -> usize {
     (key & 0xffff_ffff) as usize
 }
 
-/// Which experts each token has.
+/// The mask M: which experts each token is routed to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Winners {
+pub struct RoutingMask {
     shape: [usize; 3],
     mask: Vec<bool>,
-    kth: Option<f32>,
+    cutoff: Option<f32>,
 }
 
-impl Winners {
+impl RoutingMask {
     /// All scores that [reach](reaches) a threshold: a token's experts then depend on no other token (section 4).
+    ///
+    /// # Shapes
+    /// - `scores`: `[batch, seq, experts]`, row-major
     ///
     /// # Panics
     /// If the scores do not fill the shape.
     pub fn above(threshold: f32, scores: &[f32], shape: [usize; 3]) -> Self {
         assert_eq!(scores.len(), shape.iter().product::<usize>());
+        let reached = scores.iter().map(|&score| reaches(score, threshold));
         Self {
             shape,
-            mask: scores
-                .iter()
-                .map(|&score| reaches(score, threshold))
-                .collect(),
-            kth: None,
+            mask: reached.collect(),
+            cutoff: None,
         }
     }
 
-    /// Those of images that raced without each other, one after the other.
+    /// The masks of images that raced independently, concatenated along the batch.
     ///
     /// # Panics
     /// If there are none, or they differ in shape.
-    pub fn stacked(images: &[Self]) -> Self {
+    pub fn concat(images: &[Self]) -> Self {
         let [_, seq, experts] = images[0].shape;
         assert!(images.iter().all(|one| one.shape[1..] == [seq, experts]));
         Self {
             shape: [images.iter().map(|one| one.shape[0]).sum(), seq, experts],
             mask: images.iter().flat_map(|one| one.mask.clone()).collect(),
-            kth: None,
+            cutoff: None,
         }
     }
 
-    /// Those of the first images alone.
+    /// The mask of the first images alone.
     ///
     /// # Panics
     /// If there are fewer.
@@ -172,7 +196,7 @@ impl Winners {
         Self {
             shape: [images, seq, experts],
             mask: self.mask[..images * seq * experts].to_vec(),
-            kth: None,
+            cutoff: None,
         }
     }
 
@@ -181,14 +205,15 @@ impl Winners {
         self.shape
     }
 
-    /// Row-major, true for a winner.
-    pub fn mask(&self) -> &[bool] {
+    /// `[batch, seq, experts]`, row-major; true = routed.
+    pub fn as_slice(&self) -> &[bool] {
         &self.mask
     }
 
-    /// The last score that won, a mean over the races; `None` where nothing raced or nothing won.
-    pub fn kth(&self) -> Option<f32> {
-        self.kth
+    /// The smallest selected score, averaged over the races: the target of the threshold's moving average. `None` if
+    /// nothing raced or nothing was selected.
+    pub fn cutoff(&self) -> Option<f32> {
+        self.cutoff
     }
 
     /// The experts of each token, row by row.

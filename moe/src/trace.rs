@@ -1,67 +1,68 @@
-//! How a forward pass routes, and what it did in every layer.
+//! The routing mode of a forward pass, and the record of what the routers did.
 
-use crate::Winners;
+use crate::RoutingMask;
 use burn::tensor::Tensor;
 
-/// How tokens get their experts.
+/// How tokens are assigned to experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// By racing in the batch, as in training.
+    /// Training: tokens race within the batch.
     Race,
-    /// As at inference: by the layer's threshold, or image by image if it has none. No token depends on another image.
-    Alone,
+    /// Inference: by the layer's threshold or, without one, by a race within each image. No token depends on another
+    /// image.
+    Inference,
 }
 
-/// What one layer did.
+/// What the router of one layer did.
 #[derive(Debug, Clone)]
 pub struct LayerTrace {
     /// The router's logits, `[batch, seq, experts]`, with their gradient.
     pub logits: Tensor<3>,
-    /// Who won.
-    pub winners: Winners,
-    /// The router's guess of the target, `[batch, seq, target]`, where the layers race and have a head for it.
+    /// The experts of each token.
+    pub mask: RoutingMask,
+    /// The target head's prediction, `[batch, seq, target]`: in [`Mode::Race`], if the layer has that head.
     pub target: Option<Tensor<3>>,
 }
 
-/// Goes through a model with its activations and collects what the layers did, in their order.
+/// Passed along with the activations: says how to route, and records what the routers did, layer by layer.
 #[derive(Debug)]
-pub struct Trace {
+pub struct RouterTrace {
     mode: Mode,
-    keep: bool,
-    /// Of every layer with experts.
+    recording: bool,
+    /// The layers with experts, in the order of the forward pass. Empty if nothing is recorded.
     pub layers: Vec<LayerTrace>,
 }
 
-impl Trace {
-    /// Routes by `mode`, and collects.
+impl RouterTrace {
+    /// Routes by `mode` and records every layer.
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
-            keep: true,
+            recording: true,
             layers: Vec::new(),
         }
     }
 
-    /// Routes as at inference and collects nothing.
+    /// Routes by [`Mode::Inference`] and records nothing, so that thresholds are applied on the device.
     pub fn off() -> Self {
         Self {
-            keep: false,
-            ..Self::new(Mode::Alone)
+            recording: false,
+            ..Self::new(Mode::Inference)
         }
     }
 
-    /// How it routes.
+    /// The routing mode.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether it collects what layers do.
-    pub(crate) fn collects(&self) -> bool {
-        self.keep
+    /// Whether layers are recorded.
+    pub(crate) fn records(&self) -> bool {
+        self.recording
     }
 
     pub(crate) fn push(&mut self, layer: LayerTrace) {
-        if self.keep {
+        if self.recording {
             self.layers.push(layer);
         }
     }

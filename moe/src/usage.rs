@@ -1,75 +1,75 @@
-//! How evenly experts are used (section 5, table 2 and figure 13).
+//! Load balance: MaxVio and combination usage (section 5, table 2; section 11, figure 13).
 
-use crate::Winners;
+use crate::RoutingMask;
 use crate::losses::shared_tokens;
 
-/// Share of all shared tokens that the pairs in use have to make up (figure 13).
+/// The share of all co-activations that the pairs in use account for (figure 13).
 const MOST_SHARED: f64 = 0.95;
 
-/// Counts over any number of forward passes of one layer.
+/// Statistics of one layer over any number of forward passes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Usage {
     experts: usize,
     tokens: u64,
-    without: u64,
-    /// `MᵀM`: loads on the diagonal, shared tokens beside it.
+    unrouted: u64,
+    /// `MᵀM`: the experts' loads on the diagonal, the tokens that two experts share off it.
     shared: Vec<f64>,
 }
 
 impl Usage {
-    /// Nothing counted yet.
+    /// Empty statistics.
     pub fn new(experts: usize) -> Self {
         Self {
             experts,
             tokens: 0,
-            without: 0,
+            unrouted: 0,
             shared: vec![0.0; experts * experts],
         }
     }
 
-    /// The counts of one pass.
-    pub fn of(winners: &Winners) -> Self {
-        let mut usage = Self::new(winners.shape()[2]);
-        usage.add(winners);
+    /// The statistics of one forward pass.
+    pub fn of(mask: &RoutingMask) -> Self {
+        let mut usage = Self::new(mask.shape()[2]);
+        usage.add(mask);
         usage
     }
 
-    /// Counts another pass.
+    /// Adds a forward pass.
     ///
     /// # Panics
     /// If the number of experts differs.
-    pub fn add(&mut self, winners: &Winners) {
-        assert_eq!(winners.shape()[2], self.experts);
-        self.tokens += winners.rows().len() as u64;
-        self.without += winners.rows().filter(|row| !row.contains(&true)).count() as u64;
-        for (sum, more) in self.shared.iter_mut().zip(shared_tokens(winners)) {
+    pub fn add(&mut self, mask: &RoutingMask) {
+        assert_eq!(mask.shape()[2], self.experts);
+        self.tokens += mask.rows().len() as u64;
+        self.unrouted += mask.rows().filter(|row| !row.contains(&true)).count() as u64;
+        for (sum, more) in self.shared.iter_mut().zip(shared_tokens(mask)) {
             *sum += more;
         }
     }
 
-    /// Tokens counted.
+    /// Number of tokens.
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
 
-    /// Tokens of each expert.
+    /// The number of tokens of each expert.
     pub fn loads(&self) -> Vec<u64> {
         let diagonal = self.shared.iter().step_by(self.experts + 1);
         diagonal.map(|&load| load as u64).collect()
     }
 
-    /// Experts a token has on average: the k that was achieved.
+    /// The mean number of experts per token: the k in effect.
     pub fn mean_active(&self) -> f64 {
         self.loads().iter().sum::<u64>() as f64 / (self.tokens as f64).max(1.0)
     }
 
-    /// Share of tokens that no expert has.
+    /// The share of tokens without an expert.
     pub fn share_without(&self) -> f64 {
-        self.without as f64 / (self.tokens as f64).max(1.0)
+        self.unrouted as f64 / (self.tokens as f64).max(1.0)
     }
 
-    /// Maximal violation, `max load / mean load − 1`: 0 where loads are even, E / k − 1 at most where every token has k.
-    /// 0 of nothing.
+    /// MaxVio, `max load / mean load − 1`: 0 if all loads are equal, at most E / k − 1 if every token has k experts.
+    /// 0 without tokens.
     pub fn max_vio(&self) -> f64 {
         let loads = self.loads();
         let mean = loads.iter().sum::<u64>() as f64 / self.experts as f64;
@@ -77,8 +77,8 @@ impl Usage {
         if mean > 0.0 { most / mean - 1.0 } else { 0.0 }
     }
 
-    /// Share of the pairs of experts that are in use: counted downwards from the most frequent, those before 95 % of all
-    /// shared tokens are reached (figure 13). 0 where no two experts share a token.
+    /// Combination usage (figure 13): the share of expert pairs that, in descending order of frequency, account for
+    /// less than 95 % of all co-activations. 0 if no two experts share a token.
     pub fn combination_usage(&self) -> f64 {
         let pairs = (0..self.experts).flat_map(|a| (0..a).map(move |b| (a, b)));
         let mut counts: Vec<f64> = pairs

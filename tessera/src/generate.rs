@@ -6,7 +6,7 @@ use crate::params::ImageParams;
 use std::collections::VecDeque;
 use std::path::Path;
 use tessera_gen_ar::{ImageRequest, SampleConfig};
-use tessera_moe::Trace;
+use tessera_moe::RouterTrace;
 use tessera_pictures::{Existing, Pixels, write_png};
 
 /// Pictures drawn at once unless told otherwise.
@@ -138,21 +138,14 @@ impl Model {
     }
 
     fn drawing(&self, requests: &[Request], sampling: &SampleConfig) -> Result<Drawing> {
+        let request = |request: &Request| ImageRequest {
+            class: Some(request.class),
+            seed: request.seed,
+        };
+        let requests: Vec<_> = requests.iter().map(request).collect();
         Ok(match self {
-            Self::Ar(model) => {
-                let request = |request: &Request| ImageRequest {
-                    class: Some(request.class),
-                    seed: request.seed,
-                };
-                let requests: Vec<_> = requests.iter().map(request).collect();
-                Drawing::Ar(model.generator.drawing(&requests, sampling)?)
-            }
+            Self::Ar(model) => Drawing::Ar(model.generator.drawing(&requests, sampling)?),
             Self::Dit(model) => {
-                let request = |request: &Request| tessera_gen_dit::ImageRequest {
-                    class: Some(request.class),
-                    seed: request.seed,
-                };
-                let requests: Vec<_> = requests.iter().map(request).collect();
                 let sampling = tessera_gen_dit::SampleConfig {
                     steps: sampling.steps,
                     cfg_scale: sampling.cfg_scale,
@@ -178,7 +171,7 @@ impl Drawing {
         Ok(match self {
             Self::Ar(drawing) => drawing.advance()?.map(|done| [done.step, done.steps]),
             Self::Dit(drawing) => {
-                let done = drawing.advance(&mut Trace::off())?;
+                let done = drawing.advance(&mut RouterTrace::off())?;
                 done.map(|done| [done.step, done.steps])
             }
         })

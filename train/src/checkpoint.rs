@@ -1,6 +1,6 @@
 //! Everything a run needs to go on, in one file: weights, their average, both moments and the step.
 
-use crate::config::{Plan, TrainConfig};
+use crate::config::{StepPlan, TrainConfig};
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::optim::AdamW;
@@ -34,7 +34,12 @@ impl<M: Module> TrainState<M> {
     }
 
     /// Writes `checkpoint/step-….safetensors`, then removes the oldest beyond `keep_last`.
-    pub(crate) fn save(&self, run: &RunFolder, config: &TrainConfig, plan: &Plan) -> Result<()> {
+    pub(crate) fn save(
+        &self,
+        run: &RunFolder,
+        config: &TrainConfig,
+        plan: &StepPlan,
+    ) -> Result<()> {
         let mut weights = Weights::default();
         let [exp_avg, exp_avg_sq] = self.optimizer.moments(&self.model);
         weights.insert_prefixed("model.", Weights::of(&self.model));

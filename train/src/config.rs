@@ -72,7 +72,7 @@ impl Default for TrainConfig {
 
 /// The length of a run, in steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct StepPlan {
     /// Whole batches in one pass over the data; the rest of a pass is left out.
     pub steps_per_epoch: u64,
     /// Steps of linear growth of the learning rate.
@@ -86,14 +86,14 @@ impl TrainConfig {
     ///
     /// # Errors
     /// [`Error::Config`] when a setting has no meaning, or one batch is more than all examples.
-    pub fn plan(&self, examples: usize) -> Result<Plan> {
+    pub fn plan(&self, examples: usize) -> Result<StepPlan> {
         self.validate()?;
         let steps_per_epoch = (examples / self.batch_size) as u64;
         require(steps_per_epoch > 0, "batch_size", self.batch_size, || {
             format!("must be at most the number of examples, {examples}")
         })?;
         let epochs = self.epochs.saturating_mul(steps_per_epoch);
-        Ok(Plan {
+        Ok(StepPlan {
             steps_per_epoch,
             warmup_steps: (self.warmup_epochs * steps_per_epoch as f64).round() as u64,
             total_steps: self.max_steps.map_or(epochs, |steps| steps.min(epochs)),
@@ -120,7 +120,7 @@ impl TrainConfig {
     }
 
     /// The learning rate over a run of that length.
-    pub fn schedule(&self, plan: &Plan) -> Schedule {
+    pub fn schedule(&self, plan: &StepPlan) -> Schedule {
         Schedule {
             peak: self.lr,
             min: self.min_lr,

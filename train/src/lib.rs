@@ -28,11 +28,11 @@ mod run;
 mod run_folder;
 mod schedule;
 
-pub use config::{Plan, TrainConfig};
+pub use config::{StepPlan, TrainConfig};
 pub use ema::Ema;
 pub use error::{BoxError, Error, Result};
 pub use latents::{LatentCache, LatentPrecision};
-pub use optim::{AdamW, AdamWConfig, Grads, StepInfo};
+pub use optim::{AdamW, AdamWConfig, Grads, OptimizerStep};
 pub use ranks::{Ranks, Share};
 pub use run::{Losses, Objective, Observer, Outcome, StepReport, Trained, train, train_on};
 pub use run_folder::{RunFolder, Start};

@@ -14,9 +14,9 @@ pub struct Losses {
     pub total: Tensor<1>,
     /// What is only reported, by the name it has in `metrics.jsonl`.
     pub parts: Vec<(&'static str, Tensor<1>)>,
-    /// New values of parameters that are measured instead of trained, by name: the model and its average take them after
-    /// the step, their mean where a batch has parts.
-    pub measured: Vec<(String, f32)>,
+    /// New values of buffers, by name: after the step the loop writes them into the model and its average. Where a
+    /// batch has parts, their mean is written.
+    pub buffers: Vec<(String, f32)>,
 }
 
 impl Losses {
@@ -25,7 +25,7 @@ impl Losses {
         Self {
             total,
             parts: Vec::new(),
-            measured: Vec::new(),
+            buffers: Vec::new(),
         }
     }
 }
@@ -35,7 +35,7 @@ impl Losses {
 pub(crate) struct LossValues {
     pub total: f32,
     pub parts: Vec<(&'static str, f32)>,
-    pub measured: Vec<(String, f32)>,
+    pub buffers: Vec<(String, f32)>,
 }
 
 impl LossValues {
@@ -50,33 +50,31 @@ impl LossValues {
             let what = format!("the loss `{name}`");
             return Err(Error::NonFinite { step, what });
         }
-        if let Some((name, _)) = losses.measured.iter().find(|(_, value)| !value.is_finite()) {
-            let what = format!("the measured `{name}`");
+        if let Some((name, _)) = losses.buffers.iter().find(|(_, value)| !value.is_finite()) {
+            let what = format!("the buffer `{name}`");
             return Err(Error::NonFinite { step, what });
         }
         Ok(Self {
             total: values[0].1,
             parts: values[1..].to_vec(),
-            measured: losses.measured.clone(),
+            buffers: losses.buffers.clone(),
         })
     }
 
     /// All of them, in the order in which [`set`](Self::set) takes them.
     pub(crate) fn values(&self) -> Vec<f32> {
         let parts = self.parts.iter().map(|part| part.1);
-        let measured = self.measured.iter().map(|measured| measured.1);
+        let buffers = self.buffers.iter().map(|buffer| buffer.1);
         std::iter::once(self.total)
             .chain(parts)
-            .chain(measured)
+            .chain(buffers)
             .collect()
     }
 
     pub(crate) fn set(&mut self, values: &[f32]) {
         let parts = self.parts.iter_mut().map(|part| &mut part.1);
-        let measured = self.measured.iter_mut().map(|measured| &mut measured.1);
-        let all = std::iter::once(&mut self.total)
-            .chain(parts)
-            .chain(measured);
+        let buffers = self.buffers.iter_mut().map(|buffer| &mut buffer.1);
+        let all = std::iter::once(&mut self.total).chain(parts).chain(buffers);
         all.zip(values).for_each(|(to, &value)| *to = value);
     }
 
@@ -84,14 +82,14 @@ impl LossValues {
     pub(crate) fn plus(mut self, other: Self) -> Self {
         self.total += other.total;
         add(&mut self.parts, other.parts);
-        add(&mut self.measured, other.measured);
+        add(&mut self.buffers, other.buffers);
         self
     }
 
     pub(crate) fn divided(mut self, by: f32) -> Self {
         self.total /= by;
         self.parts.iter_mut().for_each(|(_, value)| *value /= by);
-        self.measured.iter_mut().for_each(|(_, value)| *value /= by);
+        self.buffers.iter_mut().for_each(|(_, value)| *value /= by);
         self
     }
 }

@@ -139,9 +139,9 @@ impl Grads {
     }
 }
 
-/// What a step measured.
+/// Statistics of one optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepInfo {
+pub struct OptimizerStep {
     /// The L2 norm of all gradients together, before clipping.
     pub grad_norm: f64,
 }
@@ -193,7 +193,12 @@ impl AdamW {
     ///
     /// # Errors
     /// [`Error::NonFinite`] names the first gradient that has a NaN or an infinity; nothing was changed then.
-    pub fn step<M: Module>(&mut self, module: M, grads: Grads, lr: f64) -> Result<(M, StepInfo)> {
+    pub fn step<M: Module>(
+        &mut self,
+        module: M,
+        grads: Grads,
+        lr: f64,
+    ) -> Result<(M, OptimizerStep)> {
         let grad_norm = grads.norm().map_err(|name| Error::NonFinite {
             step: self.steps + 1,
             what: format!("the gradient of `{name}`"),
@@ -210,7 +215,7 @@ impl AdamW {
             grads,
             optimizer: self,
         });
-        Ok((module, StepInfo { grad_norm }))
+        Ok((module, OptimizerStep { grad_norm }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The loop: batches, steps, metrics and checkpoints, so that a run can stop anywhere and go on as if it had not.
 
 use crate::checkpoint::TrainState;
-use crate::config::{Plan, TrainConfig};
+use crate::config::{StepPlan, TrainConfig};
 use crate::ema::Ema;
 use crate::error::{BoxError, Error, Result};
 use crate::losses::LossValues;
@@ -182,7 +182,7 @@ pub fn train_on<M: Module, O: Objective<M>>(
 fn prepare<M: Module, O: Objective<M>>(
     objective: &O,
     config: &TrainConfig,
-    plan: &Plan,
+    plan: &StepPlan,
     first: u64,
     sender: &SyncSender<Result<O::Batch, BoxError>>,
 ) {
@@ -210,7 +210,7 @@ struct Training<'a, O, B> {
     ranks: &'a Ranks,
     objective: &'a O,
     config: &'a TrainConfig,
-    plan: Plan,
+    plan: StepPlan,
     run: RunFolder,
     batches: Receiver<Result<B, BoxError>>,
     clock: Clock,
@@ -282,11 +282,11 @@ impl<O, B> Training<'_, O, B> {
         } = state;
         let (losses, grads) = self.gradients(&model, step)?;
         let lr = self.config.schedule(&self.plan).at(step);
-        let (model, info) = optimizer.step(model, grads, lr)?;
+        let (model, done) = optimizer.step(model, grads, lr)?;
         let ema = ema.update(&model, step);
-        let model = with_buffers(model, &losses.measured);
+        let model = with_buffers(model, &losses.buffers);
         let ema = Ema {
-            module: with_buffers(ema.module, &losses.measured),
+            module: with_buffers(ema.module, &losses.buffers),
             ..ema
         };
 
@@ -299,7 +299,7 @@ impl<O, B> Training<'_, O, B> {
             loss: losses.total,
             parts: losses.parts,
             lr,
-            grad_norm: info.grad_norm,
+            grad_norm: done.grad_norm,
             images_per_second: self.config.batch_size as f64 / seconds,
             eta: Duration::try_from_secs_f64(remaining * seconds).unwrap_or(Duration::MAX),
         };

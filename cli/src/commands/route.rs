@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use tessera::backend::{host_values, upload};
 use tessera::gen_dit::{Dit, ImageRequest, Process, SampleConfig};
-use tessera::moe::{MoeConfig, Rule, Trace, Usage};
+use tessera::moe::{MoeConfig, RouterTrace, RoutingRule, Usage};
 use tessera::pictures::Pixels;
 use tessera::{DitCard, DitModel, Model, Source, Tokenizer, Which, class_id};
 
@@ -356,7 +356,7 @@ impl Routed {
     }
 
     /// Counts a pass over the pictures from `first` on. What else is in the batch is the same without its class.
-    fn count(&mut self, first: usize, at: usize, time: f32, trace: &Trace) {
+    fn count(&mut self, first: usize, at: usize, time: f32, trace: &RouterTrace) {
         if self.times.len() == at {
             self.times.push(time);
             self.active.push(vec![Mean::default(); self.usage.len()]);
@@ -364,7 +364,7 @@ impl Routed {
         let part = part(time);
         let pictures = &mut self.pictures[first..];
         for (layer, traced) in trace.layers.iter().enumerate() {
-            let winners = traced.winners.first(pictures.len());
+            let winners = traced.mask.first(pictures.len());
             self.usage[layer].add(&winners);
             for (token, row) in winners.rows().enumerate() {
                 let picture = &mut pictures[token / self.seq];
@@ -387,7 +387,7 @@ impl Routed {
 }
 
 /// Refuses scores that are not finite, which race as if they were.
-fn check_finite(trace: &Trace) -> Result<()> {
+fn check_finite(trace: &RouterTrace) -> Result<()> {
     for (traced, layer) in trace.layers.iter().zip(1..) {
         let logits = host_values(traced.logits.clone());
         ensure!(

@@ -12,7 +12,9 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
-use tessera::gen_ar::{GenAr, GenArConfig, ImageRequest, SampleConfig, TokenObjective, Tower};
+use tessera::gen_ar::{
+    GenAr, GenArConfig, ImageRequest, SampleConfig, TokenObjective, TransformerConfig,
+};
 use tessera::moe::MoeConfig;
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
@@ -53,14 +55,14 @@ pub struct TrainAr {
     #[arg(long)]
     global_scale: bool,
     /// The encoder: width,depth,heads.
-    #[arg(long, default_value = "128,3,4", value_parser = tower, value_name = "W,D,H")]
-    enc: Tower,
+    #[arg(long, default_value = "128,3,4", value_parser = transformer, value_name = "W,D,H")]
+    enc: TransformerConfig,
     /// The decoder: width,depth,heads.
-    #[arg(long, default_value = "128,4,4", value_parser = tower, value_name = "W,D,H")]
-    dec: Tower,
+    #[arg(long, default_value = "128,4,4", value_parser = transformer, value_name = "W,D,H")]
+    dec: TransformerConfig,
     /// The head over the dimensions of a token: width,depth,heads.
-    #[arg(long, default_value = "128,3,4", value_parser = tower, value_name = "W,D,H")]
-    head: Tower,
+    #[arg(long, default_value = "128,3,4", value_parser = transformer, value_name = "W,D,H")]
+    head: TransformerConfig,
     /// Experts in place of the MLPs of encoder and decoder, k-in-E: each token has k of E on average, each a k-th as wide as
     /// the MLP. Without, the model is dense, as the paper's.
     #[arg(long, value_name = "K-in-E")]
@@ -115,13 +117,17 @@ fn without_target(moe: MoeConfig) -> MoeConfig {
     }
 }
 
-fn tower(text: &str) -> Result<Tower, String> {
+fn transformer(text: &str) -> Result<TransformerConfig, String> {
     let parts: Vec<usize> = text
         .split(',')
         .map_while(|part| part.trim().parse().ok())
         .collect();
     match (parts.as_slice(), text.split(',').count()) {
-        (&[width, depth, heads], 3) => Ok(Tower::new(width, depth, heads)),
+        (&[width, depth, heads], 3) => Ok(TransformerConfig {
+            width,
+            depth,
+            heads,
+        }),
         _ => Err(format!(
             "expected width,depth,heads such as 256,6,4; found {text}"
         )),
@@ -292,7 +298,6 @@ impl TrainAr {
         classes: usize,
     ) -> GenArConfig {
         let [channels, height, width] = cache.latent_shape();
-        let towers = [self.enc, self.dec, self.head];
         GenArConfig {
             class_num: classes,
             buffer_size: self.buffer_size,
@@ -302,7 +307,14 @@ impl TrainAr {
             attn_dropout: self.dropout,
             proj_dropout: self.dropout,
             moe: self.experts.clone().map(without_target),
-            ..GenArConfig::new([height, width], channels, 1 << self.bits, towers)
+            dec: self.dec,
+            ..GenArConfig::new(
+                [height, width],
+                channels,
+                1 << self.bits,
+                self.enc,
+                self.head,
+            )
         }
     }
 }

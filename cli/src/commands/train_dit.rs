@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
 use tessera::checkpoint::write_atomically;
 use tessera::gen_dit::{Dit, DitConfig, ImageRequest, LatentObjective, Process, SampleConfig};
-use tessera::moe::{Gate, MoeConfig, Rule};
+use tessera::moe::{Gate, MoeConfig, RoutingRule};
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{MomentsBuilder, ScaleBy};
 use tessera::tokenizers::{ImageTokenizer, PixelTokenizer, open_tokenizer};
@@ -108,7 +108,7 @@ impl RoutingArgs {
     fn over(&self, config: MoeConfig) -> MoeConfig {
         MoeConfig {
             k: self.mean_k.unwrap_or(config.k),
-            rule: self.rule.map_or(config.rule, Rule::from),
+            rule: self.rule.map_or(config.rule, RoutingRule::from),
             gate: self.gate.map_or(config.gate, Gate::from),
             threshold: config.threshold && !self.no_threshold,
             similarity_weight: self.similarity.unwrap_or(config.similarity_weight),
@@ -148,7 +148,7 @@ spelled!(
 );
 spelled!(
     /// Who races whom.
-    RuleArg for Rule {
+    RuleArg for RoutingRule {
         /// The experts of one token (token choice).
         Token,
         /// The tokens of one image for one expert (expert choice).
@@ -318,7 +318,7 @@ impl TrainDit {
         let mut moments = MomentsBuilder::new();
         moments.add(encoded.view())?;
         let normal = moments.finish()?.quantizer_config(8, 5.0, ScaleBy::Channel);
-        let Size([width, depth, heads]) = self.size;
+        let Size([hidden_size, depth, num_heads]) = self.size;
         let process = Process::from(self.process);
         let config = DitConfig {
             input_size: self.data.img_size / tokenizer.downsampling(),
@@ -327,7 +327,11 @@ impl TrainDit {
             learn_sigma: process == Process::Ddpm,
             process,
             moe: self.experts.clone().map(|moe| self.routing.over(moe)),
-            ..DitConfig::sized(width, depth, heads, self.patch)
+            hidden_size,
+            depth,
+            num_heads,
+            patch_size: self.patch,
+            ..DitConfig::xl_2()
         };
         config.validate()?;
         let sampling = SampleConfig {

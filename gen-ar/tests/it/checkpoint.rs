@@ -37,7 +37,7 @@ fn a_saved_model_loads_as_it_was() {
     let bytes =
         GenAr::from_bytes(&read("config.json"), read("model.safetensors"), &device).unwrap();
     let image = |model: &GenAr| {
-        let go = &mut |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
+        let go = &mut |_: tessera_gen_ar::SamplingStep<'_>| ControlFlow::Continue(());
         model
             .generate(&tiny::requests(1), &tiny::sampling(3, 2.0, 1.0), go)
             .unwrap()
@@ -128,5 +128,11 @@ fn a_broken_config_names_its_file() {
     let error = GenAr::load_dir(&folder.0, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("config.json"), "{error}");
     let error = GenAr::load_dir(folder.0.join("absent"), &Device::flex()).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Checkpoint(tessera_checkpoint::Error::Io { .. })
+        ),
+        "{error}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
-use tessera_gen_ar::{Error, GenArConfig, Tower, default_channel_order};
+use tessera_gen_ar::{Error, GenArConfig, TransformerConfig, default_channel_order};
 
 #[test]
 fn the_presets_have_the_parameters_of_the_released_models() {
@@ -38,7 +38,14 @@ fn a_config_that_no_model_can_have_is_refused_by_field() {
     };
     assert_eq!(refused(|c| c.grid = [0, 4]), "grid");
     assert_eq!(refused(|c| c.levels = 1), "levels");
-    assert_eq!(refused(|c| c.dec = Tower::new(30, 2, 4)), "dec");
+    assert_eq!(
+        refused(|c| c.dec = TransformerConfig {
+            width: 30,
+            depth: 2,
+            heads: 4
+        }),
+        "dec"
+    );
     assert_eq!(refused(|c| c.ch.depth = 0), "ch");
     assert_eq!(
         refused(|c| c.channel_order = vec![0, 1, 2, 3, 3]),

@@ -7,8 +7,10 @@ use burn::tensor::{Device, Int, Tensor};
 use ndarray::{Array3, Axis};
 use std::ops::ControlFlow;
 use tessera_backend::{Precision, Rng, transfers};
-use tessera_gen_ar::{BUFFERS, Error, GenAr, GenArConfig, ImageRequest, MaskPlan, Tower};
-use tessera_moe::{MoeConfig, Rule};
+use tessera_gen_ar::{
+    BUFFERS, Error, GenAr, GenArConfig, ImageRequest, MaskPlan, TransformerConfig,
+};
+use tessera_moe::{MoeConfig, RoutingRule};
 use tessera_weights::{WeightDtype, Weights};
 
 fn moe() -> MoeConfig {
@@ -27,7 +29,7 @@ fn config() -> GenArConfig {
 
 fn generate(model: &GenAr, requests: &[ImageRequest], steps: usize, scale: f32) -> Array3<u16> {
     let sampling = tiny::sampling(steps, scale, 1.0);
-    let go = &mut |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
+    let go = &mut |_: tessera_gen_ar::SamplingStep<'_>| ControlFlow::Continue(());
     model.generate(requests, &sampling, go).unwrap()
 }
 
@@ -44,18 +46,22 @@ fn calibrated(config: &GenArConfig) -> GenAr {
 
 #[test]
 fn an_image_of_a_batch_equals_the_same_image_alone() {
-    let tower = Tower::new(64, 2, 4);
+    let size = TransformerConfig {
+        width: 64,
+        depth: 2,
+        heads: 4,
+    };
     let wide = GenArConfig {
         buffer_size: 5,
         class_num: 3,
         moe: Some(moe()),
-        ..GenArConfig::new([6, 6], 8, 16, [tower; 3])
+        ..GenArConfig::new([6, 6], 8, 16, size, size)
     };
     for (config, image_count) in [(config(), 5), (wide, 4)] {
         for (threshold, rule) in [
-            (true, Rule::Race),
-            (false, Rule::Race),
-            (false, Rule::Expert),
+            (true, RoutingRule::Race),
+            (false, RoutingRule::Race),
+            (false, RoutingRule::Expert),
         ] {
             let moe = MoeConfig {
                 threshold,
@@ -206,7 +212,7 @@ fn experts_and_routers_are_trained_and_thresholds_measured() {
     let expected = cross_entropy + 4.0 * (1e-4 * similarity + 1e-3 * balance);
     let total = value(&losses.total);
     assert!((total - expected).abs() < 1e-5, "{total} and {expected}");
-    let names: Vec<_> = losses.measured.iter().map(|(name, _)| &**name).collect();
+    let names: Vec<_> = losses.buffers.iter().map(|(name, _)| &**name).collect();
     let layers = [
         "encoder_blocks.0",
         "encoder_blocks.1",
@@ -219,7 +225,7 @@ fn experts_and_routers_are_trained_and_thresholds_measured() {
     );
     assert!(
         losses
-            .measured
+            .buffers
             .iter()
             .all(|(_, value)| value.is_finite() && *value != 0.0)
     );

@@ -4,7 +4,7 @@ use super::tiny;
 use burn::tensor::{Device, Int, Tensor};
 use proptest::prelude::*;
 use tessera_backend::Rng;
-use tessera_gen_ar::{Dropout, FirstPosition, GenArConfig, Pass, Positions};
+use tessera_gen_ar::{Dropout, FirstPosition, ForwardContext, GenArConfig, Positions};
 
 fn largest<const D: usize>(x: Tensor<D>) -> f32 {
     x.abs().max().into_scalar::<f32>()
@@ -51,14 +51,16 @@ fn the_decoder_of_some_positions_equals_the_decoder_of_all() {
     let wanted = Positions::new([vec![1, 2, 10], vec![4, 5, 9]]);
     let all = Positions::new(vec![(0..config.seq()).collect(); 2]);
     let values = Rng::new(2, 0).normal_tensor([4, config.token_embed_dim], &device);
-    let pass = &mut Pass::inference();
-    let encoded = model.encode(Some(values), &visible, &[Some(1), None], pass);
-    let some = model.decode(encoded.clone(), &visible, &wanted, pass);
+    let context = &mut ForwardContext::inference();
+    let encoded = model.encode(Some(values), &visible, &[Some(1), None], context);
+    let some = model.decode(encoded.clone(), &visible, &wanted, context);
     let rows: Vec<i32> = wanted
         .iter()
         .map(|(image, position)| (image * 12 + position) as i32)
         .collect();
     let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &device);
-    let all = model.decode(encoded, &visible, &all, pass).select(0, rows);
+    let all = model
+        .decode(encoded, &visible, &all, context)
+        .select(0, rows);
     assert!(largest(some - all.clone()) < 1e-5 * largest(all));
 }

@@ -90,7 +90,7 @@ fn every_parameter_is_trained() {
         let loss = || {
             let tokens = tokens(&config, 2, &device);
             let losses = model.loss(tokens, &[1, 2], &plan, &mut Rng::new(3, 3));
-            assert!(losses.parts.is_empty() && losses.measured.is_empty());
+            assert!(losses.parts.is_empty() && losses.buffers.is_empty());
             losses.total
         };
         assert_eq!(loss().into_scalar::<f32>(), loss().into_scalar::<f32>());

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use tessera_backend::Rng;
 use tessera_gen_ar::{
-    BUFFERS, CfgSchedule, Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan, Pass,
-    Positions, SampleConfig,
+    BUFFERS, CfgSchedule, Dropout, FirstPosition, ForwardContext, GenAr, GenArConfig, ImageRequest,
+    MaskPlan, Positions, SampleConfig,
 };
 use tessera_quantize::{Quantizer, QuantizerConfig, Table};
 use tessera_weights::Weights;
@@ -146,7 +146,12 @@ fn parity_of_the_forward_pass() {
             let (visible, masked) = (plan.visible(), plan.predicted());
             let classes: Vec<_> = case.io.ints("labels").into_iter().map(Some).collect();
             let values = model.dequantize(rows.clone().select(0, of(&visible)));
-            let encoded = model.encode(Some(values), &visible, &classes, &mut Pass::inference());
+            let encoded = model.encode(
+                Some(values),
+                &visible,
+                &classes,
+                &mut ForwardContext::inference(),
+            );
             assert_eq!(encoded.dims().to_vec(), case.io.shape("encoder_out"));
             assert!(
                 relative_error(
@@ -157,7 +162,12 @@ fn parity_of_the_forward_pass() {
             );
 
             let all = Positions::new(vec![(0..seq).collect(); plan.batch()]);
-            let decoded = model.decode(encoded.clone(), &visible, &all, &mut Pass::inference());
+            let decoded = model.decode(
+                encoded.clone(),
+                &visible,
+                &all,
+                &mut ForwardContext::inference(),
+            );
             assert!(
                 relative_error(
                     "decoder_out",
@@ -166,7 +176,7 @@ fn parity_of_the_forward_pass() {
                 ) < 1e-4
             );
 
-            let z = model.decode(encoded, &visible, &masked, &mut Pass::inference());
+            let z = model.decode(encoded, &visible, &masked, &mut ForwardContext::inference());
             let order: Vec<i32> = config.channel_order.iter().map(|&dim| dim as i32).collect();
             let targets = rows.select(0, of(&masked)).select(
                 1,
@@ -236,7 +246,7 @@ fn parity_of_the_released_sampler() {
                     temperature: 0.0,
                     ..Default::default()
                 };
-                let go = &mut |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
+                let go = &mut |_: tessera_gen_ar::SamplingStep<'_>| ControlFlow::Continue(());
                 let images = case
                     .model
                     .generate_with_orders(&requests, &case.orders(), &config, go)

@@ -35,7 +35,7 @@ fn a_grid_draws_the_tokens_of_one_rank() {
         let model = tiny::model_on(&config, &Device::flex());
         let draw = |model: &GenAr| {
             let config = tiny::sampling(5, 2.5, 1.0);
-            let go_on = &mut |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
+            let go_on = &mut |_: tessera_gen_ar::SamplingStep<'_>| ControlFlow::Continue(());
             model.generate(&tiny::requests(3), &config, go_on).unwrap()
         };
         let alone = draw(&model);

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tessera_gen_ar::{GenAr, GenArConfig, Tower};
+use tessera_gen_ar::{GenAr, GenArConfig, TransformerConfig};
 
 /// The fixtures whose name begins and ends so. None where there are none; a failure where `TESSERA_FIXTURES` says
 /// there are.
@@ -83,16 +83,27 @@ impl Arrays {
     /// The generator that the metadata describe, with the released sampler's behaviour.
     pub fn generator(&self) -> GenArConfig {
         let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
-        let tower = |name: &str| {
-            let tower = &self.config[name];
-            Tower::new(number(&tower[0]), number(&tower[1]), number(&tower[2]))
+        let size = |name: &str| {
+            let size = &self.config[name];
+            TransformerConfig {
+                width: number(&size[0]),
+                depth: number(&size[1]),
+                heads: number(&size[2]),
+            }
         };
         let side = number(&self.config["img"]) / 16;
-        let towers = ["enc", "dec", "ch"].map(tower);
+        let [enc, dec, head] = ["enc", "dec", "ch"].map(size);
         GenArConfig {
             class_num: number(&self.config["classes"]),
             buffer_size: number(&self.config["buf"]),
-            ..GenArConfig::new([side, side], 16, 1 << number(&self.config["bits"]), towers)
+            dec,
+            ..GenArConfig::new(
+                [side, side],
+                16,
+                1 << number(&self.config["bits"]),
+                enc,
+                head,
+            )
         }
     }
 }

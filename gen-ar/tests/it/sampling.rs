@@ -5,10 +5,13 @@ use burn::tensor::Device;
 use ndarray::Axis;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
-use tessera_gen_ar::{Error, GenAr, GenArConfig, ImageRequest, SampleConfig, StepInfo, Tower};
+use tessera_backend::UnknownClass;
+use tessera_gen_ar::{
+    Error, GenAr, GenArConfig, ImageRequest, SampleConfig, SamplingStep, TransformerConfig,
+};
 use tessera_weights::Weight;
 
-fn go(_: StepInfo<'_>) -> ControlFlow<()> {
+fn go(_: SamplingStep<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -45,10 +48,14 @@ fn an_image_of_a_batch_equals_the_same_image_alone() {
 /// Wide enough for every product to be cut into the blocks and threads of a real model.
 #[test]
 fn an_image_of_a_batch_equals_the_same_image_alone_at_a_real_width() {
-    let tower = Tower::new(256, 1, 8);
+    let size = TransformerConfig {
+        width: 256,
+        depth: 1,
+        heads: 8,
+    };
     let config = GenArConfig {
         buffer_size: 16,
-        ..GenArConfig::new([8, 8], 16, 64, [tower; 3])
+        ..GenArConfig::new([8, 8], 16, 64, size, size)
     };
     let model = tiny::model_on(&config, &Device::flex());
     let requests = tiny::requests(5);
@@ -191,7 +198,7 @@ fn a_model_that_is_not_finite_is_an_error_with_its_step() {
 
 #[test]
 fn progress_can_stop_the_work() {
-    let stop = &mut |info: StepInfo<'_>| match info.step {
+    let stop = &mut |info: SamplingStep<'_>| match info.step {
         2 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     };
@@ -224,11 +231,11 @@ fn requests_and_options_out_of_range_are_refused() {
     assert!(
         matches!(
             error,
-            Error::UnknownClass {
+            Error::UnknownClass(UnknownClass {
                 image: 1,
                 found: 3,
-                class_num: 3
-            }
+                classes: 3
+            })
         ),
         "{error}"
     );

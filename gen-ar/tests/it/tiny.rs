@@ -3,14 +3,26 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
-use tessera_gen_ar::{FirstPosition, GenAr, GenArConfig, ImageRequest, SampleConfig, Tower};
+use tessera_gen_ar::{
+    FirstPosition, GenAr, GenArConfig, ImageRequest, SampleConfig, TransformerConfig,
+};
 
 pub fn config() -> GenArConfig {
-    let towers = [
-        Tower::new(24, 2, 3),
-        Tower::new(32, 2, 4),
-        Tower::new(20, 2, 2),
-    ];
+    let enc = TransformerConfig {
+        width: 24,
+        depth: 2,
+        heads: 3,
+    };
+    let dec = TransformerConfig {
+        width: 32,
+        depth: 2,
+        heads: 4,
+    };
+    let head = TransformerConfig {
+        width: 20,
+        depth: 2,
+        heads: 2,
+    };
     GenArConfig {
         class_num: 3,
         buffer_size: 2,
@@ -19,7 +31,8 @@ pub fn config() -> GenArConfig {
         first_position: FirstPosition::Released,
         attn_dropout: 0.0,
         proj_dropout: 0.0,
-        ..GenArConfig::new([3, 4], 5, 8, towers)
+        dec,
+        ..GenArConfig::new([3, 4], 5, 8, enc, head)
     }
 }
 

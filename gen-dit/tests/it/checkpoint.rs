@@ -241,8 +241,20 @@ fn a_broken_config_names_its_file() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), "{}").unwrap();
     let error = Dit::load_dir(folder.path(), &Device::flex()).unwrap_err();
-    assert!(matches!(error, Error::ConfigJson { .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            Error::Checkpoint(tessera_checkpoint::Error::Json { .. })
+        ),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("config.json"), "{error}");
     let error = Dit::load_dir(folder.path().join("absent"), &Device::flex()).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            Error::Checkpoint(tessera_checkpoint::Error::Io { .. })
+        ),
+        "{error:?}"
+    );
 }

@@ -13,7 +13,8 @@ fn billions(parameters: u64) -> String {
     format!("{:.3}", parameters as f64 / 1e9)
 }
 
-/// What `parameters` counts, from the tensors themselves: those of the blocks but for biases, thresholds and target heads.
+/// What `parameters` counts, from the tensors themselves: those of the blocks but for biases, thresholds and target
+/// heads.
 fn counted(config: &DitConfig) -> Parameters {
     let mut counts = Parameters {
         total: 0,
@@ -41,8 +42,8 @@ fn counted(config: &DitConfig) -> Parameters {
     counts
 }
 
-/// Expert Race, table 4. Its L with experts has 1.889 billion, which no rule that gives the other totals does: they leave at
-/// most 0.09 million for what may be missing of the M.
+/// Expert Race, table 4. Its L with experts has 1.889 billion, which no rule that gives the other totals does: they
+/// leave at most 0.09 million for what may be missing of the M.
 #[test]
 fn parameters_add_up_to_the_papers_table_4() {
     for (name, total, activated) in [
@@ -64,8 +65,8 @@ fn parameters_add_up_to_the_papers_table_4() {
     }
 }
 
-/// Expert Race, table 5, which leaves the router out. Its 1-in-16 has 0.978 billion, though the products are as many as those
-/// of 2-in-32.
+/// Expert Race, table 5, which leaves the router out. Its 1-in-16 has 0.978 billion, though the products are as many
+/// as those of 2-in-32.
 #[test]
 fn parameters_add_up_to_the_papers_table_5() {
     for (experts, total) in [
@@ -99,11 +100,21 @@ fn a_name_says_the_size_the_patch_and_the_experts() {
     assert_eq!(
         DitConfig {
             moe: Some("2-in-16".parse().unwrap()),
-            ..DitConfig::sized(1152, 28, 16, 4)
+            patch_size: 4,
+            ..DitConfig::xl_2()
         },
         config
     );
-    assert_eq!(preset("dit-s-8"), DitConfig::sized(384, 12, 6, 8));
+    assert_eq!(
+        preset("dit-s-8"),
+        DitConfig {
+            hidden_size: 384,
+            depth: 12,
+            num_heads: 6,
+            patch_size: 8,
+            ..DitConfig::xl_2()
+        }
+    );
     assert_eq!(config.seq(), 64);
     for wrong in [
         "",

@@ -4,7 +4,7 @@ use super::{reference::host, tiny};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
 use tessera_gen_dit::{Ddpm, Dit, DitConfig};
-use tessera_moe::Trace;
+use tessera_moe::RouterTrace;
 use tessera_train::{Losses, Share};
 
 fn parts(losses: &Losses) -> Vec<&'static str> {
@@ -41,7 +41,7 @@ fn the_loss_of_ddpm_is_the_error_of_the_noise_and_the_bound() {
     let chain = Ddpm::new(1000);
     let x = chain.noised(x0.clone(), noise.clone(), &steps);
     let labels = [0, 4, 2, 2].map(Some);
-    let said = model.forward(x.clone(), &times, &labels, &mut Trace::off());
+    let said = model.forward(x.clone(), &times, &labels, &mut RouterTrace::off());
     let [guess, variance] = [0, 3].map(|first| said.clone().narrow(1, first, 3));
     let mse = host((guess.clone() - noise).powi_scalar(2).mean())[0];
     let bound = host(chain.bound(x0, x, guess, variance, &steps).mean())[0];
@@ -75,7 +75,7 @@ fn experts_race_in_training_alone_and_hand_their_thresholds_to_the_loop() {
             assert!(value(&losses, name).is_finite(), "{name}");
         }
         let names: Vec<_> = losses
-            .measured
+            .buffers
             .iter()
             .map(|(name, _)| name.as_str())
             .collect();
@@ -86,13 +86,14 @@ fn experts_race_in_training_alone_and_hand_their_thresholds_to_the_loop() {
                 "blocks.1.moe.router.threshold"
             ]
         );
-        assert!(losses.measured.iter().all(|(_, value)| *value != 0.0));
+        assert!(losses.buffers.iter().all(|(_, value)| *value != 0.0));
         let held_out = loss(&tiny::model(&config), 2);
-        assert!(held_out.measured.is_empty(), "nothing raced");
+        assert!(held_out.buffers.is_empty(), "nothing raced");
     }
 }
 
-/// Every trained parameter has a gradient that is not zero everywhere; the table of positions and the thresholds have none.
+/// Every trained parameter has a gradient that is not zero everywhere; the table of positions and the thresholds have
+/// none.
 #[test]
 fn every_weight_is_trained() {
     for (name, config) in tiny::all() {

@@ -4,7 +4,7 @@ use super::devices::devices;
 use super::reference::{Arrays, fixture, gradients};
 use burn::tensor::{Device, Tensor};
 use tessera_gen_dit::{Ddpm, Dit};
-use tessera_moe::Trace;
+use tessera_moe::RouterTrace;
 use tessera_weights::{Weights, Which};
 
 /// Forward passes to 1e-4 of the largest value, gradients to 1e-3.
@@ -32,7 +32,7 @@ fn parity_of_an_evaluation_and_its_gradients() {
         );
         let labels = arrays.labels("forward.labels", 10);
         assert_eq!(labels[2], None);
-        let output = model.forward(x, &times, &labels, &mut Trace::off());
+        let output = model.forward(x, &times, &labels, &mut RouterTrace::off());
         arrays.check("forward.output", output.clone(), FORWARD);
         let loss = (output * arrays.tensor("forward.r", &device)).sum();
         check_gradients(&arrays, "forward.grad.", &model, loss);
@@ -64,7 +64,7 @@ fn parity_of_the_losses_of_a_training_step() {
         let x = chain.noised(x0.clone(), noise.clone(), &steps);
         arrays.check("loss.noised", x.clone(), 1e-6);
 
-        let said = model.forward(x.clone(), &times, &labels, &mut Trace::off());
+        let said = model.forward(x.clone(), &times, &labels, &mut RouterTrace::off());
         let [guess, variance] = [0, 4].map(|first| said.clone().narrow(1, first, 4));
         let error = (guess.clone() - noise).powi_scalar(2);
         let mse: Tensor<1> = error.flatten::<2>(1, 3).mean_dim(1).squeeze_dim(1);
@@ -84,7 +84,7 @@ fn parity_of_a_short_chain_from_noise_to_latents() {
         let times: Vec<_> = (0..10).map(|step| chain.time(step)).collect();
         assert_eq!(times, arrays.ints("chain.times"));
         let parts: Vec<_> = (0..10)
-            .flat_map(|step| chain.signal_and_noise(step))
+            .flat_map(|step| [chain.signal(step), chain.noise(step)])
             .map(|x| x as f32)
             .collect();
         arrays.check_values("chain.signal_and_noise", &parts, 1e-6);
@@ -98,7 +98,7 @@ fn parity_of_a_short_chain_from_noise_to_latents() {
         };
         let ask = |x: &Tensor<4>, step: usize, labels: &[Option<usize>]| {
             let time = chain.time(step) as f32;
-            let said = model.forward(x.clone(), &[time; 2], labels, &mut Trace::off());
+            let said = model.forward(x.clone(), &[time; 2], labels, &mut RouterTrace::off());
             [0, 4].map(|first| said.clone().narrow(1, first, 4))
         };
         let mut x = start.clone();
@@ -138,7 +138,7 @@ fn parity_with_a_training_checkpoint_of_pytorch() {
         let weights = Weights::read_model(fixture("dit.pt"), which).unwrap();
         let model = Dit::from_weights(&config, weights, &device, &mut |_| ()).unwrap();
         let x = arrays.tensor("pt.x", &device);
-        let output = model.forward(x, &[77.0], &[Some(2)], &mut Trace::off());
+        let output = model.forward(x, &[77.0], &[Some(2)], &mut RouterTrace::off());
         arrays.check(&format!("pt.{name}"), output, FORWARD);
     }
 }

@@ -19,7 +19,8 @@ proptest! {
         let tokens = patchify(x, patch);
         prop_assert_eq!(tokens.dims(), [batch, grid * grid, patch * patch * channels]);
         let rows = host(tokens.clone());
-        // Token (row, column)'s values are by the patch's row and column, then by channel, as DiT's last layer has them.
+        // Token (row, column)'s values are by the patch's row and column, then by channel, as DiT's last layer has
+        // them.
         let at = |b: usize, c: usize, y: usize, x: usize| values[((b * channels + c) * side + y) * side + x];
         let mut expected = Vec::new();
         for token in 0..batch * grid * grid {

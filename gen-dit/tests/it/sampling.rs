@@ -4,11 +4,11 @@ use super::{devices, reference::host, tiny};
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array4, Axis};
 use std::ops::ControlFlow;
-use tessera_backend::{Rng, transfers};
+use tessera_backend::{Rng, UnknownClass, transfers};
 use tessera_gen_dit::{
     Ddpm, DenoisingStep, Dit, DitConfig, Error, ImageRequest, Process, SampleConfig,
 };
-use tessera_moe::{Mode, Trace, Usage};
+use tessera_moe::{Mode, RouterTrace, Usage};
 use tessera_weights::Weight;
 
 fn go(_: DenoisingStep) -> ControlFlow<()> {
@@ -24,7 +24,8 @@ fn bits(images: &Array4<f32>, image: usize) -> Vec<u32> {
     image.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Every way to use a model: with the thresholds where scores lie, so that some tokens have experts and others have none.
+/// Every way to use a model: with the thresholds where scores lie, so that some tokens have experts and others have
+/// none.
 fn models() -> Vec<(&'static str, Dit)> {
     let make = |(name, config): (_, DitConfig)| {
         let model = tiny::model(&config);
@@ -69,7 +70,10 @@ fn an_image_of_a_batch_equals_the_same_image_alone_at_a_real_width() {
     let sized = DitConfig {
         input_size: 16,
         num_classes: 5,
-        ..DitConfig::sized(256, 1, 4, 2)
+        hidden_size: 256,
+        depth: 1,
+        num_heads: 4,
+        ..DitConfig::xl_2()
     };
     for config in [
         sized.clone(),
@@ -107,7 +111,7 @@ fn the_sampler_is_what_its_parts_are() {
                 Process::Flow => 1000.0 * (step + 1) as f32 / 5.0,
             };
             let ask = |labels: &[Option<usize>]| {
-                model.forward(x.clone(), &[time; 3], labels, &mut Trace::off())
+                model.forward(x.clone(), &[time; 3], labels, &mut RouterTrace::off())
             };
             let (with, without) = (ask(&with), ask(&[None; 3]).narrow(1, 0, 3));
             let guided = without.clone() + (with.clone().narrow(1, 0, 3) - without) * 3.0;
@@ -192,7 +196,7 @@ fn every_step_is_told_with_its_time_and_its_routes() {
             assert_eq!((info.step, info.steps), (times.len(), 4));
             assert_eq!(trace.layers.len(), layers);
             for layer in &trace.layers {
-                assert_eq!(layer.winners.shape(), [4, 16, 6], "two images, twice");
+                assert_eq!(layer.mask.shape(), [4, 16, 6], "two images, twice");
             }
             ControlFlow::Continue(())
         });
@@ -223,13 +227,13 @@ fn routes_of_given_latents_are_those_of_inference() {
             continue;
         }
         let trace = routed.unwrap();
-        assert_eq!((trace.mode(), trace.layers.len()), (Mode::Alone, 2));
+        assert_eq!((trace.mode(), trace.layers.len()), (Mode::Inference, 2));
         // Noise has a seed per image.
         let second = model.route(x.narrow(0, 1, 1), &labels[1..2], 300.0, 12);
         for (all, one) in trace.layers.iter().zip(second.unwrap().layers) {
-            let usage = Usage::of(&all.winners);
+            let usage = Usage::of(&all.mask);
             assert!(usage.mean_active() > 0.0, "{name}");
-            assert_eq!(&all.winners.mask()[96..192], one.winners.mask(), "{name}");
+            assert_eq!(&all.mask.as_slice()[96..192], one.mask.as_slice(), "{name}");
         }
     }
 }
@@ -321,11 +325,11 @@ fn requests_and_options_out_of_range_are_refused() {
     assert!(
         matches!(
             error,
-            Error::UnknownClass {
+            Error::UnknownClass(UnknownClass {
                 image: 1,
                 found: 5,
-                num_classes: 5
-            }
+                classes: 5
+            })
         ),
         "{error}"
     );
@@ -356,7 +360,8 @@ fn no_requests_give_no_images() {
     }
 }
 
-/// A GPU waits whenever something is read from it: a step reads whether its latents are finite, and no layer reads its scores.
+/// A GPU waits whenever something is read from it: a step reads whether its latents are finite, and no layer reads
+/// its scores.
 #[test]
 fn parity_of_what_crosses_while_thresholds_route() {
     for config in [tiny::config(), tiny::flow(tiny::config())] {

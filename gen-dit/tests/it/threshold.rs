@@ -76,7 +76,7 @@ fn active(model: &Dit) -> Vec<f64> {
         let time = (i as f32 + 0.5) / times as f32 * 1000.0;
         let trace = model.route(x, &labels, time, 5000 + 16 * i).unwrap();
         for (usage, layer) in usage.iter_mut().zip(&trace.layers) {
-            usage.add(&layer.winners);
+            usage.add(&layer.mask);
         }
     }
     usage.iter().map(Usage::mean_active).collect()

@@ -12,7 +12,10 @@ pub fn config() -> DitConfig {
         input_size: 8,
         in_channels: 3,
         num_classes: 5,
-        ..DitConfig::sized(24, 2, 3, 2)
+        hidden_size: 24,
+        depth: 2,
+        num_heads: 3,
+        ..DitConfig::xl_2()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a layer can be, as text and as JSON.
 
-use tessera_moe::{Error, Gate, MoeConfig, Rule};
+use tessera_moe::{Error, Gate, MoeConfig, RoutingRule};
 
 #[test]
 fn k_in_e_is_read_with_hyphens_and_without() {
@@ -69,7 +69,10 @@ fn a_config_that_no_layer_can_have_is_refused_by_field() {
 
 #[test]
 fn a_config_survives_json_and_unknown_keys_do_not() {
-    for (rule, gate) in Rule::ALL.into_iter().zip(Gate::ALL.into_iter().cycle()) {
+    for (rule, gate) in RoutingRule::ALL
+        .into_iter()
+        .zip(Gate::ALL.into_iter().cycle())
+    {
         let config = MoeConfig {
             rule,
             gate,
@@ -95,5 +98,5 @@ fn a_config_survives_json_and_unknown_keys_do_not() {
     assert!(missing.to_string().contains("`split`"), "{missing}");
     let rule = r#"{"experts": 8, "split": 2, "k": 2.0, "rule": "batch-experts"}"#;
     let rule: MoeConfig = serde_json::from_str(rule).unwrap();
-    assert_eq!(rule.rule, Rule::BatchExperts);
+    assert_eq!(rule.rule, RoutingRule::BatchExperts);
 }

@@ -3,8 +3,8 @@
 use crate::naive;
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
-use tessera_backend::{Rng, init::Init};
-use tessera_moe::{Gate, Mode, Moe, MoeConfig, Rule, Trace};
+use tessera_backend::{Rng, init::ParamInit};
+use tessera_moe::{Gate, Mode, Moe, MoeConfig, MoeWidths, RouterTrace, RoutingRule};
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_to_vec().unwrap()
@@ -28,8 +28,16 @@ fn relative(found: &[f32], expected: &[f32]) -> f32 {
 
 /// Whose biases are not zero, as they are at first.
 fn moe(config: &MoeConfig, [d_model, hidden]: [usize; 2], seed: u64, device: &Device) -> Moe {
-    let init = &mut Init::new(seed, device);
-    let mut moe = Moe::init(config, [d_model, hidden], None, init);
+    let init = &mut ParamInit::new(seed, device);
+    let mut moe = Moe::init(
+        config,
+        MoeWidths {
+            d_model,
+            hidden,
+            target: None,
+        },
+        init,
+    );
     let narrow = hidden / config.split;
     moe.router.fc1.bias = Some(init.uniform([d_model], 0.3));
     moe.router.gate.bias = Some(init.uniform([config.experts], 0.3));
@@ -100,13 +108,13 @@ proptest! {
         let shape = [batch, seq, experts];
         let tokens = batch * seq;
         for gate in Gate::ALL {
-            for rule in Rule::ALL {
+            for rule in RoutingRule::ALL {
                 let k = share * experts as f64;
                 let config = MoeConfig { experts, split, k, rule, gate, ..MoeConfig::k_in_e(1, 1) };
                 let moe = moe(&config, [d_model, split * 5], seed, &device);
                 let x = input([batch, seq, d_model], seed ^ 1, &device).require_grad();
                 let weight = input([batch, seq, d_model], seed ^ 2, &device);
-                let mut trace = Trace::new(Mode::Race);
+                let mut trace = RouterTrace::new(Mode::Race);
                 let y = moe.forward(x.clone(), &mut trace);
 
                 let flat = x.clone().reshape([tokens, d_model]);
@@ -118,7 +126,7 @@ proptest! {
                 // Ranked by the layer's own scores, because what rounds differently may rank differently.
                 let ranked = host(gate.scores(traced));
                 let mask = naive::winners(rule, &ranked, shape, winning);
-                prop_assert_eq!(trace.layers[0].winners.mask(), &mask[..]);
+                prop_assert_eq!(trace.layers[0].mask.as_slice(), &mask[..]);
                 let scores = gate.scores(logits.reshape(shape)).reshape([tokens, experts]);
                 let expected = naive::layer(&moe, flat, scores, &mask);
 
@@ -152,13 +160,13 @@ fn what_is_not_a_number_spreads_over_the_whole_race() {
     let mut values = vec![0.5; 2 * 3 * 4];
     values[13] = f32::NAN;
     let x = Tensor::<3>::from_data(TensorData::new(values, [2, 3, 4]), &device);
-    for (mode, threshold) in [(Mode::Race, true), (Mode::Alone, false)] {
+    for (mode, threshold) in [(Mode::Race, true), (Mode::Inference, false)] {
         let config = MoeConfig {
             threshold,
             ..MoeConfig::k_in_e(1, 3)
         };
         let moe = moe(&config, [4, 8], 1, &device);
-        let y = host(moe.forward(x.clone(), &mut Trace::new(mode)));
+        let y = host(moe.forward(x.clone(), &mut RouterTrace::new(mode)));
         // Alone, the first image does not hear of the second, whose first token it is.
         let (first, second) = y.split_at(3 * 4);
         assert!(second[..4].iter().all(|y| y.is_nan()), "{mode:?}: {y:?}");
@@ -176,7 +184,7 @@ fn a_threshold_lets_nothing_that_is_not_a_number_pass_unseen() {
     values[13] = f32::NAN;
     let x = Tensor::<3>::from_data(TensorData::new(values, [2, 3, 4]), &device);
     let moe = moe(&MoeConfig::k_in_e(1, 3), [4, 8], 1, &device).with_threshold(-9.0);
-    let y = host(moe.forward(x, &mut Trace::off()));
+    let y = host(moe.forward(x, &mut RouterTrace::off()));
     assert!(y[12..16].iter().all(|y| y.is_nan()), "{y:?}");
 }
 
@@ -185,9 +193,9 @@ fn a_threshold_lets_nothing_that_is_not_a_number_pass_unseen() {
 fn an_image_alone_is_the_same_image_in_a_batch() {
     let device = Device::flex();
     for ([seq, d_model, hidden], experts) in [([5, 12, 24], 4), ([33, 64, 256], 8)] {
-        for (threshold, rule) in [(true, Rule::Race)]
+        for (threshold, rule) in [(true, RoutingRule::Race)]
             .into_iter()
-            .chain(Rule::ALL.map(|rule| (false, rule)))
+            .chain(RoutingRule::ALL.map(|rule| (false, rule)))
         {
             let config = MoeConfig {
                 threshold,
@@ -196,11 +204,11 @@ fn an_image_alone_is_the_same_image_in_a_batch() {
             };
             let moe = moe(&config, [d_model, hidden], 3, &device).with_threshold(0.2);
             let images = input([6, seq, d_model], 4, &device);
-            let whole = host(moe.forward(images.clone(), &mut Trace::off()));
+            let whole = host(moe.forward(images.clone(), &mut RouterTrace::off()));
             assert!(whole.iter().any(|&y| y != 0.0) && whole.iter().all(|y| y.is_finite()));
             for (first, count) in [(0, 1), (3, 1), (5, 1), (1, 3), (2, 4)] {
                 let part = images.clone().narrow(0, first, count);
-                let part = host(moe.forward(part, &mut Trace::off()));
+                let part = host(moe.forward(part, &mut RouterTrace::off()));
                 let size = seq * d_model;
                 let same = &whole[first * size..(first + count) * size];
                 assert_eq!(bits(&part), bits(same), "{rule:?}, {threshold}: {first}");
@@ -224,17 +232,17 @@ fn a_layer_computes_the_same_whether_its_trace_collects_or_not() {
         };
         let layer = moe(&config, [8, 16], 3, &device).with_threshold(threshold);
         let x = input([2, 5, 8], 4, &device);
-        let mut trace = Trace::new(Mode::Alone);
+        let mut trace = RouterTrace::new(Mode::Inference);
         let collected = host(layer.forward(x.clone(), &mut trace));
         let pairs = trace.layers[0]
-            .winners
-            .mask()
+            .mask
+            .as_slice()
             .iter()
             .filter(|&&won| won)
             .count();
         assert_eq!(pairs == 0, threshold == 9.0, "{gate:?}");
         assert_eq!(
-            bits(&host(layer.forward(x, &mut Trace::off()))),
+            bits(&host(layer.forward(x, &mut RouterTrace::off()))),
             bits(&collected)
         );
     }
@@ -247,31 +255,36 @@ fn a_race_is_one_of_the_whole_batch() {
     let moe = moe(&MoeConfig::k_in_e(1, 4), [8, 16], 5, &device);
     let images = input([2, 6, 8], 6, &device);
     let winners = |images: Tensor<3>| {
-        let mut trace = Trace::new(Mode::Race);
+        let mut trace = RouterTrace::new(Mode::Race);
         moe.forward(images, &mut trace);
-        trace.layers.remove(0).winners
+        trace.layers.remove(0).mask
     };
     let (both, alone) = (winners(images.clone()), winners(images.narrow(0, 0, 1)));
-    assert_ne!(both.mask()[..24], alone.mask()[..]);
-    assert!(both.kth().is_some());
-    let mut off = Trace::off();
+    assert_ne!(both.as_slice()[..24], alone.as_slice()[..]);
+    assert!(both.cutoff().is_some());
+    let mut off = RouterTrace::off();
     moe.forward(input([1, 6, 8], 7, &device), &mut off);
-    assert!(off.layers.is_empty() && off.mode() == Mode::Alone);
+    assert!(off.layers.is_empty() && off.mode() == Mode::Inference);
 }
 
 #[test]
 fn a_target_head_is_made_where_its_loss_has_a_weight_and_used_where_layers_race() {
     let device = Device::flex();
-    let init = || Init::new(0, &device);
+    let init = || ParamInit::new(0, &device);
+    let widths = MoeWidths {
+        d_model: 8,
+        hidden: 16,
+        target: Some(5),
+    };
     let config = MoeConfig::k_in_e(1, 4);
-    let moe = Moe::init(&config, [8, 16], Some(5), &mut init());
+    let moe = Moe::init(&config, widths, &mut init());
     let guess = |moe: &Moe, mode| {
-        let mut trace = Trace::new(mode);
+        let mut trace = RouterTrace::new(mode);
         moe.forward(input([2, 3, 8], 1, &device), &mut trace);
         trace.layers.remove(0).target.map(|target| target.dims())
     };
     assert_eq!(guess(&moe, Mode::Race), Some([2, 3, 5]));
-    assert_eq!(guess(&moe, Mode::Alone), None);
+    assert_eq!(guess(&moe, Mode::Inference), None);
     let without = moe.without_target();
     assert_eq!(guess(&without, Mode::Race), None);
     assert_eq!(without.config().target_weight, 0.0);
@@ -279,7 +292,7 @@ fn a_target_head_is_made_where_its_loss_has_a_weight_and_used_where_layers_race(
         target_weight: 0.0,
         ..config
     };
-    let moe = Moe::init(&unweighted, [8, 16], Some(5), &mut init());
+    let moe = Moe::init(&unweighted, widths, &mut init());
     assert!(moe.router.target.is_none());
 }
 
@@ -296,14 +309,14 @@ fn the_threshold_is_an_average_of_the_last_scores_that_won() {
     // Scores as they are by now: a threshold below all takes every expert, one above all takes none.
     let x = input([2, 3, 8], 8, &device);
     let active = |threshold| {
-        let mut trace = Trace::new(Mode::Alone);
+        let mut trace = RouterTrace::new(Mode::Inference);
         let y = moe
             .clone()
             .with_threshold(threshold)
             .forward(x.clone(), &mut trace);
         let won = trace.layers[0]
-            .winners
-            .mask()
+            .mask
+            .as_slice()
             .iter()
             .filter(|&&won| won)
             .count();
@@ -319,14 +332,14 @@ fn the_score_that_won_last_as_a_threshold_gives_the_winners_of_the_race() {
     let device = Device::flex();
     let moe = moe(&MoeConfig::k_in_e(2, 8), [16, 32], 9, &device);
     let x = input([3, 7, 16], 10, &device);
-    let mut race = Trace::new(Mode::Race);
+    let mut race = RouterTrace::new(Mode::Race);
     let raced = moe.forward(x.clone(), &mut race);
-    let kth = race.layers[0].winners.kth().unwrap();
-    let mut alone = Trace::new(Mode::Alone);
-    let taken = moe.with_threshold(kth).forward(x, &mut alone);
+    let cutoff = race.layers[0].mask.cutoff().unwrap();
+    let mut alone = RouterTrace::new(Mode::Inference);
+    let taken = moe.with_threshold(cutoff).forward(x, &mut alone);
     assert_eq!(
-        race.layers[0].winners.mask(),
-        alone.layers[0].winners.mask()
+        race.layers[0].mask.as_slice(),
+        alone.layers[0].mask.as_slice()
     );
     assert_eq!(host(raced), host(taken));
 }

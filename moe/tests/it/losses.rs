@@ -4,7 +4,7 @@ use crate::naive;
 use burn::tensor::{Device, Tensor, TensorData};
 use tessera_backend::Rng;
 use tessera_moe::{
-    Auxiliary, LayerTrace, MoeConfig, Usage, Winners, balance_loss, similarity_loss,
+    Auxiliary, LayerTrace, MoeConfig, RoutingMask, Usage, balance_loss, similarity_loss,
 };
 
 const EXPERTS: usize = 8;
@@ -14,13 +14,13 @@ fn scalar(loss: Tensor<1>) -> f32 {
     loss.into_scalar::<f32>()
 }
 
-fn winners(mask: &[bool], experts: usize) -> Winners {
+fn winners(mask: &[bool], experts: usize) -> RoutingMask {
     let scores: Vec<f32> = mask.iter().map(|&won| f32::from(u8::from(won))).collect();
-    Winners::above(0.5, &scores, [2, mask.len() / experts / 2, experts])
+    RoutingMask::above(0.5, &scores, [2, mask.len() / experts / 2, experts])
 }
 
 /// Logits and winners of tokens that have the experts of `of_token` with certainty, in equal parts.
-fn certain(of_token: impl Fn(usize) -> Vec<usize>) -> (Tensor<3>, Winners) {
+fn certain(of_token: impl Fn(usize) -> Vec<usize>) -> (Tensor<3>, RoutingMask) {
     let mut mask = vec![false; TOKENS * EXPERTS];
     for token in 0..TOKENS {
         of_token(token)
@@ -74,7 +74,7 @@ fn the_losses_have_the_values_of_the_papers_argument() {
     ];
     for (name, logits, winners, expected) in cases {
         let found = [similarity_loss, balance_loss].map(|loss| {
-            let loss: fn(Tensor<3>, &Winners) -> Tensor<1> = loss;
+            let loss: fn(Tensor<3>, &RoutingMask) -> Tensor<1> = loss;
             scalar(loss(logits.clone(), &winners))
         });
         eprintln!("{name}: similarity {}, balance {}", found[0], found[1]);
@@ -105,10 +105,10 @@ fn pairs_drawn_at_random_are_as_diverse_as_all_in_turn() {
 }
 
 type Reference = fn(&[f64], &[bool], usize) -> f64;
-type Loss = fn(Tensor<3>, &Winners) -> Tensor<1>;
+type Loss = fn(Tensor<3>, &RoutingMask) -> Tensor<1>;
 
-/// Values to 1e-5, and gradients to 1e-4 of the largest against central differences in f64 with a step of 1e-5, whose own
-/// error is about 1e-9; the weights of the pairs have no gradient, as the winners do not change.
+/// Values to 1e-5, and gradients to 1e-4 of the largest against central differences in f64 with a step of 1e-5, whose
+/// own error is about 1e-9; the weights of the pairs have no gradient, as the winners do not change.
 #[test]
 fn both_losses_and_their_gradients_are_those_of_the_formulas() {
     let (tokens, device) = (10, Device::flex().autodiff());
@@ -166,7 +166,7 @@ fn the_sum_of_the_layers_is_weighted_and_the_parts_are_means() {
     let target = Tensor::<3>::ones([2, TOKENS / 2, 3], &Device::flex());
     let layer = LayerTrace {
         logits,
-        winners,
+        mask: winners,
         target: Some(target.clone() * 3.0),
     };
     let layers = [layer.clone(), layer];

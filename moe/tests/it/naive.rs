@@ -1,36 +1,36 @@
 //! The same computed in the plainest way: loops over tokens and experts, and formulas as they are printed.
 
 use burn::tensor::{Tensor, TensorData};
-use tessera_moe::{Moe, Rule};
+use tessera_moe::{Moe, RoutingRule};
 
-/// Which place races which, one letter per axis of figure 3: two scores are in one race if they agree on every axis that
-/// does not race.
-fn same_race(rule: Rule, a: [usize; 3], b: [usize; 3]) -> bool {
+/// Which place races which, one letter per axis of figure 3: two scores are in one race if they agree on every axis
+/// that does not race.
+fn same_race(rule: RoutingRule, a: [usize; 3], b: [usize; 3]) -> bool {
     let [batch, seq, experts] = [0, 1, 2].map(|axis| a[axis] == b[axis]);
     match rule {
-        Rule::Token => batch && seq,
-        Rule::Expert => batch && experts,
-        Rule::BatchSeq => experts,
-        Rule::BatchExperts => seq,
-        Rule::SeqExperts => batch,
-        Rule::Race => true,
+        RoutingRule::Token => batch && seq,
+        RoutingRule::Expert => batch && experts,
+        RoutingRule::BatchSeq => experts,
+        RoutingRule::BatchExperts => seq,
+        RoutingRule::SeqExperts => batch,
+        RoutingRule::Race => true,
     }
 }
 
 /// How many races there are, D_A of figure 3.
-pub fn races(rule: Rule, [batch, seq, experts]: [usize; 3]) -> usize {
+pub fn races(rule: RoutingRule, [batch, seq, experts]: [usize; 3]) -> usize {
     match rule {
-        Rule::Token => batch * seq,
-        Rule::Expert => batch * experts,
-        Rule::BatchSeq => experts,
-        Rule::BatchExperts => seq,
-        Rule::SeqExperts => batch,
-        Rule::Race => 1,
+        RoutingRule::Token => batch * seq,
+        RoutingRule::Expert => batch * experts,
+        RoutingRule::BatchSeq => experts,
+        RoutingRule::BatchExperts => seq,
+        RoutingRule::SeqExperts => batch,
+        RoutingRule::Race => 1,
     }
 }
 
 /// A score wins if fewer than `winning` of its race beat it: a higher one, or an equal one of a lower index.
-pub fn winners(rule: Rule, scores: &[f32], shape: [usize; 3], winning: usize) -> Vec<bool> {
+pub fn winners(rule: RoutingRule, scores: &[f32], shape: [usize; 3], winning: usize) -> Vec<bool> {
     let place = |index: usize| {
         let token = index / shape[2];
         [token / shape[1], token % shape[1], index % shape[2]]

@@ -2,7 +2,7 @@
 
 use crate::naive;
 use proptest::prelude::*;
-use tessera_moe::{Error, Rule, Winners};
+use tessera_moe::{Error, RoutingMask, RoutingRule};
 
 /// A shape, scores of few values, so that there are ties everywhere, and a mean number of experts.
 fn cases() -> impl Strategy<Value = ([usize; 3], Vec<f32>, f64)> {
@@ -26,13 +26,13 @@ proptest! {
     #[test]
     fn every_rule_has_the_winners_of_a_count((shape, scores, k) in cases()) {
         let [batch, seq, experts] = shape;
-        for rule in Rule::ALL {
+        for rule in RoutingRule::ALL {
             let races = naive::races(rule, shape);
             let winning = (k * (batch * seq) as f64 / races as f64).round() as usize;
-            let winners = rule.winners(&scores, shape, k).unwrap();
+            let winners = rule.select(&scores, shape, k).unwrap();
             prop_assert_eq!(winners.shape(), shape);
             let expected = naive::winners(rule, &scores, shape, winning);
-            prop_assert_eq!(winners.mask(), &expected[..], "{:?}", rule);
+            prop_assert_eq!(winners.as_slice(), &expected[..], "{:?}", rule);
             // K of each race win, and no race has other places than these.
             let won = expected.iter().filter(|&&won| won).count();
             prop_assert_eq!(won, winning * races, "{:?}", rule);
@@ -48,17 +48,17 @@ proptest! {
     #[test]
     fn the_last_score_that_won_is_reported((shape, scores, k) in cases()) {
         let scores: Vec<f32> = scores.into_iter().map(|score| score.min(9.0)).collect();
-        for rule in [Rule::Race, Rule::SeqExperts] {
-            let winners = rule.winners(&scores, shape, k).unwrap();
+        for rule in [RoutingRule::Race, RoutingRule::SeqExperts] {
+            let winners = rule.select(&scores, shape, k).unwrap();
             let worst = |(scores, mask): (&[f32], &[bool])| {
                 let won = scores.iter().zip(mask).filter(|(_, won)| **won);
                 won.map(|(&score, _)| score).reduce(f32::min)
             };
             let size = scores.len() / naive::races(rule, shape);
             let worst: Option<Vec<f32>> =
-                scores.chunks(size).zip(winners.mask().chunks(size)).map(worst).collect();
+                scores.chunks(size).zip(winners.as_slice().chunks(size)).map(worst).collect();
             let mean = worst.map(|worst| worst.iter().sum::<f32>() / worst.len() as f32);
-            match (winners.kth(), mean) {
+            match (winners.cutoff(), mean) {
                 (Some(found), Some(expected)) => prop_assert!((found - expected).abs() < 1e-5),
                 (found, expected) => prop_assert_eq!(found, expected),
             }
@@ -68,13 +68,21 @@ proptest! {
 
 #[test]
 fn one_expert_and_no_tokens_are_no_special_cases() {
-    for rule in Rule::ALL {
-        let all = rule.winners(&[0.5, -1.0], [1, 2, 1], 1.0).unwrap();
-        assert_eq!(all.mask(), [true, true], "{rule:?}");
-        let none = rule.winners(&[], [0, 4, 3], 2.0).unwrap();
-        assert_eq!((none.mask().len(), none.kth()), (0, None), "{rule:?}");
-        let none = rule.winners(&[], [2, 0, 3], 2.0).unwrap();
-        assert_eq!((none.mask().len(), none.kth()), (0, None), "{rule:?}");
+    for rule in RoutingRule::ALL {
+        let all = rule.select(&[0.5, -1.0], [1, 2, 1], 1.0).unwrap();
+        assert_eq!(all.as_slice(), [true, true], "{rule:?}");
+        let none = rule.select(&[], [0, 4, 3], 2.0).unwrap();
+        assert_eq!(
+            (none.as_slice().len(), none.cutoff()),
+            (0, None),
+            "{rule:?}"
+        );
+        let none = rule.select(&[], [2, 0, 3], 2.0).unwrap();
+        assert_eq!(
+            (none.as_slice().len(), none.cutoff()),
+            (0, None),
+            "{rule:?}"
+        );
     }
 }
 
@@ -82,8 +90,8 @@ fn one_expert_and_no_tokens_are_no_special_cases() {
 fn a_score_that_is_nan_is_refused_with_its_place() {
     let mut scores = [0.0; 12];
     scores[7] = f32::NAN;
-    for rule in Rule::ALL {
-        let error = rule.winners(&scores, [2, 2, 3], 1.0).unwrap_err();
+    for rule in RoutingRule::ALL {
+        let error = rule.select(&scores, [2, 2, 3], 1.0).unwrap_err();
         assert!(
             matches!(
                 error,
@@ -99,12 +107,12 @@ fn a_score_that_is_nan_is_refused_with_its_place() {
 
 #[test]
 fn a_threshold_takes_what_reaches_it_or_is_nan_and_images_are_stacked_in_order() {
-    let one = Winners::above(0.5, &[0.5, 0.4, f32::NAN, 2.0], [1, 2, 2]);
-    assert_eq!(one.mask(), [true, false, true, true]);
-    assert_eq!(one.kth(), None);
-    let other = Winners::above(-1.0, &[0.0; 4], [1, 2, 2]);
-    let both = Winners::stacked(&[one, other]);
+    let one = RoutingMask::above(0.5, &[0.5, 0.4, f32::NAN, 2.0], [1, 2, 2]);
+    assert_eq!(one.as_slice(), [true, false, true, true]);
+    assert_eq!(one.cutoff(), None);
+    let other = RoutingMask::above(-1.0, &[0.0; 4], [1, 2, 2]);
+    let both = RoutingMask::concat(&[one, other]);
     assert_eq!(both.shape(), [2, 2, 2]);
     let mask = [true, false, true, true, true, true, true, true];
-    assert_eq!(both.mask(), mask);
+    assert_eq!(both.as_slice(), mask);
 }

@@ -1,7 +1,7 @@
 //! How evenly experts are used, on masks whose measures are known.
 
 use tessera_backend::Rng;
-use tessera_moe::{Usage, Winners};
+use tessera_moe::{RoutingMask, Usage};
 
 const EXPERTS: usize = 8;
 
@@ -13,7 +13,7 @@ fn usage(tokens: usize, of_token: impl FnMut(usize) -> Vec<usize>) -> Usage {
             .into_iter()
             .for_each(|expert| scores[token * EXPERTS + expert] = 1.0);
     }
-    Usage::of(&Winners::above(0.5, &scores, [1, tokens, EXPERTS]))
+    Usage::of(&RoutingMask::above(0.5, &scores, [1, tokens, EXPERTS]))
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn tokens_without_an_expert_are_counted_and_passes_add_up() {
         n => (0..n).collect(),
     });
     assert_eq!((usage.share_without(), usage.mean_active()), (0.25, 1.5));
-    usage.add(&Winners::above(0.5, &[0.0; 64], [2, 4, EXPERTS]));
+    usage.add(&RoutingMask::above(0.5, &[0.0; 64], [2, 4, EXPERTS]));
     assert_eq!(usage.tokens(), 16);
     assert_eq!((usage.share_without(), usage.mean_active()), (0.625, 0.75));
     assert_eq!(usage.loads()[..4], [6, 4, 2, 0]);

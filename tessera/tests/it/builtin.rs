@@ -5,7 +5,7 @@ use burn::tensor::{DType, Int, Tensor};
 use ndarray::Array3;
 use std::ops::ControlFlow;
 use tessera::backend::{device_indices, host_indices, transfers};
-use tessera::gen_ar::{FirstPosition, GenAr, ImageRequest, Pass, Positions};
+use tessera::gen_ar::{FirstPosition, ForwardContext, GenAr, ImageRequest, Positions};
 use tessera::{ArModel, Device, Precision};
 
 /// The likeliest level of each dimension of every second token of `pictures`, given all before it, and the other
@@ -28,19 +28,19 @@ fn likeliest(generator: &GenAr, pictures: &Array3<u16>, classes: &[Option<usize>
         indices
     };
     let natural: Vec<usize> = (0..dims).collect();
-    let pass = &mut Pass::inference();
+    let context = &mut ForwardContext::inference();
     let encoded = generator.encode(
         Some(generator.dequantize(indices(&visible, &natural))),
         &visible,
         classes,
-        pass,
+        context,
     );
-    let z = generator.decode(encoded, &visible, &wanted, pass);
+    let z = generator.decode(encoded, &visible, &wanted, context);
     let logits = generator.head_logits(
         z,
         indices(&wanted, &generator.config().channel_order),
         FirstPosition::Released,
-        &mut pass.dropout,
+        &mut context.dropout,
     );
     host_indices(logits.argmax(2))
 }
@@ -52,7 +52,7 @@ fn drawn(model: &ArModel, classes: usize) -> Array3<u16> {
         seed: 1,
     };
     let requests: Vec<_> = (0..classes).map(request).collect();
-    let mut go_on = |_: tessera_gen_ar::StepInfo<'_>| ControlFlow::Continue(());
+    let mut go_on = |_: tessera_gen_ar::SamplingStep<'_>| ControlFlow::Continue(());
     let drawn = model
         .generator
         .generate(&requests, &model.card.sampling, &mut go_on);

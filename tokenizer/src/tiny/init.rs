@@ -7,13 +7,13 @@ use burn::tensor::{Device, Tensor};
 use tessera_backend::streams;
 
 /// Makes the convolutions of one network, in order.
-pub(super) struct Init<'a> {
+pub(super) struct TinyInit<'a> {
     seed: u64,
     next: u64,
     pub(super) device: &'a Device,
 }
 
-impl<'a> Init<'a> {
+impl<'a> TinyInit<'a> {
     pub(super) fn new(seed: u64, device: &'a Device) -> Self {
         Self {
             seed,

@@ -1,6 +1,6 @@
 //! A place in the sequence, and the residual block that takes most of them.
 
-use super::init::Init;
+use super::init::TinyInit;
 use burn::module::{
     Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
 };
@@ -72,7 +72,7 @@ pub struct Block {
 }
 
 impl Block {
-    pub(super) fn new(pooled: bool, init: &mut Init) -> Self {
+    pub(super) fn new(pooled: bool, init: &mut TinyInit) -> Self {
         let mut conv = || Layer::Conv(init.conv(WIDTH, WIDTH, 3));
         Self {
             conv: vec![conv(), Layer::Relu, conv(), Layer::Relu, conv()],
@@ -96,7 +96,7 @@ impl Block {
     }
 }
 
-fn pool(init: &mut Init) -> Vec<Layer> {
+fn pool(init: &mut TinyInit) -> Vec<Layer> {
     vec![
         Layer::Conv(init.unbiased(WIDTH, POOL_WIDTH, 1, 1)),
         Layer::Norm(GroupNorm::new(

@@ -1,7 +1,7 @@
 //! The autoencoder: two sequences of layers.
 
 use super::config::TinyAutoencoderConfig;
-use super::init::Init;
+use super::init::TinyInit;
 use super::layer::{Block, Layer, WIDTH, forward};
 use crate::Result;
 use crate::image_tokenizer::{ImageTokenizer, only_device};
@@ -41,7 +41,7 @@ impl TinyAutoencoderConfig {
     /// As [`validate`](Self::validate).
     pub fn init(&self, seed: u64, device: &Device) -> Result<TinyAutoencoder> {
         self.validate()?;
-        let init = &mut Init::new(seed, device);
+        let init = &mut TinyInit::new(seed, device);
         Ok(TinyAutoencoder {
             encoder: self.encoder(init),
             decoder: self.decoder(init),
@@ -49,7 +49,7 @@ impl TinyAutoencoderConfig {
         })
     }
 
-    fn encoder(&self, init: &mut Init) -> Vec<Layer> {
+    fn encoder(&self, init: &mut TinyInit) -> Vec<Layer> {
         let mut layers = vec![
             Layer::Conv(init.conv(RGB, WIDTH, 3)),
             Layer::Block(Block::new(false, init)),
@@ -62,7 +62,7 @@ impl TinyAutoencoderConfig {
         layers
     }
 
-    fn decoder(&self, init: &mut Init) -> Vec<Layer> {
+    fn decoder(&self, init: &mut TinyInit) -> Vec<Layer> {
         let mut layers = vec![
             Layer::Clamp,
             Layer::Conv(init.conv(self.latent_channels, WIDTH, 3)),
@@ -78,7 +78,7 @@ impl TinyAutoencoderConfig {
         layers
     }
 
-    fn blocks(&self, lowest: bool, init: &mut Init) -> impl Iterator<Item = Layer> {
+    fn blocks(&self, lowest: bool, init: &mut TinyInit) -> impl Iterator<Item = Layer> {
         (0..BLOCKS).map(move |_| Layer::Block(Block::new(self.pooled && lowest, init)))
     }
 }

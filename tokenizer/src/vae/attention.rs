@@ -1,6 +1,6 @@
 //! Self-attention between the positions of a feature map.
 
-use super::init::Init;
+use super::init::VaeInit;
 use super::resnet::NONE;
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
@@ -20,7 +20,7 @@ pub struct AttnBlock {
 }
 
 impl AttnBlock {
-    pub(super) fn new(channels: usize, init: &mut Init) -> Self {
+    pub(super) fn new(channels: usize, init: &mut VaeInit) -> Self {
         Self {
             norm: init.norm(channels),
             q: init.conv(channels, channels, 1, 1),

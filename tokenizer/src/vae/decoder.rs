@@ -3,7 +3,7 @@
 use super::attention::AttnBlock;
 use super::config::KlVaeConfig;
 use super::encoder::{Mid, blocks};
-use super::init::Init;
+use super::init::VaeInit;
 use super::resnet::{ResnetBlock, SAME};
 use super::sampling::Upsample;
 use burn::module::Module;
@@ -31,7 +31,7 @@ pub struct DecoderLevel {
 }
 
 impl Decoder {
-    pub(super) fn new(config: &KlVaeConfig, init: &mut Init) -> Self {
+    pub(super) fn new(config: &KlVaeConfig, init: &mut VaeInit) -> Self {
         let widths = config.widths();
         let lowest = widths[widths.len() - 1];
         let conv_in = init.conv(config.z_channels, lowest, 3, 1);
@@ -67,7 +67,13 @@ impl Decoder {
 }
 
 impl DecoderLevel {
-    fn new(config: &KlVaeConfig, level: usize, from: usize, width: usize, init: &mut Init) -> Self {
+    fn new(
+        config: &KlVaeConfig,
+        level: usize,
+        from: usize,
+        width: usize,
+        init: &mut VaeInit,
+    ) -> Self {
         let blocks = config.num_res_blocks + 1;
         let attends = config.attends(&config.decoder_attn_resolutions, level);
         Self {

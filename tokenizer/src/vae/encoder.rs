@@ -2,7 +2,7 @@
 
 use super::attention::AttnBlock;
 use super::config::KlVaeConfig;
-use super::init::Init;
+use super::init::VaeInit;
 use super::resnet::{ResnetBlock, SAME};
 use super::sampling::Downsample;
 use burn::module::Module;
@@ -38,7 +38,7 @@ pub struct Mid {
 }
 
 impl Encoder {
-    pub(super) fn new(config: &KlVaeConfig, init: &mut Init) -> Self {
+    pub(super) fn new(config: &KlVaeConfig, init: &mut VaeInit) -> Self {
         let widths = config.widths();
         let lowest = widths[widths.len() - 1];
         let conv_in = init.conv(config.in_channels, config.ch, 3, 1);
@@ -75,7 +75,13 @@ impl Encoder {
 }
 
 impl EncoderLevel {
-    fn new(config: &KlVaeConfig, level: usize, from: usize, width: usize, init: &mut Init) -> Self {
+    fn new(
+        config: &KlVaeConfig,
+        level: usize,
+        from: usize,
+        width: usize,
+        init: &mut VaeInit,
+    ) -> Self {
         let blocks = config.num_res_blocks;
         let attends = config.attends(&config.attn_resolutions, level);
         Self {
@@ -103,7 +109,7 @@ impl EncoderLevel {
 }
 
 impl Mid {
-    pub(super) fn new(channels: usize, init: &mut Init) -> Self {
+    pub(super) fn new(channels: usize, init: &mut VaeInit) -> Self {
         Self {
             block_1: ResnetBlock::new(channels, channels, init),
             attn_1: AttnBlock::new(channels, init),

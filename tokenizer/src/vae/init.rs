@@ -11,14 +11,14 @@ use tessera_backend::streams;
 const NORM_EPS: f64 = 1e-6;
 
 /// Makes the layers of one network, in order.
-pub(super) struct Init<'a> {
+pub(super) struct VaeInit<'a> {
     seed: u64,
     next: u64,
     groups: usize,
     device: &'a Device,
 }
 
-impl<'a> Init<'a> {
+impl<'a> VaeInit<'a> {
     pub(super) fn new(seed: u64, groups: usize, device: &'a Device) -> Self {
         Self {
             seed,

@@ -3,7 +3,7 @@
 use super::config::KlVaeConfig;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
-use super::init::Init;
+use super::init::VaeInit;
 use super::posterior::Posterior;
 use super::resnet::NONE;
 use crate::{ImageTokenizer, Result};
@@ -30,7 +30,7 @@ impl KlVaeConfig {
     /// As [`validate`](Self::validate).
     pub fn init(&self, seed: u64, device: &Device) -> Result<KlVae> {
         self.validate()?;
-        let init = &mut Init::new(seed, self.norm_groups, device);
+        let init = &mut VaeInit::new(seed, self.norm_groups, device);
         let z = self.z_channels;
         Ok(KlVae {
             encoder: Encoder::new(self, init),

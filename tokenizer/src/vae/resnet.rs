@@ -1,6 +1,6 @@
 //! The residual block: two normalised convolutions beside a shortcut.
 
-use super::init::Init;
+use super::init::VaeInit;
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
@@ -23,7 +23,7 @@ pub struct ResnetBlock {
 }
 
 impl ResnetBlock {
-    pub(super) fn new(from: usize, to: usize, init: &mut Init) -> Self {
+    pub(super) fn new(from: usize, to: usize, init: &mut VaeInit) -> Self {
         Self {
             norm1: init.norm(from),
             conv1: init.conv(from, to, 3, 1),

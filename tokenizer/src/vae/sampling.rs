@@ -1,6 +1,6 @@
 //! Halving and doubling of the sides.
 
-use super::init::Init;
+use super::init::VaeInit;
 use super::resnet::SAME;
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
@@ -17,7 +17,7 @@ pub struct Downsample {
 }
 
 impl Downsample {
-    pub(super) fn new(channels: usize, init: &mut Init) -> Self {
+    pub(super) fn new(channels: usize, init: &mut VaeInit) -> Self {
         Self {
             conv: init.conv(channels, channels, 3, 2),
         }
@@ -38,7 +38,7 @@ pub struct Upsample {
 }
 
 impl Upsample {
-    pub(super) fn new(channels: usize, init: &mut Init) -> Self {
+    pub(super) fn new(channels: usize, init: &mut VaeInit) -> Self {
         Self {
             conv: init.conv(channels, channels, 3, 1),
         }

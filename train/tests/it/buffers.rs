@@ -8,7 +8,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
-use tessera_backend::{Rng, init::Init};
+use tessera_backend::{Rng, init::ParamInit};
 use tessera_train::{
     BoxError, Losses, Objective, Observer, RunFolder, Share, Start, StepReport, Trained, train,
 };
@@ -25,7 +25,7 @@ impl Gauged {
     fn new(device: &Device) -> Self {
         Self {
             toy: Toy::new(device),
-            level: Init::new(0, device).buffer(&[0.0], [1]),
+            level: ParamInit::new(0, device).buffer(&[0.0], [1]),
         }
     }
 }
@@ -63,7 +63,7 @@ impl Objective<Gauged> for Gauge {
         let measured = 0.75 * found + 0.25 * sample;
         self.seen.lock().unwrap().push((found, measured));
         Ok(Losses {
-            measured: vec![("level".into(), measured)],
+            buffers: vec![("level".into(), measured)],
             ..self.toy.losses(&model.toy, batch, share, rng)?
         })
     }
@@ -94,7 +94,7 @@ fn run(folder: &Path, start: Start, stop_after: u64, gauge: &Gauge) -> Trained<G
 }
 
 #[test]
-fn what_is_measured_reaches_the_model_and_its_average_as_the_mean_of_a_batch_s_parts() {
+fn buffers_reach_the_model_and_its_average_as_the_mean_of_a_batch_s_parts() {
     let (folder, device) = (tempfile::tempdir().unwrap(), Device::flex().autodiff());
     let gauge = gauge(&device);
     let trained = run(folder.path(), Start::New, u64::MAX, &gauge);
@@ -105,7 +105,7 @@ fn what_is_measured_reaches_the_model_and_its_average_as_the_mean_of_a_batch_s_p
         assert!(parts.iter().all(|(found, _)| *found == expected));
         expected = (parts[0].1 + parts[1].1) / 2.0;
     }
-    assert!(expected > 0.9, "it follows what is measured: {expected}");
+    assert!(expected > 0.9, "it follows its samples: {expected}");
     assert_eq!([level(&trained.model), level(&trained.ema)], [expected; 2]);
     let weights = Weights::of(&trained.ema.toy);
     assert_ne!(
@@ -116,7 +116,7 @@ fn what_is_measured_reaches_the_model_and_its_average_as_the_mean_of_a_batch_s_p
 }
 
 #[test]
-fn what_is_measured_survives_stopping_at_any_step() {
+fn buffers_survive_stopping_at_any_step() {
     let (folder, device) = (tempfile::tempdir().unwrap(), Device::flex().autodiff());
     let last = |name: &str| {
         let file = "checkpoint/step-00000020.safetensors";

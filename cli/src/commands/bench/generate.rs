@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tessera::backend::{host_values, streams};
-use tessera::gen_ar::{GenAr, GenArConfig, ImageRequest, Parts, SampleConfig};
+use tessera::gen_ar::{GenAr, GenArConfig, ImageRequest, SampleConfig, StageBreakdown};
 use tessera::quantize::{Quantizer, QuantizerConfig};
 use tessera::tokenizers::{ImageTokenizer, KlVaeConfig};
 use tessera::{Device, Model, Source};
@@ -228,7 +228,7 @@ impl Subject {
         quiet: bool,
     ) -> Result<Vec<Part>> {
         let mut progress = Progress::new("bench", "steps", config.steps as u64, quiet);
-        let mut spent = Parts::<Duration>::default();
+        let mut spent = StageBreakdown::<Duration>::default();
         let indices = self.generator.generate(requests, config, &mut |step| {
             spent += step.spent;
             progress.set(step.step as u64, "");

@@ -17,7 +17,7 @@ use tessera::backend::host_indices;
 use tessera::backend::nn::{GroupNorm, LayerNorm};
 use tessera::backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
 use tessera::backend::{Precision, streams};
-use tessera::gen_ar::{Block, FirstPosition, GenArConfig, Pass, Tower};
+use tessera::gen_ar::{Block, FirstPosition, ForwardContext, GenArConfig, TransformerConfig};
 use tessera::tokenizers::KlVaeConfig;
 
 /// Measure the operations and blocks one by one, at the shapes of TokenBridge-L and KL-16.
@@ -156,7 +156,7 @@ const CASES: &[Case] = &[
                 block.forward(
                     x.clone(),
                     TokenSharding::Local.of(TOKENS[1]),
-                    &mut Pass::inference(),
+                    &mut ForwardContext::inference(),
                 )
             }))
         },
@@ -171,7 +171,7 @@ const CASES: &[Case] = &[
                 let y = block.forward(
                     x.clone(),
                     TokenSharding::Local.of(TOKENS[1]),
-                    &mut Pass::inference(),
+                    &mut ForwardContext::inference(),
                 );
                 ops::sum(y).backward()
             }))
@@ -310,7 +310,16 @@ fn draw<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 }
 
 fn block(device: &Device) -> Block {
-    Block::new(Tower::new(WIDTH, 1, HEADS), 4, 0, device)
+    Block::new(
+        TransformerConfig {
+            width: WIDTH,
+            depth: 1,
+            heads: HEADS,
+        },
+        4,
+        0,
+        device,
+    )
 }
 
 fn conv(device: &Device) -> Conv2d {
@@ -427,11 +436,11 @@ fn activation<const D: usize>(
 fn head(tokens: usize, device: &Device, seconds: f64) -> Result<Median> {
     let full = GenArConfig::tokenbridge_l();
     let config = GenArConfig {
-        enc: Tower {
+        enc: TransformerConfig {
             depth: 1,
             ..full.enc
         },
-        dec: Tower {
+        dec: TransformerConfig {
             depth: 1,
             ..full.dec
         },

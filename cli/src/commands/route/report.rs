@@ -18,7 +18,7 @@ pub(super) struct Report {
     experts: usize,
     /// Experts a token was to have on average.
     k: f64,
-    rule: Rule,
+    rule: RoutingRule,
     source: Origin,
     tokens_per_picture: usize,
     layers: Vec<Layer>,

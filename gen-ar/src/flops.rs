@@ -1,55 +1,27 @@
-//! What the parts of the generator cost: counted operations, and the time they took.
+//! The cost of the generator in arithmetic operations, by stage.
 
-use crate::sampler::{ImageRequest, SampleConfig};
+use crate::config::{GenArConfig, TransformerConfig};
+use crate::request::{ImageRequest, SampleConfig};
 use crate::schedule::schedule;
-use crate::{GenArConfig, Tower};
+use crate::stages::StageBreakdown;
 use std::collections::HashSet;
-use std::ops::AddAssign;
-use std::time::{Duration, Instant};
-
-/// One value per part of the generator.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Parts<T> {
-    /// The backbone's encoder.
-    pub encoder: T,
-    /// The backbone's decoder.
-    pub decoder: T,
-    /// The head, drawing included.
-    pub head: T,
-}
-
-impl<T: AddAssign> AddAssign for Parts<T> {
-    fn add_assign(&mut self, other: Self) {
-        self.encoder += other.encoder;
-        self.decoder += other.decoder;
-        self.head += other.head;
-    }
-}
-
-/// Runs `work` and adds the time it took to `spent`.
-pub(crate) fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let result = work();
-    *spent += started.elapsed();
-    result
-}
 
 impl GenArConfig {
-    /// The arithmetic operations (a multiplication and an addition being two) that the matrix products of
-    /// [`GenAr::generate`](crate::GenAr::generate) take for these pictures, where tokens have the mean number of experts.
-    pub fn flops(&self, requests: &[ImageRequest], config: &SampleConfig) -> Parts<f64> {
+    /// The arithmetic operations of the matrix products in [`GenAr::generate`](crate::GenAr::generate) for these
+    /// images. A multiplication and an addition count as two; tokens have the mean number of experts.
+    pub fn flops(&self, requests: &[ImageRequest], config: &SampleConfig) -> StageBreakdown<f64> {
         let (seq, images) = (self.seq(), requests.len());
-        let branches = if config.cfg_scale == 1.0 { 1 } else { 2 };
+        let branches = if config.guides() { 2 } else { 1 };
         let mut classes: HashSet<_> = requests.iter().map(|request| request.class).collect();
         classes.extend((branches == 2).then_some(None));
-        let mut sum = Parts::default();
+        let mut sum = StageBreakdown::default();
         for step in schedule(seq, config.steps) {
             let (visible, wanted) = (seq - step.masked, step.predicted);
             let encoded = match visible {
                 0 => classes.len(),
                 _ => branches * images,
             };
-            sum += Parts {
+            sum += StageBreakdown {
                 encoder: encoded as f64 * self.encoder_flops(visible),
                 decoder: (branches * images) as f64 * self.decoder_flops(visible, wanted),
                 head: (images * wanted) as f64 * self.head_flops(),
@@ -58,14 +30,14 @@ impl GenArConfig {
         sum
     }
 
-    /// Of one picture with `visible` tokens.
+    /// The encoder, for one image with `visible` tokens.
     fn encoder_flops(&self, visible: usize) -> f64 {
         let rows = self.buffer_size + visible;
         let tokens = product(visible, self.token_embed_dim, self.enc.width);
         tokens + self.enc.depth as f64 * self.backbone_flops(self.enc, rows, rows)
     }
 
-    /// Of one picture: the last block computes the `wanted` rows alone.
+    /// The decoder, for one image; its last block computes only the `wanted` rows.
     fn decoder_flops(&self, visible: usize, wanted: usize) -> f64 {
         let (short, rows) = (self.buffer_size + visible, self.buffer_size + self.seq());
         product(short, self.enc.width, self.dec.width)
@@ -73,7 +45,7 @@ impl GenArConfig {
             + self.backbone_flops(self.dec, wanted, rows)
     }
 
-    /// Of one token.
+    /// The head, for one token.
     fn head_flops(&self) -> f64 {
         let (dims, ch) = (self.token_embed_dim, self.ch);
         let modulation = (6 * ch.depth + 2) as f64 * product(1, ch.width, ch.width);
@@ -84,31 +56,32 @@ impl GenArConfig {
             + ch.depth as f64 * blocks.sum::<f64>()
     }
 
-    /// Of one block of the backbone that computes `rows` rows of `keys`.
-    fn backbone_flops(&self, tower: Tower, rows: usize, keys: usize) -> f64 {
-        let dense = self.block_flops(tower, rows, keys);
+    /// A block of the backbone that computes `rows` rows from `keys` keys.
+    fn backbone_flops(&self, size: TransformerConfig, rows: usize, keys: usize) -> f64 {
+        let dense = self.block_flops(size, rows, keys);
         let Some(moe) = &self.moe else { return dense };
-        let router = product(rows, tower.width, tower.width + moe.experts);
+        let router = product(rows, size.width, size.width + moe.experts);
         let share = moe.k / moe.split as f64 - 1.0;
-        let mlp = 2.0 * product(rows, tower.width, self.mlp_ratio * tower.width);
+        let mlp = 2.0 * product(rows, size.width, self.mlp_ratio * size.width);
         dense + share * mlp + router
     }
 
-    /// Of one dense block that computes `rows` rows of `keys`.
-    fn block_flops(&self, tower: Tower, rows: usize, keys: usize) -> f64 {
-        let square = product(1, tower.width, tower.width);
-        let attention = 2.0 * product(rows, keys, tower.width);
+    /// A dense block that computes `rows` rows from `keys` keys.
+    fn block_flops(&self, size: TransformerConfig, rows: usize, keys: usize) -> f64 {
+        let square = product(1, size.width, size.width);
+        let attention = 2.0 * product(rows, keys, size.width);
         (2 + 2 * self.mlp_ratio) as f64 * rows as f64 * square
-            + self.keys_flops(tower, keys)
+            + self.keys_flops(size, keys)
             + attention
     }
 
-    /// Of the keys and values alone.
-    fn keys_flops(&self, tower: Tower, keys: usize) -> f64 {
-        2.0 * product(keys, tower.width, tower.width)
+    /// The projections of keys and values alone.
+    fn keys_flops(&self, size: TransformerConfig, keys: usize) -> f64 {
+        2.0 * product(keys, size.width, size.width)
     }
 }
 
+/// A matrix product, `[m, k]` by `[k, n]`.
 fn product(m: usize, k: usize, n: usize) -> f64 {
     2.0 * (m * k * n) as f64
 }
@@ -118,8 +91,12 @@ mod tests {
     use super::*;
     use tessera_moe::MoeConfig;
 
-    fn tower() -> Tower {
-        Tower::new(8, 1, 2)
+    fn small() -> TransformerConfig {
+        TransformerConfig {
+            width: 8,
+            depth: 1,
+            heads: 2,
+        }
     }
 
     /// 2 positions in 1 step, 1 buffer row, 3 dimensions of 4 levels, all by hand.
@@ -128,7 +105,7 @@ mod tests {
         let config = GenArConfig {
             buffer_size: 1,
             mlp_ratio: 4,
-            ..GenArConfig::new([1, 2], 3, 4, [tower(); 3])
+            ..GenArConfig::new([1, 2], 3, 4, small(), small())
         };
         let request = ImageRequest {
             class: Some(0),
