@@ -96,7 +96,7 @@ impl GridAttention {
     /// The gradients of this rank's q, k and v: gathers as in the forward pass, with dO, L and δ beside Q; one backward
     /// kernel; sums along both sides. Keys and values were saved transposed, so only their gradients are exchanged.
     ///
-    /// Derived from the forward pass, in place of the paper's algorithm 3.
+    /// Derived from the forward pass: the text of the paper's algorithm 3 was not available.
     pub(super) fn backward(
         &self,
         task: &Task,

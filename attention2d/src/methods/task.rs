@@ -28,8 +28,10 @@ pub struct Forward {
 /// Tensors saved for the backward pass, as the method wants them: Attention2D saves transposed keys and values, Ulysses
 /// a part of the heads of all tokens.
 ///
-/// Shapes: q, out `[batch, heads, tokens, head_dim]`; k, v `[batch, kv_heads, tokens, head_dim]`; lse `[batch, heads,
-/// tokens]`.
+/// # Shapes
+/// - q, out: `[batch, heads, tokens, head_dim]`
+/// - k, v: `[batch, kv_heads, tokens, head_dim]`
+/// - lse: `[batch, heads, tokens]`
 #[derive(Debug, Clone)]
 pub struct Saved {
     pub(crate) q: Tensor<4>,

@@ -1,6 +1,6 @@
 //! Cases for any transport; each runs on every rank of a job.
 
-#![allow(dead_code)] // Each of the programs that use it uses a part.
+#![allow(dead_code)] // Each test program uses a part of it.
 
 pub mod attention;
 pub mod collectives;

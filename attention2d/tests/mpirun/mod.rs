@@ -1,5 +1,5 @@
 //! `mpirun` with a time limit, after which none of its processes is left.
-#![allow(dead_code)] // Each of the programs that use it uses a part.
+#![allow(dead_code)] // Each test program uses a part of it.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -19,7 +19,7 @@ pub enum Attn {
 }
 
 impl Attn {
-    /// Reckons and prints.
+    /// Computes and prints.
     ///
     /// # Errors
     /// Heads or ranks that do not go together, a file that cannot be written.
