@@ -12,6 +12,17 @@ pub enum Error {
         /// The text of its error or panic.
         cause: String,
     },
+    /// A message has another size than its receiver expects: ranks called different collectives, or one with different
+    /// arguments. [`Comm::enable_check`](crate::Comm::enable_check) finds out which.
+    #[error(
+        "rank {rank} failed: {cause}; turn on the check of collectives to see which one differs"
+    )]
+    Mismatch {
+        /// The receiver, in the whole job.
+        rank: usize,
+        /// The sizes.
+        cause: String,
+    },
     /// Ranks called one collective with different arguments.
     #[error("{operation}: rank {rank} has {found}, rank {of} has {expected}")]
     Disagreement {

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use tessera::Error;
+use tessera::attention2d::Error as RankError;
 use tessera::backend::Error as DeviceError;
 use tessera::tokenizers::Error as TokenizerError;
 
@@ -17,6 +18,7 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
         Some(Error::NoTokenizer { .. }) => return Some("give its tokenizer with --vae".into()),
         Some(Error::DataType { .. }) => return Some("give another --dtype or --device".into()),
         Some(Error::Device(error)) => return hint(error),
+        Some(Error::Ranks(error)) => return hint(error),
         Some(Error::Tokenizer(error)) => return hint(error),
         _ => {}
     }
@@ -24,6 +26,9 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
         return Some(format!(
             "build with --features {feature}, or give another --device"
         ));
+    }
+    if let Some(RankError::Mismatch { .. }) = cause.downcast_ref() {
+        return Some("run it with --check, whose error names the collective that differs".into());
     }
     if let Some(TokenizerError::NoRoom { .. }) = cause.downcast_ref() {
         return Some("give more --max-vram, or another --device".into());
@@ -54,6 +59,12 @@ mod tests {
         };
         let hint = of(&Error::from(room).into()).unwrap();
         assert!(hint.contains("--max-vram"), "{hint}");
+        let mismatch = RankError::Mismatch {
+            rank: 1,
+            cause: "1 byte".into(),
+        };
+        let hint = of(&Error::from(mismatch).into()).unwrap();
+        assert!(hint.contains("--check"), "{hint}");
         assert_eq!(of(&anyhow::anyhow!("other")), None);
     }
 

@@ -4,10 +4,6 @@ use crate::error::Result;
 use std::fmt;
 use std::sync::Arc;
 
-/// What errors add when messages do not fit together.
-pub(crate) const CHECK_HINT: &str =
-    "turn on the check of collectives (Comm::enable_check) to see which one differs";
-
 /// The operator of an all-reduce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduce {

@@ -1,6 +1,6 @@
 //! Ranks as threads of one process: the transport without MPI, and the reference that MPI is tested against.
 
-use crate::comm::collective::{CHECK_HINT, Collective, Member, Peers, Reduce, parts};
+use crate::comm::collective::{Collective, Member, Peers, Reduce, parts};
 use crate::comm::communicator::Comm;
 use crate::error::{Error, Result};
 use std::any::Any;
@@ -115,7 +115,9 @@ struct Failure(Mutex<Option<Error>>);
 impl Failure {
     fn set(&self, rank: usize, error: &Error) {
         let error = match error {
-            Error::Rank { .. } | Error::Disagreement { .. } => error.clone(),
+            Error::Rank { .. } | Error::Mismatch { .. } | Error::Disagreement { .. } => {
+                error.clone()
+            }
             other => Error::Rank {
                 rank,
                 cause: other.to_string(),
@@ -231,10 +233,10 @@ impl Endpoint {
     fn receive_into(&self, from: usize, number: u64, recv: &mut [u8]) -> Result<()> {
         let message = self.receive(from, number)?;
         if message.len() != recv.len() {
-            return Err(Error::Rank {
+            return Err(Error::Mismatch {
                 rank: self.rank,
                 cause: format!(
-                    "a message of {} bytes came where {} were expected; {CHECK_HINT}",
+                    "a message of {} bytes came where {} were expected",
                     message.len(),
                     recv.len()
                 ),

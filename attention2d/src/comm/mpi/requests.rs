@@ -1,7 +1,6 @@
 //! Non-blocking messages and their buffers.
 
 use super::{Group, check, error_text};
-use crate::comm::collective::CHECK_HINT;
 use crate::error::{Error, Result};
 use ::mpi::ffi;
 use std::ffi::c_int;
@@ -173,9 +172,9 @@ impl<'a> Requests<'a> {
     }
 
     fn mismatch(&self, cause: String) -> Error {
-        Error::Rank {
+        Error::Mismatch {
             rank: self.group.world_rank,
-            cause: format!("{cause}; {CHECK_HINT}"),
+            cause,
         }
     }
 
