@@ -23,28 +23,42 @@ enum Kind {
     Cuda,
 }
 
-const KINDS: [(&str, Kind, bool); 7] = [
-    ("auto", Kind::Auto, true),
-    ("flex", Kind::Flex, true),
-    ("ndarray", Kind::NdArray, cfg!(feature = "ndarray")),
-    ("wgpu", Kind::Wgpu, cfg!(feature = "wgpu")),
-    ("vulkan", Kind::Vulkan, cfg!(feature = "vulkan")),
-    ("metal", Kind::Metal, cfg!(feature = "metal")),
-    ("cuda", Kind::Cuda, cfg!(feature = "cuda")),
-];
+/// The name of a kind of device, and whether it was built in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceName {
+    /// As [`DeviceSpec`] parses it, without an index.
+    pub name: &'static str,
+    /// Whether this build has it.
+    pub built_in: bool,
+}
 
-/// Every device name, with whether it was built in.
-pub fn available() -> impl Iterator<Item = (&'static str, bool)> {
-    KINDS.iter().map(|&(name, _, built)| (name, built))
+/// Every device name.
+pub fn device_names() -> impl Iterator<Item = DeviceName> {
+    Kind::ALL.into_iter().map(Kind::name)
 }
 
 impl Kind {
-    fn row(self) -> (&'static str, bool) {
-        let &(name, _, built) = KINDS
-            .iter()
-            .find(|row| row.1 == self)
-            .expect("every kind has its row");
-        (name, built)
+    const ALL: [Self; 7] = [
+        Self::Auto,
+        Self::Flex,
+        Self::NdArray,
+        Self::Wgpu,
+        Self::Vulkan,
+        Self::Metal,
+        Self::Cuda,
+    ];
+
+    fn name(self) -> DeviceName {
+        let (name, built_in) = match self {
+            Self::Auto => ("auto", true),
+            Self::Flex => ("flex", true),
+            Self::NdArray => ("ndarray", cfg!(feature = "ndarray")),
+            Self::Wgpu => ("wgpu", cfg!(feature = "wgpu")),
+            Self::Vulkan => ("vulkan", cfg!(feature = "vulkan")),
+            Self::Metal => ("metal", cfg!(feature = "metal")),
+            Self::Cuda => ("cuda", cfg!(feature = "cuda")),
+        };
+        DeviceName { name, built_in }
     }
 }
 
@@ -57,16 +71,18 @@ impl FromStr for DeviceSpec {
             Some((name, index)) => (name, Some(index.parse().map_err(|_| unknown())?)),
             None => (text, None),
         };
-        let (_, kind, _) = KINDS.iter().find(|row| row.0 == name).ok_or_else(unknown)?;
-        Ok(Self { kind: *kind, index })
+        let mut kinds = Kind::ALL.into_iter();
+        let kind = kinds.find(|kind| kind.name().name == name);
+        let kind = kind.ok_or_else(unknown)?;
+        Ok(Self { kind, index })
     }
 }
 
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.index {
-            None => f.write_str(self.kind.row().0),
-            Some(index) => write!(f, "{}:{index}", self.kind.row().0),
+            None => f.write_str(self.kind.name().name),
+            Some(index) => write!(f, "{}:{index}", self.kind.name().name),
         }
     }
 }
@@ -84,8 +100,8 @@ impl DeviceSpec {
     /// # Errors
     /// [`Error::NotBuiltIn`] names the cargo feature to add; [`Error::Unavailable`] gives the driver's message.
     pub fn open(self) -> Result<Device> {
-        let (name, built) = self.kind.row();
-        if !built {
+        let DeviceName { name, built_in } = self.kind.name();
+        if !built_in {
             return Err(Error::NotBuiltIn {
                 device: self.to_string(),
                 feature: name,
@@ -114,7 +130,7 @@ impl DeviceSpec {
             return self;
         }
         let gpus = [Kind::Cuda, Kind::Metal, Kind::Vulkan, Kind::Wgpu];
-        let there = |kind: &Kind| kind.row().1 && (*kind == Kind::Cuda || gpu());
+        let there = |kind: &Kind| kind.name().built_in && (*kind == Kind::Cuda || gpu());
         let kind = gpus.into_iter().find(there).unwrap_or(Kind::Flex);
         Self { kind, ..self }
     }
@@ -173,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_open_is_opened_again() {
-        for (name, _) in available().filter(|&(_, built)| built) {
+        for DeviceName { name, .. } in device_names().filter(|device| device.built_in) {
             // The machine may have none of the kind.
             let open = || name.parse::<DeviceSpec>().unwrap().open().ok();
             assert_eq!(open(), open(), "{name}");
@@ -182,11 +198,10 @@ mod tests {
 
     #[test]
     fn a_device_that_was_not_built_in_names_its_feature() {
-        for (name, built) in
-            available().filter(|(name, _)| ["ndarray", "cuda", "metal"].contains(name))
-        {
+        let optional = |device: &DeviceName| ["ndarray", "cuda", "metal"].contains(&device.name);
+        for DeviceName { name, built_in } in device_names().filter(optional) {
             let opened = name.parse::<DeviceSpec>().unwrap().open();
-            if !built {
+            if !built_in {
                 let error = opened.unwrap_err().to_string();
                 assert!(error.contains(&format!("feature `{name}`")), "{error}");
             }

@@ -53,7 +53,7 @@ pub mod transformer;
 #[cfg(feature = "wgpu")]
 pub use adapters::{Adapter, Limits, adapters, limits};
 pub use arrays::{download, upload};
-pub use device::{DeviceSpec, available};
+pub use device::{DeviceName, DeviceSpec, device_names};
 pub use error::{Error, Result};
 pub use extension::Backend;
 pub use host::{

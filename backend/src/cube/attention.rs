@@ -9,25 +9,25 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Queries of a cube, one to a thread.
+/// Queries per cube, one per thread.
 pub(super) const QUERIES: usize = 64;
 
-/// Most keys that a cube brings into its memory at once.
+/// Maximum number of keys that a cube loads into shared memory at once.
 pub(super) const KEYS: usize = 32;
 
-/// Values of a tile of keys, and of one of values: with both a cube takes the 16 KiB that every device has.
+/// Size of the tile of keys, and of that of values: together they fill the 16 KiB that every device has.
 pub(super) const TILE: usize = 2048;
 
-/// The widest head whose query and sum have room in a thread's registers.
+/// The largest head_dim for which the query and the sum fit a thread's registers.
 const WIDEST: usize = 128;
 
-/// Keys beyond which a thread that reads all of them alone is too slow.
+/// The number of keys above which one thread reading all of them is too slow.
 const FEW_KEYS: usize = 64;
 
-/// Neighboring features read at once.
+/// Consecutive features per read.
 pub(super) const WIDTH: usize = 4;
 
-/// What decides which keys a query sees.
+/// The mask in the form that kernels take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Seen {
     All,
@@ -61,7 +61,7 @@ impl<N: Size> Online<N> {
         }
     }
 
-    /// The weight of a score that is taken in, after what was taken before has been brought to the new largest.
+    /// The weight of the next score, after rescaling the sums to the new maximum.
     fn weigh(&mut self, score: f32) -> f32 {
         if score > self.most.read() {
             let shrink = (self.most.read() - score).exp();
@@ -102,7 +102,7 @@ pub(super) fn run(
     }
 }
 
-/// The first key that no query of the block sees, nor of the blocks before it.
+/// The first key that no query of this block or an earlier one sees.
 #[cube]
 pub(super) fn end_of_block(
     block: usize,
@@ -121,7 +121,7 @@ pub(super) fn end_of_block(
     end
 }
 
-/// Brings the rows of a head from `first` on, of which there are `count` in all, into the cube's memory.
+/// Loads the rows of a head from `first` on, `count` in all, into shared memory.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn bring<F: Float, N: Size>(
@@ -174,7 +174,7 @@ pub(super) fn add_weighted<N: Size>(
     }
 }
 
-/// A thread for a query; the cube's threads share what they read of keys and values.
+/// One thread per query; the threads of a cube share the keys and values they load.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn attention_kernel<F: Float, N: Size>(
@@ -197,7 +197,7 @@ fn attention_kernel<F: Float, N: Size>(
     let mut v_tile = Shared::<[Vector<f32, N>]>::new_slice(comptime!(tile_keys * head_width));
     let (heads, queries) = (q.shape(1), q.shape(2));
     let (kv_heads, keys) = (k.shape(1), k.shape(2));
-    // With few queries neighboring threads have queries of different heads, and each reads its own keys.
+    // With few queries, adjacent threads have queries of different heads, and each reads its own keys.
     let mut at = ABSOLUTE_POS;
     let mut rows = q.shape(0) * heads * queries;
     if shared {
@@ -284,19 +284,19 @@ fn add_up<N: Size>(x: Vector<f32, N>) -> f32 {
     sum
 }
 
-/// Whether the kernels take this: the head has room in registers, and there is something to compute.
+/// Whether the kernels support this: the head fits registers, and there is something to compute.
 pub(crate) fn takes(q: &CubeTensor, k: &CubeTensor) -> bool {
     let ([batch, _, queries, head_dim], [_, _, keys, _]) = (dims(q), dims::<4>(k));
     head_dim.is_multiple_of(WIDTH) && head_dim <= WIDEST && batch * queries * keys > 0
 }
 
-/// Whether the kernel is the way to compute this.
+/// Whether the kernel is faster than matrix products.
 pub(crate) fn pays(q: &CubeTensor, k: &CubeTensor) -> bool {
     let ([_, _, queries, _], [_, _, keys, _]) = (dims::<4>(q), dims::<4>(k));
     takes(q, k) && (queries >= QUERIES / 4 || keys <= FEW_KEYS)
 }
 
-/// Whether rows of heads can be read in groups of neighbors, as those cut from `[batch, seq, d_model]` can.
+/// Whether rows of heads can be read in vectors, as slices of `[batch, seq, d_model]` can.
 pub(super) fn readable(x: CubeTensor) -> CubeTensor {
     let strides = x.meta.strides();
     let aligned = strides[..3]
@@ -309,7 +309,7 @@ pub(super) fn readable(x: CubeTensor) -> CubeTensor {
     }
 }
 
-/// What of the mask a kernel takes: its kind, and runs of keys that are read where it is of those.
+/// The mask as a kernel takes it: its kind, and the runs, which are read only for that kind.
 pub(super) fn seen(mask: &Mask, like: &CubeTensor) -> (Seen, CubeTensor) {
     let unread = || empty(like, [1], DType::I32);
     match mask {

@@ -1,6 +1,5 @@
-//! The gradients of attention. Its weights are computed again from the log-sum-exp, so that they are not stored here
-//! either (Dao et al., FlashAttention, 2022, algorithm 4): a kernel for the queries, which loops over the keys, and one
-//! the other way round.
+//! The gradients of attention. The weights are recomputed from the log-sum-exp and never stored (Dao et al.,
+//! FlashAttention, 2022, algorithm 4): one kernel per query loops over the keys, another per key over the queries.
 
 use super::attention::{
     KEYS, QUERIES, Seen, TILE, WIDTH, add_weighted, bring, dot, end_of_block, readable, run, seen,
@@ -12,8 +11,8 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// `dq = scale · Σ_k w_k (g · v_k − delta) k_k`, a thread for a query; the cube's threads share what they read of keys
-/// and values.
+/// `dq = scale · Σ_k w_k (g · v_k − delta) k_k`, one thread per query; the threads of a cube share the keys and
+/// values they load.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn queries_kernel<F: Float, N: Size>(
@@ -87,7 +86,7 @@ fn queries_kernel<F: Float, N: Size>(
 }
 
 /// `dv = Σ_q w_q g_q` and `dk = scale · Σ_q w_q (g_q · v − delta_q) q_q` over the queries of all heads that share the
-/// key, a thread for a key; the cube's threads share what they read of queries.
+/// key, one thread per key; the threads of a cube share the queries they load.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn keys_kernel<F: Float, N: Size>(

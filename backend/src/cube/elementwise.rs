@@ -1,4 +1,4 @@
-//! One pass over memory for what surrounds matrix products, and for the optimizer's step.
+//! Bias, activation and residual epilogues of matrix products, and the optimizer's step, each in one pass over memory.
 
 use super::elem;
 use crate::arguments::{Activation, AdamWStep};
@@ -141,7 +141,7 @@ fn gated_add_kernel<F: Float, N: Size>(
     }
 }
 
-/// How many neighbors a thread takes at once, and the launch of a thread for each such group.
+/// The number of consecutive values per thread, and the launch of one thread per group.
 fn groups(like: &CubeTensor, row: usize) -> (usize, CubeCount, CubeDim) {
     let width = [4, 2, 1]
         .into_iter()
@@ -157,7 +157,7 @@ fn last(tensor: &CubeTensor) -> usize {
     *tensor.meta.shape().last().expect("no tensor is a scalar")
 }
 
-/// Room for a result as large as `x`.
+/// An uninitialized tensor of the shape of `x`.
 fn beside(x: &CubeTensor, dtype: DType) -> CubeTensor {
     let (client, device) = (x.client.clone(), x.device.clone());
     empty_device_contiguous_dtype(client, device, x.shape(), dtype)
@@ -174,7 +174,7 @@ pub(crate) fn activation(x: CubeTensor, act: Activation) -> CubeTensor {
     y
 }
 
-/// The gradient of [`activation`]; f32 alone.
+/// The gradient of [`activation`]; f32 only.
 #[cfg(not(feature = "fusion"))]
 pub(crate) fn activation_backward(x: CubeTensor, g: CubeTensor, act: Activation) -> CubeTensor {
     let [x, g] = [x, g].map(into_contiguous);
@@ -186,7 +186,7 @@ pub(crate) fn activation_backward(x: CubeTensor, g: CubeTensor, act: Activation)
     dx
 }
 
-/// `act(x + bias)`, the bias being added to every row, and the result of its type.
+/// `act(x + bias)` for every row, in the type of the bias.
 pub(crate) fn bias(x: CubeTensor, bias: CubeTensor, act: Activation) -> CubeTensor {
     let (x, bias) = (into_contiguous(x), into_contiguous(bias));
     let y = beside(&x, bias.dtype);
@@ -244,7 +244,7 @@ fn adamw_kernel(
     }
 }
 
-/// See [`crate::Backend::adamw`]; f32 alone.
+/// See [`crate::Backend::adamw`]; f32 only.
 pub(crate) fn adamw(
     p: CubeTensor,
     m: CubeTensor,

@@ -1,6 +1,6 @@
-//! The experts of a mixture: all products of one linear map in one launch, whatever the number of experts and of tokens
-//! each has. Who goes where is worked out on the device, which then need not wait for the host to read scores and sort
-//! them: with a bound on the work in place of its amount, launches find out for themselves where it ends.
+//! A mixture of experts: all products of one linear map in one launch, for any number of experts and tokens. The device
+//! computes the routes, so it never waits for the host to read and sort scores. The host launches an upper bound on the
+//! work, and blocks with no work exit immediately.
 
 use super::elementwise::activate_one;
 use super::{UNITS, cubes, dims, elem, empty, units, upload_floats};
@@ -13,29 +13,29 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Side of the block of the output that a cube computes.
+/// Side of the output block of a cube.
 pub(super) const BLOCK: usize = 64;
 
-/// How much of the inner axis is in a cube's memory at once.
+/// Length of the inner axis in shared memory.
 pub(super) const DEPTH: usize = 16;
 
-/// Side of the part of the block that a thread computes.
+/// Side of a thread's part of the block.
 pub(super) const PART: usize = 4;
 
 /// Threads along a side of the block.
 pub(super) const SIDE: usize = BLOCK / PART;
 
-/// How many experts a token is given room for at once where nobody has counted: what is more takes further rounds.
+/// Experts per token that one round has room for when routes are unknown to the host; more take further rounds.
 const EXPECTED: usize = 4;
 
-/// Whether a token goes to an expert; a score that is not a number does, so that it shows.
+/// Whether a token goes to an expert. NaN does, so that it reaches the output.
 #[cube]
 fn reaches<F: Float>(scores: &Tensor<F>, at: usize, threshold: f32) -> bool {
     let below = f32::cast_from(scores[at]) < threshold;
     !below
 }
 
-/// How many of a thread's run of tokens an expert has.
+/// Number of a thread's tokens that an expert has.
 #[cube]
 fn count_of_run<F: Float>(
     scores: &Tensor<F>,
@@ -55,7 +55,7 @@ fn count_of_run<F: Float>(
     count
 }
 
-/// How many tokens each expert has: scores `[tokens, experts]`, a cube for an expert.
+/// Number of tokens of each expert: scores `[tokens, experts]`, one cube per expert.
 #[cube(launch)]
 fn count_kernel<F: Float>(
     scores: &Tensor<F>,
@@ -239,7 +239,7 @@ fn grouped_kernel<F: Float>(
                 value = f32::cast_from(x[row * inner + at]);
             }
             left[(i % DEPTH) * BLOCK + pair] = value;
-            // Neighboring threads read neighbors, whichever way the weight lies.
+            // Adjacent threads read adjacent values in either layout of the weight.
             let mut down = i / BLOCK;
             let mut across = i % BLOCK;
             if transposed {
@@ -320,9 +320,9 @@ fn combine_kernel<F: Float>(
     }
 }
 
-/// Where the pairs of token and expert lie.
+/// The places of the pairs of token and expert, sorted by expert and by token within each.
 pub(super) struct Placed {
-    /// `[experts]`, the pairs of each.
+    /// `[experts]`, the number of pairs of each.
     pub(super) counts: CubeTensor,
     /// `[tokens, experts]`, the place of a pair, −1 where there is none.
     places: CubeTensor,
@@ -330,9 +330,9 @@ pub(super) struct Placed {
     pub(super) row_of_place: CubeTensor,
     /// `[most, 2]`: expert and pairs of each block.
     pub(super) blocks: CubeTensor,
-    /// How many blocks there are.
+    /// Number of blocks.
     pub(super) total: CubeTensor,
-    /// How many there can be at most.
+    /// Upper bound on the number of blocks.
     pub(super) most: usize,
 }
 
@@ -341,7 +341,7 @@ pub(super) struct Placed {
 pub(super) enum Rows {
     /// A row for each token.
     Tokens,
-    /// A row for each place, the tokens being gathered already.
+    /// A row for each place: the tokens are gathered already.
     Places,
 }
 
@@ -349,7 +349,7 @@ pub(super) enum Rows {
 pub(super) struct Map<'a> {
     /// `[experts, in, out]`
     w: &'a CubeTensor,
-    /// `[experts, out]`; without it the map is transposed.
+    /// `[experts, out]`; `None`: the transposed map, without a bias.
     b: Option<&'a CubeTensor>,
     /// What goes in.
     rows: Rows,
@@ -424,7 +424,7 @@ impl Placed {
         placed
     }
 
-    /// Those of routes that have a pair.
+    /// The places of routes with at least one pair.
     pub(super) fn of(routes: &Routes, like: &CubeTensor) -> Self {
         let (tokens, experts) = (routes.tokens(), routes.experts());
         let (mut mask, mut most) = (vec![0.0; tokens * experts], 0);
@@ -439,7 +439,7 @@ impl Placed {
         Self::above(mask, upload_floats(like, vec![0.5], [1]), most)
     }
 
-    /// A map over the places of so many blocks from the first on.
+    /// Applies a map to the places of `at_once` blocks from `first` on.
     pub(super) fn product(
         &self,
         x: &CubeTensor,
@@ -472,8 +472,8 @@ impl Placed {
         out
     }
 
-    /// Adds the places from the first block on up for each token, by gates where there are any: `[tokens, d]`, in f32,
-    /// what is there being overwritten by the first.
+    /// Sums the places from block `first` on for each token, weighted by the gates if given: `[tokens, d]` in f32.
+    /// Block 0 overwrites `y`, later ones add to it.
     pub(super) fn combine(
         &self,
         out: CubeTensor,
@@ -528,7 +528,7 @@ pub(crate) fn experts_above(
     rounds(x, gates, weights, &placed, at_once, act)
 }
 
-/// The experts' gated sum over the pairs, in rounds of as many blocks as there is room for.
+/// The gated sum over the pairs, in rounds of `at_once` blocks.
 fn rounds(
     x: CubeTensor,
     gates: CubeTensor,

@@ -13,7 +13,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// With `u = g W2ᵀ`: `dz = gate · u · act′(z)`, `h = act(z)` and `d gate = h · u + b2 · g`; a cube for a place.
+/// With `u = g W2ᵀ`: `dz = gate · u · act′(z)`, `h = act(z)` and `d gate = h · u + b2 · g`; one cube per place.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn hidden_kernel(
@@ -170,7 +170,7 @@ fn outer_kernel(
     }
 }
 
-/// `Σ x` over the pairs of each expert, `[experts, width]`; a thread for a column.
+/// `Σ x` over the pairs of each expert, `[experts, width]`; one thread per column.
 #[cube(launch)]
 fn sums_kernel(
     x: &Tensor<f32>,
@@ -203,7 +203,7 @@ fn sums_kernel(
     sum[ABSOLUTE_POS] = total;
 }
 
-/// [`crate::Backend::grouped_experts`] with what goes into the activations, a row for a place; there is a pair.
+/// [`crate::Backend::grouped_experts`] and the preactivations, a row for each place; at least one pair.
 pub(crate) fn experts_with_saved(
     x: CubeTensor,
     gates: CubeTensor,
@@ -227,7 +227,7 @@ pub(crate) fn experts_with_saved(
     (y, z)
 }
 
-/// The gradients of those inputs that need one; there is a pair.
+/// The gradients of the inputs that need one; at least one pair.
 pub(crate) fn gradients(
     saved: ExpertsSaved<CubeTensor>,
     g: CubeTensor,
@@ -270,7 +270,7 @@ pub(crate) fn gradients(
         d_gates.clone().into_tensor_arg(),
         act,
     );
-    // Where the left has a row for a token, the right has one for a place, and the other way round.
+    // One of left and right has a row for each token, the other for each place.
     let outer = |left: &CubeTensor, right: &CubeTensor, left_rows: Rows| {
         let ([_, lefts], [_, rights]) = (dims(left), dims(right));
         let sum = empty(left, [experts, lefts, rights], DType::F32);

@@ -24,17 +24,17 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Threads of a cube that adds up a row, a power of two.
+/// Threads of a cube that reduces a row, a power of two.
 const UNITS: u32 = 256;
 
-/// Whether the kernels take these: all of one float type of at most 32 bits.
+/// Whether the kernels support these tensors: all of one float type of at most 32 bits.
 pub(crate) fn taken(tensors: &[&FloatTensor<CubeBackend>]) -> bool {
     let dtype = tensors[0].dtype;
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
         && tensors.iter().all(|tensor| tensor.dtype == dtype)
 }
 
-/// Room for a result beside `like`.
+/// An uninitialized tensor on the device of `like`.
 fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(
         like.client.clone(),
@@ -52,14 +52,14 @@ fn elem(tensor: &CubeTensor) -> cubecl::ir::ElemType {
     burn::backend::cubecl::dtype_to_elem_type(tensor.dtype)
 }
 
-/// Integers beside `like`.
+/// A tensor of these integers on the device of `like`.
 fn upload(like: &CubeTensor, values: Vec<i32>) -> CubeTensor {
     let len = values.len();
     count_upload();
     CubeBackend::int_from_data(TensorData::new(values, [len]), &like.device)
 }
 
-/// Values beside `like`, of its type.
+/// A tensor of these values on the device and of the type of `like`.
 fn upload_floats<const D: usize>(
     like: &CubeTensor,
     values: Vec<f32>,
@@ -70,14 +70,14 @@ fn upload_floats<const D: usize>(
     CubeBackend::float_from_data(values, &like.device)
 }
 
-/// A power of two of threads, as many as the work has use for and the device allows.
+/// Number of threads for the work, a power of two that the device allows.
 fn units(like: &CubeTensor, work: usize) -> u32 {
     let most = like.client.properties().hardware.max_units_per_cube.max(1);
     let most = UNITS.min(1 << most.ilog2());
     (work.next_power_of_two() as u32).clamp(1, most)
 }
 
-/// A cube for each of so many rows.
+/// One cube per row.
 fn cubes(like: &CubeTensor, rows: usize) -> CubeCount {
     cubecl::calculate_cube_count_elemwise(&like.client, rows, CubeDim::new_single())
 }
@@ -89,7 +89,7 @@ pub(crate) fn sum_of_rows(x: CubeTensor) -> CubeTensor {
     CubeBackend::float_reshape(CubeBackend::float_sum_dim(x, 0), Shape::from([width]))
 }
 
-/// The sum of every thread's value, at every thread.
+/// The sum of the values of all threads, returned to every thread.
 #[cube]
 fn cube_sum(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
     sync_cube();

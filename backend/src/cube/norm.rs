@@ -1,4 +1,4 @@
-//! Layer and group normalization: statistics and what follows in one or two passes.
+//! Layer and group normalization: statistics and output in one or two passes.
 
 use super::elementwise::activate_one;
 use super::{UNITS, cube_sum, cubes, dims, elem, empty, units};
@@ -9,7 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Mean and sum of squared differences from it, of so many neighbors, at every thread of the cube that adds them up.
+/// Mean and sum of squared deviations of consecutive values, reduced by the cube and returned to every thread.
 #[cube]
 fn moments<F: Float>(
     x: &Tensor<F>,
@@ -36,7 +36,7 @@ fn moments<F: Float>(
     (mean, cube_sum(squares, scratch))
 }
 
-/// Mean and inverse standard deviation of so many neighbors.
+/// Mean and inverse standard deviation of consecutive values.
 #[cube]
 pub(super) fn of_row<F: Float>(
     x: &Tensor<F>,
@@ -50,7 +50,7 @@ pub(super) fn of_row<F: Float>(
     (mean, 1.0f32 / (variance + eps).sqrt())
 }
 
-/// A cube for a row. Without modulation `shift` and `scale` are not read.
+/// One cube per row. Without modulation `shift` and `scale` are not read.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn layer_norm_kernel<F: Float>(
@@ -123,10 +123,10 @@ pub(crate) fn layer_norm(
     y
 }
 
-/// Elements of a group that one cube takes.
+/// Elements of a group per cube.
 pub(super) const PART: usize = 8192;
 
-/// Mean and sum of squared differences from it of each part, `[groups, parts, 2]`.
+/// Mean and sum of squared deviations of each part, `[groups, parts, 2]`.
 #[cube(launch)]
 fn moments_kernel<F: Float>(
     x: &Tensor<F>,
@@ -216,7 +216,7 @@ fn group_norm_kernel<F: Float>(
     }
 }
 
-/// The moments of the parts of all groups, each of so many neighbors.
+/// The moments of the parts of all groups.
 pub(super) fn moments_of_parts(x: &CubeTensor, groups: usize, len: usize) -> CubeTensor {
     let parts = len.div_ceil(PART);
     let moments = empty(x, [groups, parts, 2], DType::F32);

@@ -12,7 +12,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// A cube for a row. `scaled` is what the gradient of the weight adds up, and with modulation `d_norm` that of the
+/// One cube per row. `scaled` is what the gradient of the weight adds up, and with modulation `d_norm` that of the
 /// bias.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
@@ -155,7 +155,7 @@ fn channels_kernel(
     }
 }
 
-/// The gradient of x, a cube for a part of a group.
+/// The gradient of x, one cube per part of a group.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn group_norm_kernel(

@@ -8,10 +8,10 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Most classes whose weights, sorted and not, have room in a cube's memory.
+/// Maximum number of classes whose weights, sorted and unsorted, fit shared memory.
 pub(crate) const MOST_CLASSES: usize = 1024;
 
-/// A cube for a row. What is summed is summed in the order of the CPU's kernel.
+/// One cube per row. Sums run in the order of the CPU kernel.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn categorical_kernel<F: Float>(

@@ -59,7 +59,7 @@ unsafe fn row<'a>(matrix: Matrix, index: usize, len: usize) -> &'a [f32] {
     unsafe { std::slice::from_raw_parts(matrix.at(index, 0).ptr, len) }
 }
 
-/// Output in memory as `[batch, seq, heads, head_dim]`, so that merging the heads afterwards moves nothing.
+/// Output in memory as `[batch, seq, heads, head_dim]`, so that merging the heads copies nothing.
 #[derive(Clone, Copy)]
 struct Merged {
     heads: usize,
@@ -83,14 +83,14 @@ impl Merged {
     }
 }
 
-/// The part of a tile of keys, `tile.0` and `tile.1` long, that lies in a run.
+/// The part of a tile of keys, which begins at `tile.0` and has length `tile.1`, inside a run.
 fn part(run: &Range<usize>, (start, len): (usize, usize)) -> Range<usize> {
     let within = |key: usize| key.clamp(start, start + len) - start;
     within(run.start)..within(run.end).max(within(run.start))
 }
 
-/// The tiles of keys, start and length, that the queries of these runs see anything of. Tiles begin at multiples of
-/// [`KEYS`], so that how a query's sum is cut does not depend on its neighbors.
+/// The tiles of keys, start and length, that any query of these runs sees. Tiles begin at multiples of [`KEYS`], so
+/// that the partition of a query's sum does not depend on other queries.
 fn tiles_of(runs: &[Range<usize>]) -> impl Iterator<Item = (usize, usize)> + use<> {
     let seen = || runs.iter().filter(|run| !run.is_empty());
     let start = seen().map(|run| run.start).min().unwrap_or(0);
@@ -206,7 +206,7 @@ impl Tile {
                 if seen.is_empty() {
                     continue;
                 }
-                // Not −∞, which scores of nothing but −∞ would give: e^(−∞ + ∞) is not the 0 they weigh.
+                // Clamped above −∞, the maximum if all scores are −∞: e^(−∞ + ∞) is NaN and not the weight 0.
                 let new_max = max[r].max(simd::max(seen) * scale).max(f32::MIN);
                 if later && new_max > max[r] {
                     let shrink = (max[r] - new_max).exp();
@@ -270,7 +270,7 @@ pub(crate) fn row_dots(a: &FlexTensor, b: &FlexTensor) -> FlexTensor {
     tensor(dots.collect(), [batch, heads, queries])
 }
 
-/// Gradients of q, k and v by the keys that are here; `lse` and `delta` are of all the keys there are.
+/// Gradients of q, k and v over a subset of the keys; `lse` and `delta` belong to all keys.
 pub(crate) fn gradients(
     [q, k, v]: [&FlexTensor; 3],
     g: &FlexTensor,
@@ -360,7 +360,7 @@ struct GradientTile<'a> {
     dk: *mut f32,
     /// Added to.
     dv: *mut f32,
-    /// From row to row, of `dq`, and of `dk` and `dv`.
+    /// Row strides of `dq`, and of `dk` and `dv`.
     ld: [usize; 2],
 }
 

@@ -128,7 +128,7 @@ impl Geometry {
         });
     }
 
-    /// The transpose of [`gather`](Self::gather): adds every patch value to where it came from.
+    /// The transpose of [`gather`](Self::gather): adds every patch value to its pixel.
     fn scatter(&self, patches: &[f32], rows: std::ops::Range<usize>, x: &mut [f32]) {
         let ([_, _, width], [_, _, out_width], sx) = (self.input, self.output, self.stride[1]);
         let columns = rows.len() * out_width;
@@ -145,8 +145,8 @@ impl Geometry {
         });
     }
 
-    /// The sizes as Winograd's algorithm takes them, where it applies and pays. Its sums and differences of pixels
-    /// would spread an infinity, or make a NaN of it, where the sum over the patch does not.
+    /// The sizes for Winograd's algorithm, if it applies and pays. Inputs must be finite: its sums and differences of
+    /// pixels would spread an infinity or turn it into NaN where the sum over the patch does not.
     fn winograd(&self, x: &[f32], w: &[f32]) -> Option<winograd::Sizes> {
         let finite = |x: &[f32]| x.par_chunks(CHUNK).all(simd::all_finite);
         let sizes = winograd::Sizes {
@@ -227,7 +227,7 @@ fn taps(w: &[f32], index: usize) -> [f32; 9] {
     std::array::from_fn(|tap| w[9 * index + tap])
 }
 
-/// Gradients of x, w and b, of those that need one.
+/// The gradients of those inputs that need one.
 pub(crate) fn conv2d_backward(
     x: &FlexTensor,
     w: &FlexTensor,
@@ -253,11 +253,11 @@ pub(crate) fn conv2d_backward(
     }
 }
 
-/// The convolution of the gradient with the turned kernels: by Winograd's algorithm where that pays, else products
-/// with the patches, added up where they overlap.
+/// The convolution of the gradient with the flipped kernels: by Winograd's algorithm where that pays, else as products
+/// scattered into overlapping patches.
 fn input_gradient(geometry: &Geometry, w: &[f32], g: &[f32]) -> Vec<f32> {
     let [out_channels, _, out_width] = geometry.output;
-    // Turned around, `2 − zeros` are above and to the left.
+    // With flipped kernels, `2 − zeros` are above and to the left.
     let turns = geometry.pad.iter().all(|&zeros| zeros <= 2);
     if let Some(forward) = geometry.winograd(g, w).filter(|_| turns) {
         let backward = winograd::Sizes {
@@ -299,8 +299,8 @@ fn input_gradient(geometry: &Geometry, w: &[f32], g: &[f32]) -> Vec<f32> {
     dx
 }
 
-/// The gradient times the patches, over all blocks of all images: in this many groups whose sums are added in order,
-/// however many threads there are.
+/// The gradient times the patches, summed over all blocks of all images in `GROUPS` groups, whose sums are added in
+/// order for any number of threads.
 fn weight_gradient(geometry: &Geometry, x: &[f32], g: &[f32]) -> Vec<f32> {
     const GROUPS: usize = 8;
     let [out_channels, _, out_width] = geometry.output;

@@ -8,7 +8,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-/// Values per task in passes that go over memory once.
+/// Values per task in elementwise passes.
 pub(crate) const CHUNK: usize = 1 << 14;
 
 /// The kernels of one elementwise function: `y = f(x)`, `x ← f(x)` and `dx = g · f'(x)`.
@@ -141,7 +141,7 @@ fn gated_add_body(out: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]) {
 }
 simd!(gated_add_row = gated_add_body(out: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]));
 
-/// `x + y`, into the memory of one of them where nobody else has it.
+/// `x + y`, in place if one of them is not shared.
 pub(crate) fn residual(x: FlexTensor, y: FlexTensor) -> FlexTensor {
     let (mut into, other) = match alone(&x) {
         true => (x, y),
@@ -166,7 +166,7 @@ pub(crate) fn residual(x: FlexTensor, y: FlexTensor) -> FlexTensor {
     tensor(sum, shape)
 }
 
-/// Whether a tensor is all of its memory, in order, and the only one there.
+/// Whether a tensor is contiguous, fills its memory and does not share it.
 fn alone(x: &FlexTensor) -> bool {
     let layout = x.layout();
     let whole = layout.start_offset() == 0 && layout.is_contiguous();
@@ -189,7 +189,7 @@ fn blend_body(average: &mut [f32], value: &[f32], share: f32) {
 }
 simd!(blend_row = blend_body(average: &mut [f32], value: &[f32], share: f32));
 
-/// `average + share · (value − average)`, into the memory of `average` where nobody else has it.
+/// `average + share · (value − average)`, in place if `average` is not shared.
 pub(crate) fn blend(mut average: FlexTensor, value: &FlexTensor, share: f32) -> FlexTensor {
     if !alone(&average) {
         let shape = average.shape();
@@ -214,7 +214,7 @@ pub(crate) fn sum_of_squares(x: &FlexTensor) -> FlexTensor {
     added(x, |chunk| simd::sum_and_squares(chunk).1)
 }
 
-/// What `of_chunk` makes of every chunk, added in order and in f64.
+/// The sum of `of_chunk` over the chunks, in order and in f64.
 fn added(x: &FlexTensor, of_chunk: impl Fn(&[f32]) -> f32 + Sync + Send) -> FlexTensor {
     let x = contiguous(x);
     let chunks: Vec<f32> = values(&x).par_chunks(CHUNK).map(of_chunk).collect();

@@ -1,5 +1,5 @@
 //! bf16 by AVX-512's `vdpbf16ps`, which adds the two products of a pair of inputs to each sum of a vector: the
-//! micro-kernel for panels, and a product for a few rows that reads the weights as they lie in memory.
+//! micro-kernel for panels, and a product for a few rows that reads the weights in place.
 
 use super::half::{Block, PANEL, ROWS, Weights};
 use super::{Shared, uninit};
@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 };
 
 const VECTORS: usize = PANEL / 16;
-/// Pairs of inputs that are used together while a sum is at hand, in [`accumulate_few`].
+/// Pairs of inputs per pass over the sums in [`accumulate_few`].
 const DEEP: usize = 8;
 /// Columns of one vector of weights.
 const LANES: usize = 32;
@@ -69,7 +69,7 @@ pub(super) unsafe fn rows<const N: usize>(block: Block) {
     }
 }
 
-/// Whether [`accumulate_few`] takes these sizes.
+/// Whether [`accumulate_few`] supports these sizes.
 pub(super) fn few(rows: usize, outputs: usize, inputs: usize) -> bool {
     rows <= ROWS && outputs.is_multiple_of(LANES) && inputs.is_multiple_of(2 * DEEP)
 }

@@ -35,7 +35,7 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
-/// Whether `mul_add` is one instruction here, for the vectors that the kernels use.
+/// Whether `mul_add` is a single instruction for the vectors that the kernels use.
 pub(crate) fn fused() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx2")
@@ -61,8 +61,8 @@ pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// e^x with a relative error below 2e-7 (Cephes' polynomial) on [-87.33, 88.37]; 0 below and ∞ above, so that what the
-/// exact function makes of infinities comes out; NaN of NaN.
+/// e^x with a relative error below 2e-7 (Cephes' polynomial) on [-87.33, 88.37]; 0 below and ∞ above, so that
+/// infinities map as by the exact function; NaN maps to NaN.
 /// The integer part is read from the bits of a shifted float: a saturating cast would keep the loop scalar.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
@@ -140,7 +140,7 @@ pub(crate) fn gelu_slope(x: f32) -> f32 {
 /// √(8 / π).
 const SQRT_8_OVER_PI: f32 = 1.595_769_2;
 
-/// What the logistic function is taken of in [`gelu_tanh`]: ½ (1 + tanh(u)) = sigmoid(2 u).
+/// The argument of the sigmoid in [`gelu_tanh`]: ½ (1 + tanh(u)) = sigmoid(2 u).
 #[inline(always)]
 fn gelu_tanh_argument(x: f32) -> f32 {
     x * SQRT_8_OVER_PI * (x * x).mul_add(0.044_715, 1.0)
@@ -163,7 +163,7 @@ pub(crate) fn gelu_tanh_slope(x: f32) -> f32 {
     s * (e * s).mul_add(inner, 1.0) // e s is 1 - s without its cancellation
 }
 
-/// The rectifier; NaN of NaN.
+/// The rectifier; NaN maps to NaN.
 #[inline(always)]
 pub(crate) fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
@@ -239,7 +239,7 @@ fn max_body(x: &[f32]) -> f32 {
     max.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b))
 }
 simd!(
-    /// The largest value (−∞ of nothing; NaN is passed over).
+    /// The maximum: −∞ if empty; NaN is skipped.
     max = max_body(x: &[f32]) -> f32
 );
 
@@ -266,7 +266,7 @@ simd!(
 
 #[inline(always)]
 fn all_finite_body(x: &[f32]) -> bool {
-    // The exponent of what is not finite is all ones: no branch, so that the loop vectorizes.
+    // The exponent of an infinity or NaN is all ones: no branch, so that the loop vectorizes.
     let exponent = x
         .iter()
         .fold(0_u32, |most, x| most.max(x.to_bits() & 0x7f80_0000));

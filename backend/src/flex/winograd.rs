@@ -1,6 +1,6 @@
 //! 3×3 convolution at stride 1 by Winograd's F(4×4, 3×3) (Lavin & Gray, 2016, section 4.3): tiles of 6×6 values and the
-//! kernels are brought to 36 points, multiplied there channel by channel (36 matrix products), and 4×4 outputs brought
-//! back. It multiplies a quarter as often as the sum over patches does.
+//! kernels are transformed to 36 points, multiplied there (36 matrix products over the channels), and transformed back
+//! to 4×4 outputs: a quarter of the multiplications of the sum over patches.
 //!
 //! The points are 0, ±√½, ±√2 and ∞ rather than the usual 0, ±1, ±2, ∞: with them the largest error is that of a plain
 //! f32 sum over the patch (1.0e-5 against 0.9e-5 of the outputs' standard deviation at 256 channels; the usual points:
@@ -15,9 +15,9 @@ use rayon::prelude::*;
 const TILE: usize = 4;
 /// Values of a tile, in each direction: the outputs and what the kernel reaches.
 const SIDE: usize = 6;
-/// Where products are taken.
+/// The points at which products are computed.
 const POINTS: usize = SIDE * SIDE;
-/// Tiles per task, about.
+/// Approximate number of tiles per task.
 const BLOCK: usize = 64;
 
 const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
@@ -198,7 +198,7 @@ fn points_to_row_body(row: &mut [f32], points: &[f32], tiles: usize, bias: f32) 
 }
 simd!(points_to_row = points_to_row_body(row: &mut [f32], points: &[f32], tiles: usize, bias: f32));
 
-/// Memory of one thread.
+/// Scratch memory of one thread.
 #[derive(Default)]
 struct Scratch {
     /// The tiles at the points, `[POINTS, inputs, tiles]`.
@@ -237,7 +237,7 @@ impl Block {
         self.rows * self.columns()
     }
 
-    /// Brings the tiles of one channel to the points.
+    /// Transforms the tiles of one channel to the points.
     fn channel_to_points(self, x: &[f32], channel: usize, scratch: &mut Scratch) {
         let Sizes {
             inputs,
@@ -275,7 +275,7 @@ impl Block {
         }
     }
 
-    /// Brings one channel's products back to pixels.
+    /// Transforms the products of one channel back to pixels.
     fn points_to_channel(
         self,
         y: Shared<f32>,

@@ -7,7 +7,7 @@ use burn::tensor::DType;
 use clap::Args;
 use ndarray::{Array4, Axis};
 use serde::Serialize;
-use tessera::backend::{device_values, host_values, streams};
+use tessera::backend::{DeviceName, device_values, host_values, streams};
 use tessera::pictures::psnr;
 use tessera::{ArModel, Device};
 
@@ -194,12 +194,10 @@ fn dtypes(device: &Device) -> Check {
 
 fn features() -> Check {
     let (built, missing): (Vec<_>, Vec<_>) =
-        tessera::backend::available().partition(|&(_, built)| built);
-    let names = |rows: Vec<(&'static str, bool)>| {
-        rows.into_iter()
-            .map(|row| row.0)
-            .collect::<Vec<_>>()
-            .join(", ")
+        tessera::backend::device_names().partition(|device| device.built_in);
+    let names = |devices: Vec<DeviceName>| {
+        let names: Vec<_> = devices.into_iter().map(|device| device.name).collect();
+        names.join(", ")
     };
     Check::pass(
         "devices built in",
