@@ -26,7 +26,7 @@ pub fn run(sh: &Shell) -> Result<()> {
     let _warnings = sh.push_env("RUSTDOCFLAGS", "-D warnings");
     let cargo = workspace::cargo();
     let mut results = vec![timed("tidy", || {
-        tidy::run().map_err(|error| eprintln!("{error}")).is_ok()
+        tidy::check().map_err(|error| eprintln!("{error}")).is_ok()
     })];
     for (name, arguments) in CHECKS {
         let command = sh.cmd(&cargo).args(arguments.split(' '));

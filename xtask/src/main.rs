@@ -40,8 +40,7 @@ enum Command {
     Bench(bench::Bench),
     /// Format, lints, tidy, tests, docs and benches, with one summary.
     Ci,
-    /// What no lint checks: length of files, docs of modules, unwrap, leftovers, versions.
-    Tidy,
+    Tidy(tidy::Tidy),
     Dist(dist::Dist),
 }
 
@@ -62,7 +61,7 @@ fn run(command: Command) -> Result<()> {
         Command::Study(study::Study::ExpertRace(study)) => study.run(&sh),
         Command::Bench(command) => command.run(&sh),
         Command::Ci => ci::run(&sh),
-        Command::Tidy => tidy::run(),
+        Command::Tidy(tidy) => tidy.run(),
         Command::Dist(dist) => dist.run(&sh),
     }
 }
