@@ -1,6 +1,7 @@
 //! What quantization costs someone else's VAE: PSNR by bits, on your own photographs.
 //!
-//! `cargo run --release --example reconstruct -- kl16.ckpt photos/*.jpg`; without arguments, the built-in VAE on its own pictures.
+//! `cargo run --release --example reconstruct -- kl16.ckpt photos/*.jpg`; without arguments, the built-in VAE on its
+//! own pictures.
 
 use tessera::quantize::{MomentsBuilder, Quantizer, ScaleBy};
 use tessera::{Device, ImgSize, Model, RateDistortion, Request, Result, Tokenizer, VaeOptions};

@@ -15,8 +15,8 @@ pub struct Global {
     /// CPU threads; the processor's cores unless given.
     #[arg(short = 't', long, global = true, value_name = "N")]
     pub threads: Option<usize>,
-    /// Memory of the device, in MiB, that a tokenizer may use at once: it works on fewer pictures at a time, or on tiles of them. What
-    /// the driver allows in one tensor bounds them in any case.
+    /// Memory of the device, in MiB, that a tokenizer may use at once: it works on fewer pictures at a time, or on
+    /// tiles of them. What the driver allows in one tensor bounds them in any case.
     #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..1 << 40))]
     pub max_vram: Option<u64>,
     /// Compare the ranks' arguments before every collective: slower, and tells which rank differs.
@@ -52,7 +52,8 @@ pub struct ModelArgs {
 /// The data of a command.
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
-    /// A folder of pictures (one sub-folder per class, or train/ and test/ of such) or of MNIST-style IDX files (.gz too).
+    /// A folder of pictures (one sub-folder per class, or train/ and test/ of such) or of MNIST-style IDX files (.gz
+    /// too).
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Side of the pictures in px: photographs are centre-cropped to it, IDX pictures padded.

@@ -12,7 +12,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// `out.png` for one picture; `out/` for `out/00000.png`, …; a pattern with `%05d` (the number), `{class}` or `{seed}`.
+    /// `out.png` for one picture; `out/` for `out/00000.png`, …; a pattern with `%05d` (the number), `{class}` or
+    /// `{seed}`.
     ///
     /// # Errors
     /// When the names of `pictures` would clash, or the output is there already and `overwrite` is off.

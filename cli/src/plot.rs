@@ -126,7 +126,8 @@ pub fn lines(
     })
 }
 
-/// A chart of lines over `x`, both axes in powers of two, with a legend and a mark at every point. Values are above zero.
+/// A chart of lines over `x`, both axes in powers of two, with a legend and a mark at every point. Values are above
+/// zero.
 ///
 /// # Errors
 /// As [`bars`].

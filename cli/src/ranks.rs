@@ -153,7 +153,8 @@ fn listen() {
     }));
 }
 
-/// What a command comes to, a panic of its being an error too: it may be one of a device's driver, for want of memory say.
+/// What a command comes to, a panic of its being an error too: it may be one of a device's driver, for want of memory
+/// say.
 fn caught(command: impl FnOnce() -> Result<()>) -> Result<()> {
     let result = catch_unwind(AssertUnwindSafe(command));
     let heard = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();

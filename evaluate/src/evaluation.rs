@@ -34,8 +34,8 @@ pub struct RealPictures<'a> {
 }
 
 impl Evaluation {
-    /// Compares pictures with the classes they were asked for, where those are known, and with real pictures, where there are
-    /// any.
+    /// Compares pictures with the classes they were asked for, where those are known, and with real pictures, where
+    /// there are any.
     ///
     /// # Errors
     /// A class that the classifier does not know, too few real pictures, features that are not finite.
@@ -82,7 +82,8 @@ impl Evaluation {
     }
 }
 
-/// Finished pictures as the classifier was trained on real ones: `[pictures, channels, size, size]` in `[-1, 1]`, on black.
+/// Finished pictures as the classifier was trained on real ones: `[pictures, channels, size, size]` in `[-1, 1]`, on
+/// black.
 ///
 /// # Errors
 /// When one is larger than the square.

@@ -1,12 +1,12 @@
 //! How good pictures are.
 //!
-//! Generated ones: a [`Classifier`] trained on the real pictures must recognize the class that was asked for ([`Agreement`]),
-//! and the Fréchet distance between real and generated pictures in that classifier's features ([`Frechet`]) says how far
-//! their distributions are apart. [`Evaluation`] is both at once.
+//! Generated ones: a [`Classifier`] trained on the real pictures must recognize the class that was asked for
+//! ([`Agreement`]), and the Fréchet distance between real and generated pictures in that classifier's features
+//! ([`Frechet`]) says how far their distributions are apart. [`Evaluation`] is both at once.
 //!
-//! The distance is the formula of Heusel et al. (arXiv 1706.08500, section 3) in *these* features. It is not FID, which is
-//! defined by one Inception network, and must not be called so: its values compare pictures of one data set, judged by one
-//! and the same classifier, and nothing else.
+//! The distance is the formula of Heusel et al. (arXiv 1706.08500, section 3) in *these* features. It is not FID, which
+//! is defined by one Inception network, and must not be called so: its values compare pictures of one data set, judged
+//! by one and the same classifier, and nothing else.
 //!
 //! API boundary: pictures as arrays in, figures out. This crate draws no picture and opens no generator.
 #![forbid(unsafe_code)]

@@ -65,8 +65,8 @@ impl Objective<Classifier> for ClassifierObjective<'_> {
     }
 }
 
-/// How [`ClassifierConfig::small`] is trained well and quickly: Fashion-MNIST, padded to 32 pixels, to 92.8 % of its test
-/// set within some 500 seconds of CPU time.
+/// How [`ClassifierConfig::small`] is trained well and quickly: Fashion-MNIST, padded to 32 pixels, to 92.8 % of its
+/// test set within some 500 seconds of CPU time.
 pub fn classifier_recipe(seed: u64) -> TrainConfig {
     TrainConfig {
         batch_size: 64,
@@ -82,8 +82,8 @@ pub fn classifier_recipe(seed: u64) -> TrainConfig {
     }
 }
 
-/// Trains a classifier on `dataset` and returns its averaged weights, outside autodiff, with the share of `test` that it
-/// classifies as labeled. `device` is a plain one; resumes if `run` does.
+/// Trains a classifier on `dataset` and returns its averaged weights, outside autodiff, with the share of `test` that
+/// it classifies as labeled. `device` is a plain one; resumes if `run` does.
 ///
 /// # Errors
 /// When pictures and configuration do not fit together, or as [`train`].

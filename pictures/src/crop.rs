@@ -1,4 +1,5 @@
-//! The square that the reference models see of a picture: ADM's centre crop (Dhariwal and Nichol 2021, arXiv 2105.05233).
+//! The square that the reference models see of a picture: ADM's centre crop (Dhariwal and Nichol 2021, arXiv
+//! 2105.05233).
 
 use std::borrow::Cow;
 
@@ -8,8 +9,8 @@ use crate::resize::{Filter, resize, resize_window};
 
 /// The middle `size` x `size` pixels of the picture scaled until its shorter side is `size`.
 ///
-/// The picture is halved with the box filter while its shorter side is at least `2 * size`, then brought to size with the
-/// bicubic one, both bit for bit as Pillow does, then cut. Smaller pictures are enlarged. A picture that is already
+/// The picture is halved with the box filter while its shorter side is at least `2 * size`, then brought to size with
+/// the bicubic one, both bit for bit as Pillow does, then cut. Smaller pictures are enlarged. A picture that is already
 /// `size` x `size` is returned unchanged. `size` in pixels, not zero.
 pub fn center_crop(picture: &Pixels, size: usize) -> Result<Pixels> {
     if size == 0 {

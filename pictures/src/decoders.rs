@@ -11,8 +11,8 @@ use crate::container::Format;
 use crate::error::{Error, Result};
 use crate::orientation::Orientation;
 
-/// The most pixels a picture may announce: 128 Mpx, twice the largest of ImageNet. It bounds the memory a hostile header can
-/// claim to 1 GiB (16-bit RGBA).
+/// The most pixels a picture may announce: 128 Mpx, twice the largest of ImageNet. It bounds the memory a hostile
+/// header can claim to 1 GiB (16-bit RGBA).
 const LIMIT_PX: usize = 1 << 27;
 /// Memory the decoders may take besides, for their own tables and rows.
 const LIMIT_BYTES: usize = 1 << 31;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// Endings of the files that are taken from folders.
 pub const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// The files that paths stand for, in order: themselves, the pictures of a folder and its sub-folders, or the matches of a
-/// pattern with `*` in its last part.
+/// The files that paths stand for, in order: themselves, the pictures of a folder and its sub-folders, or the matches
+/// of a pattern with `*` in its last part.
 ///
 /// # Errors
 /// When a path does not exist, a pattern matches nothing, or a folder holds no picture.

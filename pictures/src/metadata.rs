@@ -52,8 +52,8 @@ fn is_latin1(character: char) -> bool {
 
 /// The keywords and texts of a PNG: its `tEXt` chunks, then `zTXt`, then `iTXt`, each in the file's order.
 ///
-/// Chunks before and after the picture's data are found; the data itself is not decoded into a picture. A file that is no PNG,
-/// or is truncated or broken, is an error that names it.
+/// Chunks before and after the picture's data are found; the data itself is not decoded into a picture. A file that is
+/// no PNG, or is truncated or broken, is an error that names it.
 pub fn read_metadata(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(|source| Error::reading(path, source))?;

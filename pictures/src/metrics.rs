@@ -10,11 +10,12 @@ const PEAK_BYTE: f64 = 255.0;
 /// The width of `[-1, 1]`.
 const PEAK_UNIT: f64 = 2.0;
 
-/// Peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`, the mean squared error being over all samples of all channels.
-/// Identical pictures give infinity; unequal shapes are an error.
+/// Peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`, the mean squared error being over all samples of all
+/// channels. Identical pictures give infinity; unequal shapes are an error.
 ///
-/// The figure of a set of pictures is the mean of the pictures' PSNR in dB, as papers give it (not the PSNR of the mean error,
-/// which is lower). A set that holds an identical pair therefore has no finite mean: say so rather than drop the pair.
+/// The figure of a set of pictures is the mean of the pictures' PSNR in dB, as papers give it (not the PSNR of the mean
+/// error, which is lower). A set that holds an identical pair therefore has no finite mean: say so rather than drop the
+/// pair.
 ///
 /// ```
 /// use tessera_pictures::{Channels, Pixels, psnr};

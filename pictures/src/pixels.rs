@@ -164,8 +164,8 @@ impl Pixels {
         })
     }
 
-    /// The picture as the models take it: `(byte / 255 - 0.5) / 0.5` in f32, the operations and their order being those of the
-    /// reference's loader (to unit range, then normalise with mean and deviation one half).
+    /// The picture as the models take it: `(byte / 255 - 0.5) / 0.5` in f32, the operations and their order being those
+    /// of the reference's loader (to unit range, then normalise with mean and deviation one half).
     ///
     /// # Shapes
     /// - returns: `[channels, height, width]`, in `[-1, 1]`
@@ -182,8 +182,9 @@ impl Pixels {
         array
     }
 
-    /// The picture a model made. THE rounding rule of this workspace: `255 * (x + 1) / 2` in f32, rounded to the nearest
-    /// integer, halves to the even one (as NumPy and PyTorch round), clamped to `[0, 255]`. rFID and PSNR depend on it.
+    /// The picture a model made. THE rounding rule of this workspace: `255 * (x + 1) / 2` in f32, rounded to the
+    /// nearest integer, halves to the even one (as NumPy and PyTorch round), clamped to `[0, 255]`. rFID and PSNR
+    /// depend on it.
     ///
     /// A NaN or an infinity is an error: a broken model must not pass for a black picture.
     ///
@@ -212,8 +213,8 @@ impl Pixels {
         )
     }
 
-    /// The picture with the wanted channels: RGB to grey by Rec. 601 luma in the 16-bit fixed point of Pillow's mode `L`,
-    /// grey to RGB by repetition.
+    /// The picture with the wanted channels: RGB to grey by Rec. 601 luma in the 16-bit fixed point of Pillow's mode
+    /// `L`, grey to RGB by repetition.
     pub fn to_channels(&self, channels: Channels) -> Self {
         let data = match (self.channels, channels) {
             (Channels::Rgb, Channels::Gray) => {
@@ -248,8 +249,8 @@ impl Pixels {
         ))
     }
 
-    /// Puts the picture in the middle of a black one, as 28x28 digits are put into 32x32 for a model that halves five times.
-    /// An odd remainder leaves the extra pixel below and on the right.
+    /// Puts the picture in the middle of a black one, as 28x28 digits are put into 32x32 for a model that halves five
+    /// times. An odd remainder leaves the extra pixel below and on the right.
     pub fn pad(&self, height: usize, width: usize) -> Result<Self> {
         if height < self.height || width < self.width {
             return Err(Error::Shape {

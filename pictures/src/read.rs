@@ -9,12 +9,13 @@ use crate::pixels::{Channels, Pixels};
 
 /// Reads a PNG, JPEG or WebP picture; the format is told by the content, not by the name.
 ///
-/// Transparency is composited on white, 16-bit samples are rounded to 8 bits, palettes are looked up, the first frame of an
-/// animation is taken, an EXIF orientation is applied, and colour profiles are ignored (the samples are taken as sRGB).
-/// `channels` of `None` keeps grey pictures grey and all others RGB; `Some` converts as [`Pixels::to_channels`] does.
+/// Transparency is composited on white, 16-bit samples are rounded to 8 bits, palettes are looked up, the first frame
+/// of an animation is taken, an EXIF orientation is applied, and colour profiles are ignored (the samples are taken as
+/// sRGB). `channels` of `None` keeps grey pictures grey and all others RGB; `Some` converts as [`Pixels::to_channels`]
+/// does.
 ///
-/// Errors name the file and the fault: missing, a folder, no picture, truncated (what was expected and where the file ends),
-/// broken, or larger than is read (refused before memory for it is taken).
+/// Errors name the file and the fault: missing, a folder, no picture, truncated (what was expected and where the file
+/// ends), broken, or larger than is read (refused before memory for it is taken).
 pub fn read(path: impl AsRef<Path>, channels: Option<Channels>) -> Result<Pixels> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(|source| Error::reading(path, source))?;

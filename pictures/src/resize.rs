@@ -1,8 +1,9 @@
 //! Resampling of 8-bit pictures in fixed point, bit for bit as Pillow does it.
 //!
-//! The reference models were trained on pictures that Pillow resized, so a filter that is "also bicubic" would shift every
-//! figure. A pass weighs the input samples under the filter, which widens with the reduction (that is the antialiasing), with
-//! integer weights of 22 fractional bits; the horizontal pass comes first and is rounded to bytes before the vertical one.
+//! The reference models were trained on pictures that Pillow resized, so a filter that is "also bicubic" would shift
+//! every figure. A pass weighs the input samples under the filter, which widens with the reduction (that is the
+//! antialiasing), with integer weights of 22 fractional bits; the horizontal pass comes first and is rounded to bytes
+//! before the vertical one.
 
 use std::ops::Range;
 
@@ -67,7 +68,8 @@ pub fn resize(picture: &Pixels, height: usize, width: usize, filter: Filter) -> 
     ))
 }
 
-/// Rows `rows` and columns `columns` of the picture resized to `size` (height, width): what lies outside is not computed.
+/// Rows `rows` and columns `columns` of the picture resized to `size` (height, width): what lies outside is not
+/// computed.
 pub(crate) fn resize_window(
     picture: &Pixels,
     size: (usize, usize),

@@ -17,11 +17,11 @@ const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
 
 /// Mean structural similarity, 1 for identical pictures.
 ///
-/// An 11x11 Gaussian window of deviation 1.5 px, population (not sample) variances, `K1 = 0.01`, `K2 = 0.03`, peak 255; the mean
-/// over the positions where the window fits into the picture, taken per channel and then over channels (scikit-image's
-/// `structural_similarity` with `gaussian_weights=True, use_sample_covariance=False, data_range=255, channel_axis=-1`).
-/// For SSIM of the luma, as some papers give it, convert with [`Pixels::to_channels`] first. Unequal shapes, or a side under
-/// 11 px, are errors. The figure of a set of pictures is the mean of the pictures' figures.
+/// An 11x11 Gaussian window of deviation 1.5 px, population (not sample) variances, `K1 = 0.01`, `K2 = 0.03`, peak 255;
+/// the mean over the positions where the window fits into the picture, taken per channel and then over channels
+/// (scikit-image's `structural_similarity` with `gaussian_weights=True, use_sample_covariance=False, data_range=255,
+/// channel_axis=-1`). For SSIM of the luma, as some papers give it, convert with [`Pixels::to_channels`] first. Unequal
+/// shapes, or a side under 11 px, are errors. The figure of a set of pictures is the mean of the pictures' figures.
 pub fn ssim(a: &Pixels, b: &Pixels) -> Result<f64> {
     a.expect_same_shape(b, "second picture of an SSIM")?;
     if a.height().min(a.width()) < WINDOW {

@@ -16,11 +16,11 @@ pub enum Existing {
     Replace,
 }
 
-/// Writes an 8-bit PNG with `metadata` as keyword and text, in that order: as `tEXt` where the text is printable Latin-1, else
-/// as `iTXt` (UTF-8). [`read_metadata`](crate::read_metadata) gives them back.
+/// Writes an 8-bit PNG with `metadata` as keyword and text, in that order: as `tEXt` where the text is printable
+/// Latin-1, else as `iTXt` (UTF-8). [`read_metadata`](crate::read_metadata) gives them back.
 ///
-/// The file appears whole under its name or not at all. The check for one that is already there holds also against another
-/// process that puts it there in the meantime. The folder must exist.
+/// The file appears whole under its name or not at all. The check for one that is already there holds also against
+/// another process that puts it there in the meantime. The folder must exist.
 ///
 /// # Errors
 /// A file that is in the way, text that PNG has no place for, a folder that cannot be written into.
@@ -51,7 +51,8 @@ fn encode(
     picture: &Pixels,
     chunks: Vec<Text<'_>>,
 ) -> std::result::Result<Vec<u8>, png::EncodingError> {
-    // A side over u32 cannot be held in memory with its other side; the encoder refuses the saturated value's data length.
+    // A side over u32 cannot be held in memory with its other side; the encoder refuses the saturated value's data
+    // length.
     let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, side(picture.width()), side(picture.height()));

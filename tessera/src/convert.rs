@@ -62,8 +62,8 @@ pub struct Origin {
 }
 
 impl Conversion {
-    /// Whether the weights are of a model that is known here and has its config beside it; others keep their names and get
-    /// none.
+    /// Whether the weights are of a model that is known here and has its config beside it; others keep their names and
+    /// get none.
     pub fn has_config(&self) -> bool {
         let known = |architecture: Architecture| {
             architecture.is_tokenizer()

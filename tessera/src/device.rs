@@ -6,8 +6,8 @@ use ndarray::Array4;
 use tessera_backend::{DeviceSpec, Precision};
 use tessera_tokenizer::{ImageTokenizer, decode_within, encode_within};
 
-/// Tensors of about the largest size that a tokenizer holds at once: the input of a layer, its output, what is added to it, and
-/// the workspace of a convolution.
+/// Tensors of about the largest size that a tokenizer holds at once: the input of a layer, its output, what is added to
+/// it, and the workspace of a convolution.
 const LARGE_AT_ONCE: u64 = 4;
 
 /// A device that is open.
@@ -26,8 +26,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// Opens a device by its name: `auto`, `flex` (the CPU), `wgpu`, `vulkan`, `metal`, `cuda` or `ndarray`, as far as they are
-    /// built in, with an index such as `cuda:1`.
+    /// Opens a device by its name: `auto`, `flex` (the CPU), `wgpu`, `vulkan`, `metal`, `cuda` or `ndarray`, as far as
+    /// they are built in, with an index such as `cuda:1`.
     ///
     /// # Errors
     /// An unknown name, a device that is not built in or not there.
@@ -40,8 +40,8 @@ impl Device {
         burn::tensor::Device::flex().into()
     }
 
-    /// The same device, of whose memory a tokenizer uses at most about so many bytes at once: it works on fewer pictures at a
-    /// time, or on tiles of them.
+    /// The same device, of whose memory a tokenizer uses at most about so many bytes at once: it works on fewer
+    /// pictures at a time, or on tiles of them.
     pub fn with_memory(self, bytes: u64) -> Self {
         let memory = Some(bytes);
         Self { memory, ..self }
@@ -63,8 +63,8 @@ impl Device {
         wanted.min(allowed)
     }
 
-    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`, in as many
-    /// steps as the memory asks for.
+    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`, in
+    /// as many steps as the memory asks for.
     ///
     /// # Errors
     /// When there is not even room for a tile.

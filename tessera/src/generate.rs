@@ -77,8 +77,8 @@ pub enum Event {
     Picture(Picture),
 }
 
-/// Requests being drawn, batch by batch: an iterator of pictures, or of [`Event`]s by [`advance`](Self::advance). Dropping it
-/// cancels.
+/// Requests being drawn, batch by batch: an iterator of pictures, or of [`Event`]s by [`advance`](Self::advance).
+/// Dropping it cancels.
 ///
 /// ```
 /// use tessera::{Device, Model, Request};
@@ -205,8 +205,8 @@ impl<'a> Generation<'a> {
         }))
     }
 
-    /// What is known of the pictures of the current batch: the decoded canvas of tokens, or latents that are still noisy. Nothing
-    /// between batches.
+    /// What is known of the pictures of the current batch: the decoded canvas of tokens, or latents that are still
+    /// noisy. Nothing between batches.
     ///
     /// # Errors
     /// When a decoded value is not finite.

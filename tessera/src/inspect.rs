@@ -113,8 +113,8 @@ impl Report {
         })
     }
 
-    /// Reads every value, and makes the model of them where it is one of ours. `progress` hears how many tensors are read,
-    /// then how many are loaded.
+    /// Reads every value, and makes the model of them where it is one of ours. `progress` hears how many tensors are
+    /// read, then how many are loaded.
     ///
     /// # Errors
     /// A checksum that is wrong, a number that is not finite, weights that do not fit the model.

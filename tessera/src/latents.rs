@@ -61,8 +61,8 @@ fn each(
     })
 }
 
-/// The latents `[images, channels, height, width]` of every image of a data set through any tokenizer; means, where these are
-/// distributions.
+/// The latents `[images, channels, height, width]` of every image of a data set through any tokenizer; means, where
+/// these are distributions.
 ///
 /// # Errors
 /// When an image cannot be read, or `progress` cancels.

@@ -69,7 +69,8 @@ impl ImageParams {
         }
     }
 
-    /// The texts of a picture's PNG: as people's programs read them (`parameters`), and as [`read`](Self::read) does (`tessera`).
+    /// The texts of a picture's PNG: as people's programs read them (`parameters`), and as [`read`](Self::read) does
+    /// (`tessera`).
     pub fn texts(&self, picture: &Pixels) -> [(&'static str, String); 2] {
         let SampleConfig {
             steps,

@@ -43,8 +43,8 @@ pub struct RateDistortion {
 }
 
 impl Tokenizer {
-    /// Sends images of one size, `[channels, height, width]` in `[-1, 1]`, through the tokenizer: without quantization, and with
-    /// each of `quantizers`.
+    /// Sends images of one size, `[channels, height, width]` in `[-1, 1]`, through the tokenizer: without quantization,
+    /// and with each of `quantizers`.
     ///
     /// ```
     /// use tessera::quantize::Quantizer;

@@ -25,7 +25,8 @@ pub struct Tokenizer {
     pub name: String,
     /// The network.
     pub vae: Box<dyn ImageTokenizer>,
-    /// SHA-256 of the network's weights, in hexadecimal: of the file, or of both files' digests. Empty where it was not read.
+    /// SHA-256 of the network's weights, in hexadecimal: of the file, or of both files' digests. Empty where it was not
+    /// read.
     pub sha256: String,
     /// How latents become tokens; `None` where nothing is known of their spread.
     pub quantizer: Option<QuantizerConfig>,
@@ -232,8 +233,8 @@ impl Tokenizer {
         (BATCH_PIXELS / side.saturating_mul(side)).clamp(1, 64)
     }
 
-    /// The latents `[pictures, channels, height, width]` of pictures of one size, whose sides are made to fit the network
-    /// by repeating their last rows and columns.
+    /// The latents `[pictures, channels, height, width]` of pictures of one size, whose sides are made to fit the
+    /// network by repeating their last rows and columns.
     ///
     /// # Errors
     /// When the tiles do not fit.

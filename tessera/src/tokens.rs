@@ -1,5 +1,5 @@
-//! Files of tokens: `tokens-00000.safetensors`, … with `ids` `[pictures, tokens, dimensions]` as u8 or u16 and `labels`, and
-//! `manifest.json`, which says what they were made with.
+//! Files of tokens: `tokens-00000.safetensors`, … with `ids` `[pictures, tokens, dimensions]` as u8 or u16 and
+//! `labels`, and `manifest.json`, which says what they were made with.
 
 use crate::digest::{sha256, sha256_of_file};
 use crate::error::{Error, Result, read_json};
@@ -165,8 +165,8 @@ impl Manifest {
     }
 }
 
-/// Writes the tokens of pictures into a folder, a file whenever enough are there, and at last the manifest: a folder with a
-/// manifest is whole.
+/// Writes the tokens of pictures into a folder, a file whenever enough are there, and at last the manifest: a folder
+/// with a manifest is whole.
 #[derive(Debug)]
 pub struct TokenWriter {
     folder: PathBuf,

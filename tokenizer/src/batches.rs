@@ -1,5 +1,5 @@
-//! Many pictures through a tokenizer on a device whose memory, or whose largest tensor, is bounded: as many at once as there is room
-//! for, and in tiles where there is none for a whole one.
+//! Many pictures through a tokenizer on a device whose memory, or whose largest tensor, is bounded: as many at once as
+//! there is room for, and in tiles where there is none for a whole one.
 //!
 //! ```
 //! use burn::tensor::Device;

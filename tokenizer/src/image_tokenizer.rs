@@ -49,8 +49,8 @@ pub trait ImageTokenizer: Debug + Send {
     /// Where it computes.
     fn device(&self) -> Device;
 
-    /// How many values the largest tensor has that encoding or decoding one picture of this size makes, in about: what a device with
-    /// little memory has to be asked for.
+    /// How many values the largest tensor has that encoding or decoding one picture of this size makes, in about: what
+    /// a device with little memory has to be asked for.
     fn largest_tensor(&self, height_px: usize, width_px: usize) -> usize;
 
     /// The latents of images; where these are distributions, their means.
@@ -124,7 +124,8 @@ impl ImageTokenizer for KlVae {
 
     fn largest_tensor(&self, height_px: usize, width_px: usize) -> usize {
         let (area, widths) = (height_px * width_px, self.config().widths());
-        // On the way up a level is entered with the width of the one below; attention has a score for every pair of latents.
+        // On the way up a level is entered with the width of the one below; attention has a score for every pair of
+        // latents.
         let at = |level: usize| {
             let below = widths.get(level + 1).copied().unwrap_or(0);
             widths[level].max(below) * (area >> (2 * level))

@@ -1,9 +1,10 @@
 //! Continuous image tokenizers: images to latents and back.
 //!
-//! There are three, all of them [`ImageTokenizer`]s to what stands above. [`KlVae`] is the KL-regularized autoencoder of latent
-//! diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1) with the 16-channel weights of MAR (arXiv 2406.11838) that
-//! TokenBridge (arXiv 2503.16430, section 3.1) quantizes; it can be trained here. [`TinyAutoencoder`] reads the small networks
-//! that were distilled from the VAEs of large image models. [`PixelTokenizer`] leaves pixels as they are.
+//! There are three, all of them [`ImageTokenizer`]s to what stands above. [`KlVae`] is the KL-regularized autoencoder
+//! of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1) with the 16-channel weights of MAR (arXiv
+//! 2406.11838) that TokenBridge (arXiv 2503.16430, section 3.1) quantizes; it can be trained here. [`TinyAutoencoder`]
+//! reads the small networks that were distilled from the VAEs of large image models. [`PixelTokenizer`] leaves pixels
+//! as they are.
 //! [`open_tokenizer`] opens whatever a user has of any of them. [`tiles`] works on pictures of any size, [`encode_within`] and
 //! [`decode_within`] in any memory.
 //!
@@ -22,8 +23,8 @@
 //! # Ok::<(), tessera_tokenizer::Error>(())
 //! ```
 //!
-//! API boundary: images and latents. Pictures as files are `tessera-pictures`'s; discrete tokens, which are made of latents after
-//! the tokenizer is trained, are `tessera-quantize`'s.
+//! API boundary: images and latents. Pictures as files are `tessera-pictures`'s; discrete tokens, which are made of
+//! latents after the tokenizer is trained, are `tessera-quantize`'s.
 #![forbid(unsafe_code)]
 
 mod batches;

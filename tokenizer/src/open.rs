@@ -1,4 +1,5 @@
-//! A tokenizer from whatever a user has of it: a folder of ours or of diffusers, a file of weights, or a file of each half.
+//! A tokenizer from whatever a user has of it: a folder of ours or of diffusers, a file of weights, or a file of each
+//! half.
 
 use crate::image_tokenizer::ImageTokenizer;
 use crate::tiny::TinyAutoencoder;
@@ -48,9 +49,9 @@ impl LatentScale {
     };
 }
 
-/// Opens a tokenizer: a folder that [`ImageTokenizer::save_dir`] or diffusers wrote, or a file of weights of any format.
-/// Of a tiny autoencoder in two files, `…_encoder` and `…_decoder`, either is given, or their common name, which need
-/// not exist: `taef2.safetensors`.
+/// Opens a tokenizer: a folder that [`ImageTokenizer::save_dir`] or diffusers wrote, or a file of weights of any
+/// format. Of a tiny autoencoder in two files, `…_encoder` and `…_decoder`, either is given, or their common name,
+/// which need not exist: `taef2.safetensors`.
 ///
 /// # Errors
 /// When there is no such file, it is no tokenizer's, or its tensors do not fit together.

@@ -12,8 +12,8 @@
 //! RUN/checkpoint/step-00001234.safetensors     model., ema., exp_avg. and exp_avg_sq. tensors
 //! ```
 //!
-//! API boundary: this crate knows modules by their parameters and data by indices. It knows no model, decodes no picture, draws no
-//! progress and reads no arguments.
+//! API boundary: this crate knows modules by their parameters and data by indices. It knows no model, decodes no
+//! picture, draws no progress and reads no arguments.
 #![forbid(unsafe_code)]
 
 mod checkpoint;

@@ -70,8 +70,8 @@ impl Grads {
         self
     }
 
-    /// The mean over the ranks, the same bits at each. A parameter of `module` without a gradient at some rank counts as 0 there, one
-    /// without any stays without.
+    /// The mean over the ranks, the same bits at each. A parameter of `module` without a gradient at some rank counts
+    /// as 0 there, one without any stays without.
     ///
     /// # Errors
     /// When a rank failed.

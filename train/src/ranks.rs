@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::path::Path;
 use tessera_attention2d::{Comm, Reduce};
 
-/// The ranks that train one model. All have the same weights, hold the same batch in mind and take the same step; each computes its
-/// share of the batch, or of the tokens, and the gradients are the mean of all ranks'.
+/// The ranks that train one model. All have the same weights, hold the same batch in mind and take the same step; each
+/// computes its share of the batch, or of the tokens, and the gradients are the mean of all ranks'.
 #[derive(Debug, Clone)]
 pub struct Ranks {
     world: Comm,

@@ -32,8 +32,8 @@ pub trait Objective<M: Module>: Sync {
     /// Whatever reading the examples may give; it ends the run.
     fn batch(&self, indices: &[usize], rng: Rng) -> Result<Self::Batch, BoxError>;
 
-    /// The losses of a model on a share of a batch. What is random is drawn as for the whole of it, so that any number of ranks
-    /// trains as one does.
+    /// The losses of a model on a share of a batch. What is random is drawn as for the whole of it, so that any number
+    /// of ranks trains as one does.
     ///
     /// # Errors
     /// Whatever the model may give; it ends the run.

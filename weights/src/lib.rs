@@ -1,8 +1,10 @@
-//! Names of tensors ↔ parameters of modules: what a weights file holds and what a module wants, held strictly against each other.
+//! Names of tensors ↔ parameters of modules: what a weights file holds and what a module wants, held strictly against
+//! each other.
 //!
 //! A name is the path of the module's fields joined by `.`, which is PyTorch's state-dict key where the fields have the
 //! reference's names. Values are in PyTorch's layout: `Linear.weight` is `[out, in]` here and `[in, out]` in Burn.
-//! Weights load whole or not at all; a [`Mismatch`] lists what is missing, unexpected or misshapen, with the nearest names.
+//! Weights load whole or not at all; a [`Mismatch`] lists what is missing, unexpected or misshapen, with the nearest
+//! names.
 //!
 //! ```
 //! use burn::{nn::LinearConfig, tensor::Device};

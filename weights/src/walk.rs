@@ -48,7 +48,8 @@ impl NamePath {
     }
 }
 
-/// The methods of `ModuleVisitor` and `ModuleMapper` by which a walk keeps its field `path`, a [`NamePath`], up to date.
+/// The methods of `ModuleVisitor` and `ModuleMapper` by which a walk keeps its field `path`, a [`NamePath`], up to
+/// date.
 #[macro_export]
 macro_rules! track_names {
     () => {

@@ -23,8 +23,8 @@ pub(crate) struct Block {
     pub rows: Rows,
 }
 
-/// One pass of blocks around a ring. Each step calls `compute` on the current block while it is sent on and the next one
-/// arrives; the last block is not sent on. Yields the results of `compute`, one per block.
+/// One pass of blocks around a ring. Each step calls `compute` on the current block while it is sent on and the next
+/// one arrives; the last block is not sent on. Yields the results of `compute`, one per block.
 pub(crate) struct RingPass<'a, F> {
     ring: Ring<'a>,
     dtype: WireDtype,

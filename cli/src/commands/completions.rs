@@ -24,7 +24,8 @@ impl Completions {
     /// # Errors
     /// When stdout cannot be written.
     pub fn run(self) -> Result<()> {
-        // Into memory first: the generator panics where its writer fails, as that of `tessera completions bash | head` may.
+        // Into memory first: the generator panics where its writer fails, as that of `tessera completions bash | head`
+        // may.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "tessera", &mut script);
         output::text(String::from_utf8_lossy(&script).trim_end())

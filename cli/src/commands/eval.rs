@@ -38,12 +38,12 @@ pub struct Eval {
     /// The model's folder; the built-in Fashion-MNIST model unless given.
     #[arg(short, long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// The real data: the training half for the floor, the test half to compare with. For a model IDX files, for pictures
-    /// also a folder of train/ and test/.
+    /// The real data: the training half for the floor, the test half to compare with. For a model IDX files, for
+    /// pictures also a folder of train/ and test/.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Judge the pictures of this folder, whatever drew them, instead of a model's. Where all say in their metadata what
-    /// class they were asked for, as those of `tessera generate` do, agreement is reported too.
+    /// Judge the pictures of this folder, whatever drew them, instead of a model's. Where all say in their metadata
+    /// what class they were asked for, as those of `tessera generate` do, agreement is reported too.
     #[arg(
         long,
         value_name = "DIR",

@@ -26,8 +26,8 @@ use tessera::{ImageParams, Model, Request, Sampling, Source, Which};
     tessera generate --from out/00002.png -o again\n  \
     mpirun -n 4 tessera generate --class 3 --seed 7 --attn-grid 2x2 -o out")]
 pub struct Generate {
-    /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the built-in Fashion-MNIST
-    /// model unless given.
+    /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the
+    /// built-in Fashion-MNIST model unless given.
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// The tokenizer of a released checkpoint, which comes without one.

@@ -16,8 +16,8 @@ use tessera::tokenizers::{KlVaeConfig, TinyAutoencoderConfig};
     after_help = "Example:\n  tessera init --arch tokenbridge-l -o tokenbridge-l && tessera inspect tokenbridge-l"
 )]
 pub struct Init {
-    /// What to write: tokenbridge-b, -l, -h, kl16, taesd, taesd3, taef1, taef2; dit-SIZE/PATCH or race-dit-SIZE/PATCH-KinE with
-    /// SIZE one of s, b, m, l, xl, such as race-dit-b/2-4in32.
+    /// What to write: tokenbridge-b, -l, -h, kl16, taesd, taesd3, taef1, taef2; dit-SIZE/PATCH or
+    /// race-dit-SIZE/PATCH-KinE with SIZE one of s, b, m, l, xl, such as race-dit-b/2-4in32.
     #[arg(short, long, value_parser = arch, value_name = "NAME")]
     arch: Arch,
     /// Folder for config.json and model.safetensors.

@@ -20,8 +20,9 @@ const GAIN: f32 = 4.0;
 
 /// Send pictures through the tokenizer and measure what is lost, without and with quantisation.
 ///
-/// Pictures are centre-cropped to the model's size, or centred on black where they are smaller; a tiny autoencoder leaves
-/// each its size. With -o, each becomes NAME.png (latents left continuous) and NAME-6bit.png for every width in --bits.
+/// Pictures are centre-cropped to the model's size, or centred on black where they are smaller; a tiny autoencoder
+/// leaves each its size. With -o, each becomes NAME.png (latents left continuous) and NAME-6bit.png for every width in
+/// --bits.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera reconstruct -i photo.png -o out --grid\n  \
@@ -48,8 +49,8 @@ pub struct Reconstruct {
     /// What neighbouring tiles share, in px.
     #[arg(long, value_name = "PX", requires = "vae")]
     vae_tile_overlap: Option<usize>,
-    /// What `tessera calibrate` measured on that VAE. Without it, the scale is the one that is known of its kind, or measured
-    /// on the pictures.
+    /// What `tessera calibrate` measured on that VAE. Without it, the scale is the one that is known of its kind, or
+    /// measured on the pictures.
     #[arg(long, value_name = "FILE", requires = "vae")]
     calibration: Option<PathBuf>,
     /// Widths to compare, in bits per dimension, 1 to 16 each.

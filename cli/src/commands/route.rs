@@ -35,8 +35,8 @@ const LOADS: usize = 16;
 
 /// Show which experts the tokens of pictures have: how evenly, how many, when and where.
 ///
-/// Pictures are drawn as `generate` draws them, or with -i pictures of yours are noised to several times. A time is between
-/// 0, the picture, and 1000, noise.
+/// Pictures are drawn as `generate` draws them, or with -i pictures of yours are noised to several times. A time is
+/// between 0, the picture, and 1000, noise.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera route -m runs/race -c sneaker,bag -n 4 -o routes\n  \
@@ -53,7 +53,8 @@ pub struct Route {
     /// Which weights of a training checkpoint; averaged ones if there are any unless given.
     #[arg(long, value_enum, value_name = "KIND")]
     weights: Option<WeightsKind>,
-    /// Classes, by id or name; the first 10 unless given. With -i, the class that the pictures are of; any unless given.
+    /// Classes, by id or name; the first 10 unless given. With -i, the class that the pictures are of; any unless
+    /// given.
     #[arg(short, long, value_delimiter = ',', value_name = "CLASS,…")]
     class: Vec<String>,
     /// Pictures per class.
@@ -97,7 +98,8 @@ impl Route {
     /// Routes, prints and draws.
     ///
     /// # Errors
-    /// A model without experts, an unknown class, a picture that cannot be read, an output folder that is in use, Ctrl-C.
+    /// A model without experts, an unknown class, a picture that cannot be read, an output folder that is in use,
+    /// Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let (model, moe) = self.open(global)?;
         let classes = match self.class.is_empty() {

@@ -17,8 +17,8 @@ const GRID_CELLS: usize = 256;
 
 /// Turn pictures into discrete tokens.
 ///
-/// Writes tokens-00000.safetensors, … {ids [pictures, tokens, dimensions] as u8 or u16, labels} and manifest.json, which
-/// says what they were made with.
+/// Writes tokens-00000.safetensors, … {ids [pictures, tokens, dimensions] as u8 or u16, labels} and manifest.json,
+/// which says what they were made with.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera tokenize -i photos/ -o tokens\n  \

@@ -63,8 +63,8 @@ pub struct TrainAr {
     /// The head over the dimensions of a token: width,depth,heads.
     #[arg(long, default_value = "128,3,4", value_parser = transformer, value_name = "W,D,H")]
     head: TransformerConfig,
-    /// Experts in place of the MLPs of encoder and decoder, k-in-E: each token has k of E on average, each a k-th as wide as
-    /// the MLP. Without, the model is dense, as the paper's.
+    /// Experts in place of the MLPs of encoder and decoder, k-in-E: each token has k of E on average, each a k-th as
+    /// wide as the MLP. Without, the model is dense, as the paper's.
     #[arg(long, value_name = "K-in-E")]
     experts: Option<MoeConfig>,
     /// Copies of the class embedding in front of the tokens.
@@ -91,8 +91,8 @@ pub struct TrainAr {
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
-    /// Ranks of mpirun as grids, RxC, each of which has a share of every batch and its tokens dealt to its ranks; without, every rank
-    /// has a share of the batch by itself.
+    /// Ranks of mpirun as grids, RxC, each of which has a share of every batch and its tokens dealt to its ranks;
+    /// without, every rank has a share of the batch by itself.
     #[arg(long, value_name = "RxC")]
     attn_grid: Option<Grid>,
     /// What the model is called.
@@ -146,8 +146,8 @@ struct RunConfig<'a> {
 }
 
 impl TrainAr {
-    /// Encodes and calibrates, trains, measures the thresholds of experts again for the averaged weights, and leaves the whole
-    /// model in `OUTPUT/model`.
+    /// Encodes and calibrates, trains, measures the thresholds of experts again for the averaged weights, and leaves
+    /// the whole model in `OUTPUT/model`.
     ///
     /// # Errors
     /// Bad data, bad sizes, a VAE that does not fit, a loss that is not finite.

@@ -45,8 +45,8 @@ pub struct TrainDit {
     /// What the model is trained to undo.
     #[arg(long, value_enum, default_value = "flow")]
     process: ProcessArg,
-    /// Experts in every block, k-in-E: each token has k of E on average, each a k-th as wide as the dense MLP. Without, the
-    /// model is dense.
+    /// Experts in every block, k-in-E: each token has k of E on average, each a k-th as wide as the dense MLP. Without,
+    /// the model is dense.
     #[arg(long, value_name = "K-in-E")]
     experts: Option<MoeConfig>,
     #[command(flatten)]
@@ -63,8 +63,8 @@ pub struct TrainDit {
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
-    /// Ranks of mpirun as grids, RxC, each of which has a share of every batch and its tokens dealt to its ranks; without, every rank
-    /// has a share of the batch by itself.
+    /// Ranks of mpirun as grids, RxC, each of which has a share of every batch and its tokens dealt to its ranks;
+    /// without, every rank has a share of the batch by itself.
     #[arg(long, value_name = "RxC")]
     attn_grid: Option<Grid>,
     /// What the model is called.
@@ -374,8 +374,8 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Appends the loss of the averaged weights, as at inference, on the held-out images to `validation.jsonl`. The same noise
-    /// at every epoch.
+    /// Appends the loss of the averaged weights, as at inference, on the held-out images to `validation.jsonl`. The
+    /// same noise at every epoch.
     fn validate(&self, epoch: u64, ema: &Dit) -> Result<()> {
         let path = self.output.join("validation.jsonl");
         let known = std::fs::read_to_string(&path).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Files that commit 7e7173e wrote, before there was a library in front: a run folder, models, tokens, PNG metadata.
 //!
-//! `fixtures/7e7173e` was made by that program on one machine. Processors of other instruction sets round sums differently, so
-//! pictures may be off by one level of 255 here, and trained weights by 1e-4.
+//! `fixtures/7e7173e` was made by that program on one machine. Processors of other instruction sets round sums
+//! differently, so pictures may be off by one level of 255 here, and trained weights by 1e-4.
 
 use crate::world::{failure, losses, stdout};
 use std::fs;

@@ -7,8 +7,8 @@ use std::path::Path;
 /// What must be printed on another device, relative to the CPU: rounding, over all steps.
 const TOLERANCE: f64 = 1e-3;
 
-/// Trains on the CPU and on each device of the suite, as `args` have it: 20 steps of four pictures, one epoch, after which models are
-/// evaluated and draw.
+/// Trains on the CPU and on each device of the suite, as `args` have it: 20 steps of four pictures, one epoch, after
+/// which models are evaluated and draw.
 fn assert_trained_alike(args: &str, inputs: &[&Path]) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -106,8 +106,8 @@ fn sizes_that_do_not_fit_are_refused_with_what_does() {
     assert_eq!(picture(true, 0).height(), 16);
 }
 
-/// PSNR in dB of the reference's reconstructions, to 0.02. Its figures are of floats; ours are of the 8-bit pictures that
-/// a user gets.
+/// PSNR in dB of the reference's reconstructions, to 0.02. Its figures are of floats; ours are of the 8-bit pictures
+/// that a user gets.
 #[test]
 fn parity_of_reconstructed_photographs_with_the_reference() {
     let promised = std::env::var_os("TESSERA_FIXTURES").map(PathBuf::from);

@@ -4,7 +4,8 @@ use crate::dit::RUN;
 use crate::world::{WORLD, failure, json, stdout};
 use serde_json::Value;
 
-/// Figures that must hold whatever was routed: `tokens` in a picture, experts between them as they are counted anywhere.
+/// Figures that must hold whatever was routed: `tokens` in a picture, experts between them as they are counted
+/// anywhere.
 fn check(report: &Value, pictures: usize, times: usize) {
     let number = |value: &Value| value.as_f64().unwrap();
     let list = |value: &Value| value.as_array().unwrap().clone();

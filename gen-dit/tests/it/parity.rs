@@ -48,8 +48,8 @@ fn parity_of_the_position_table() {
     arrays.check_values("model.pos_embed", &table, 0.0);
 }
 
-/// Noise, mean squared error and bound per image, at the first step (which has another bound), the second and later ones;
-/// gradients of both losses, which meet in the last layer but for the bound's of the noise.
+/// Noise, mean squared error and bound per image, at the first step (which has another bound), the second and later
+/// ones; gradients of both losses, which meet in the last layer but for the bound's of the noise.
 #[test]
 fn parity_of_the_losses_of_a_training_step() {
     for device in devices().map(Device::autodiff) {
@@ -125,7 +125,8 @@ fn parity_of_a_short_chain_from_noise_to_latents() {
     }
 }
 
-/// What DiT's training writes: the model, its average (which is taken unless told otherwise), an optimizer and arguments.
+/// What DiT's training writes: the model, its average (which is taken unless told otherwise), an optimizer and
+/// arguments.
 #[test]
 fn parity_with_a_training_checkpoint_of_pytorch() {
     let (arrays, device) = (Arrays::read(), Device::flex());

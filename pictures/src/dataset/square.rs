@@ -29,8 +29,8 @@ pub struct SquareDataset {
 }
 
 impl Squares {
-    /// Opens one half of a folder: IDX files if it holds them, else pictures, of `folder/train` or `folder/test` where there are
-    /// both, else of the folder itself for either half.
+    /// Opens one half of a folder: IDX files if it holds them, else pictures, of `folder/train` or `folder/test` where
+    /// there are both, else of the folder itself for either half.
     ///
     /// # Errors
     /// When there is no data, none of it can be read, or IDX pictures are larger than the squares.

@@ -14,7 +14,8 @@ use tessera_tokenizer::{LatentScale, Opened};
 /// The file that makes a folder a model's.
 pub const CARD_FILE: &str = "model.json";
 
-/// `(z − mean) · scale` of the autoencoder of Stable Diffusion, which released models were trained on (DiT's `train.py`).
+/// `(z − mean) · scale` of the autoencoder of Stable Diffusion, which released models were trained on (DiT's
+/// `train.py`).
 const STABLE_DIFFUSION: LatentScale = LatentScale {
     mean: 0.0,
     scale: 0.18215,

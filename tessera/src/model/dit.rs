@@ -132,8 +132,8 @@ impl DitModel {
         self.card.save(folder)
     }
 
-    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`, normalized as
-    /// the transformer has them.
+    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`,
+    /// normalized as the transformer has them.
     ///
     /// # Errors
     /// When the device has no room.

@@ -34,8 +34,8 @@ pub enum Model {
 }
 
 impl Model {
-    /// Opens a model: a model's folder, a run's folder, a released checkpoint (with [`Source::vae`]), or `org/name` in the hub's
-    /// cache.
+    /// Opens a model: a model's folder, a run's folder, a released checkpoint (with [`Source::vae`]), or `org/name` in
+    /// the hub's cache.
     ///
     /// ```no_run
     /// use tessera::{Device, Model, Source};
@@ -129,7 +129,8 @@ impl Model {
         }
     }
 
-    /// How it draws unless told otherwise. Diffusion has constant guidance, and no logits that the other settings are of.
+    /// How it draws unless told otherwise. Diffusion has constant guidance, and no logits that the other settings are
+    /// of.
     pub fn sampling(&self) -> SampleConfig {
         match self {
             Self::Ar(model) => model.card.sampling.clone(),
@@ -170,8 +171,8 @@ impl Model {
         })
     }
 
-    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`, as the model's
-    /// generator has them.
+    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`, as
+    /// the model's generator has them.
     ///
     /// # Errors
     /// When the device has no room.

@@ -102,7 +102,8 @@ fn parity_of_the_likeliest_tokens_and_of_those_drawn() {
     }
 }
 
-/// A GPU waits whenever something is read from it: a step reads what it has drawn, and whether it was finite, and no more.
+/// A GPU waits whenever something is read from it: a step reads what it has drawn, and whether it was finite, and no
+/// more.
 #[test]
 fn parity_of_what_crosses_between_host_and_device() {
     for device in devices::devices() {

@@ -66,8 +66,8 @@ impl Diffusers {
 }
 
 impl KlVae {
-    /// A network of weights under diffusers' names. Those of newer models lack the 1 x 1 convolutions around the latents,
-    /// which are then the identity.
+    /// A network of weights under diffusers' names. Those of newer models lack the 1 x 1 convolutions around the
+    /// latents, which are then the identity.
     ///
     /// # Errors
     /// When a tensor is missing, unexpected or misshapen: it is named as the reference names it.

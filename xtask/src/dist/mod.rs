@@ -1,4 +1,5 @@
-//! `cargo xtask dist`: the program for those who do not build it, as an archive and as a Python wheel, with their checksums.
+//! `cargo xtask dist`: the program for those who do not build it, as an archive and as a Python wheel, with their
+//! checksums.
 //!
 //! The same commit, compiler and target give the same bytes, wherever and whenever.
 

@@ -1,8 +1,8 @@
 //! The program as a Python wheel, as `pip` and `uv` install it: no Python in it, the same bytes as in the archive.
 //!
-//! maturin makes such wheels too, and `pip install .` has it build one from source (pyproject.toml). What it makes differs from run to
-//! run, as its list of parts has a random number, the time and paths of this machine; it links the program again, with a flag of its
-//! own; and it knows no address of the sources but the manifest's.
+//! maturin makes such wheels too, and `pip install .` has it build one from source (pyproject.toml). What it makes
+//! differs from run to run, as its list of parts has a random number, the time and paths of this machine; it links the
+//! program again, with a flag of its own; and it knows no address of the sources but the manifest's.
 
 use super::archive::{self, Entry};
 use super::build;

@@ -28,7 +28,8 @@ pub enum Study {
     ExpertRace(Box<ExpertRace>),
 }
 
-/// Routing rules, gates and losses of Expert Race (arXiv 2503.16057) beside each other: tables 1, 2 and 3 with small models.
+/// Routing rules, gates and losses of Expert Race (arXiv 2503.16057) beside each other: tables 1, 2 and 3 with small
+/// models.
 #[derive(Debug, Args)]
 pub struct ExpertRace {
     /// Minutes instead of hours: shows that everything works together, not what is better.

@@ -25,8 +25,8 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// The pictures of `given`, a folder of train/ and test/ of class folders, or simple shapes made up in `out/data`. With
-    /// `limit`, at most so many of either half.
+    /// The pictures of `given`, a folder of train/ and test/ of class folders, or simple shapes made up in `out/data`.
+    /// With `limit`, at most so many of either half.
     ///
     /// # Errors
     /// When `given` has not both halves, or a file cannot be copied.

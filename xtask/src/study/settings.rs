@@ -39,7 +39,8 @@ pub struct Sizes {
     /// Seeds that every variant is trained with.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Use at most so many pictures of either half, except for the judge; all of them, or 1000 with --quick, unless given.
+    /// Use at most so many pictures of either half, except for the judge; all of them, or 1000 with --quick, unless
+    /// given.
     #[arg(long, value_name = "N")]
     train_images: Option<usize>,
     /// Pictures drawn from every model for the Fréchet distance; 2000 unless given.

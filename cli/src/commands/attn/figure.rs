@@ -47,7 +47,8 @@ const BARS: [(usize, [[f64; 5]; 3]); 2] = [
     ),
 ];
 
-/// Of the 2.7B model, seconds of a step by Ring Attention and by Attention2D, read off the paper's other figure as milliseconds.
+/// Of the 2.7B model, seconds of a step by Ring Attention and by Attention2D, read off the paper's other figure as
+/// milliseconds.
 const TIMES: [(usize, [[f64; 5]; 2]); 2] = [
     (
         16,

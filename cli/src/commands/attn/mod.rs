@@ -56,8 +56,9 @@ pub struct SettingArgs {
     /// The forward pass alone; forward and backward unless given.
     #[arg(long)]
     forward: bool,
-    /// The machines, h100 unless given: a100, h100, h100-1 (one to a node), gb200, ethernet-1g or shared (memory), and what is different, such as
-    /// a100,node=8,bandwidth=25e9. Also latency, node-bandwidth, inside-latency, inside-bandwidth, flops, launch.
+    /// The machines, h100 unless given: a100, h100, h100-1 (one to a node), gb200, ethernet-1g or shared (memory), and
+    /// what is different, such as a100,node=8,bandwidth=25e9. Also latency, node-bandwidth, inside-latency,
+    /// inside-bandwidth, flops, launch.
     #[arg(long, value_name = "NAME")]
     network: Option<Network>,
 }

@@ -10,8 +10,8 @@ use tessera::attention2d::{Direction, Method, Network, Prediction, Setting, pred
 
 /// Choose a method and a grid for so many ranks.
 ///
-/// Times are those of a model: a message takes its latency and its bytes, a kernel its call and its arithmetic, and every round
-/// as long as for the slowest rank. Volumes are exact.
+/// Times are those of a model: a message takes its latency and its bytes, a kernel its call and its arithmetic, and
+/// every round as long as for the slowest rank. Volumes are exact.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera attn plan --ranks 64 --tokens 131072 --heads 32 --kv-heads 8 --causal\n  \

@@ -17,8 +17,9 @@ use tessera::attention2d::{Direction, Method, Network, Plan, Setting, Spread, si
 
 /// Play attention out on ever more ranks, message by message, and hold it against Ring Attention.
 ///
-/// Every rank has a clock: a message begins when both ends are ready and takes its latency and its bytes, more where ranks share
-/// the way into a node; a rank goes on when it has computed and has received. Attention2D is on the grid that `attn plan` chooses.
+/// Every rank has a clock: a message begins when both ends are ready and takes its latency and its bytes, more where
+/// ranks share the way into a node; a rank goes on when it has computed and has received. Attention2D is on the grid
+/// that `attn plan` chooses.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera attn simulate --tokens 1048576 --causal -o speed-up.svg\n  \
@@ -33,8 +34,8 @@ pub struct Simulate {
     tokens: usize,
     #[command(flatten)]
     setting: SettingArgs,
-    /// Instead, the bars of a figure of the paper beside what the model says of them. The attention is the figure's, and the
-    /// machines are a100 unless --network is given.
+    /// Instead, the bars of a figure of the paper beside what the model says of them. The attention is the figure's,
+    /// and the machines are a100 unless --network is given.
     #[arg(long, value_enum, value_name = "NAME", conflicts_with = "output")]
     figure: Option<Figure>,
     /// Draw the speed-ups over Ring Attention into this SVG file.

@@ -1,5 +1,5 @@
-//! `tessera bench ops`: the operations and blocks one by one, at the models' shapes. `benches/peer/peer.py` has the same
-//! names, so that the two can be run side by side.
+//! `tessera bench ops`: the operations and blocks one by one, at the models' shapes. `benches/peer/peer.py` has the
+//! same names, so that the two can be run side by side.
 
 use super::measure::{Median, median};
 use crate::args::Global;
@@ -108,9 +108,11 @@ const IMAGE: [usize; 4] = [1, 128, 256, 256];
 const TOKENS: [usize; 3] = [8, 320, WIDTH];
 const HIDDEN: [usize; 2] = [2560, 4 * WIDTH];
 
-/// Of the backbone's block over [`TOKENS`]: four products of the width's square and one of fourfold width twice, and attention.
+/// Of the backbone's block over [`TOKENS`]: four products of the width's square and one of fourfold width twice, and
+/// attention.
 const BLOCK_FLOPS: f64 = 2.0 * 2560.0 * 12.0 * 1024.0 * 1024.0 + 4.0 * 8.0 * 320.0 * 320.0 * 1024.0;
-/// Of an MLP of fourfold width over [`ROUTED`] tokens; four experts of a token, each as wide as the token, have as many.
+/// Of an MLP of fourfold width over [`ROUTED`] tokens; four experts of a token, each as wide as the token, have as
+/// many.
 const MLP_FLOPS: f64 = 2.0 * 2.0 * 4096.0 * 1024.0 * 4096.0;
 const ROUTED: usize = 4096;
 const EXPERTS: usize = 32;
