@@ -16,6 +16,22 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
     let boxed = cause.downcast_ref::<Box<Error>>().map(|boxed| &**boxed);
     match boxed.or_else(|| cause.downcast_ref()) {
         Some(Error::NoTokenizer { .. }) => return Some("give its tokenizer with --vae".into()),
+        Some(Error::NotInCache {
+            name,
+            revision,
+            file,
+            ..
+        }) => {
+            let file = file
+                .as_ref()
+                .map_or(String::new(), |file| format!(" {}", file.display()));
+            let revision = revision
+                .as_ref()
+                .map_or(String::new(), |name| format!(" --revision {name}"));
+            return Some(format!(
+                "to download it, run: hf download {name}{file}{revision}"
+            ));
+        }
         Some(Error::DataType { .. }) => return Some("give another --dtype or --device".into()),
         Some(Error::Device(error)) => return hint(error),
         Some(Error::Ranks(error)) => return hint(error),
@@ -66,6 +82,20 @@ mod tests {
         let hint = of(&Error::from(mismatch).into()).unwrap();
         assert!(hint.contains("--check"), "{hint}");
         assert_eq!(of(&anyhow::anyhow!("other")), None);
+    }
+
+    #[test]
+    fn what_the_cache_does_not_have_can_be_downloaded() {
+        let missing = |revision: Option<&str>, file: Option<&str>| Error::NotInCache {
+            name: "org/a.model".into(),
+            revision: revision.map(Into::into),
+            file: file.map(Into::into),
+            cache: "cache".into(),
+        };
+        let hint = |error: Error| of(&error.into()).unwrap();
+        assert!(hint(missing(None, None)).ends_with("run: hf download org/a.model"));
+        assert!(hint(missing(None, Some("x.pth"))).ends_with("download org/a.model x.pth"));
+        assert!(hint(missing(Some("v2"), None)).ends_with("org/a.model --revision v2"));
     }
 
     #[test]

@@ -54,14 +54,16 @@ pub enum Error {
         path: PathBuf,
     },
     /// Files of the Hugging Face hub that its cache does not have.
-    #[error("{name}: no such path, and not in the hub's cache at {}; to download it, run: {download}", cache.display())]
+    #[error("{name}: no such path, and not in the hub's cache at {}", cache.display())]
     NotInCache {
         /// `org/name`.
         name: String,
+        /// The revision asked for; the main branch if none.
+        revision: Option<String>,
+        /// The file asked for; all of them if none.
+        file: Option<PathBuf>,
         /// The cache.
         cache: PathBuf,
-        /// The command that downloads it.
-        download: String,
     },
     /// The parts of a model were not made for each other.
     #[error(

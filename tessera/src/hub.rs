@@ -11,7 +11,7 @@ const MAIN: &str = "main";
 /// the cache. A path that is no such name stays as it is.
 ///
 /// # Errors
-/// When it is such a name and the cache has it not; the error says how to get it.
+/// [`Error::NotInCache`] when it is such a name and the cache does not have it.
 pub fn locate(path: &Path) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path.into());
@@ -96,22 +96,10 @@ impl Name {
         }
         Err(Error::NotInCache {
             name: format!("{}/{}", self.org, self.name),
+            revision: self.revision.clone(),
+            file: self.file.clone(),
             cache: cache.into(),
-            download: self.download(),
         })
-    }
-
-    /// The command that fetches it.
-    fn download(&self) -> String {
-        let file = self
-            .file
-            .as_ref()
-            .map_or(String::new(), |file| format!(" {}", file.display()));
-        let revision = self
-            .revision
-            .as_ref()
-            .map_or(String::new(), |revision| format!(" --revision {revision}"));
-        format!("hf download {}/{}{file}{revision}", self.org, self.name)
     }
 }
 
@@ -136,10 +124,22 @@ mod tests {
             locate("org/a.model/vae/kl16.ckpt").unwrap(),
             snapshot.join("vae/kl16.ckpt")
         );
-        let error = |name: &str| locate(name).unwrap_err().to_string();
-        assert!(error("org/other").ends_with("run: hf download org/other"));
-        assert!(error("org/a.model/x.pth").ends_with("run: hf download org/a.model x.pth"));
-        assert!(error("org/a.model@v2").ends_with("run: hf download org/a.model --revision v2"));
+        let missing = |name: &str| match locate(name) {
+            Err(Error::NotInCache {
+                name,
+                revision,
+                file,
+                ..
+            }) => (name, revision, file),
+            other => panic!("expected no such model, got {other:?}"),
+        };
+        let name = "org/a.model".to_owned();
+        assert_eq!(missing("org/other"), ("org/other".into(), None, None));
+        assert_eq!(
+            missing("org/a.model/x.pth"),
+            (name.clone(), None, Some("x.pth".into()))
+        );
+        assert_eq!(missing("org/a.model@v2"), (name, Some("v2".into()), None));
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod latents;
 mod model;
 mod params;
 mod reconstruct;
+mod spread;
 mod tokenizer;
 mod tokens;
 
@@ -65,12 +66,13 @@ pub use model::{
 };
 pub use params::ImageParams;
 pub use reconstruct::{Quality, RateDistortion, Reconstructions};
+pub use spread::quantizer_of;
 pub use tessera_backend::{DeviceSpec, Precision};
 pub use tessera_checkpoint::Architecture;
 pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling};
 pub use tessera_quantize::ScaleBy;
 pub use tessera_weights::{WeightDtype, Which};
-pub use tokenizer::{Cuts, ImgSize, Square, Tokenizer, VaeOptions, quantizer_of};
+pub use tokenizer::{Cuts, ImgSize, Square, Tokenizer, VaeOptions};
 pub use tokens::{MANIFEST_FILE, Manifest, Shard, TokenWriter};
 
 pub use tessera_attention2d as attention2d;

@@ -5,6 +5,7 @@ use crate::digest::{base_name, sha256, sha256_of_files};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::{ArModel, DitModel, Model, builtin, model_folder};
+use crate::spread::quantizer_of;
 use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 use std::path::Path;
 use std::str::FromStr;
@@ -12,7 +13,7 @@ use tessera_checkpoint::weights_in;
 use tessera_pictures::{Channels, Pixels, center_crop, read};
 use tessera_quantize::{Calibration, QuantizerConfig};
 use tessera_tokenizer::{
-    ImageTokenizer, LatentScale, Opened, Tiling, decode_tiled, encode_tiled, open_tokenizer, tiles,
+    ImageTokenizer, Opened, Tiling, decode_tiled, encode_tiled, open_tokenizer, tiles,
 };
 
 /// Pixels worked on at once: 64 small pictures, or 16 of 256 px.
@@ -327,18 +328,5 @@ impl VaeOptions<'_> {
             tiling,
             whole_px: self.tile.map_or(WHOLE_PIXELS, |_| 0),
         }))
-    }
-}
-
-/// The quantizer of latents of known spread.
-pub fn quantizer_of(LatentScale { mean, scale }: LatentScale) -> QuantizerConfig {
-    let unless = |value: f32, neutral| match value == neutral {
-        true => Vec::new(),
-        false => vec![value],
-    };
-    QuantizerConfig {
-        mean: unless(mean, LatentScale::UNIT.mean),
-        scale: unless(scale, LatentScale::UNIT.scale),
-        ..QuantizerConfig::default()
     }
 }

@@ -1,12 +1,8 @@
 //! What every image tokenizer does, whichever network it is.
 
-use crate::pixel::PixelTokenizer;
-use crate::tiny::TinyAutoencoder;
-use crate::vae::{CONFIG_FILE, KlVae};
 use crate::{Error, Result};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use serde::Deserialize;
 use std::fmt::Debug;
 use std::path::Path;
 use tessera_weights::WeightDtype;
@@ -97,93 +93,10 @@ pub trait ImageTokenizer: Debug + Send {
     fn save_dir(&self, folder: &Path, dtype: WeightDtype) -> Result<()>;
 }
 
-impl ImageTokenizer for KlVae {
-    fn architecture(&self) -> &'static str {
-        "KL-VAE"
-    }
-
-    fn image_channels(&self) -> usize {
-        self.config().in_channels
-    }
-
-    fn latent_channels(&self) -> usize {
-        self.config().z_channels
-    }
-
-    fn downsampling(&self) -> usize {
-        self.config().downsampling()
-    }
-
-    fn resolution(&self) -> Option<usize> {
-        Some(self.config().resolution)
-    }
-
-    fn device(&self) -> Device {
-        only_device(self)
-    }
-
-    fn largest_tensor(&self, height_px: usize, width_px: usize) -> usize {
-        let (area, widths) = (height_px * width_px, self.config().widths());
-        // On the way up a level is entered with the width of the one below; attention has a score for every pair of
-        // latents.
-        let at = |level: usize| {
-            let below = widths.get(level + 1).copied().unwrap_or(0);
-            widths[level].max(below) * (area >> (2 * level))
-        };
-        let latents = area >> (2 * (widths.len() - 1));
-        let features = (0..widths.len()).map(at).max().unwrap_or(0);
-        features.max(latents.saturating_mul(latents))
-    }
-
-    fn encode(&self, images: Tensor<4>) -> Tensor<4> {
-        self.encode(images).mean
-    }
-
-    fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        self.decode(latents)
-    }
-
-    fn save_dir(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        self.save_dir(folder, dtype)
-    }
-}
-
 /// The device of a network that was made on one.
 pub(crate) fn only_device<M: Module>(network: &M) -> Device {
     let mut devices = network.devices();
     devices
         .pop()
         .expect("a tokenizer has parameters, and they are somewhere")
-}
-
-/// The tokenizer in a folder, whichever it is: `config.json` tells.
-///
-/// # Errors
-/// When a file is missing or broken, the two do not fit together, or the kind is unknown.
-pub fn load_tokenizer(
-    folder: impl AsRef<Path>,
-    device: &Device,
-) -> Result<Box<dyn ImageTokenizer>> {
-    /// All that is read here of a `config.json`; a KL-VAE's has no kind.
-    #[derive(Deserialize)]
-    struct Kind {
-        kind: Option<String>,
-    }
-    let folder = folder.as_ref();
-    let path = folder.join(CONFIG_FILE);
-    let config = std::fs::read(&path).map_err(|source| Error::reading(&path, source))?;
-    let kind = match serde_json::from_slice(&config) {
-        Ok(Kind { kind }) => kind,
-        Err(source) => return Err(Error::TokenizerConfigFile { path, source }),
-    };
-    match kind.as_deref() {
-        None => Ok(Box::new(KlVae::load_dir(folder, device)?)),
-        Some(PixelTokenizer::KIND) => Ok(Box::new(PixelTokenizer::load_dir(folder, device)?)),
-        Some(TinyAutoencoder::KIND) => Ok(Box::new(TinyAutoencoder::load_dir(folder, device)?)),
-        Some(other) => Err(Error::TokenizerKind {
-            path,
-            expected: TinyAutoencoder::KIND,
-            found: other.into(),
-        }),
-    }
 }

@@ -2,10 +2,12 @@
 //! half.
 
 use crate::image_tokenizer::ImageTokenizer;
+use crate::pixel::PixelTokenizer;
 use crate::tiny::TinyAutoencoder;
 use crate::vae::{CONFIG_FILE, Diffusers, KlVae, KlVaeConfig};
-use crate::{Error, Result, load_tokenizer};
+use crate::{Error, Result};
 use burn::tensor::Device;
+use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{Checkpoint, Which, weights_in};
@@ -180,4 +182,36 @@ fn halves(path: &Path) -> Option<[PathBuf; 2]> {
     };
     let halves = HALVES.map(|half| path.with_file_name(format!("{common}{half}.{ending}")));
     halves.iter().all(|half| half.is_file()).then_some(halves)
+}
+
+/// The tokenizer in a folder, whichever it is: `config.json` tells.
+///
+/// # Errors
+/// When a file is missing or broken, the two do not fit together, or the kind is unknown.
+pub fn load_tokenizer(
+    folder: impl AsRef<Path>,
+    device: &Device,
+) -> Result<Box<dyn ImageTokenizer>> {
+    /// All that is read here of a `config.json`; a KL-VAE's has no kind.
+    #[derive(Deserialize)]
+    struct Kind {
+        kind: Option<String>,
+    }
+    let folder = folder.as_ref();
+    let path = folder.join(CONFIG_FILE);
+    let config = std::fs::read(&path).map_err(|source| Error::reading(&path, source))?;
+    let kind = match serde_json::from_slice(&config) {
+        Ok(Kind { kind }) => kind,
+        Err(source) => return Err(Error::TokenizerConfigFile { path, source }),
+    };
+    match kind.as_deref() {
+        None => Ok(Box::new(KlVae::load_dir(folder, device)?)),
+        Some(PixelTokenizer::KIND) => Ok(Box::new(PixelTokenizer::load_dir(folder, device)?)),
+        Some(TinyAutoencoder::KIND) => Ok(Box::new(TinyAutoencoder::load_dir(folder, device)?)),
+        Some(other) => Err(Error::TokenizerKind {
+            path,
+            expected: TinyAutoencoder::KIND,
+            found: other.into(),
+        }),
+    }
 }

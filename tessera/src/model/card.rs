@@ -1,7 +1,7 @@
 //! `model.json`: what there is to say of a model beside its weights.
 
 use crate::error::{Error, Result, read_json};
-use crate::tokenizer::quantizer_of;
+use crate::spread::quantizer_of;
 use ndarray::{Array4, Axis};
 use serde::{Deserialize, Serialize};
 use std::path::Path;

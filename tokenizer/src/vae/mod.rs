@@ -17,6 +17,7 @@ mod objective;
 mod posterior;
 mod resnet;
 mod sampling;
+mod tokenizer;
 
 pub use attention::AttnBlock;
 pub(crate) use checkpoint::save;

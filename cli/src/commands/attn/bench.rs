@@ -1,6 +1,6 @@
 //! `tessera attn bench`: every method on real ranks, measured.
 
-use super::{count, mib, time};
+use super::text::{count, mib, time};
 use crate::args::Global;
 use crate::output;
 use anyhow::{Result, ensure};

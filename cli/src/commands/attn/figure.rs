@@ -1,6 +1,6 @@
 //! The bars of the paper's figure on A100s, beside what the simulation says of them.
 
-use super::time;
+use super::text::time;
 use crate::output;
 use anyhow::Result;
 use clap::ValueEnum;

@@ -1,6 +1,7 @@
 //! `tessera attn plan`: what every method and every grid would cost.
 
-use super::{SettingArgs, count, heading, mib, time};
+use super::setting::{SettingArgs, heading};
+use super::text::{count, mib, time};
 use crate::output;
 use anyhow::Result;
 use clap::Args;

@@ -1,7 +1,8 @@
 //! `tessera attn simulate`: passes played out message by message on ever more ranks.
 
 use super::figure::{self, Figure};
-use super::{SettingArgs, count, heading, mib, time};
+use super::setting::{SettingArgs, heading};
+use super::text::{count, mib, time};
 use crate::args::Global;
 use crate::plot::{self, Line, Look};
 use crate::progress::Progress;
