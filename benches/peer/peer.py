@@ -1,8 +1,8 @@
 """The same work in plain PyTorch: what `cargo xtask bench --peer` runs beside `tessera bench ops`.
 
 Prints one line of JSON per case: {"case": ..., "ms": ..., "runs": ...}, the median of runs that take about a second.
-The modules are written from the papers' descriptions, with the shapes of TokenBridge-L and of the KL-16 autoencoder, and
-use what PyTorch offers at its fastest in eager mode (scaled_dot_product_attention, inference_mode).
+The modules are written from the papers' descriptions, with the shapes of TokenBridge-L and of the KL-16 autoencoder,
+and use what PyTorch offers at its fastest in eager mode (scaled_dot_product_attention, inference_mode).
 """
 
 import argparse
@@ -45,7 +45,7 @@ class HalfLinear(nn.Module):
 
 
 class Experts(nn.Module):
-    """Four experts of each token, unevenly loaded, each expert's tokens gathered and added up again, weighed by gates."""
+    """Four experts of each token, unevenly loaded, each expert's tokens gathered, and their gated outputs added."""
 
     def __init__(self, width, experts, tokens):
         super().__init__()

@@ -74,7 +74,8 @@ impl Checkpoint {
         if path.is_dir() {
             let found = weights_in(path).ok_or_else(|| Error::Unknown {
                 file: path.into(),
-                expected: "a folder with model.safetensors, diffusion_pytorch_model.safetensors or a PyTorch checkpoint",
+                expected: "a folder with model.safetensors, diffusion_pytorch_model.safetensors or a PyTorch \
+                    checkpoint",
                 found: "a folder without weights".into(),
             });
             return Self::of(Source::open(&found?)?);

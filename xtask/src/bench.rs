@@ -12,7 +12,8 @@ use xshell::{Shell, cmd};
 /// Criterion's benches of the workspace; with --peer, the operations beside PyTorch's.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --peer\n  cargo xtask bench --peer attention kl16 --rounds 7"
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --peer\n  cargo xtask bench --peer attention \
+        kl16 --rounds 7"
 )]
 pub struct Bench {
     /// Run `tessera bench ops` and benches/peer/peer.py in turns and print the ratios of their times.
@@ -116,7 +117,8 @@ impl Times {
     /// A Markdown table: medians over the turns, the ratios being those of each turn.
     fn table(&self, version: &str, threads: &str) -> String {
         let mut table = format!(
-            "| {threads} threads | Tessera, ms | PyTorch {version}, ms | ratio | of the turns |\n|---|---|---|---|---|\n"
+            "| {threads} threads | Tessera, ms | PyTorch {version}, ms | ratio | of the turns \
+                |\n|---|---|---|---|---|\n"
         );
         for name in &self.order {
             let (Some(ours), Some(theirs)) = (self.ours.get(name), self.theirs.get(name)) else {

@@ -9,6 +9,7 @@ mod ci;
 mod data;
 mod demo;
 mod dist;
+mod docs;
 mod install;
 mod recipe;
 mod report;
@@ -41,6 +42,7 @@ enum Command {
     /// Format, lints, tidy, tests, docs and benches, with one summary.
     Ci,
     Tidy(tidy::Tidy),
+    Docs(docs::Docs),
     Dist(dist::Dist),
 }
 
@@ -62,6 +64,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(command) => command.run(&sh),
         Command::Ci => ci::run(&sh),
         Command::Tidy(tidy) => tidy.run(),
+        Command::Docs(docs) => docs.run(&sh),
         Command::Dist(dist) => dist.run(&sh),
     }
 }

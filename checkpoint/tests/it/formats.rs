@@ -284,7 +284,9 @@ proptest! {
             }
             (Err(_), None) => {}
             // A tensor of more values than its storage, by strides of 0, is refused though each of them exists.
-            (Err(error), Some(expected)) => prop_assert!(expected.len() > stored.len() || expected.is_empty(), "{error}"),
+            (Err(error), Some(expected)) => {
+                prop_assert!(expected.len() > stored.len() || expected.is_empty(), "{error}");
+            }
             (Ok(_), None) => prop_assert!(false, "a view beyond its storage was accepted"),
         }
     }

@@ -187,7 +187,8 @@ fn fuzz_instructions() {
     ];
     let word = prop_oneof![
         8 => prop::sample::select(WORDS).prop_map(|word| word.chars().map(|c| c as u8).collect()),
-        2 => prop::sample::select(vec![0x81_u8, 0x85, 0x86, 0x87, 0x93, 0x94, 0x8f, 0x90, 0x91]).prop_map(|byte| vec![byte]),
+        2 => prop::sample::select(vec![0x81_u8, 0x85, 0x86, 0x87, 0x93, 0x94, 0x8f, 0x90, 0x91])
+            .prop_map(|byte| vec![byte]),
         2 => (0..4_u8).prop_map(|index| vec![b'q', index]),
         2 => (0..4_u8).prop_map(|index| vec![b'h', index]),
         2 => any::<i32>().prop_map(|value| [&b"J"[..], &value.to_le_bytes()].concat()),

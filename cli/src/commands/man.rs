@@ -49,7 +49,10 @@ impl Man {
 /// The page of a command, then those below it.
 fn collect(command: Command, pages: &mut Vec<Page>) {
     pages.push(Page::new(command.clone()));
-    for below in command.get_subcommands() {
+    for below in command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set())
+    {
         collect(below.clone(), pages);
     }
 }

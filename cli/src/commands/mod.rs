@@ -13,6 +13,7 @@ pub mod init;
 pub mod inspect;
 pub mod man;
 pub mod reconstruct;
+pub mod reference;
 pub mod route;
 pub mod tokenize;
 pub mod train_ar;
@@ -69,6 +70,7 @@ pub enum Command {
     Train(TrainCommand),
     Completions(completions::Completions),
     Man(man::Man),
+    Reference(reference::Reference),
 }
 
 /// What can be trained.
@@ -143,6 +145,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Doctor(command) => command.run(&cli.global),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
+        Command::Reference(command) => command.run(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the program gives a shell: completions and manual pages. Neither needs a device, nor a model.
+//! What the program tells of its commands: completions, manual pages, the reference. None needs a device, nor a model.
 
 use crate::world::{failure, stdout};
 use std::fs;
@@ -91,4 +91,25 @@ fn manual_pages_do_not_replace_files_unasked() {
     assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
     stdout("man -o {} --overwrite", at);
     assert_ne!(fs::read_to_string(&mine).unwrap(), "mine");
+}
+
+#[test]
+fn the_committed_reference_is_that_of_the_program() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
+    let committed = fs::read_to_string(&path).unwrap().replace("\r\n", "\n");
+    let said = stdout("reference", &[]);
+    let differs = committed
+        .lines()
+        .zip(said.lines())
+        .find(|(committed, said)| committed != said);
+    assert!(
+        committed.trim_end() == said.trim_end(),
+        "docs/commands.md is out of date: run `cargo xtask docs`; first difference: {differs:?}"
+    );
+    for command in commands() {
+        assert!(
+            said.contains(&format!("\n## tessera {command}\n")),
+            "{command}"
+        );
+    }
 }

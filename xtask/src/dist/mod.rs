@@ -21,7 +21,8 @@ use xshell::{Shell, cmd};
 /// Programs to hand out: an archive that `cargo binstall` finds, a Python wheel, SHA256SUMS.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask dist\n  cargo xtask dist --target aarch64-unknown-linux-gnu -o artifacts --no-wheel\n  \
+    after_help = "Examples:\n  cargo xtask dist\n  cargo xtask dist --target aarch64-unknown-linux-gnu -o artifacts \
+        --no-wheel\n  \
                   SOURCE_DATE_EPOCH=0 cargo xtask dist --repository https://example.org/tessera"
 )]
 pub struct Dist {

@@ -59,7 +59,8 @@ impl Wheel<'_> {
 
     fn metadata(&self) -> String {
         let mut text = format!(
-            "Metadata-Version: 2.4\nName: {NAME}\nVersion: {}\nSummary: The program tessera: image generation over discrete tokens\n\
+            "Metadata-Version: 2.4\nName: {NAME}\nVersion: {}\nSummary: The program tessera: image generation over \
+                discrete tokens\n\
              License-Expression: {}\n",
             self.version, self.license
         );

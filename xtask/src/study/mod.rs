@@ -77,7 +77,8 @@ impl ExpertRace {
         let settled = out.join("settings.txt");
         match fs::read_to_string(&settled) {
             Ok(before) if before != told => bail!(
-                "{} holds a study with other settings\n  hint: give the same, or another -o\n  there: {before}  now:   {told}",
+                "{} holds a study with other settings\n  hint: give the same, or another -o\n  there: {before}  now:   \
+                    {told}",
                 out.display()
             ),
             Ok(_) => {}

@@ -49,7 +49,8 @@ impl Pictures {
         let halves = ["train", "test"].map(|half| whole.join(half));
         if let Some(missing) = halves.iter().find(|half| !half.is_dir()) {
             bail!(
-                "{}: no such folder\n  hint: --data takes a folder of train/ and test/, each with a folder of pictures per class",
+                "{}: no such folder\n  hint: --data takes a folder of train/ and test/, each with a folder of pictures \
+                    per class",
                 missing.display()
             );
         }

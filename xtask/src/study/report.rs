@@ -57,9 +57,12 @@ impl Report<'_> {
         };
         let _ = write!(
             text,
-            " in patches of {0}×{0}: rectified flow, {1} (width, depth, heads), {2} experts a block with as many activated \
-             parameters as the dense model's MLP, {3} steps of {4} pictures, {5} runs: {6} variants, {7} seeds. A seed decides \
-             weights, order and noise alike in every variant. Weights of the losses, where a variant has them: similarity {8}, \
+            " in patches of {0}×{0}: rectified flow, {1} (width, depth, heads), {2} experts a block with as many \
+                activated \
+             parameters as the dense model's MLP, {3} steps of {4} pictures, {5} runs: {6} variants, {7} seeds. A seed \
+             decides \
+             weights, order and noise alike in every variant. Weights of the losses, where a variant has them: \
+             similarity {8}, \
              balance {9}, per layer {10}.\n\n",
             settings.patch,
             settings.size,
@@ -83,10 +86,14 @@ impl Report<'_> {
         if let Some([floor, std, accuracy]) = self.runs.first().and_then(Run::judge) {
             let _ = write!(
                 text,
-                "The Fréchet distance is between {} drawn pictures (20 steps, no guidance) and real test pictures, in the \
-                 features of a classifier that recognises {:.1} % of the test pictures. It is not FID and compares with \
-                 nothing outside this page; real training pictures are at {floor:.3} ± {std:.3}. The validation loss is of the \
-                 averaged weights with the experts as at inference, on pictures and noise that are the same for all.\n\n",
+                "The Fréchet distance is between {} drawn pictures (20 steps, no guidance) and real test pictures, in \
+                    the \
+                 features of a classifier that recognises {:.1} % of the test pictures. It is not FID and compares \
+                 with \
+                 nothing outside this page; real training pictures are at {floor:.3} ± {std:.3}. The validation loss \
+                 is of the \
+                 averaged weights with the experts as at inference, on pictures and noise that are the same for \
+                 all.\n\n",
                 settings.pictures,
                 100.0 * accuracy
             );
@@ -117,8 +124,10 @@ impl Report<'_> {
         }
         let [agrees, disagrees, undecided] = counts;
         Ok(format!(
-            "Of {} comparisons {agrees} agree with the paper, {disagrees} disagree, and {undecided} are undecided: zero is within \
-             the 95 % interval (Student's t) of the difference between runs of one seed. These are small models, trained \
+            "Of {} comparisons {agrees} agree with the paper, {disagrees} disagree, and {undecided} are undecided: \
+                zero is within \
+             the 95 % interval (Student's t) of the difference between runs of one seed. These are small models, \
+             trained \
              briefly; what is undecided here is not refuted.\n\n{items}\n",
             agrees + disagrees + undecided
         ))
@@ -200,14 +209,16 @@ impl Report<'_> {
             }
             text.push('\n');
         }
-        text += "\nMean ± standard deviation over the seeds. Agreement is the share of drawn pictures that the judge takes for the \
+        text += "\nMean ± standard deviation over the seeds. Agreement is the share of drawn pictures that the judge \
+            takes for the \
                  class they were asked for.\n\n";
         Ok(text)
     }
 
     fn commands(&self) -> Result<String> {
         let mut text = String::from(
-            "## Commands\n\nOf every run, with `OUT` for the output folder; here the last variant of table 3, seed 0:\n\n```\n",
+            "## Commands\n\nOf every run, with `OUT` for the output folder; here the last variant of table 3, seed \
+                0:\n\n```\n",
         );
         writeln!(
             text,
@@ -289,7 +300,9 @@ mod tests {
     /// Race is better than token choice by one in every seed, and than expert choice in one seed of three.
     fn runs() -> Vec<Run> {
         let run_of = |variant: &str, seed: u64, frechet: f64| {
-            let figures = json!({ "training_loss": 0.5, "frechet": frechet, "floor": 0.25, "floor_std": 0.125, "real_accuracy": 0.75 });
+            let figures = json!({
+                "training_loss": 0.5, "frechet": frechet, "floor": 0.25, "floor_std": 0.125, "real_accuracy": 0.75
+            });
             run(variant, seed, figures)
         };
         let seeds = (0..3).map(|seed| (seed, seed as f64));
@@ -315,7 +328,8 @@ mod tests {
         );
         assert!(
             text.contains(
-                "- **Race beats token choice.** Fréchet distance: agrees, 11.000 against 12.001, better by 1.001 ± 0.002, better \
+                "- **Race beats token choice.** Fréchet distance: agrees, 11.000 against 12.001, better by 1.001 ± \
+                    0.002, better \
                  with 3 of 3 seeds. The paper: FID 13.66 against 15.98."
             ),
             "{text}"

@@ -276,7 +276,10 @@ mod tests {
         sh.write_file(at("metrics.jsonl"), metrics).unwrap();
         let validation = "{\"epoch\":1,\"mse\":0.5}\n{\"epoch\":2,\"mse\":0.25}\n";
         sh.write_file(at("validation.jsonl"), validation).unwrap();
-        let eval = r#"{"agreement":{"accuracy":0.5},"real_test_accuracy":0.75,"frechet":{"distance":9.5,"floor":0.5,"floor_std":0.25}}"#;
+        let frechet = r#"{"distance":9.5,"floor":0.5,"floor_std":0.25}"#;
+        let eval = format!(
+            r#"{{"agreement":{{"accuracy":0.5}},"real_test_accuracy":0.75,"frechet":{frechet}}}"#
+        );
         sh.write_file(at("eval.json"), eval).unwrap();
         let route = r#"{"mean":{"max_vio":1.5,"combination_usage":0.5,"mean_active":2.25}}"#;
         sh.write_file(at("route.json"), route).unwrap();

@@ -232,7 +232,8 @@ impl Settings {
         let trained = (1.0 - HELD_OUT) * pictures as f64;
         let epochs = self.steps as f64 * self.batch_size as f64 / trained;
         format!(
-            "--size {} --patch {} --batch-size {} --max-steps {} --epochs {} --warmup-epochs {:.4} --lr {} --val-share {HELD_OUT} \
+            "--size {} --patch {} --batch-size {} --max-steps {} --epochs {} --warmup-epochs {:.4} --lr {} --val-share \
+                {HELD_OUT} \
              --save-every {} --keep-last 1 --sample-every 1000000",
             self.size,
             self.patch,
@@ -297,8 +298,10 @@ mod tests {
             let steps = settings.steps_of(&folders, variant_of(key), seed);
             steps[0].line(folders.out)
         };
-        let common = "--data /d --img-size 32 --channels 3 --size 96,4,4 --patch 4 --batch-size 9 --max-steps 100 --epochs 3 \
-                      --warmup-epochs 0.0500 --lr 0.001 --val-share 0.1 --save-every 25 --keep-last 1 --sample-every 1000000";
+        let common = "--data /d --img-size 32 --channels 3 --size 96,4,4 --patch 4 --batch-size 9 --max-steps 100 \
+            --epochs 3 \
+                      --warmup-epochs 0.0500 --lr 0.001 --val-share 0.1 --save-every 25 --keep-last 1 --sample-every \
+                      1000000";
         assert_eq!(
             line("dense", 2),
             format!("tessera train dit -o OUT/runs/dense-2 {common} --seed 2")
@@ -306,7 +309,8 @@ mod tests {
         assert_eq!(
             line("full", 0),
             format!(
-                "tessera train dit -o OUT/runs/full-0 {common} --experts 4-in-16 --rule race --gate identity --similarity 0.0001 \
+                "tessera train dit -o OUT/runs/full-0 {common} --experts 4-in-16 --rule race --gate identity \
+                    --similarity 0.0001 \
                  --balance 0 --per-layer 0.01 --seed 0"
             )
         );

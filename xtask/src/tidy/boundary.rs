@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn a_library_does_not_print() {
-        let text = "fn f() {\n println!(\"x\");\n std::io::stdout().lock();\n dbg!(x);\n // eprintln!\n write!(f, \"x\");\n}\n\
+        let text = "fn f() {\n println!(\"x\");\n std::io::stdout().lock();\n dbg!(x);\n // eprintln!\n \
+            write!(f, \"x\");\n}\n\
                     #[cfg(test)]\nfn g() { println!(\"x\") }\n";
         assert_eq!(broken(prints, "moe/src/a.rs", text), [2, 3, 4]);
         for name in [
@@ -104,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_library_names_no_option() {
-        let text = "//! `--device`\n// --plain\nfn f() {\n \"give more --max-vram, or\"\n \"a -- b, |---|---|, x--y, build with --features x\"\n}\n";
+        let text = "//! `--device`\n// --plain\nfn f() {\n \"give more --max-vram, or\"\n \"a -- b, |---|---|, x--y, \
+            build with --features x\"\n}\n";
         assert_eq!(broken(options, "moe/src/a.rs", text), [1, 4]);
         assert!(broken(options, "cli/src/a.rs", text).is_empty());
         let found: Vec<_> = named("(--one, --two-three=4 --5").collect();

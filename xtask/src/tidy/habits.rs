@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn unwrap_is_for_tests() {
-        let text = "fn f() {\n x\n  .unwrap();\n // .unwrap()\n \".unwrap()\"\n}\n#[cfg(test)]\nfn g() { x.unwrap() }\n";
+        let text = "fn f() {\n x\n  .unwrap();\n // .unwrap()\n \".unwrap()\"\n}\n#[cfg(test)]\nfn g() { x.unwrap() \
+            }\n";
         assert_eq!(broken(unwraps, "a/src/b.rs", text), [3]);
         assert!(broken(unwraps, "a/tests/it/b.rs", text).is_empty());
         assert!(broken(unwraps, "a/src/b.rs", "fn f() { x.unwrap_or(0) }").is_empty());

@@ -2,12 +2,11 @@
 
 use super::broken::Broken;
 use super::members::File;
-use std::path::Path;
 
 /// Refuses a dependency of a member whose version is not the workspace's.
 pub fn versions(file: &File) -> Vec<Broken> {
-    let of_the_workspace = file.name.parent() == Some(Path::new(""));
-    if of_the_workspace
+    let is_workspace = file.text.lines().any(|line| line == "[workspace]");
+    if is_workspace
         || file
             .name
             .file_name()
@@ -50,12 +49,13 @@ mod tests {
 
     #[test]
     fn versions_come_from_the_workspace() {
-        let text = "[package]\nname = \"x\"\n[dependencies]\na.workspace = true\nb = { workspace = true, features = [\n  \
+        let text = "[package]\nname = \"x\"\n[dependencies]\na.workspace = true\nb = { workspace = true, features = \
+            [\n  \
                     \"c\",\n] }\nd = \"1\"\n[dev-dependencies]\ne = { version = \"1\" } # why\n[features]\nf = []\n\
                     [dependencies.g]\nversion = \"1\"\n";
         let files = files(&[
             ("a/Cargo.toml", text),
-            ("Cargo.toml", text),
+            ("Cargo.toml", &format!("[workspace]\n{text}")),
             ("a/other.toml", text),
         ]);
         let lines = |file: &File| {

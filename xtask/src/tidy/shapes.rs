@@ -130,15 +130,18 @@ mod tests {
 
     #[test]
     fn a_public_function_on_tensors_tells_shapes() {
-        let text = "/// Adds.\n#[inline]\npub fn a(x: Tensor<3>) {}\n/// Maps `[B, L, D]`.\n#[must_use]\npub fn b(\n  x: Tensor<3>,\n) {}\n\
-                    /// # Shapes\n/// - `x`: any\npub fn c() -> Option<Tensor<3>> {}\npub const fn d(x: Vec<Tensor<1>>) {}\n";
+        let text = "/// Adds.\n#[inline]\npub fn a(x: Tensor<3>) {}\n/// Maps `[B, L, D]`.\n#[must_use]\npub fn b(\n  \
+            x: Tensor<3>,\n) {}\n\
+                    /// # Shapes\n/// - `x`: any\npub fn c() -> Option<Tensor<3>> {}\npub const fn d(x: \
+                    Vec<Tensor<1>>) {}\n";
         assert_eq!(broken(text), [3, 12]);
     }
 
     #[test]
     fn methods_of_public_traits_count_and_private_functions_do_not() {
         let text = "pub trait T {\n fn a(&self, x: Tensor<4>);\n fn b(&self);\n}\ntrait U { fn c(x: Tensor<1>); }\n\
-                    fn d(x: Tensor<1>) {}\npub(crate) fn e(x: Tensor<1>) {}\nimpl T for V { fn a(&self, x: Tensor<4>) {} }\n\
+                    fn d(x: Tensor<1>) {}\npub(crate) fn e(x: Tensor<1>) {}\nimpl T for V { fn a(&self, x: Tensor<4>) \
+                    {} }\n\
                     pub fn f(x: FloatTensor<B>) { let y: Tensor<1>; }\n";
         assert_eq!(broken(text), [2]);
     }

@@ -38,9 +38,10 @@ pub fn columns(file: &File) -> Vec<Broken> {
     broken
 }
 
-/// The columns that can be wrapped: without the target of a link, and nothing if the line holds a bare address.
+/// The columns that count: nothing of a line that cannot be wrapped, such as an address, and not the targets of links.
 fn width(line: &str, markdown: bool) -> usize {
-    if line.contains("://") {
+    let raw_string = ["r\"", "r#\""].iter().any(|open| line.contains(open));
+    if line.contains("://") || !markdown && raw_string || markdown && is_code(line) {
         return 0;
     }
     let mut columns = line.chars().count();
@@ -49,6 +50,12 @@ fn width(line: &str, markdown: bool) -> usize {
         columns -= link.split(')').next().unwrap_or_default().chars().count();
     }
     columns
+}
+
+/// Whether a line of Markdown has code, and spaces only inside of it.
+fn is_code(line: &str) -> bool {
+    let outside = line.split('`').step_by(2);
+    line.contains('`') && !outside.into_iter().any(|text| text.trim().contains(' '))
 }
 
 /// Whether a line, or the comment in it, is a row of a table.
@@ -98,7 +105,8 @@ mod tests {
         assert!(wide("a.md", &format!("| {long} |\n```\n{long}\n```\n")).is_empty());
         assert_eq!(wide("a.md", &format!("```\n```\n{long}\n")), [3]);
         assert!(wide("a.rs", &format!("/// | {long} |\n// https://{long}\n")).is_empty());
-        assert!(wide("a.md", &format!("[x]({long})\n")).is_empty());
+        assert!(wide("a.md", &format!("[x]({long})\n`a {long}`:\n")).is_empty());
+        assert!(wide("a.rs", &format!("let x = r#\"{long}\"#;\n")).is_empty());
         assert_eq!(wide("a.md", &format!("[x](y) {long}\n")), [1]);
     }
 }

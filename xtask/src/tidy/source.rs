@@ -337,7 +337,8 @@ mod tests {
 
     #[test]
     fn code_strings_and_comments_are_told_apart() {
-        let text = "//! M\nfn f<'a>() { // \"no\"\n  g(\"// s\\\"\", r#\"a\"b\"#, '\"', '\\'', b'x'); /* x /* y */ z */ h::i }\n/// D\n";
+        let text = "//! M\nfn f<'a>() { // \"no\"\n  g(\"// s\\\"\", r#\"a\"b\"#, '\"', '\\'', b'x'); /* x /* y */ z \
+            */ h::i }\n/// D\n";
         let source = Source::parse(text);
         let expected = "fn f < > ( ) { g ( , , , , b ) ; h :: i }";
         assert_eq!(words(&source.tokens).join(" "), expected);
@@ -360,8 +361,10 @@ mod tests {
 
     #[test]
     fn only_the_item_below_the_attribute_is_a_test() {
-        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n use c::{d, e};\n fn b() { \"s\" }\n}\n#[cfg(not(test))]\nfn c() {}\n\
-                    #[cfg(any(test, x))]\npub mod d;\n#[cfg(test)]\npub(crate) use e::{f};\nstruct G { #[cfg(test)] h: I, j: K }\n";
+        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n use c::{d, e};\n fn b() { \"s\" }\n}\n#[cfg(not(test))]\nfn \
+            c() {}\n\
+                    #[cfg(any(test, x))]\npub mod d;\n#[cfg(test)]\npub(crate) use e::{f};\nstruct G { #[cfg(test)] h: \
+                    I, j: K }\n";
         let source = Source::parse(text);
         let code = words(source.code()).join(" ");
         assert_eq!(

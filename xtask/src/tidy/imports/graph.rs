@@ -230,7 +230,8 @@ pub mod tests {
 
     const LIB: (&str, &str) = (
         "moe/src/lib.rs",
-        "mod error;\nmod race;\npub mod vae;\npub use error::{Error, Result as R};\npub use vae::*;\npub fn here() {}\n",
+        "mod error;\nmod race;\npub mod vae;\npub use error::{Error, Result as R};\npub use vae::*;\npub fn here() \
+            {}\n",
     );
     const ERROR: (&str, &str) = (
         "moe/src/error.rs",

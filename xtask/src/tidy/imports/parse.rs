@@ -248,7 +248,8 @@ mod tests {
     #[test]
     fn paths_definitions_and_inline_modules_are_found() {
         let source = Source::parse(
-            "mod x;\npub fn f() -> impl J + use<> { crate::a::g::<T>(b::H::new()); fn inner() {} }\nmod m { pub struct S; fn k() { super::f() } }\n\
+            "mod x;\npub fn f() -> impl J + use<> { crate::a::g::<T>(b::H::new()); fn inner() {} }\nmod m { pub struct \
+                S; fn k() { super::f() } }\n\
              macro_rules! n { () => {} }\n#[cfg(test)]\nmod tests { use crate::z; }\n",
         );
         let modules = modules(&source);
