@@ -1,9 +1,8 @@
 //! `tessera completions`.
 
-use super::Cli;
 use crate::output;
 use anyhow::Result;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
 /// Print what a shell needs to complete commands and options.
@@ -19,15 +18,14 @@ pub struct Completions {
 }
 
 impl Completions {
-    /// Prints the script.
+    /// Prints the script for `program`.
     ///
     /// # Errors
     /// When stdout cannot be written.
-    pub fn run(self) -> Result<()> {
-        // Into memory first: the generator panics where its writer fails, as that of `tessera completions bash | head`
-        // may.
+    pub fn run(self, mut program: Command) -> Result<()> {
+        // Into memory first: the generator panics where its writer fails, as that of `tessera completions bash | head` may.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "tessera", &mut script);
+        clap_complete::generate(self.shell, &mut program, "tessera", &mut script);
         output::text(String::from_utf8_lossy(&script).trim_end())
     }
 }

@@ -1,9 +1,8 @@
 //! `tessera man`.
 
-use super::Cli;
 use crate::output;
 use anyhow::Result;
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man as Page;
 use std::io::Write;
 use std::path::PathBuf;
@@ -23,13 +22,13 @@ pub struct Man {
 }
 
 impl Man {
-    /// Prints or writes.
+    /// Prints or writes the pages of `program`.
     ///
     /// # Errors
     /// An output folder that is in use, a file that cannot be written.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, program: Command) -> Result<()> {
         // `tessera help X` says what the page of X does.
-        let mut command = Cli::command().disable_help_subcommand(true);
+        let mut command = program.disable_help_subcommand(true);
         command.build();
         let Some(folder) = self.output else {
             return output::text(String::from_utf8_lossy(&render(&Page::new(command))?).trim_end());

@@ -24,7 +24,7 @@ pub mod train_vae;
 use crate::args::Global;
 use crate::ranks::{OnRanks, Rank};
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Image generation over discrete tokens: images to tokens to new images.
 #[derive(Debug, Parser)]
@@ -143,9 +143,9 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Bench(command) => command.run(&cli.global),
         Command::Attn(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
-        Command::Completions(command) => command.run(),
-        Command::Man(command) => command.run(),
-        Command::Reference(command) => command.run(),
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
+        Command::Reference(command) => command.run(Cli::command()),
     }
 }
 

@@ -1,9 +1,8 @@
 //! `tessera reference`: docs/commands.md, which `cargo xtask docs` writes.
 
-use super::Cli;
 use crate::output;
 use anyhow::Result;
-use clap::{Arg, Args, Command, CommandFactory};
+use clap::{Arg, Args, Command};
 use std::fmt::Write;
 
 /// Columns of a line of text.
@@ -18,17 +17,17 @@ const WIDTH: usize = 120;
 pub struct Reference {}
 
 impl Reference {
-    /// Prints the page.
+    /// Prints the page of `program`.
     ///
     /// # Errors
     /// When stdout cannot be written.
-    pub fn run(self) -> Result<()> {
-        output::text(page()?.trim_end())
+    pub fn run(self, program: Command) -> Result<()> {
+        output::text(page(program)?.trim_end())
     }
 }
 
-fn page() -> Result<String> {
-    let mut program = Cli::command().disable_help_subcommand(true);
+fn page(program: Command) -> Result<String> {
+    let mut program = program.disable_help_subcommand(true);
     program.build();
     let commands = listed(&program);
     let mut text = String::from(
