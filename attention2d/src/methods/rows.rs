@@ -72,6 +72,9 @@ impl Rows {
     }
 
     /// No tokens of tensors with these shapes.
+    ///
+    /// # Shapes
+    /// - tensors: `[batch, heads, any, features]` each
     pub fn empty(tensors: &[&Tensor<4>]) -> Self {
         Self {
             values: Vec::new(),

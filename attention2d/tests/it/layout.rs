@@ -21,7 +21,8 @@ proptest! {
 
     #[test]
     fn a_mask_between_shares_is_the_mask(
-        tokens in 1..60_usize, [q, k] in [1..5_usize, 1..5], causal: bool, starts in proptest::collection::btree_set(1..60_usize, 0..5),
+        tokens in 1..60_usize, [q, k] in [1..5_usize, 1..5], causal: bool,
+        starts in proptest::collection::btree_set(1..60_usize, 0..5),
     ) {
         let starts = std::iter::once(0).chain(starts.into_iter().filter(|&start| start < tokens));
         let mask = Mask { causal, documents: Some(starts.collect()) };
@@ -53,7 +54,9 @@ proptest! {
         for rank in 0..grid.ranks() {
             let Place { row, col } = grid.place(rank);
             let gathered = |ranks: Vec<usize>| {
-                let mut all: Vec<_> = ranks.iter().flat_map(|&rank| Layout::Cyclic.positions(Member { rank, ranks: grid.ranks() }, tokens)).collect();
+                let member = |rank| Member { rank, ranks: grid.ranks() };
+                let positions = |rank| Layout::Cyclic.positions(member(rank), tokens);
+                let mut all: Vec<_> = ranks.into_iter().flat_map(positions).collect();
                 all.sort_unstable();
                 all
             };

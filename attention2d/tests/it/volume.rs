@@ -13,8 +13,9 @@ proptest! {
 
     #[test]
     fn every_rank_receives_what_was_predicted(
-        ranks in 1..=16_usize, which: Index, group in select(vec![1_usize, 4]), kv_heads in 1..=4_usize, head_dim in 1..9_usize,
-        tokens in 1..70_usize, causal: bool, wire_dtype in select(vec![WireDtype::F32, WireDtype::Bf16]),
+        ranks in 1..=16_usize, which: Index, group in select(vec![1_usize, 4]), kv_heads in 1..=4_usize,
+        head_dim in 1..9_usize, tokens in 1..70_usize, causal: bool,
+        wire_dtype in select(vec![WireDtype::F32, WireDtype::Bf16]),
     ) {
         let methods = methods(ranks, [group * kv_heads, kv_heads]);
         let method = *which.get(&methods);
