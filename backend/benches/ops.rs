@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tessera_backend::nn::{GroupNorm, LayerNorm};
 use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
-use tessera_backend::{Precision, Rng};
+use tessera_backend::{ComputePrecision, Rng};
 
 // Page faults of fresh buffers would drown the arithmetic.
 #[global_allocator]
@@ -48,7 +48,7 @@ fn few_rows(c: &mut Criterion) {
         .collect();
     let half: Vec<_> = layers
         .iter()
-        .map(|layer| Precision::Bf16.apply(layer.clone()))
+        .map(|layer| ComputePrecision::Bf16.apply(layer.clone()))
         .collect();
     for rows in [1, 4, 16] {
         let x = draw([rows, 1024], &device);

@@ -64,12 +64,15 @@ pub type UpsampleBackward<T> = fn(g: T) -> T;
 
 /// [`Backend::grouped_experts`] in training.
 pub struct ExpertsPasses<T> {
-    /// The output, and the preactivations of each pair of token and expert; `weights` are w1, b1, w2 and b2.
-    pub forward_with_saved:
-        fn(x: T, gates: T, weights: [T; 4], routes: &Routes, act: Activation) -> (T, T),
+    /// See [`ExpertsForward`].
+    pub forward_with_saved: ExpertsForward<T>,
     /// See [`ExpertsBackward`].
     pub backward: ExpertsBackward<T>,
 }
+
+/// The output, and the preactivations of each pair of token and expert; `weights` are w1, b1, w2 and b2.
+pub type ExpertsForward<T> =
+    fn(x: T, gates: T, weights: [T; 4], routes: &Routes, act: Activation) -> (T, T);
 
 /// Gradients of [`Backend::grouped_experts`] for the inputs that need one.
 pub type ExpertsBackward<T> = fn(

@@ -59,6 +59,6 @@ pub use extension::Backend;
 pub use host::{
     DEVICE_FAILED, Transfers, device_indices, device_values, host_indices, host_values, transfers,
 };
-pub use precision::Precision;
+pub use precision::ComputePrecision;
 pub use random::Rng;
 pub use request::{ImageRequest, UnknownClass};

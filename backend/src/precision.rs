@@ -6,7 +6,7 @@ use std::fmt;
 
 /// The type in which weights of linear maps are stored and multiplied. Everything else, sums included, is f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
+pub enum ComputePrecision {
     /// 32 bits.
     #[default]
     F32,
@@ -17,7 +17,7 @@ pub enum Precision {
     F16,
 }
 
-impl Precision {
+impl ComputePrecision {
     /// Casts the weights of the module's [`Linear`](burn::nn::Linear) maps from f32 to this type. They serve inference
     /// through [`ops::linear`](crate::ops::linear) only and have no gradient.
     pub fn apply<M: Module>(self, module: M) -> M {
@@ -40,7 +40,7 @@ impl Precision {
     }
 }
 
-impl fmt::Display for Precision {
+impl fmt::Display for ComputePrecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",

@@ -123,7 +123,7 @@ pub enum Compute {
     F16,
 }
 
-impl From<Compute> for tessera::Precision {
+impl From<Compute> for tessera::ComputePrecision {
     fn from(compute: Compute) -> Self {
         match compute {
             Compute::F32 => Self::F32,

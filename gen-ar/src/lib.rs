@@ -38,7 +38,7 @@
 //! ```
 //!
 //! Expert Race is arXiv 2503.16057, in the crate `tessera-moe`. The head stays dense in a model with experts. In bf16
-//! ([`tessera_backend::Precision`]) experts stay f32.
+//! ([`tessera_backend::ComputePrecision`]) experts stay f32.
 //!
 //! API boundary: this crate knows classes, indices and the values of levels. It knows neither latents nor pixels,
 //! which are the quantizer's and the tokenizer's, nor the training loop, which is `tessera-train`'s.

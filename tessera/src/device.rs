@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use burn::module::Module;
 use ndarray::Array4;
-use tessera_backend::{DeviceSpec, Precision};
+use tessera_backend::{ComputePrecision, DeviceSpec};
 use tessera_tokenizer::{ImageTokenizer, decode_within, encode_within};
 
 /// Tensors of about the largest size that a tokenizer holds at once: the input of a layer, its output, what is added to
@@ -92,16 +92,20 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::DataType`] when it does not.
-    pub fn in_precision<M: Module>(&self, model: M, precision: Precision) -> Result<M> {
-        let supports = |kind: &Precision| self.burn.supports_dtype(kind.dtype());
+    pub fn in_precision<M: Module>(&self, model: M, precision: ComputePrecision) -> Result<M> {
+        let supports = |kind: &ComputePrecision| self.burn.supports_dtype(kind.dtype());
         if !supports(&precision) {
-            let kinds = [Precision::F32, Precision::F16, Precision::Bf16];
+            let kinds = [
+                ComputePrecision::F32,
+                ComputePrecision::F16,
+                ComputePrecision::Bf16,
+            ];
             return Err(Error::DataType {
                 found: precision.to_string(),
                 known: kinds
                     .iter()
                     .filter(|kind| supports(kind))
-                    .map(Precision::to_string)
+                    .map(ComputePrecision::to_string)
                     .collect(),
             });
         }

@@ -67,7 +67,7 @@ pub use model::{
 pub use params::ImageParams;
 pub use reconstruct::{Quality, RateDistortion, Reconstructions};
 pub use spread::quantizer_of;
-pub use tessera_backend::{DeviceSpec, Precision};
+pub use tessera_backend::{ComputePrecision, DeviceSpec};
 pub use tessera_checkpoint::Architecture;
 pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling};
 pub use tessera_quantize::ScaleBy;

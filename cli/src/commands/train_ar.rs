@@ -23,7 +23,7 @@ use tessera::train::{
     BoxError, LatentCache, LatentPrecision, Observer, StepReport, TrainConfig, train_on,
 };
 use tessera::{
-    ArCard, ArModel, CalibrationOptions, Device, Precision, calibrate, encode_posteriors,
+    ArCard, ArModel, CalibrationOptions, ComputePrecision, Device, calibrate, encode_posteriors,
 };
 
 /// Train a generator on the tokens of a VAE.
@@ -202,7 +202,7 @@ impl TrainAr {
             card,
             vae: Box::new(vae),
             calibration: Some(calibration),
-            precision: Precision::F32,
+            precision: ComputePrecision::F32,
             device,
         };
         let progress = Progress::new("train ar", "steps", plan.total_steps, global.quiet);

@@ -19,7 +19,7 @@ use tessera::pictures::dataset::Split;
 use tessera::quantize::{MomentsBuilder, ScaleBy};
 use tessera::tokenizers::{ImageTokenizer, PixelTokenizer, open_tokenizer};
 use tessera::train::{BoxError, Observer, StepReport, TrainConfig, train_on};
-use tessera::{Device, DitCard, DitModel, Orientation, Precision, encode_dataset, hub};
+use tessera::{ComputePrecision, Device, DitCard, DitModel, Orientation, encode_dataset, hub};
 
 /// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
 #[derive(Debug, Clone, Args)]
@@ -265,7 +265,7 @@ impl TrainDit {
                 card,
                 tokenizer,
                 transformer: config.init(0, device.burn()),
-                precision: Precision::F32,
+                precision: ComputePrecision::F32,
                 device,
             },
             data: &data,

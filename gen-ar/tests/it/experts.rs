@@ -6,7 +6,7 @@ use super::tiny;
 use burn::tensor::{Device, Int, Tensor};
 use ndarray::{Array3, Axis};
 use std::ops::ControlFlow;
-use tessera_backend::{Precision, Rng, transfers};
+use tessera_backend::{ComputePrecision, Rng, transfers};
 use tessera_gen_ar::{
     BUFFERS, Error, GenAr, GenArConfig, ImageRequest, MaskPlan, TransformerConfig,
 };
@@ -281,7 +281,7 @@ fn thresholds_are_measured_again_for_given_weights() {
 /// In bf16 experts stay as they are while the linear maps around them, routers included, are narrowed.
 #[test]
 fn a_model_with_experts_draws_in_bf16() {
-    let model = Precision::Bf16.apply(calibrated(&config()));
+    let model = ComputePrecision::Bf16.apply(calibrated(&config()));
     let requests = tiny::requests(3);
     let batch = generate(&model, &requests, 4, 2.0);
     let alone = generate(&model, &requests[1..2], 4, 2.0);

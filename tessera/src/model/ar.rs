@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::hub;
 use ndarray::{Array3, Array4, ArrayView3, s};
 use std::path::Path;
-use tessera_backend::Precision;
+use tessera_backend::ComputePrecision;
 use tessera_evaluate::Classifier;
 use tessera_gen_ar::{CONFIG_FILE, GenAr, GenArConfig};
 use tessera_pictures::Pixels;
@@ -41,7 +41,7 @@ pub struct ArModel {
     /// What pictures of the model are evaluated with.
     pub classifier: Option<Classifier>,
     /// The data type of its linear maps.
-    pub precision: Precision,
+    pub precision: ComputePrecision,
     /// Where it all is.
     pub device: Device,
 }
@@ -79,7 +79,7 @@ impl ArModel {
                 builtin::CLASSIFIER_WEIGHTS,
                 burn,
             )?),
-            precision: Precision::F32,
+            precision: ComputePrecision::F32,
             device: device.clone(),
             card,
         }
@@ -113,7 +113,7 @@ impl ArModel {
                 .is_dir()
                 .then(|| Classifier::load_dir(&classifier, device.burn()))
                 .transpose()?,
-            precision: Precision::F32,
+            precision: ComputePrecision::F32,
             device: device.clone(),
             card,
         }
@@ -134,7 +134,7 @@ impl ArModel {
             generator,
             calibration: None,
             classifier: None,
-            precision: Precision::F32,
+            precision: ComputePrecision::F32,
             device: device.clone(),
             card,
         }
@@ -179,7 +179,7 @@ impl ArModel {
     ///
     /// # Errors
     /// When the device does not compute with it.
-    pub fn in_precision(self, precision: Precision) -> Result<Self> {
+    pub fn in_precision(self, precision: ComputePrecision) -> Result<Self> {
         Ok(Self {
             generator: self.device.in_precision(self.generator, precision)?,
             precision,

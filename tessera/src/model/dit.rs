@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::hub;
 use ndarray::Array4;
 use std::path::Path;
-use tessera_backend::Precision;
+use tessera_backend::ComputePrecision;
 use tessera_gen_dit::{CONFIG_FILE, Dit, DitConfig};
 use tessera_pictures::Pixels;
 use tessera_tokenizer::{ImageTokenizer, load_tokenizer, open_tokenizer};
@@ -30,7 +30,7 @@ pub struct DitModel {
     /// Draws latents.
     pub transformer: Dit,
     /// The data type of its linear maps.
-    pub precision: Precision,
+    pub precision: ComputePrecision,
     /// Where it all is.
     pub device: Device,
 }
@@ -53,7 +53,7 @@ impl DitModel {
             card,
             tokenizer,
             transformer: transformer(&config, weights, source, device)?,
-            precision: Precision::F32,
+            precision: ComputePrecision::F32,
             device: device.clone(),
         }
         .checked()
@@ -75,7 +75,7 @@ impl DitModel {
             card: DitCard::of_released(&base_name(path), &config, &opened),
             tokenizer: opened.tokenizer,
             transformer: transformer(&config, weights, source, device)?,
-            precision: Precision::F32,
+            precision: ComputePrecision::F32,
             device: device.clone(),
         }
         .checked()
@@ -113,7 +113,7 @@ impl DitModel {
     ///
     /// # Errors
     /// When the device does not compute with it.
-    pub fn in_precision(self, precision: Precision) -> Result<Self> {
+    pub fn in_precision(self, precision: ComputePrecision) -> Result<Self> {
         Ok(Self {
             transformer: self.device.in_precision(self.transformer, precision)?,
             precision,

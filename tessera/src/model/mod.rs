@@ -18,7 +18,7 @@ use crate::hub;
 use ndarray::Array4;
 use std::path::{Path, PathBuf};
 use tessera_attention2d::TokenSharding;
-use tessera_backend::Precision;
+use tessera_backend::ComputePrecision;
 use tessera_gen_ar::{CfgSchedule, SampleConfig};
 use tessera_gen_dit::DitConfig;
 use tessera_weights::{WeightDtype, Weights};
@@ -122,7 +122,7 @@ impl Model {
     }
 
     /// The data type of its linear maps.
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> ComputePrecision {
         match self {
             Self::Ar(model) => model.precision,
             Self::Dit(model) => model.precision,
@@ -147,7 +147,7 @@ impl Model {
     ///
     /// # Errors
     /// When the device does not compute with it.
-    pub fn in_precision(self, precision: Precision) -> Result<Self> {
+    pub fn in_precision(self, precision: ComputePrecision) -> Result<Self> {
         Ok(match self {
             Self::Ar(model) => Self::Ar(model.in_precision(precision)?),
             Self::Dit(model) => Self::Dit(model.in_precision(precision)?),

@@ -6,7 +6,7 @@ use ndarray::Array3;
 use std::ops::ControlFlow;
 use tessera::backend::{device_indices, host_indices, transfers};
 use tessera::gen_ar::{FirstPosition, ForwardContext, GenAr, ImageRequest, Positions};
-use tessera::{ArModel, Device, Precision};
+use tessera::{ArModel, ComputePrecision, Device};
 
 /// The likeliest level of each dimension of every second token of `pictures`, given all before it, and the other
 /// tokens: what one choice is does not depend on the choices before, as it would in a picture drawn by each.
@@ -72,7 +72,9 @@ fn the_likeliest_tokens_in_bf16_are_those_in_f32() {
     let device = Device::cpu();
     let exact = ArModel::builtin(&device).expect("built in");
     let half = ArModel::builtin(&device).expect("built in");
-    let half = half.in_precision(Precision::Bf16).expect("flex knows it");
+    let half = half
+        .in_precision(ComputePrecision::Bf16)
+        .expect("flex knows it");
     let classes: Vec<_> = (0..10).map(Some).collect();
     let pictures = drawn(&exact, 10);
     let choices = |model: &ArModel| likeliest(&model.generator, &pictures, &classes);
@@ -96,7 +98,9 @@ fn parity_of_the_likeliest_tokens_and_of_those_drawn() {
             [&first, &pictures].map(|tokens| tokens.iter().copied().collect::<Vec<_>>());
         assert!(percent(&found, &expected) >= 99);
         if device.supports_dtype(DType::F16) {
-            let half = model.in_precision(Precision::F16).expect("it is known");
+            let half = model
+                .in_precision(ComputePrecision::F16)
+                .expect("it is known");
             assert!(percent(&choices(&half), &choices(&cpu)) >= 98);
         }
     }

@@ -16,7 +16,7 @@ use tessera::attention2d::TokenSharding;
 use tessera::backend::host_indices;
 use tessera::backend::nn::{GroupNorm, LayerNorm};
 use tessera::backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
-use tessera::backend::{Precision, streams};
+use tessera::backend::{ComputePrecision, streams};
 use tessera::gen_ar::{Block, FirstPosition, ForwardContext, GenArConfig, TransformerConfig};
 use tessera::tokenizers::KlVaeConfig;
 
@@ -132,22 +132,42 @@ const CASES: &[Case] = &[
     Case {
         name: "linear+gelu-2560x1024x4096",
         flops: 2.0 * 2560.0 * 1024.0 * 4096.0,
-        measure: |device, seconds| linear(2560, Activation::Gelu, Precision::F32, device, seconds),
+        measure: |device, seconds| {
+            linear(
+                2560,
+                Activation::Gelu,
+                ComputePrecision::F32,
+                device,
+                seconds,
+            )
+        },
     },
     Case {
         name: "linear-4x1024x4096",
         flops: 2.0 * 4.0 * 1024.0 * 4096.0,
-        measure: |device, seconds| linear(4, Activation::None, Precision::F32, device, seconds),
+        measure: |device, seconds| {
+            linear(4, Activation::None, ComputePrecision::F32, device, seconds)
+        },
     },
     Case {
         name: "linear-bf16-2560x1024x4096",
         flops: 2.0 * 2560.0 * 1024.0 * 4096.0,
-        measure: |device, seconds| linear(2560, Activation::None, Precision::Bf16, device, seconds),
+        measure: |device, seconds| {
+            linear(
+                2560,
+                Activation::None,
+                ComputePrecision::Bf16,
+                device,
+                seconds,
+            )
+        },
     },
     Case {
         name: "linear-bf16-4x1024x4096",
         flops: 2.0 * 4.0 * 1024.0 * 4096.0,
-        measure: |device, seconds| linear(4, Activation::None, Precision::Bf16, device, seconds),
+        measure: |device, seconds| {
+            linear(4, Activation::None, ComputePrecision::Bf16, device, seconds)
+        },
     },
     Case {
         name: "block-forward",
@@ -343,7 +363,7 @@ fn matmul([m, k, n]: [usize; 3], device: &Device, seconds: f64) -> Result<Median
 fn linear(
     rows: usize,
     act: Activation,
-    precision: Precision,
+    precision: ComputePrecision,
     device: &Device,
     seconds: f64,
 ) -> Result<Median> {
