@@ -15,7 +15,10 @@ pub fn upload(array: Array4<f32>, device: &Device) -> Tensor<4> {
     device_values(values, shape, device)
 }
 
-/// A tensor as an array; it waits for the device.
+/// A tensor as an array; waits for the device.
+///
+/// # Shapes
+/// - output: the tensor's
 ///
 /// # Panics
 /// When the device failed at what the tensor is computed from.

@@ -110,9 +110,15 @@ pub trait Fused: Backend {
     const CROSS_ENTROPY: Option<CrossEntropyBackward<Float<Self>, IntTensor<Self>>> = None;
 
     /// The public tensor of a primitive, for custom operations.
+    ///
+    /// # Shapes
+    /// - output: as `x`
     fn into_tensor(x: Float<Self>) -> Tensor<4>;
 
     /// The primitive of a public tensor.
+    ///
+    /// # Shapes
+    /// - output: as `x`
     fn from_tensor(x: Tensor<4>) -> Float<Self>;
 }
 

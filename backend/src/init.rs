@@ -62,6 +62,9 @@ impl ParamInit {
     }
 
     /// `N(0, 0.02²)`, for embeddings of classes and positions.
+    ///
+    /// # Shapes
+    /// - output: `shape`
     pub fn normal<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
         self.param(shape, Law::Normal(0.02))
     }
@@ -97,11 +100,17 @@ impl ParamInit {
     }
 
     /// Uniform in ± `bound`.
+    ///
+    /// # Shapes
+    /// - output: `shape`
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Param<Tensor<D>> {
         self.param(shape, Law::Uniform(bound))
     }
 
     /// Zeros, to be trained.
+    ///
+    /// # Shapes
+    /// - output: `shape`
     pub fn zeros<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
         self.param(shape, Law::Zeros)
     }
@@ -112,6 +121,9 @@ impl ParamInit {
     }
 
     /// A constant of the checkpoint, without a gradient.
+    ///
+    /// # Shapes
+    /// - output: `shape`
     ///
     /// # Panics
     /// If `values` do not fill `shape`.

@@ -89,6 +89,9 @@ impl Rng {
     }
 
     /// A tensor of standard normal values.
+    ///
+    /// # Shapes
+    /// - output: `shape`
     pub fn normal_tensor<const D: usize>(
         &mut self,
         shape: [usize; D],
@@ -99,6 +102,9 @@ impl Rng {
     }
 
     /// A tensor of values uniform in `[0, 1)`.
+    ///
+    /// # Shapes
+    /// - output: `shape`
     pub fn uniform_tensor<const D: usize>(
         &mut self,
         shape: [usize; D],

@@ -146,7 +146,8 @@ proptest! {
         bits in 1..=12_u8, range in 1.0_f32..8.0, mean in vec(-9.0_f32..9.0, 3), scale in vec(0.05_f32..20.0, 3),
         draws in vec(any::<u16>(), 2 * 6 * 3),
     ) {
-        let quantizer = Quantizer::new(QuantizerConfig { bits, range, mean, scale, ..QuantizerConfig::default() }).unwrap();
+        let config = QuantizerConfig { bits, range, mean, scale, ..QuantizerConfig::default() };
+        let quantizer = Quantizer::new(config).unwrap();
         let below = |draw: u16| (usize::from(draw) % quantizer.levels()) as u16;
         let indices = Array3::from_shape_vec((2, 6, 3), draws.into_iter().map(below).collect()).unwrap();
         let latents = quantizer.dequantize(indices.view(), 2, 3).unwrap();
