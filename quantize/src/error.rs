@@ -62,8 +62,8 @@ pub enum Error {
     },
     /// A latent is NaN or infinite.
     #[error(
-        "latent at batch {batch}, channel {channel}, row {row}, column {column}: expected a finite number, found \
-         {found}"
+        "latent at batch {batch}, channel {channel}, row {row}, column {column}: expected a finite number, \
+        found {found}"
     )]
     NonFinite {
         /// Image within the batch.

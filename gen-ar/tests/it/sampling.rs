@@ -137,7 +137,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn every_step_adds_positions_and_keeps_those_there_are(steps in 1usize..20, guided in any::<bool>(), n in 1usize..4) {
+    fn every_step_adds_positions_and_keeps_those_there_are(
+        steps in 1usize..20,
+        guided in any::<bool>(),
+        n in 1usize..4,
+    ) {
         let mut last: Option<(ndarray::Array3<u16>, ndarray::Array2<bool>)> = None;
         let mut reports = 0;
         let config = tiny::sampling(steps, if guided { 2.0 } else { 1.0 }, 1.0);
