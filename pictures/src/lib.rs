@@ -20,6 +20,7 @@
 //! API boundary: host memory and files only. This crate knows no device, no model and no training.
 #![forbid(unsafe_code)]
 
+mod canvas;
 mod container;
 mod crop;
 pub mod dataset;
@@ -36,6 +37,7 @@ mod resize;
 mod ssim;
 mod write;
 
+pub use canvas::Canvas;
 pub use crop::center_crop;
 pub use error::{BoxError, Error, Result};
 pub use find::{ENDINGS, find};
