@@ -42,6 +42,22 @@ pub enum Error {
         found: String,
     },
     /// There is nothing at a path.
+    #[error("{}: no such file or folder", path.display())]
+    NoPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A folder is of no known kind.
+    #[error(
+        "{}: expected model.json (a model), manifest.json (tokens), checkpoint/ and config.json (a run) or weights, \
+        found none of them",
+        path.display()
+    )]
+    UnknownFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is no model at a path.
     #[error("{}: no such model", path.display())]
     NoModel {
         /// The path.
@@ -128,6 +144,12 @@ pub enum Error {
         total: usize,
         /// Of what: `images`, `pictures`.
         what: &'static str,
+    },
+    /// A router's score of a token and an expert is not finite.
+    #[error("layer {layer}: a score is not finite")]
+    ScoreNotFinite {
+        /// The layer, from 1.
+        layer: usize,
     },
     /// A file of safetensors cannot be made or read.
     #[error("{}: broken safetensors", path.display())]

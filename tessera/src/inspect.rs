@@ -1,4 +1,8 @@
-//! What a file of weights is of, and what it takes to load it.
+//! What a file or folder is; what a file of weights is of, and what it takes to load it.
+
+mod found;
+
+pub use found::{Found, PictureFile};
 
 use crate::device::Device;
 use crate::digest::sha256_of_file;

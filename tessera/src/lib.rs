@@ -23,7 +23,9 @@
 //! | [`Manifest`], [`TokenWriter`] | files of tokens |
 //! | [`encode_dataset`], [`calibrate`] | a data set to latents; what a quantizer needs to know of them |
 //! | [`Reconstructions`] | rate and distortion: what quantization costs |
-//! | [`Report`], [`Architecture`], [`Converter`] | what a file of weights is of; any format to safetensors |
+//! | [`Routing`] | which experts tokens have, by layer, time, class and place |
+//! | [`Found`], [`Report`] | what a file or folder is; what a file of weights is of |
+//! | [`Architecture`], [`Converter`] | weights of any format to safetensors |
 //! | [`hub::locate`] | models in the hub's cache |
 //!
 //! The crates below are re-exported: [`pictures`], [`evaluate`], [`tokenizers`], [`quantize`], [`gen_ar`], [`gen_dit`],
@@ -46,6 +48,7 @@ mod latents;
 mod model;
 mod params;
 mod reconstruct;
+pub mod routing;
 mod spread;
 mod tokenizer;
 mod tokens;
@@ -56,7 +59,7 @@ pub use device::Device;
 pub use digest::{base_name, sha256, sha256_of_file};
 pub use error::{Error, Result};
 pub use generate::{Event, Generation, Picture, Request, Step};
-pub use inspect::{Check, Report, TensorInfo, counted};
+pub use inspect::{Check, Found, PictureFile, Report, TensorInfo, counted};
 #[cfg(feature = "train")]
 pub use latents::{CalibrationOptions, calibrate, encode_posteriors};
 pub use latents::{OnProgress, Orientation, encode_dataset};
@@ -65,7 +68,8 @@ pub use model::{
     generator_config, model_folder,
 };
 pub use params::ImageParams;
-pub use reconstruct::{Quality, RateDistortion, Reconstructions};
+pub use reconstruct::{Quality, RateDistortion, Reconstructions, entropy_bits};
+pub use routing::Routing;
 pub use spread::quantizer_of;
 pub use tessera_backend::{ComputePrecision, DeviceSpec};
 pub use tessera_checkpoint::Architecture;

@@ -37,13 +37,16 @@ impl ImageParams {
     /// The version of the text.
     pub const SCHEMA: &str = "tessera.image.params/v1";
 
+    /// The keyword of the text in the PNG.
+    pub const KEYWORD: &str = "tessera";
+
     /// Reads them from a PNG.
     ///
     /// # Errors
     /// When the file is no PNG, has no such text, or one that is damaged or of another version.
     pub fn read(file: &Path) -> Result<Self> {
         let texts = read_metadata(file)?;
-        let Some((_, json)) = texts.iter().find(|(key, _)| key == "tessera") else {
+        let Some((_, json)) = texts.iter().find(|(key, _)| key == Self::KEYWORD) else {
             return Err(Error::Format {
                 path: file.into(),
                 what: "text `tessera`",
@@ -89,6 +92,6 @@ impl ImageParams {
             self.version
         );
         let json = serde_json::to_string(self).expect("settings are numbers and names");
-        [("parameters", text), ("tessera", json)]
+        [("parameters", text), (Self::KEYWORD, json)]
     }
 }

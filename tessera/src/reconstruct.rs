@@ -5,7 +5,7 @@ use crate::tokenizer::Tokenizer;
 use ndarray::{Array3, Array4};
 use serde::Serialize;
 use tessera_pictures::{Pixels, psnr, ssim};
-use tessera_quantize::Quantizer;
+use tessera_quantize::{CalibrationBuilder, MomentsBuilder, Quantizer};
 
 /// Side in px of the window that SSIM compares by; smaller pictures have none.
 const SSIM_WINDOW: usize = 11;
@@ -153,4 +153,33 @@ impl RateDistortion {
                 .collect(),
         })
     }
+}
+
+/// Entropy in bits of the tokens that latents, in batches of `[images, channels, height, width]`, become: of each
+/// dimension, in the order of the channels.
+///
+/// ```
+/// use tessera::entropy_bits;
+/// use tessera::quantize::{Quantizer, QuantizerConfig};
+///
+/// let latents = ndarray::array![[[[-1.0, 1.0, -1.0, 1.0]], [[1.0, 2.0, 3.0, 4.0]]]]; // one image, 2 channels of 1 x 4
+/// let quantizer = Quantizer::new(QuantizerConfig::default())?;
+/// assert_eq!(entropy_bits(&[latents], &quantizer)?, [1.0, 2.0]);
+/// # Ok::<(), tessera::Error>(())
+/// ```
+///
+/// # Errors
+/// No latents, or values that are not finite.
+pub fn entropy_bits(latents: &[Array4<f32>], quantizer: &Quantizer) -> Result<Vec<f32>> {
+    let mut moments = MomentsBuilder::new();
+    for batch in latents {
+        moments.add(batch.view())?;
+    }
+    let moments = moments.finish()?;
+    let mut builder = CalibrationBuilder::new(&moments, quantizer)?;
+    for batch in latents {
+        builder.add(batch.view())?;
+    }
+    let dimensions = builder.finish()?.dimensions;
+    Ok(dimensions.iter().map(|one| one.entropy_bits).collect())
 }

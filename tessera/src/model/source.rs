@@ -20,7 +20,7 @@ pub struct Source<'a> {
     pub(crate) progress: Option<&'a mut dyn FnMut(Loaded)>,
 }
 
-impl<'a> Source<'a> {
+impl Source<'_> {
     /// A model's folder, a run's folder, a released checkpoint, or `org/name` in the hub's cache.
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self {
@@ -55,9 +55,13 @@ impl<'a> Source<'a> {
     }
 
     /// Hears how many tensors of a large generator are loaded.
-    pub fn on_progress(mut self, progress: &'a mut dyn FnMut(Loaded)) -> Self {
-        self.progress = Some(progress);
-        self
+    pub fn on_progress(self, progress: &mut dyn FnMut(Loaded)) -> Source<'_> {
+        Source {
+            model: self.model,
+            vae: self.vae,
+            which: self.which,
+            progress: Some(progress),
+        }
     }
 }
 

@@ -6,4 +6,6 @@ mod builtin;
 #[path = "../../../backend/tests/devices/mod.rs"]
 #[allow(dead_code)]
 mod devices;
+mod found;
 mod generate;
+mod routing;
