@@ -92,46 +92,49 @@ impl RunArgs {
     }
 }
 
-/// Which weights of a training checkpoint.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum WeightsKind {
-    /// As the last step left them.
-    Raw,
-    /// Their moving average.
-    Ema,
-}
-
-impl From<WeightsKind> for tessera::Which {
-    fn from(kind: WeightsKind) -> Self {
-        match kind {
-            WeightsKind::Raw => Self::Raw,
-            WeightsKind::Ema => Self::Ema,
+/// An enum of a library as the command line spells it.
+macro_rules! spelled {
+    ($(#[$doc:meta])* $vis:vis enum $name:ident for $of:ty { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+        $vis enum $name {
+            $($(#[$variant_doc])* $variant),+
         }
-    }
-}
 
-/// What linear maps are computed in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compute {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// Weights of 16 bits, sums of 32: faster where the processor multiplies bf16, and half the memory.
-    Bf16,
-    /// The same with more of the bits significant, which GPUs multiply fastest.
-    F16,
-}
-
-impl From<Compute> for tessera::ComputePrecision {
-    fn from(compute: Compute) -> Self {
-        match compute {
-            Compute::F32 => Self::F32,
-            Compute::Bf16 => Self::Bf16,
-            Compute::F16 => Self::F16,
+        impl From<$name> for $of {
+            fn from(spelled: $name) -> Self {
+                match spelled {
+                    $($name::$variant => Self::$variant),+
+                }
+            }
         }
-    }
+    };
 }
+pub(crate) use spelled;
+
+spelled!(
+    /// Which weights of a training checkpoint.
+    pub enum WeightsKind for tessera::Which {
+        /// As the last step left them.
+        Raw,
+        /// Their moving average.
+        Ema,
+    }
+);
+spelled!(
+    /// What linear maps are computed in.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Compute for tessera::Precision {
+        /// 32 bits.
+        #[default]
+        F32,
+        /// Weights of 16 bits, sums of 32: faster where the processor multiplies bf16, and half the memory.
+        Bf16,
+        /// The same with more of the bits significant, which GPUs multiply fastest.
+        F16,
+    }
+);
 
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -16,7 +16,6 @@ mod pictures;
 mod plot;
 mod progress;
 mod ranks;
-mod samples;
 mod sampling;
 
 use clap::Parser;

@@ -1,11 +1,12 @@
 //! What commands leave on disk: folders that are never mixed up with what was there before, and pictures.
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tessera::pictures::{Existing, Pixels, write_png};
+use tessera::pictures::{self, Existing, GridStyle, Pixels, write_png};
 
 /// Whether this process prints results: of several ranks one does.
 static PRINTS: AtomicBool = AtomicBool::new(true);
@@ -78,6 +79,18 @@ pub fn picture(path: &Path, picture: &Pixels, texts: &[(String, String)]) -> Res
     Ok(write_png(path, picture, &texts, Existing::Replace)?)
 }
 
+/// Writes pictures as a grid in one PNG, as [`picture`] does.
+///
+/// # Errors
+/// When they are of several sizes, or it cannot be written.
+pub fn grid(path: &Path, cells: &[Pixels], columns: usize) -> Result<()> {
+    picture(
+        path,
+        &pictures::grid(cells, columns, GridStyle::default())?,
+        &[],
+    )
+}
+
 /// Prints a result on stdout, of the first rank alone. A reader that has seen enough, as `head` has, is no fault.
 ///
 /// # Errors
@@ -94,10 +107,24 @@ pub fn text(text: impl Display) -> Result<()> {
     }
 }
 
+/// Prints a report as JSON on stdout, its schema first.
+///
+/// # Errors
+/// As [`json`].
+pub fn report(schema: &str, report: &impl Serialize) -> Result<()> {
+    #[derive(Serialize)]
+    struct WithSchema<'a, T> {
+        schema: &'a str,
+        #[serde(flatten)]
+        report: &'a T,
+    }
+    json(&WithSchema { schema, report })
+}
+
 /// Prints a result as JSON on stdout.
 ///
 /// # Errors
 /// When it cannot be put as JSON, or written.
-pub fn json(value: &impl serde::Serialize) -> Result<()> {
+pub fn json(value: &impl Serialize) -> Result<()> {
     text(serde_json::to_string_pretty(value)?)
 }

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use tessera::OnProgress;
 use tessera::weights::Loaded;
 
+/// How long loading may take before it is shown.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Progress of a loop of known length.
 pub struct Progress {
     bar: ProgressBar,
@@ -54,47 +57,28 @@ impl Progress {
     }
 }
 
-/// Progress of loading weights, shown where it takes long.
-pub struct LoadProgress {
-    started: Instant,
+/// Runs what loads tensors, with a bar where that takes long.
+///
+/// # Errors
+/// What `load` gives.
+pub fn loading<T>(
     quiet: bool,
-    bar: Option<Progress>,
-}
-
-impl LoadProgress {
-    /// How long loading may take before it is shown.
-    const PATIENCE: Duration = Duration::from_millis(500);
-
-    /// Nothing yet; `quiet` never shows anything.
-    pub fn new(quiet: bool) -> Self {
-        Self {
-            started: Instant::now(),
-            quiet,
-            bar: None,
+    load: impl FnOnce(&mut dyn FnMut(Loaded)) -> tessera::Result<T>,
+) -> tessera::Result<T> {
+    let started = Instant::now();
+    let mut bar: Option<Progress> = None;
+    let loaded = load(&mut |loaded| {
+        if bar.is_none() && started.elapsed() > PATIENCE {
+            bar = Some(Progress::new("load", "tensors", loaded.of as u64, quiet));
         }
-    }
-
-    /// So many tensors are loaded.
-    pub fn set(&mut self, loaded: Loaded) {
-        if self.bar.is_none() && self.started.elapsed() > Self::PATIENCE {
-            self.bar = Some(Progress::new(
-                "load",
-                "tensors",
-                loaded.of as u64,
-                self.quiet,
-            ));
-        }
-        if let Some(bar) = &mut self.bar {
+        if let Some(bar) = &mut bar {
             bar.set(loaded.tensors as u64, "");
         }
+    })?;
+    if let Some(bar) = bar {
+        bar.finish();
     }
-
-    /// Removes the bar.
-    pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish();
-        }
-    }
+    Ok(loaded)
 }
 
 /// Runs what encodes a data set, with a bar and until Ctrl-C.

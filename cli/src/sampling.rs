@@ -1,5 +1,6 @@
 //! How pictures are drawn, as flags.
 
+use crate::args::spelled;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tessera::{CfgSchedule, Model, Sampling};
@@ -32,23 +33,15 @@ pub struct SamplingArgs {
     pub top_p: Option<f32>,
 }
 
-/// Schedules of guidance, as on the command line.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Schedule {
-    /// From 1 to the scale.
-    Linear,
-    /// The scale at every step.
-    Constant,
-}
-
-impl From<Schedule> for CfgSchedule {
-    fn from(schedule: Schedule) -> Self {
-        match schedule {
-            Schedule::Linear => Self::Linear,
-            Schedule::Constant => Self::Constant,
-        }
+spelled!(
+    /// Schedules of guidance, as on the command line.
+    pub enum Schedule for CfgSchedule {
+        /// From 1 to the scale.
+        Linear,
+        /// The scale at every step.
+        Constant,
     }
-}
+);
 
 impl SamplingArgs {
     /// The first option given that only means something where tokens are drawn from logits.

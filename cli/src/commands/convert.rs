@@ -2,10 +2,9 @@
 
 use crate::args::{Dtype, Global, WeightsKind};
 use crate::output;
-use crate::progress::LoadProgress;
+use crate::progress::loading;
 use anyhow::Result;
 use clap::Args;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tessera::{Architecture, Conversion, Converter, WeightDtype, Which, counted, hub};
 
@@ -55,13 +54,6 @@ pub struct Convert {
     overwrite: bool,
 }
 
-#[derive(Serialize)]
-struct Report {
-    schema: &'static str,
-    #[serde(flatten)]
-    conversion: Conversion,
-}
-
 impl Convert {
     /// Reads, names and writes.
     ///
@@ -80,12 +72,10 @@ impl Convert {
             config: self.config.clone(),
         };
         output::folder(&self.output, self.overwrite)?;
-        let mut progress = LoadProgress::new(global.quiet);
         let device = global.open()?;
-        let conversion = converter.convert(&input, &self.output, &device, &mut |loaded| {
-            progress.set(loaded);
+        let conversion = loading(global.quiet, |progress| {
+            converter.convert(&input, &self.output, &device, progress)
         })?;
-        progress.finish();
         if !global.quiet && !conversion.has_config() {
             let what = conversion.origin.architecture;
             let what = what.map_or("model that is not known here", Architecture::name);
@@ -93,10 +83,7 @@ impl Convert {
             eprintln!("note: {input}: a {what}; it keeps its names and gets no config.json");
         }
         match self.json {
-            true => output::json(&Report {
-                schema: "tessera.convert/v1",
-                conversion,
-            }),
+            true => output::report("tessera.convert/v1", &conversion),
             false => output::text(describe(&conversion, &self.output)),
         }
     }

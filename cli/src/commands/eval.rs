@@ -10,16 +10,15 @@ use crate::sampling::SamplingArgs;
 use crate::{output, plot};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use ndarray::Array4;
 use pictures::Pictures;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tessera::evaluate::{Evaluation, RealPictures, evaluate, on_squares};
 use tessera::pictures::dataset::{Dataset, Padded, Split, load_mnist_folder, spaced};
-use tessera::pictures::{Channels, GridStyle, Pixels, grid};
-use tessera::quantize::{CalibrationBuilder, MomentsBuilder, Quantizer, QuantizerConfig};
-use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer};
+use tessera::pictures::{Channels, Pixels};
+use tessera::quantize::{Quantizer, QuantizerConfig};
+use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer, entropy_bits};
 
 /// Bit widths that reconstruction is measured at.
 const BITS: [u8; 4] = [3, 4, 5, 6];
@@ -85,7 +84,6 @@ pub struct Eval {
 /// What is known of generated pictures.
 #[derive(Serialize)]
 struct GenerationReport {
-    schema: &'static str,
     model: String,
     images: usize,
     images_per_second: f64,
@@ -97,7 +95,6 @@ struct GenerationReport {
 /// What is known of reconstructions.
 #[derive(Serialize)]
 struct ReconstructionReport {
-    schema: &'static str,
     model: String,
     images: usize,
     rows: Vec<Quality>,
@@ -200,7 +197,6 @@ impl Eval {
             limit: self.limit,
         });
         let report = GenerationReport {
-            schema: "tessera.eval.generation/v1",
             model: model.name().into(),
             images: pictures.len(),
             images_per_second,
@@ -211,11 +207,7 @@ impl Eval {
             let columns = 10.min(self.num_images);
             let rows = pictures.chunks(self.num_images);
             let shown: Vec<Pixels> = rows.flat_map(|row| &row[..columns]).cloned().collect();
-            output::picture(
-                &folder.join("samples.png"),
-                &grid(&shown, columns, GridStyle::default())?,
-                &[],
-            )?;
+            output::grid(&folder.join("samples.png"), &shown, columns)?;
             plot::bars(
                 &folder.join("agreement.svg"),
                 "Agreement of the judge by class",
@@ -225,7 +217,7 @@ impl Eval {
             )?;
         }
         if self.json {
-            return output::json(&report);
+            return output::report("tessera.eval.generation/v1", &report);
         }
         output::text(format_args!(
             "{} pictures, {:.1} images/s",
@@ -282,24 +274,18 @@ impl Eval {
                 ssim: quality.ssim,
             });
         let report = ReconstructionReport {
-            schema: "tessera.eval.reconstruction/v1",
             model: name,
             images: indices.len(),
             rows: rows.collect(),
-            entropy_bits: entropy(&latents, &quantizer)?,
+            entropy_bits: entropy_bits(&latents, &quantizer)?,
             bits: quantizer.bits(),
         };
         if let Some(folder) = &self.output {
-            let columns = shown.len();
             let rows = 0..2 + BITS.len();
             let cells =
                 rows.flat_map(|row| shown.iter().filter_map(move |all| all.pictures().nth(row)));
             let cells: Vec<Pixels> = cells.cloned().collect();
-            output::picture(
-                &folder.join("reconstructions.png"),
-                &grid(&cells, columns, GridStyle::default())?,
-                &[],
-            )?;
+            output::grid(&folder.join("reconstructions.png"), &cells, shown.len())?;
             let labels: Vec<String> = (0..report.entropy_bits.len())
                 .map(|i| i.to_string())
                 .collect();
@@ -318,7 +304,7 @@ impl Eval {
             )?;
         }
         if self.json {
-            return output::json(&report);
+            return output::report("tessera.eval.reconstruction/v1", &report);
         }
         output::text(format_args!("{} test images", report.images))?;
         output::text(format_args!(
@@ -343,23 +329,4 @@ impl Eval {
         ))?;
         Ok(())
     }
-}
-
-/// Entropy of the model's own tokens per dimension, in bits.
-fn entropy(latents: &[Array4<f32>], quantizer: &Quantizer) -> Result<Vec<f32>> {
-    let mut moments = MomentsBuilder::new();
-    for batch in latents {
-        moments.add(batch.view())?;
-    }
-    let moments = moments.finish()?;
-    let mut builder = CalibrationBuilder::new(&moments, quantizer)?;
-    for batch in latents {
-        builder.add(batch.view())?;
-    }
-    Ok(builder
-        .finish()?
-        .dimensions
-        .iter()
-        .map(|dimension| dimension.entropy_bits)
-        .collect())
 }

@@ -4,7 +4,7 @@ use crate::args::{Compute, Global, WeightsKind};
 use crate::draw::draw;
 use crate::names::Names;
 use crate::output::existing;
-use crate::progress::LoadProgress;
+use crate::progress::loading;
 use crate::sampling::SamplingArgs;
 use crate::{output, ranks};
 use anyhow::{Result, bail};
@@ -89,16 +89,13 @@ impl Generate {
     /// An unknown class, a setting out of range, an output that exists, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
-        let mut loading = LoadProgress::new(global.quiet);
         let mut source = Source::of(self.model.as_deref()).weights(self.weights.map(Which::from));
         if let Some(vae) = &self.vae {
             source = source.vae(vae);
         }
-        let model = Model::open(
-            source.on_progress(&mut |loaded| loading.set(loaded)),
-            &device,
-        )?;
-        loading.finish();
+        let model = loading(global.quiet, |progress| {
+            Model::open(source.on_progress(progress), &device)
+        })?;
         let (requests, sampling, dtype) = self.requests(&model, global.quiet)?;
         let model = model
             .in_precision(dtype.into())?

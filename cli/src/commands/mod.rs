@@ -20,6 +20,7 @@ pub mod train_ar;
 pub mod train_dit;
 pub mod train_judge;
 pub mod train_vae;
+mod training;
 
 use crate::args::Global;
 use crate::ranks::{OnRanks, Rank};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use tessera::pictures::{GridStyle, Pixels, difference, grid};
+use tessera::pictures::{Pixels, difference};
 use tessera::quantize::{MomentsBuilder, Quantizer, QuantizerConfig, ScaleBy};
 use tessera::{ImgSize, Quality, RateDistortion, Reconstructions, Tokenizer, VaeOptions};
 
@@ -76,7 +76,6 @@ pub struct Reconstruct {
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
-    schema: &'static str,
     tokenizer: &'a str,
     vae_sha256: &'a str,
     /// `null` where each picture has its own.
@@ -142,8 +141,7 @@ impl Reconstruct {
                             .is_some_and(|first| size(first) != size(&row[0]))
                     {
                         let name = format!("{name}-grid.png");
-                        let picture = grid(&row, row.len(), GridStyle::default())?;
-                        output::picture(&folder.join(name), &picture, &[])?;
+                        output::grid(&folder.join(name), &row, row.len())?;
                     } else if cells.len() < GRID_ROWS * row.len() {
                         cells.extend(row);
                     }
@@ -152,8 +150,7 @@ impl Reconstruct {
             Ok(())
         })?;
         if let Some(folder) = self.output.as_ref().filter(|_| !cells.is_empty()) {
-            let picture = grid(&cells, self.bits.len() + 3, GridStyle::default())?;
-            output::picture(&folder.join("grid.png"), &picture, &[])?;
+            output::grid(&folder.join("grid.png"), &cells, self.bits.len() + 3)?;
         }
         self.report(&tokenizer, base.range, &rows)?;
         all_done(failed, pictures.len())
@@ -206,8 +203,7 @@ impl Reconstruct {
     fn report(&self, tokenizer: &Tokenizer, range: f32, rows: &[RateDistortion]) -> Result<()> {
         let mean = RateDistortion::mean(rows).context("no picture to measure")?;
         if self.json {
-            return output::json(&Report {
-                schema: "tessera.reconstruct/v1",
+            let report = Report {
                 tokenizer: &tokenizer.name,
                 vae_sha256: &tokenizer.sha256,
                 picture_size: tokenizer.square.map(|square| square.picture_size),
@@ -215,7 +211,8 @@ impl Reconstruct {
                 range,
                 pictures: rows,
                 mean,
-            });
+            };
+            return output::report("tessera.reconstruct/v1", &report);
         }
         let width = rows
             .iter()

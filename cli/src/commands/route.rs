@@ -2,36 +2,20 @@
 
 mod report;
 
-use self::report::{Origin, draw, report};
+use self::report::{Shown, draw, table};
 use crate::args::{Global, WeightsKind};
-use crate::heat::{self, Row};
 use crate::pictures::{PictureArgs, Pictures, all_done};
-use crate::plot::{self, Line, Look};
-use crate::progress::{LoadProgress, Progress};
+use crate::progress::{Progress, loading};
 use crate::{interrupt, output};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use tessera::backend::{host_values, upload};
-use tessera::gen_dit::{Dit, ImageRequest, Process, SampleConfig};
-use tessera::moe::{MoeConfig, RouterTrace, RoutingRule, Usage};
-use tessera::pictures::Pixels;
-use tessera::{DitCard, DitModel, Model, Source, Tokenizer, Which, class_id};
+use std::path::PathBuf;
+use tessera::gen_dit::SampleConfig;
+use tessera::routing::{self, Routing, Subject};
+use tessera::{DitModel, Error, Model, Source, Tokenizer, Which, class_id};
 
-/// Pictures in the sheet of heat maps at most.
-const SHOWN: usize = 8;
 /// Classes drawn unless given.
 const CLASSES: usize = 10;
-/// Times are in 0..1000: 0 is the picture, 1000 is noise.
-const END: f32 = 1000.0;
-/// Parts of the time that the heat maps have columns of.
-const PARTS: usize = 3;
-/// Rows of the table of times.
-const TIME_ROWS: usize = 10;
-/// Experts in a line of the table of loads.
-const LOADS: usize = 16;
 
 /// Show which experts the tokens of pictures have: how evenly, how many, when and where.
 ///
@@ -101,63 +85,56 @@ impl Route {
     /// A model without experts, an unknown class, a picture that cannot be read, an output folder that is in use,
     /// Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
-        let (model, moe) = self.open(global)?;
-        let classes = match self.class.is_empty() {
-            true => None,
-            false => {
-                let ids = self
-                    .class
-                    .iter()
-                    .map(|class| class_id(class, &model.card.class_names));
-                Some(ids.collect::<tessera::Result<Vec<_>>>()?)
-            }
-        };
-        if let (false, Some(2..)) = (self.input.is_empty(), classes.as_ref().map(Vec::len)) {
+        let model = self.open(global)?;
+        let ids = self
+            .class
+            .iter()
+            .map(|class| class_id(class, &model.card.class_names));
+        let mut classes = ids.collect::<tessera::Result<Vec<_>>>()?;
+        if !self.input.is_empty() && classes.len() > 1 {
             bail!("--class: with -i the pictures are of one class, found several");
         }
         if let Some(folder) = &self.output {
             output::folder(folder, self.overwrite)?;
         }
-        let (info, thresholds) = (model.card.clone(), model.transformer.thresholds());
-        let process = model.transformer.config().process;
-        let (source, routed, failed) = match self.input.is_empty() {
+        let routing = Routing::new(&model, self.seed)?;
+        let (source, shown, failed) = match self.input.is_empty() {
             true => {
-                let first = || (0..info.class_names.len().min(CLASSES)).collect();
-                let classes = classes.unwrap_or_else(first);
-                let (sampling, routed) = self.drawn(&model, &classes, global.quiet)?;
-                (Origin::Drawn(sampling), routed, 0)
+                if classes.is_empty() {
+                    classes = (0..model.card.class_names.len().min(CLASSES)).collect();
+                }
+                let sampling = self.sampling(&model.card.sampling);
+                let shown = self.drawn(routing, &model, &classes, &sampling, global.quiet)?;
+                (routing::Source::Drawn(sampling), shown, 0)
             }
             false => {
-                let class = classes.map(|classes| classes[0]);
-                let (routed, failed) = self.given(model, class, global.quiet)?;
-                let times = routed.times.len();
-                (Origin::Pictures { times }, routed, failed)
+                let times = usize::from(self.times.unwrap_or(10));
+                let class = classes.first().copied();
+                let (shown, failed) = self.given(routing, model, class, times, global.quiet)?;
+                (routing::Source::Pictures { times }, shown, failed)
             }
         };
-        let report = report(&info, process, &moe, &thresholds, source, &routed);
+        let report = shown.routing.report(source);
         if let Some(folder) = &self.output {
-            draw(folder, &report, &routed)?;
+            draw(folder, &report, &shown)?;
         }
         match self.json {
-            true => output::json(&report)?,
-            false => output::text(report.table()?.trim_end())?,
+            true => output::report("tessera.route/v1", &report)?,
+            false => output::text(table(&report)?.trim_end())?,
         }
-        all_done(failed, routed.pictures.len() + failed)
+        all_done(failed, report.pictures.len() + failed)
     }
 
     /// The model, which must have experts.
-    fn open(&self, global: &Global) -> Result<(DitModel, MoeConfig)> {
+    fn open(&self, global: &Global) -> Result<DitModel> {
         let device = global.open()?;
-        let mut loading = LoadProgress::new(global.quiet);
         let mut source = Source::new(&self.model).weights(self.weights.map(Which::from));
         if let Some(vae) = &self.vae {
             source = source.vae(vae);
         }
-        let opened = Model::open(
-            source.on_progress(&mut |loaded| loading.set(loaded)),
-            &device,
-        )?;
-        loading.finish();
+        let opened = loading(global.quiet, |progress| {
+            Model::open(source.on_progress(progress), &device)
+        })?;
         let shown = self.model.display();
         let Model::Dit(model) = opened else {
             bail!(
@@ -165,70 +142,71 @@ impl Route {
                 opened.name()
             );
         };
-        let Some(moe) = model.transformer.config().moe.clone() else {
+        if model.transformer.config().moe.is_none() {
             bail!(
                 "{shown}: expected a diffusion transformer with experts, found the dense one `{}`; `tessera train dit --experts 2-in-8` trains one with",
                 model.card.name
             );
-        };
-        Ok((model, moe))
+        }
+        Ok(model)
+    }
+
+    /// The model's own options, less those given.
+    fn sampling(&self, own: &SampleConfig) -> SampleConfig {
+        SampleConfig {
+            steps: self.steps.unwrap_or(own.steps),
+            cfg_scale: self.cfg_scale.unwrap_or(own.cfg_scale),
+        }
     }
 
     /// Draws pictures and counts at every step.
     fn drawn(
         &self,
+        routing: Routing,
         model: &DitModel,
         classes: &[usize],
+        sampling: &SampleConfig,
         quiet: bool,
-    ) -> Result<(SampleConfig, Routed)> {
-        let own = &model.card.sampling;
-        let sampling = SampleConfig {
-            steps: self.steps.unwrap_or(own.steps),
-            cfg_scale: self.cfg_scale.unwrap_or(own.cfg_scale),
-        };
+    ) -> Result<Shown> {
         sampling.validate()?;
         let each = usize::from(self.num_images);
         let classes = classes
             .iter()
             .flat_map(|&class| std::iter::repeat_n(class, each));
-        let requests: Vec<_> = classes
-            .zip(self.seed..)
-            .map(|(class, seed)| ImageRequest {
-                class: Some(class),
-                seed,
-            })
-            .collect();
-        let mut routed = Routed::new(&model.transformer, requests.len());
-        let mut progress = Progress::new("route", "images", requests.len() as u64, quiet);
-        for batch in requests.chunks(self.batch_size.into()) {
-            let first = routed.pictures.len();
-            for request in batch {
-                let class = request.class.map(|class| &*model.card.class_names[class]);
-                let name = format!("{} {}", class.unwrap_or_default(), request.seed);
-                routed.add_picture(name, request.class, request.seed);
-            }
-            let latents =
-                model
-                    .transformer
-                    .generate_traced(batch, &sampling, &mut |step, trace| {
-                        routed.count(first, step.step - 1, step.time, trace);
-                        let done = first + batch.len() * step.step / step.steps;
-                        progress.set(done as u64, format!("step {}/{}", step.step, step.steps));
-                        interrupt::flow()
-                    });
-            let latents =
-                latents.with_context(|| format!("after {first} of {} images", requests.len()))?;
+        let subjects = classes.zip(self.seed..).map(|(class, seed)| {
+            let name = format!("{} {seed}", model.card.class_names[class]);
+            Subject::new(name, Some(class))
+        });
+        let subjects: Vec<_> = subjects.collect();
+        let total = subjects.len();
+        let mut shown = Shown::new(routing, total);
+        let mut progress = Progress::new("route", "images", total as u64, quiet);
+        for batch in subjects.chunks(self.batch_size.into()) {
+            let first = shown.routing.pictures();
+            let batch = shown.mapped(batch);
+            let latents = shown.routing.draw(&batch, sampling, &mut |at| {
+                let done = first + batch.len() * at.pass / at.passes;
+                progress.set(done as u64, format!("step {}/{}", at.pass, at.passes));
+                interrupt::flow()
+            });
+            let latents = latents.with_context(|| format!("after {first} of {total} images"))?;
             // Also without an output folder: what a model draws that is not finite is no route of it.
-            let pictures = model.decode(latents)?;
-            routed.show(first, pictures);
+            shown.show(first, model.decode(latents)?);
         }
         progress.finish();
-        Ok((sampling, routed))
+        Ok(shown)
     }
 
     /// Noises pictures to several times and counts at each. Also returns how many could not be read.
-    fn given(&self, model: DitModel, class: Option<usize>, quiet: bool) -> Result<(Routed, usize)> {
-        let (card, transformer) = (model.card.clone(), model.transformer.clone());
+    fn given(
+        &self,
+        routing: Routing,
+        model: DitModel,
+        class: Option<usize>,
+        times: usize,
+        quiet: bool,
+    ) -> Result<(Shown, usize)> {
+        let card = model.card.clone();
         let tokenizer = Tokenizer::from(model);
         let args = PictureArgs {
             input: self.input.clone(),
@@ -237,170 +215,33 @@ impl Route {
             limit: None,
         };
         let pictures = Pictures::open(&args, &tokenizer, quiet)?;
-        let times = usize::from(self.times.unwrap_or(10));
-        let mut routed = Routed::new(&transformer, pictures.len());
+        let mut shown = Shown::new(routing, pictures.len());
         let total = pictures.len() * times;
         let mut progress = Progress::new("route", "passes", total as u64, quiet);
         let failed = pictures.batches(&tokenizer, |batch| {
             for batch in batch.chunks(self.batch_size.into()) {
-                let first = routed.pictures.len();
+                let first = shown.routing.pictures();
                 let images: Vec<_> = batch.iter().map(|picture| picture.image.clone()).collect();
                 let latents = card.normalize(tokenizer.encode(&images)?);
-                let labels = vec![class; batch.len()];
-                let seed = self.seed + first as u64;
-                for (picture, seed) in batch.iter().zip(seed..) {
-                    routed.add_picture(picture.name.clone(), class, seed);
-                }
-                for at in 0..times {
-                    let time = (END * (at as f32 + 0.5) / times as f32).floor();
-                    let latents = upload(latents.clone(), &transformer.device());
-                    let trace = transformer.route(latents, &labels, time, seed)?;
-                    check_finite(&trace)
-                        .with_context(|| format!("at time {time} of {}", batch[0].name))?;
-                    routed.count(first, at, time, &trace);
-                    let done = first * times + (at + 1) * batch.len();
+                let subjects = batch
+                    .iter()
+                    .map(|picture| Subject::new(&picture.name, class));
+                let subjects = shown.mapped(&subjects.collect::<Vec<_>>());
+                let noised = shown.routing.noise(&subjects, &latents, times, &mut |at| {
+                    let done = first * times + at.pass * batch.len();
                     progress.set(done as u64, "");
-                    if interrupt::requested() {
-                        bail!("stopped after {first} of {} pictures", pictures.len());
-                    }
+                    interrupt::flow()
+                });
+                if let Err(Error::Cancelled { .. }) = noised {
+                    bail!("stopped after {first} of {} pictures", pictures.len());
                 }
+                noised?;
                 let finished = images.iter().map(|image| tokenizer.finish(image.view()));
-                routed.show(first, finished.collect::<tessera::Result<_>>()?);
+                shown.show(first, finished.collect::<tessera::Result<_>>()?);
             }
             Ok(())
         })?;
         progress.finish();
-        Ok((routed, failed))
+        Ok((shown, failed))
     }
-}
-
-/// A share: what was counted, of how many.
-#[derive(Debug, Clone, Copy, Default)]
-struct Mean {
-    sum: u64,
-    of: u64,
-}
-
-impl Mean {
-    fn add(&mut self, sum: u64, of: u64) {
-        self.sum += sum;
-        self.of += of;
-    }
-
-    fn plus(mut self, other: Self) -> Self {
-        self.add(other.sum, other.of);
-        self
-    }
-
-    fn value(self) -> f64 {
-        self.sum as f64 / (self.of as f64).max(1.0)
-    }
-}
-
-/// A picture whose tokens were routed.
-#[derive(Debug, Clone)]
-struct Subject {
-    name: String,
-    class: Option<usize>,
-    seed: u64,
-    /// Experts of its tokens, over layers and times.
-    active: Mean,
-    /// Experts of each token in each part of the time, if it is shown.
-    maps: Vec<[Mean; PARTS]>,
-}
-
-/// What was counted.
-#[derive(Debug, Clone)]
-struct Routed {
-    seq: usize,
-    /// Of each layer.
-    usage: Vec<Usage>,
-    /// The times in the order of the passes.
-    times: Vec<f32>,
-    /// Experts of the tokens, by time and layer.
-    active: Vec<Vec<Mean>>,
-    pictures: Vec<Subject>,
-    /// Which of them are shown, evenly spread.
-    chosen: Vec<usize>,
-    /// Those.
-    shown: Vec<Pixels>,
-}
-
-impl Routed {
-    /// Nothing counted yet of so many pictures.
-    fn new(model: &Dit, pictures: usize) -> Self {
-        let shown = pictures.min(SHOWN);
-        let config = model.config();
-        let experts = config.moe.as_ref().map_or(0, |moe| moe.experts);
-        Self {
-            seq: config.seq(),
-            usage: vec![Usage::new(experts); config.depth],
-            times: Vec::new(),
-            active: Vec::new(),
-            pictures: Vec::new(),
-            chosen: (0..shown).map(|i| i * pictures / shown).collect(),
-            shown: Vec::new(),
-        }
-    }
-
-    fn add_picture(&mut self, name: String, class: Option<usize>, seed: u64) {
-        let mapped = match self.chosen.contains(&self.pictures.len()) {
-            true => self.seq,
-            false => 0,
-        };
-        self.pictures.push(Subject {
-            name,
-            class,
-            seed,
-            active: Mean::default(),
-            maps: vec![Default::default(); mapped],
-        });
-    }
-
-    /// Counts a pass over the pictures from `first` on. What else is in the batch is the same without its class.
-    fn count(&mut self, first: usize, at: usize, time: f32, trace: &RouterTrace) {
-        if self.times.len() == at {
-            self.times.push(time);
-            self.active.push(vec![Mean::default(); self.usage.len()]);
-        }
-        let part = part(time);
-        let pictures = &mut self.pictures[first..];
-        for (layer, traced) in trace.layers.iter().enumerate() {
-            let winners = traced.mask.first(pictures.len());
-            self.usage[layer].add(&winners);
-            for (token, row) in winners.rows().enumerate() {
-                let picture = &mut pictures[token / self.seq];
-                let experts = row.iter().filter(|&&has| has).count() as u64;
-                picture.active.add(experts, 1);
-                self.active[at][layer].add(experts, 1);
-                if let Some(map) = picture.maps.get_mut(token % self.seq) {
-                    map[part].add(experts, 1);
-                }
-            }
-        }
-    }
-
-    /// Keeps what is shown of finished pictures, from `first` on.
-    fn show(&mut self, first: usize, pictures: Vec<Pixels>) {
-        let chosen = |index: &usize| self.chosen.contains(index);
-        let shown = (first..).zip(pictures).filter(|(index, _)| chosen(index));
-        self.shown.extend(shown.map(|(_, picture)| picture));
-    }
-}
-
-/// Refuses scores that are not finite, which race as if they were.
-fn check_finite(trace: &RouterTrace) -> Result<()> {
-    for (traced, layer) in trace.layers.iter().zip(1..) {
-        let logits = host_values(traced.logits.clone());
-        ensure!(
-            logits.iter().all(|logit| logit.is_finite()),
-            "layer {layer}: a score is not finite"
-        );
-    }
-    Ok(())
-}
-
-/// Which part of the time a time is in, from the picture on.
-fn part(time: f32) -> usize {
-    ((time / END * PARTS as f32) as usize).min(PARTS - 1)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use ndarray::Axis;
 use std::path::PathBuf;
-use tessera::pictures::{GridStyle, Pixels, grid};
+use tessera::pictures::Pixels;
 use tessera::quantize::Quantizer;
 use tessera::{MANIFEST_FILE, Manifest, TokenWriter, Tokenizer};
 
@@ -140,11 +140,7 @@ impl Decode {
         );
         if self.grid && !cells.is_empty() {
             let columns = (cells.len() as f64).sqrt().ceil() as usize;
-            output::picture(
-                &self.output.join("grid.png"),
-                &grid(&cells, columns, GridStyle::default())?,
-                &[],
-            )?;
+            output::grid(&self.output.join("grid.png"), &cells, columns)?;
         }
         output::text(self.output.display())
     }

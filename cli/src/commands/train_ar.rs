@@ -1,9 +1,9 @@
 //! `tessera train ar`.
 
 use super::calibrate::scale_by;
+use super::training::{self, sample_requests, write_samples};
 use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
 use crate::progress::{Progress, encoding};
-use crate::samples::write_samples;
 use crate::sampling::Schedule;
 use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, bail};
@@ -12,9 +12,7 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
-use tessera::gen_ar::{
-    GenAr, GenArConfig, ImageRequest, SampleConfig, TokenObjective, TransformerConfig,
-};
+use tessera::gen_ar::{GenAr, GenArConfig, SampleConfig, TokenObjective, TransformerConfig};
 use tessera::moe::MoeConfig;
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
@@ -118,20 +116,7 @@ fn without_target(moe: MoeConfig) -> MoeConfig {
 }
 
 fn transformer(text: &str) -> Result<TransformerConfig, String> {
-    let parts: Vec<usize> = text
-        .split(',')
-        .map_while(|part| part.trim().parse().ok())
-        .collect();
-    match (parts.as_slice(), text.split(',').count()) {
-        (&[width, depth, heads], 3) => Ok(TransformerConfig {
-            width,
-            depth,
-            heads,
-        }),
-        _ => Err(format!(
-            "expected width,depth,heads such as 256,6,4; found {text}"
-        )),
-    }
+    training::transformer(text, "256,6,4")
 }
 
 /// What `config.json` of the run says; a resumed run must say the same.
@@ -344,19 +329,13 @@ impl Observer<GenAr> for Watch {
     }
 
     fn on_epoch(&mut self, epoch: u64, _: &GenAr, ema: &GenAr) -> Result<(), BoxError> {
-        const ROWS: usize = 4;
-        let classes = self.model.card.class_names.len().min(10);
-        let request = |i| ImageRequest {
-            class: Some(i % classes),
-            seed: i as u64,
-        };
-        let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
+        let (requests, columns) = sample_requests(self.model.card.class_names.len());
         // The first rank draws alone.
         let ema = ema.clone().on(TokenSharding::Local)?;
         let indices = ema.generate(&requests, &self.model.card.sampling, &mut |_| {
             interrupt::flow()
         })?;
         let cells = self.model.decode(indices.view())?;
-        write_samples(&self.folder, epoch, &cells, classes).map_err(Into::into)
+        write_samples(&self.folder, epoch, &cells, columns).map_err(Into::into)
     }
 }

@@ -1,8 +1,8 @@
 //! `tessera train dit`.
 
-use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
+use super::training::{self, sample_requests, write_samples};
+use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs, spelled};
 use crate::progress::{Progress, encoding};
-use crate::samples::write_samples;
 use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
@@ -13,7 +13,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
 use tessera::checkpoint::write_atomically;
-use tessera::gen_dit::{Dit, DitConfig, ImageRequest, LatentObjective, Process, SampleConfig};
+use tessera::gen_ar::TransformerConfig;
+use tessera::gen_dit::{Dit, DitConfig, LatentObjective, Process, SampleConfig};
 use tessera::moe::{Gate, MoeConfig, RoutingRule};
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{MomentsBuilder, ScaleBy};
@@ -38,7 +39,7 @@ pub struct TrainDit {
     vae: Option<PathBuf>,
     /// Width, depth and heads.
     #[arg(long, default_value = "256,8,4", value_parser = size, value_name = "W,D,H")]
-    size: Size,
+    size: TransformerConfig,
     /// Side of the squares of latents that are one token.
     #[arg(long, default_value_t = 2, value_name = "N")]
     patch: usize,
@@ -119,27 +120,9 @@ impl RoutingArgs {
     }
 }
 
-/// An enum of a library as the command line spells it.
-macro_rules! spelled {
-    ($(#[$doc:meta])* $name:ident for $of:ty { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-        enum $name {
-            $($(#[$variant_doc])* $variant),+
-        }
-
-        impl From<$name> for $of {
-            fn from(spelled: $name) -> Self {
-                match spelled {
-                    $($name::$variant => Self::$variant),+
-                }
-            }
-        }
-    };
-}
 spelled!(
     /// What the model is trained to undo.
-    ProcessArg for Process {
+    enum ProcessArg for Process {
         /// Denoising diffusion with a learned sigma, as DiT.
         Ddpm,
         /// Rectified flow.
@@ -148,7 +131,7 @@ spelled!(
 );
 spelled!(
     /// Who races whom.
-    RuleArg for RoutingRule {
+    enum RuleArg for RoutingRule {
         /// The experts of one token (token choice).
         Token,
         /// The tokens of one image for one expert (expert choice).
@@ -165,7 +148,7 @@ spelled!(
 );
 spelled!(
     /// What scales an expert's output.
-    GateArg for Gate {
+    enum GateArg for Gate {
         /// The raw logit.
         Identity,
         /// The logistic function.
@@ -175,18 +158,8 @@ spelled!(
     }
 );
 
-/// Width, depth, heads.
-#[derive(Debug, Clone, Copy)]
-struct Size([usize; 3]);
-
-fn size(text: &str) -> Result<Size, String> {
-    let parts: Result<Vec<usize>, _> = text.split(',').map(|part| part.trim().parse()).collect();
-    match parts.as_deref() {
-        Ok(&[width, depth, heads]) => Ok(Size([width, depth, heads])),
-        _ => Err(format!(
-            "expected width,depth,heads such as 256,8,4; found {text}"
-        )),
-    }
+fn size(text: &str) -> Result<TransformerConfig, String> {
+    training::transformer(text, "256,8,4")
 }
 
 /// What `config.json` of the run says; a resumed run must say the same.
@@ -318,7 +291,6 @@ impl TrainDit {
         let mut moments = MomentsBuilder::new();
         moments.add(encoded.view())?;
         let normal = moments.finish()?.quantizer_config(8, 5.0, ScaleBy::Channel);
-        let Size([hidden_size, depth, num_heads]) = self.size;
         let process = Process::from(self.process);
         let config = DitConfig {
             input_size: self.data.img_size / tokenizer.downsampling(),
@@ -327,9 +299,9 @@ impl TrainDit {
             learn_sigma: process == Process::Ddpm,
             process,
             moe: self.experts.clone().map(|moe| self.routing.over(moe)),
-            hidden_size,
-            depth,
-            num_heads,
+            hidden_size: self.size.width,
+            depth: self.size.depth,
+            num_heads: self.size.heads,
             patch_size: self.patch,
             ..DitConfig::xl_2()
         };
@@ -413,7 +385,6 @@ impl Observer<Dit> for Watch<'_> {
     }
 
     fn on_epoch(&mut self, epoch: u64, _: &Dit, ema: &Dit) -> Result<(), BoxError> {
-        const ROWS: usize = 4;
         // The first rank draws and measures alone.
         let ema = &ema.clone().on(TokenSharding::Local)?;
         if !self.held_out.is_empty() {
@@ -422,19 +393,14 @@ impl Observer<Dit> for Watch<'_> {
         if !epoch.is_multiple_of(self.every) {
             return Ok(());
         }
-        let classes = self.model.card.class_names.len().min(10);
-        let request = |i| ImageRequest {
-            class: Some(i % classes),
-            seed: i as u64,
-        };
-        let requests: Vec<_> = (0..ROWS * classes).map(request).collect();
+        let (requests, columns) = sample_requests(self.model.card.class_names.len());
         let latents = ema.generate(&requests, &self.model.card.sampling, &mut |_| {
             interrupt::flow()
         });
         match latents {
             Ok(latents) => {
                 let cells = self.model.decode(latents)?;
-                write_samples(&self.output.join("samples"), epoch, &cells, classes)
+                write_samples(&self.output.join("samples"), epoch, &cells, columns)
                     .map_err(Into::into)
             }
             // The checkpoint that the step's own Break brings must not be lost to a grid.

@@ -1,9 +1,9 @@
 //! `tessera train vae`.
 
+use super::training::write_samples;
 use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
 use crate::data::open;
 use crate::progress::Progress;
-use crate::samples::write_samples;
 use crate::{interrupt, output, ranks};
 use anyhow::Result;
 use clap::Args;

@@ -68,7 +68,6 @@ const TIMES: [(usize, [[f64; 5]; 2]); 2] = [
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
-    schema: &'static str,
     network: &'a Network,
     bars: Vec<Bar>,
     /// Of the bars' errors, without their signs.
@@ -119,7 +118,6 @@ pub fn run(network: &Network, json: bool) -> Result<()> {
     let [median_time_error, worst_time_error] =
         errors(times.flat_map(|(ours, paper)| [0, 1].map(|i| ours[i] / paper[i] - 1.0)));
     let report = Report {
-        schema: "tessera.attn.figure/v1",
         network,
         bars,
         median_error,
@@ -128,7 +126,7 @@ pub fn run(network: &Network, json: bool) -> Result<()> {
         worst_time_error,
     };
     match json {
-        true => output::json(&report),
+        true => output::report("tessera.attn.figure/v1", &report),
         false => output::text(report.table()?.trim_end()),
     }
 }

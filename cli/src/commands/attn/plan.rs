@@ -33,7 +33,6 @@ pub struct Plan {
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
-    schema: &'static str,
     setting: Setting,
     network: &'a Network,
     passes: &'a [Direction],
@@ -66,14 +65,13 @@ impl Plan {
             prediction,
         };
         let report = Report {
-            schema: "tessera.attn.plan/v1",
             setting,
             network,
             passes,
             methods: plan.predictions.into_iter().map(row).collect(),
         };
         match self.json {
-            true => output::json(&report),
+            true => output::report("tessera.attn.plan/v1", &report),
             false => output::text(report.table()?.trim_end()),
         }
     }

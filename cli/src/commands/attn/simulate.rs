@@ -52,7 +52,6 @@ pub struct Simulate {
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
-    schema: &'static str,
     /// On the most ranks.
     setting: Setting,
     network: &'a Network,
@@ -107,7 +106,6 @@ impl Simulate {
         }
         let points = play(&runs, network, passes, global.quiet)?;
         let report = Report {
-            schema: "tessera.attn.simulate/v1",
             setting: runs[runs.len() - 1].0,
             network,
             passes,
@@ -117,7 +115,7 @@ impl Simulate {
             report.draw(file)?;
         }
         match self.json {
-            true => output::json(&report),
+            true => output::report("tessera.attn.simulate/v1", &report),
             false => output::text(report.table()?.trim_end()),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::measure::matmul_peak;
 use crate::args::{Compute, Global};
-use crate::progress::{LoadProgress, Progress};
+use crate::progress::{Progress, loading};
 use crate::sampling::SamplingArgs;
 use crate::{interrupt, memory, output};
 use anyhow::{Result, bail, ensure};
@@ -80,7 +80,6 @@ struct Part {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    schema: &'static str,
     model: String,
     device: String,
     threads: usize,
@@ -138,7 +137,6 @@ impl Generate {
             .sum();
         let gflops = counted / over;
         let report = Report {
-            schema: "tessera.bench.generate/v1",
             model: subject.name,
             device: global.device.to_string(),
             threads: rayon::current_num_threads(),
@@ -155,23 +153,20 @@ impl Generate {
             peak_memory_mib: memory::peak(),
         };
         match self.json {
-            true => output::json(&report),
+            true => output::report("tessera.bench.generate/v1", &report),
             false => report.print(),
         }
     }
 
     fn subject(&self, device: &Device, global: &Global) -> Result<Subject> {
         let Some(arch) = self.arch else {
-            let mut loading = LoadProgress::new(global.quiet);
             let mut source = Source::of(self.model.as_deref());
             if let Some(vae) = &self.vae {
                 source = source.vae(vae);
             }
-            let opened = Model::open(
-                source.on_progress(&mut |loaded| loading.set(loaded)),
-                device,
-            )?;
-            loading.finish();
+            let opened = loading(global.quiet, |progress| {
+                Model::open(source.on_progress(progress), device)
+            })?;
             let Model::Ar(model) = opened else {
                 bail!(
                     "{}: only autoregressive models are measured part by part",

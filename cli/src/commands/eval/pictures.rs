@@ -6,10 +6,10 @@ use crate::{data, output};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use tessera::Device;
 use tessera::evaluate::{Classifier, Evaluation, RealPictures, evaluate, on_squares};
 use tessera::pictures::dataset::Split;
 use tessera::pictures::{Channels, Pixels, find, read, read_metadata};
+use tessera::{Device, ImageParams};
 
 /// Pictures that are read and judged together.
 const BLOCK: usize = 256;
@@ -31,7 +31,6 @@ pub struct Pictures<'a> {
 /// What is known of a folder of pictures.
 #[derive(Serialize)]
 struct Report {
-    schema: &'static str,
     images: usize,
     classes: Vec<String>,
     #[serde(flatten)]
@@ -84,13 +83,12 @@ impl Pictures<'_> {
             None => (0..shape.classes).map(|class| class.to_string()).collect(),
         };
         let report = Report {
-            schema: "tessera.eval.pictures/v1",
             images: files.len(),
             evaluation: Evaluation::of(&judge, &evaluated, requested.as_deref(), real)?,
             classes,
         };
         if self.json {
-            return output::json(&report);
+            return output::report("tessera.eval.pictures/v1", &report);
         }
         output::text(format_args!("{} pictures", report.images))?;
         print::print(&report.evaluation, &report.classes)
@@ -129,6 +127,6 @@ fn class(file: &Path) -> Option<usize> {
         class: usize,
     }
     let texts = read_metadata(file).ok()?;
-    let (_, json) = texts.iter().find(|(key, _)| key == "tessera")?;
+    let (_, json) = texts.iter().find(|(key, _)| key == ImageParams::KEYWORD)?;
     Some(serde_json::from_str::<Params>(json).ok()?.class)
 }
