@@ -125,7 +125,7 @@ spelled!(
     /// What linear maps are computed in.
     #[derive(Default, Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]
-    pub enum Compute for tessera::Precision {
+    pub enum Compute for tessera::ComputePrecision {
         /// 32 bits.
         #[default]
         F32,
