@@ -1,4 +1,4 @@
-//! `cargo xtask bench --peer`: `tessera bench ops` beside plain PyTorch, in turns, and the ratios between them.
+//! `cargo xtask bench --peer`: `tessera bench ops` and plain PyTorch in alternation, and the ratios of their times.
 
 use crate::workspace;
 use anyhow::{Context, Result, bail, ensure};
@@ -9,26 +9,26 @@ use std::fmt::Write;
 use std::path::Path;
 use xshell::{Shell, cmd};
 
-/// Criterion's benches of the workspace; with --peer, the operations beside PyTorch's.
+/// Run the benches of the workspace; with --peer, compare the operations with PyTorch.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --peer\n  cargo xtask bench --peer attention \
         kl16 --rounds 7"
 )]
 pub struct Bench {
-    /// Run `tessera bench ops` and benches/peer/peer.py in turns and print the ratios of their times.
+    /// Run `tessera bench ops` and benches/peer/peer.py in alternation and print the ratios of their times.
     #[arg(long)]
     peer: bool,
-    /// Names or parts of names; all unless given.
+    /// Names of operations or parts of them [default: all].
     #[arg(value_name = "NAME", requires = "peer")]
     names: Vec<String>,
-    /// Turns of each.
+    /// Turns of each program.
     #[arg(long, default_value_t = 5, value_name = "N", requires = "peer")]
     rounds: usize,
-    /// How long a turn measures each name.
+    /// Seconds per operation and turn.
     #[arg(long, default_value_t = 1.0, value_name = "S", requires = "peer")]
     seconds: f64,
-    /// Threads of both; the processor's cores unless given.
+    /// Threads of both programs [default: the number of cores].
     #[arg(short, long, value_name = "N", requires = "peer")]
     threads: Option<usize>,
     /// The Python that has PyTorch.
@@ -41,11 +41,18 @@ pub struct Bench {
     python: String,
 }
 
-/// What a missing PyTorch is answered with.
+/// The message if PyTorch is missing.
 const INSTALL: &str = "PyTorch is not installed for this Python; `python3 -m pip install torch --index-url \
     https://download.pytorch.org/whl/cpu` installs it without CUDA, `python3 -m pip install torch` with it";
 
-/// Names in the order measured, and each one's milliseconds, a value per turn.
+/// A program that is measured.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Tessera,
+    PyTorch,
+}
+
+/// Names in the order of measurement, and the milliseconds of each, one value per turn.
 #[derive(Default)]
 struct Times {
     order: Vec<String>,
@@ -57,7 +64,7 @@ impl Bench {
     /// Measures and prints.
     ///
     /// # Errors
-    /// When PyTorch is not there, or a program fails.
+    /// If PyTorch is missing or a program fails.
     pub fn run(self, sh: &Shell) -> Result<()> {
         let _root = sh.push_dir(workspace::root());
         if !self.peer {
@@ -80,12 +87,12 @@ impl Bench {
                 sh,
                 "{program} -t {threads} bench ops {names...} --seconds {seconds} --json"
             );
-            times.add(&ours.quiet().read()?, true)?;
+            times.add(&ours.quiet().read()?, Side::Tessera)?;
             let theirs = cmd!(
                 sh,
                 "{python} {peer} {names...} --threads {threads} --seconds {seconds}"
             );
-            times.add(&theirs.quiet().read()?, false)?;
+            times.add(&theirs.quiet().read()?, Side::PyTorch)?;
         }
         print!("{}", times.table(&version, &threads));
         Ok(())
@@ -93,8 +100,8 @@ impl Bench {
 }
 
 impl Times {
-    /// Reads what one program printed in one turn.
-    fn add(&mut self, lines: &str, ours: bool) -> Result<()> {
+    /// Adds the output of a program in one turn.
+    fn add(&mut self, lines: &str, side: Side) -> Result<()> {
         for line in lines.lines() {
             let found: Value =
                 serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
@@ -104,17 +111,16 @@ impl Times {
             if !self.order.iter().any(|known| known == name) {
                 self.order.push(name.into());
             }
-            let side = if ours {
-                &mut self.ours
-            } else {
-                &mut self.theirs
+            let times = match side {
+                Side::Tessera => &mut self.ours,
+                Side::PyTorch => &mut self.theirs,
             };
-            side.entry(name.into()).or_default().push(ms);
+            times.entry(name.into()).or_default().push(ms);
         }
         Ok(())
     }
 
-    /// A Markdown table: medians over the turns, the ratios being those of each turn.
+    /// A Markdown table: medians over the turns of times and of the turns' ratios.
     fn table(&self, version: &str, threads: &str) -> String {
         let mut table = format!(
             "| {threads} threads | Tessera, ms | PyTorch {version}, ms | ratio | of the turns \
@@ -149,7 +155,7 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Three digits that count.
+/// Three significant digits.
 fn three_digits(ms: f64) -> String {
     let digits = (2.0 - ms.abs().log10().floor()).clamp(0.0, 3.0) as usize;
     format!("{ms:.digits$}")
@@ -164,10 +170,16 @@ mod tests {
         let mut times = Times::default();
         for (ours, theirs) in [(1.0, 2.0), (3.0, 4.0), (200.0, 100.0)] {
             times
-                .add(&format!("{{\"case\": \"conv\", \"ms\": {ours}}}"), true)
+                .add(
+                    &format!("{{\"case\": \"conv\", \"ms\": {ours}}}"),
+                    Side::Tessera,
+                )
                 .expect("a line");
             times
-                .add(&format!("{{\"case\": \"conv\", \"ms\": {theirs}}}"), false)
+                .add(
+                    &format!("{{\"case\": \"conv\", \"ms\": {theirs}}}"),
+                    Side::PyTorch,
+                )
                 .expect("a line");
         }
         let table = times.table("2", "4");
@@ -176,8 +188,8 @@ mod tests {
             last,
             Some("| conv | 3.00 | 4.00 | **0.75** | 0.50 to 2.00 |")
         );
-        assert!(times.add("no json", true).is_err());
-        assert!(times.add("{\"case\": \"conv\"}", true).is_err());
+        assert!(times.add("no json", Side::Tessera).is_err());
+        assert!(times.add("{\"case\": \"conv\"}", Side::Tessera).is_err());
     }
 
     #[test]

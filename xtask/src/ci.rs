@@ -1,11 +1,12 @@
-//! `cargo xtask ci`: every check that a change must pass, in the one profile whose dependencies are compiled anyway.
+//! `cargo xtask ci`: every check that a change must pass, in the release profile, so that dependencies compile once.
 
 use crate::{tidy, workspace};
 use anyhow::{Result, bail};
+use clap::Args;
 use std::time::Instant;
 use xshell::Shell;
 
-/// Cargo's part: what it is called, and its arguments.
+/// The checks of cargo: names and arguments.
 const CHECKS: [(&str, &str); 5] = [
     ("format", "fmt --all --check"),
     (
@@ -17,27 +18,34 @@ const CHECKS: [(&str, &str); 5] = [
     ("bench", "bench --workspace --no-run"),
 ];
 
-/// Runs all checks, also after one failed, and prints one summary.
-///
-/// # Errors
-/// When any failed.
-pub fn run(sh: &Shell) -> Result<()> {
-    let _root = sh.push_dir(workspace::root());
-    let _warnings = sh.push_env("RUSTDOCFLAGS", "-D warnings");
-    let cargo = workspace::cargo();
-    let mut results = vec![timed("tidy", || {
-        tidy::check().map_err(|error| eprintln!("{error}")).is_ok()
-    })];
-    for (name, arguments) in CHECKS {
-        let command = sh.cmd(&cargo).args(arguments.split(' '));
-        results.push(timed(name, || {
-            command.run().map_err(|error| eprintln!("{error}")).is_ok()
-        }));
-    }
-    print!("{}", summary(&results));
-    match results.iter().all(|result| result.passed) {
-        true => Ok(()),
-        false => bail!("not all checks passed"),
+/// Run every check that a change must pass, and print a summary.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  cargo xtask ci")]
+pub struct Ci {}
+
+impl Ci {
+    /// Runs all checks, also after a failure, and prints the summary.
+    ///
+    /// # Errors
+    /// If a check fails.
+    pub fn run(self, sh: &Shell) -> Result<()> {
+        let _root = sh.push_dir(workspace::root());
+        let _warnings = sh.push_env("RUSTDOCFLAGS", "-D warnings");
+        let cargo = workspace::cargo();
+        let mut results = vec![timed("tidy", || {
+            tidy::check().map_err(|error| eprintln!("{error}")).is_ok()
+        })];
+        for (name, arguments) in CHECKS {
+            let command = sh.cmd(&cargo).args(arguments.split(' '));
+            results.push(timed(name, || {
+                command.run().map_err(|error| eprintln!("{error}")).is_ok()
+            }));
+        }
+        print!("{}", summary(&results));
+        match results.iter().all(|result| result.passed) {
+            true => Ok(()),
+            false => bail!("some checks failed"),
+        }
     }
 }
 

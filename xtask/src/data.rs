@@ -1,16 +1,15 @@
-//! The data of the demo: Fashion-MNIST if it is there.
+//! The data of the demo: Fashion-MNIST, or generated shapes.
 
 use crate::recipe::{FASHION_CLASSES, Images, Recipe};
 use crate::{synthetic, workspace};
 use anyhow::{Context, Result, bail};
-use std::fs;
 use std::path::{Path, PathBuf};
 use xshell::{Shell, cmd};
 
 /// Where Debian's package puts it.
 const PACKAGED: &str = "/usr/share/datasets/fashion-mnist";
 
-/// The four files of MNIST and its family, training half first; they may end in `.gz` too.
+/// The four files of MNIST and its relatives, the training half first; `.gz` may follow.
 const FILES: [&str; 4] = [
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -32,7 +31,7 @@ pub struct Data {
 /// data gets it in `out/data`, of simple shapes if there is no data at all.
 ///
 /// # Errors
-/// When there is no data and the recipe wants all of it; when `given` lacks a file.
+/// If there is no data and the recipe wants all of it; when `given` lacks a file.
 pub fn prepare(sh: &Shell, recipe: &Recipe, given: Option<&Path>, out: &Path) -> Result<Data> {
     let found = match given {
         Some(folder) => Some(files(folder)?),
@@ -54,19 +53,19 @@ pub fn prepare(sh: &Shell, recipe: &Recipe, given: Option<&Path>, out: &Path) ->
             })
         }
         (None, Some(images)) => {
-            make(images, &folder)?;
+            write_shapes(images, &folder)?;
             Ok(Data {
                 folder,
                 classes: synthetic::CLASSES,
                 description: format!(
-                    "{} made up of discs and squares, as Fashion-MNIST is not there",
+                    "{} of generated discs and squares, as Fashion-MNIST was not found",
                     sizes(images)
                 ),
             })
         }
         (None, None) => bail!(
             "Fashion-MNIST is not in {PACKAGED}\n  hint: `apt-get install dataset-fashion-mnist`, or --data with a \
-             folder of {}, plain or .gz; --quick does without",
+             folder of {}, plain or .gz; --quick works without",
             FILES.join(", ")
         ),
     }
@@ -100,18 +99,21 @@ fn part(sh: &Shell, files: &[PathBuf; 4], images: Images, folder: &Path) -> Resu
         };
         let part =
             synthetic::first(&unpacked, count).with_context(|| file.display().to_string())?;
-        fs::create_dir_all(folder)?;
+        workspace::create_folder(folder)?;
         workspace::write(&folder.join(name), &part)?;
     }
     Ok(())
 }
 
-/// Writes images of simple shapes.
-fn make(images: Images, folder: &Path) -> Result<()> {
+/// Writes generated images of simple shapes.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_shapes(images: Images, folder: &Path) -> Result<()> {
     const SEED: u64 = 1;
     let (train, train_labels) = synthetic::images(images.train, SEED);
     let (test, test_labels) = synthetic::images(images.test, SEED + 1);
-    fs::create_dir_all(folder)?;
+    workspace::create_folder(folder)?;
     let contents = [train, train_labels, test, test_labels];
     FILES
         .iter()
@@ -122,6 +124,7 @@ fn make(images: Images, folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const FEW: Images = Images {
         train: 20,
@@ -134,7 +137,7 @@ mod tests {
         let temporary = sh.create_temp_dir().unwrap();
         let (whole, out) = (temporary.path().join("whole"), temporary.path().join("out"));
         assert!(files(&whole).is_err());
-        make(FEW, &whole).unwrap();
+        write_shapes(FEW, &whole).unwrap();
         let recipe = Recipe {
             images: Some(Images { train: 10, test: 5 }),
             ..Recipe::quick()

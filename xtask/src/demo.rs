@@ -4,37 +4,40 @@ use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::step::run;
 use crate::{data, install, workspace};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use std::fs;
 use std::path::PathBuf;
 use xshell::Shell;
 
-/// The whole pipeline on Fashion-MNIST.
+/// Train and measure a model on Fashion-MNIST: from data to a report with pictures.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask demo --quick\n  cargo xtask demo --data fashion-mnist/ -o runs/demo\n  \
+                  cargo xtask demo --resume --install"
+)]
 pub struct Demo {
-    /// Minutes instead of hours, on a part of the data; made-up data if there is none.
+    /// Take minutes instead of hours: train briefly on a part of the data, or on generated shapes if there is none.
     #[arg(long)]
     quick: bool,
-    /// A folder of Fashion-MNIST's four IDX files; that of Debian's package unless given.
+    /// A folder with the four IDX files of Fashion-MNIST [default: that of Debian's package].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where everything goes; target/demo or target/demo-quick of the workspace unless given.
+    /// Output folder [default: target/demo or target/demo-quick of the workspace].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Keep the steps that are done, and go on with the one that is not.
+    /// Continue: keep the steps that are done.
     #[arg(long)]
     resume: bool,
-    /// Make the finished model the one that is built into the program.
+    /// Copy the trained model to models/fashion, which is built into the program.
     #[arg(long, conflicts_with = "quick")]
     install: bool,
 }
 
 impl Demo {
-    /// Runs the pipeline and prints where the report is.
+    /// Runs the pipeline and prints the path of the report.
     ///
     /// # Errors
-    /// When there is no data, or a command fails.
+    /// If there is no data, or a command fails.
     pub fn run(self, sh: &Shell) -> Result<()> {
         let (recipe, folder) = match self.quick {
             true => (Recipe::quick(), "target/demo-quick"),
@@ -46,11 +49,11 @@ impl Demo {
         let out = std::path::absolute(out)?;
         if !self.resume && !workspace::list(&out).is_empty() {
             bail!(
-                "{} is not empty\n  hint: --resume goes on with what is there",
+                "{} is not empty\n  hint: --resume continues what is there",
                 out.display()
             );
         }
-        fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+        workspace::create_folder(&out)?;
         let data = data::prepare(sh, &recipe, self.data.as_deref(), &out)?;
         eprintln!("data: {}", data.description);
 

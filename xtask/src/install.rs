@@ -1,11 +1,11 @@
-//! The finished model as the one that is built into the program.
+//! `cargo xtask demo --install`: the trained model becomes the one that is built into the program.
 
 use crate::{recipe, workspace};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::Path;
 
-/// What the program includes.
+/// The files that the program includes.
 const FILES: [&str; 8] = [
     "model.json",
     "config.json",
@@ -20,10 +20,10 @@ const FILES: [&str; 8] = [
 /// The built-in model is in every clone and every binary, so it must stay small.
 const LIMIT_BYTES: u64 = 12_000_000;
 
-/// Puts the judge where `tessera eval` looks for it.
+/// Copies the classifier to the model, where `tessera eval` finds it.
 ///
 /// # Errors
-/// When a file cannot be copied.
+/// If a file cannot be copied.
 pub fn add_judge(out: &Path) -> Result<()> {
     let judge = recipe::model(out).join("judge");
     for name in ["config.json", "model.safetensors"] {
@@ -35,7 +35,7 @@ pub fn add_judge(out: &Path) -> Result<()> {
 /// Copies the model to `models/fashion` of the workspace.
 ///
 /// # Errors
-/// When a file is missing, or the model is too large to be built in.
+/// If a file is missing or the model is too large to be built in.
 pub fn install(out: &Path) -> Result<()> {
     install_to(out, &workspace::root().join("models/fashion"))
 }
@@ -51,7 +51,7 @@ fn install_to(out: &Path, target: &Path) -> Result<()> {
     let bytes = FILES.into_iter().map(size).sum::<Result<u64>>()?;
     if bytes > LIMIT_BYTES {
         bail!(
-            "{} has {bytes} bytes, the built-in model at most {LIMIT_BYTES}",
+            "{} has {bytes} bytes; the built-in model may have at most {LIMIT_BYTES}",
             model.display()
         );
     }
@@ -63,8 +63,8 @@ fn install_to(out: &Path, target: &Path) -> Result<()> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    let contents = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-    fs::create_dir_all(to.parent().expect("a file lies in a folder"))?;
+    let contents = workspace::read(from)?;
+    workspace::create_folder(to.parent().expect("a file is in a folder"))?;
     workspace::write(to, &contents)
 }
 

@@ -1,7 +1,5 @@
-//! Pipelines and chores: `cargo xtask demo | study | bench | ci | tidy | dist`.
-//!
-//! Nothing here computes: a pipeline runs the commands of the program `tessera` one after the other, a chore those of
-//! cargo. It links no model, so that it compiles in seconds.
+//! `cargo xtask`: pipelines that run the commands of `tessera` in sequence, and the checks and artifacts of this
+//! workspace. It links no model, so it compiles in seconds.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -24,9 +22,20 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use xshell::Shell;
 
-/// Pipelines and chores of Tessera.
+/// Pipelines over the commands of tessera, and the checks and artifacts of its workspace.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "Examples:\n  \
+        cargo xtask ci                           every check that a change must pass\n  \
+        cargo xtask tidy --graph                 the imports between the files of every crate\n  \
+        cargo xtask docs                         docs/commands.md, after a change of the command line\n  \
+        cargo xtask demo --quick                 data, training, pictures and a report in minutes\n  \
+        cargo xtask study expert-race --quick    the comparisons of a paper in minutes\n  \
+        cargo xtask bench --peer attention       attention in Tessera and PyTorch\n  \
+        cargo xtask dist                         the artifacts of a release"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,13 +43,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// From Fashion-MNIST to pictures and a report: VAE, calibration, generator, judge, measurements.
     Demo(demo::Demo),
     #[command(subcommand)]
     Study(study::Study),
     Bench(bench::Bench),
-    /// Format, lints, tidy, tests, docs and benches, with one summary.
-    Ci,
+    Ci(ci::Ci),
     Tidy(tidy::Tidy),
     Docs(docs::Docs),
     Dist(dist::Dist),
@@ -62,7 +69,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(demo) => demo.run(&sh),
         Command::Study(study::Study::ExpertRace(study)) => study.run(&sh),
         Command::Bench(command) => command.run(&sh),
-        Command::Ci => ci::run(&sh),
+        Command::Ci(ci) => ci.run(&sh),
         Command::Tidy(tidy) => tidy.run(),
         Command::Docs(docs) => docs.run(&sh),
         Command::Dist(dist) => dist.run(&sh),

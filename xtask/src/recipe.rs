@@ -1,4 +1,4 @@
-//! What the demo runs: every flag of `tessera` that it knows is in this file.
+//! The steps of the demo. All options of `tessera` that it uses are in this file.
 
 use crate::step::Step;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub const FASHION_CLASSES: [&str; 10] = [
     "ankle boot",
 ];
 
-/// Fashion-MNIST is 28 px wide: padded to a power of two for the VAE, cut out again in a finished picture.
+/// Fashion-MNIST has 28 px: padded to 32 for the VAE, cropped again in a generated picture.
 const PICTURES: &str = "--img-size 32 --channels 1";
 
 const VAE: &str = "--ch 16 --ch-mult 1,2,4,4 --z-channels 8 --l2-weight 1.0 --kl-weight 0.003 \
@@ -35,13 +35,13 @@ const SHOWN: usize = 8;
 pub struct Recipe {
     /// What the report calls it.
     pub name: &'static str,
-    /// Further flags of `train vae`.
+    /// More options of `train vae`.
     pub vae: &'static str,
-    /// Further flags of `train ar`.
+    /// More options of `train ar`.
     pub ar: &'static str,
-    /// Further flags of `train judge`, whose own defaults are the full ones.
+    /// More options of `train judge`; its defaults are the full settings.
     pub judge: &'static str,
-    /// Generated pictures per class that are judged.
+    /// Generated pictures per class that are evaluated.
     pub samples: usize,
     /// How many training and test images are used; all of them if `None`.
     pub images: Option<Images>,
@@ -69,7 +69,7 @@ impl Recipe {
         }
     }
 
-    /// Minutes instead of hours: shows that everything works together, not how well.
+    /// Minutes instead of hours: a test of the pipeline, not of the models.
     pub const fn quick() -> Self {
         Self {
             name: "quick",
@@ -146,22 +146,22 @@ impl Recipe {
     }
 }
 
-/// Where `train vae` leaves the VAE.
+/// The VAE of `train vae`.
 pub fn vae_model(out: &Path) -> PathBuf {
     out.join("vae/vae")
 }
 
-/// Where `train ar` leaves the model.
+/// The model of `train ar`.
 pub fn model(out: &Path) -> PathBuf {
     out.join("ar/model")
 }
 
-/// Where `train judge` leaves the classifier.
+/// The classifier of `train judge`.
 pub fn judge_model(out: &Path) -> PathBuf {
     out.join("judge/model")
 }
 
-/// Where the pictures of a class go.
+/// The folder for the pictures of a class.
 pub fn samples(out: &Path, class: &str) -> PathBuf {
     out.join("samples").join(class.replace(' ', "-"))
 }

@@ -7,7 +7,6 @@ use crate::workspace;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest list of numbers that is shown as one figure.
@@ -29,7 +28,7 @@ impl Report<'_> {
     /// Writes `report.md`, and says where.
     ///
     /// # Errors
-    /// When a figure cannot be read or the report not written.
+    /// If a figure cannot be read or the report not written.
     pub fn write(&self) -> Result<PathBuf> {
         let path = self.out.join("report.md");
         workspace::write(&path, self.text()?.as_bytes())?;
@@ -48,7 +47,7 @@ impl Report<'_> {
         }
         text += "\n## Generated pictures against real ones\n\n";
         text += &self.measured("eval")?;
-        text += "## Reconstruction from quantised latents\n\n";
+        text += "## Reconstruction from quantized latents\n\n";
         text += &self.measured("reconstruction")?;
         text += "## The tokenizer's latents\n\n";
         text += &self.pictures(vec![self.out.join("entropy.svg")]);
@@ -63,7 +62,7 @@ impl Report<'_> {
     /// The figures in `NAME.json`, and the pictures in the folder `NAME`.
     fn measured(&self, name: &str) -> Result<String> {
         let file = self.out.join(name).with_extension("json");
-        let json = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let json = workspace::read(&file)?;
         let json = serde_json::from_slice(&json)
             .with_context(|| format!("{} is not JSON", file.display()))?;
         Ok(figures(&json) + &self.pictures(workspace::list(&self.out.join(name))))
@@ -205,6 +204,7 @@ mod tests {
     use super::*;
     use crate::recipe::FASHION_CLASSES;
     use serde_json::json;
+    use std::fs;
     use xshell::Shell;
 
     #[test]

@@ -1,4 +1,4 @@
-//! One run of `tessera`: what it is told, what it leaves, and how it goes on after an interruption.
+//! One run of `tessera`: its arguments, its output, and how it continues after an interruption.
 
 use crate::workspace;
 use anyhow::{Result, bail};
@@ -11,16 +11,16 @@ use xshell::Shell;
 pub struct Step {
     /// The command, with its flags.
     pub args: Vec<String>,
-    /// What the command writes last: the step is done when it is there.
+    /// The file that the command writes last; the step is done if it exists.
     pub product: PathBuf,
-    /// The folder the command refuses to mix with older contents.
+    /// The output folder, which the command wants to be empty.
     pub folder: Option<PathBuf>,
-    /// The file that takes what the command prints.
+    /// The file for what the command prints.
     pub printed: Option<PathBuf>,
 }
 
 impl Step {
-    /// A command, `train vae` or `eval`, and the file it leaves last.
+    /// A command, such as `train vae` or `eval`, and the file that it writes last.
     pub fn new(command: &str, product: PathBuf) -> Self {
         let (folder, printed) = (None, None);
         Self {
@@ -32,13 +32,13 @@ impl Step {
         .words(command)
     }
 
-    /// Further arguments, parted by spaces.
+    /// Adds arguments, separated by spaces.
     pub fn words(mut self, words: &str) -> Self {
         self.args.extend(words.split_whitespace().map(Into::into));
         self
     }
 
-    /// A flag whose value may hold spaces.
+    /// Adds an option whose value may contain spaces.
     pub fn flag(mut self, name: &str, value: impl AsRef<Path>) -> Self {
         self.args.push(name.into());
         self.args
@@ -46,20 +46,20 @@ impl Step {
         self
     }
 
-    /// `-o`, for a folder of its own.
+    /// Adds `-o` with a folder for this step only.
     pub fn in_folder(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.into());
         self.flag("-o", folder)
     }
 
-    /// Keeps what the command prints.
+    /// Writes what the command prints to a file.
     pub fn printing_to(mut self, file: PathBuf) -> Self {
         self.printed = Some(file);
         self
     }
 
-    /// What must be added to go on after a run that was cut short.
-    pub fn entry(&self) -> &'static [&'static str] {
+    /// The options that continue or replace an interrupted run.
+    pub fn restart_options(&self) -> &'static [&'static str] {
         let holds = |folder: PathBuf| !workspace::list(&folder).is_empty();
         match &self.folder {
             Some(folder) if holds(folder.join("checkpoint")) => &["--resume", "latest"],
@@ -84,16 +84,16 @@ impl Step {
 
 /// A step that is done.
 pub struct Done {
-    /// What ran.
+    /// The step.
     pub step: Step,
-    /// How long it took; `None` if it had been done before.
+    /// Its duration; `None` if it was done before.
     pub seconds: Option<f64>,
 }
 
-/// Runs a step unless what it makes is there.
+/// Runs a step unless its product exists.
 ///
 /// # Errors
-/// When it fails, or leaves nothing.
+/// If it fails or does not write its product.
 pub fn run(sh: &Shell, program: &Path, step: Step, out: &Path) -> Result<Done> {
     let line = step.line(out);
     if step.product.exists() {
@@ -105,10 +105,14 @@ pub fn run(sh: &Shell, program: &Path, step: Step, out: &Path) -> Result<Done> {
     }
     eprintln!("$ {line}");
     let started = Instant::now();
-    let command = sh.cmd(program).args(&step.args).args(step.entry()).quiet();
+    let command = sh
+        .cmd(program)
+        .args(&step.args)
+        .args(step.restart_options())
+        .quiet();
     match &step.printed {
         Some(file) => workspace::write(file, format!("{}\n", command.read()?).as_bytes())?,
-        // Where its files are is in the report.
+        // The report names its files.
         None => command.ignore_stdout().run()?,
     }
     if !step.product.exists() {
@@ -179,12 +183,12 @@ mod tests {
         let sh = xshell::Shell::new().unwrap();
         let folder = sh.create_temp_dir().unwrap();
         let step = Step::new("train vae", "x".into()).in_folder(folder.path());
-        assert!(step.entry().is_empty());
+        assert!(step.restart_options().is_empty());
         sh.write_file(folder.path().join("config.json"), "{}")
             .unwrap();
-        assert_eq!(step.entry(), ["--overwrite"]);
+        assert_eq!(step.restart_options(), ["--overwrite"]);
         sh.write_file(folder.path().join("checkpoint/step-75.safetensors"), "")
             .unwrap();
-        assert_eq!(step.entry(), ["--resume", "latest"]);
+        assert_eq!(step.restart_options(), ["--resume", "latest"]);
     }
 }

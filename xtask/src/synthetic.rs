@@ -27,7 +27,7 @@ pub fn idx(shape: &[usize], values: &[u8]) -> Vec<u8> {
 /// The first `count` items of an IDX file of bytes, or all if there are fewer.
 ///
 /// # Errors
-/// When it is no such file, or shorter than its head says.
+/// If it is no such file, or shorter than its head says.
 pub fn first(file: &[u8], count: usize) -> Result<Vec<u8>> {
     let [0, 0, 0x08, axes, rest @ ..] = file else {
         bail!(
@@ -69,8 +69,8 @@ pub fn images(count: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
 
 fn draw(class: u8, noise: &mut SplitMix) -> Vec<u8> {
     let radius = 3.0 + 2.0 * f64::from(class % 5);
-    let mut centre = || 13.5 + 3.0 * (noise.uniform() - 0.5);
-    let (x0, y0) = (centre(), centre());
+    let mut center = || 13.5 + 3.0 * (noise.uniform() - 0.5);
+    let (x0, y0) = (center(), center());
     let brightness = 128.0 + 127.0 * noise.uniform();
     let pixel = |i: usize| {
         let (dx, dy) = ((i % SIDE) as f64 - x0, (i / SIDE) as f64 - y0);
@@ -78,7 +78,7 @@ fn draw(class: u8, noise: &mut SplitMix) -> Vec<u8> {
             true => dx.hypot(dy),
             false => dx.abs().max(dy.abs()),
         };
-        // Half a pixel on either side of the edge is grey, as in a photograph.
+        // Half a pixel on either side of the edge is gray, as in a photograph.
         (brightness * (radius + 0.5 - distance).clamp(0.0, 1.0)) as u8
     };
     (0..SIDE * SIDE).map(pixel).collect()

@@ -1,4 +1,4 @@
-//! Where the workspace is, and the program it builds.
+//! The workspace: its folder, its files, and the program it builds.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -14,15 +14,15 @@ pub fn root() -> &'static Path {
         .expect("xtask lies in the workspace")
 }
 
-/// The cargo that runs this, else the one in the path.
+/// The cargo that runs xtask, or the one on the path.
 pub fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// Builds `tessera`, and says where it is: cargo itself knows, whatever the target folder is set to.
+/// Builds `tessera` and returns its path, which cargo reports whatever the target folder is.
 ///
 /// # Errors
-/// When it does not compile.
+/// If it does not compile.
 pub fn build_tessera(sh: &Shell) -> Result<PathBuf> {
     let manifest = root().join("Cargo.toml");
     let cargo = cargo();
@@ -37,12 +37,12 @@ pub fn build_tessera(sh: &Shell) -> Result<PathBuf> {
     built(&messages)
 }
 
-/// Where the program is that cargo built, as its messages say.
+/// The path of the program in the messages of cargo.
 ///
 /// # Errors
-/// When they do not.
+/// If they do not name it.
 pub fn built(messages: &str) -> Result<PathBuf> {
-    executable(messages).context("cargo built tessera but did not say where it is")
+    executable(messages).context("cargo built tessera but did not report its path")
 }
 
 fn executable(messages: &str) -> Option<PathBuf> {
@@ -53,10 +53,34 @@ fn executable(messages: &str) -> Option<PathBuf> {
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
+/// Reads a file.
+///
+/// # Errors
+/// If it cannot be read; the message names it.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// If it cannot be read or is not UTF-8; the message names it.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Creates a folder and those above it; one that exists is fine.
+///
+/// # Errors
+/// If it cannot be created; the message names it.
+pub fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))
+}
+
 /// Writes a file whole or not at all.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If it cannot be written; the message names it.
 pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     let unfinished = path.with_added_extension("part");
     fs::write(&unfinished, contents)
@@ -64,7 +88,7 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     fs::rename(&unfinished, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What a folder holds, by name; nothing if it is not there.
+/// The entries of a folder, sorted by name; none if there is no such folder.
 pub fn list(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();

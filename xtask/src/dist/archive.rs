@@ -53,7 +53,7 @@ fn in_order(entries: &[Entry]) -> Vec<&Entry> {
 /// A `.tar.gz` of the entries, all of the time `seconds` after 1970.
 ///
 /// # Errors
-/// When a path does not fit in an archive.
+/// If a path does not fit in an archive.
 pub fn tar_gz(entries: &[Entry], seconds: u64) -> Result<Vec<u8>> {
     // Time 0 and no name: what gzip's header says of neither.
     let gzip = GzBuilder::new()
@@ -76,7 +76,7 @@ pub fn tar_gz(entries: &[Entry], seconds: u64) -> Result<Vec<u8>> {
 /// A `.zip` of the entries, all of the time `seconds` after 1970.
 ///
 /// # Errors
-/// When a path does not fit in an archive.
+/// If a path does not fit in an archive.
 pub fn zip(entries: &[Entry], seconds: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut zip = ZipArchiveWriter::new(&mut bytes);

@@ -1,4 +1,4 @@
-//! A build of `tessera` that holds nothing of the machine it was built on.
+//! A build of `tessera` without paths of the machine that built it.
 
 use crate::workspace;
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,7 @@ use xshell::{Shell, cmd};
 /// Between the flags in `CARGO_ENCODED_RUSTFLAGS`, so that paths may have spaces.
 const SEPARATOR: &str = "\u{1f}";
 
-/// What of the compiler the build depends on.
+/// The properties of the compiler that the build depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiler {
     /// The target it builds for unless told otherwise.
@@ -24,13 +24,13 @@ impl Compiler {
     /// Asks rustc.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is none.
     pub fn ask(sh: &Shell) -> Result<Self> {
         let rustc = rustc();
         let version = cmd!(sh, "{rustc} -vV").quiet().read()?;
         let field = |name: &str| {
             let found = version.lines().find_map(|line| line.strip_prefix(name));
-            found.with_context(|| format!("`rustc -vV` does not say {name}"))
+            found.with_context(|| format!("`rustc -vV` does not report {name}"))
         };
         Ok(Self {
             host: field("host: ")?.into(),
@@ -45,10 +45,10 @@ pub fn rustc() -> String {
     env::var("RUSTC").unwrap_or_else(|_| "rustc".into())
 }
 
-/// Builds `tessera` for `target`, apart from all other builds as its flags are others, and says where it is.
+/// Builds `tessera` for `target` in a folder of its own, because its flags differ, and returns its path.
 ///
 /// # Errors
-/// When it does not compile, or holds a path of this machine.
+/// If it does not compile or contains a path of this machine.
 pub fn tessera(sh: &Shell, compiler: &Compiler, target: &str) -> Result<PathBuf> {
     let (root, cargo) = (workspace::root(), workspace::cargo());
     let manifest = root.join("Cargo.toml");
@@ -70,13 +70,13 @@ pub fn tessera(sh: &Shell, compiler: &Compiler, target: &str) -> Result<PathBuf>
         build = build.args(["--target", target]);
     }
     let program = workspace::built(&build.quiet().read().context("tessera does not compile")?)?;
-    let bytes = std::fs::read(&program).with_context(|| program.display().to_string())?;
+    let bytes = workspace::read(&program)?;
     if let Some(place) = places
         .iter()
-        .find(|place| is_telling(place) && holds(&bytes, &place.path))
+        .find(|place| is_specific(place) && contains(&bytes, &place.path))
     {
         bail!(
-            "{}: expected nothing of this machine in it, found the path {}",
+            "{}: contains {}, a path of this machine",
             program.display(),
             place.path
         );
@@ -89,7 +89,7 @@ fn target_folder(metadata: &Value) -> Result<&Path> {
     let folder = metadata["target_directory"].as_str();
     folder
         .map(Path::new)
-        .context("cargo does not say where it builds")
+        .context("cargo does not report its target folder")
 }
 
 /// A folder of this machine, and what the program calls it.
@@ -166,12 +166,12 @@ fn flags(places: &[Place], target: &str, mut flags: Vec<String>) -> Vec<String> 
     flags
 }
 
-/// Whether a path is long enough that a program holds it for no other reason: `/src` may be a part of any other.
-fn is_telling(place: &Place) -> bool {
+/// Whether a path cannot occur in a program by chance: `/src` may be a part of any other.
+fn is_specific(place: &Place) -> bool {
     Path::new(&place.path).components().count() > 2
 }
 
-fn holds(bytes: &[u8], path: &str) -> bool {
+fn contains(bytes: &[u8], path: &str) -> bool {
     let mut windows = bytes.windows(path.len());
     windows.any(|window| window == path.as_bytes())
 }
@@ -218,12 +218,12 @@ mod tests {
 
     #[test]
     fn a_path_in_a_program_is_found() {
-        assert!(holds(b"\0/home/me/.cargo/x.rs\0", "/home/me/.cargo"));
-        assert!(!holds(b"\0/cargo/x.rs\0", "/home/me/.cargo"));
+        assert!(contains(b"\0/home/me/.cargo/x.rs\0", "/home/me/.cargo"));
+        assert!(!contains(b"\0/cargo/x.rs\0", "/home/me/.cargo"));
         let place = |path: &str| Place {
             path: path.into(),
             name: String::new(),
         };
-        assert!(is_telling(&place("/home/me")) && !is_telling(&place("/src")));
+        assert!(is_specific(&place("/home/me")) && !is_specific(&place("/src")));
     }
 }

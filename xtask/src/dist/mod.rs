@@ -1,5 +1,4 @@
-//! `cargo xtask dist`: the program for those who do not build it, as an archive and as a Python wheel, with their
-//! checksums.
+//! `cargo xtask dist`: release artifacts, an archive and a Python wheel with their checksums.
 //!
 //! The same commit, compiler and target give the same bytes, wherever and whenever.
 
@@ -13,12 +12,11 @@ use archive::Entry;
 use clap::Args;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 use wheel::Wheel;
 use xshell::{Shell, cmd};
 
-/// Programs to hand out: an archive that `cargo binstall` finds, a Python wheel, SHA256SUMS.
+/// Write release artifacts: an archive for `cargo binstall`, a Python wheel and SHA256SUMS.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask dist\n  cargo xtask dist --target aarch64-unknown-linux-gnu -o artifacts \
@@ -26,28 +24,28 @@ use xshell::{Shell, cmd};
                   SOURCE_DATE_EPOCH=0 cargo xtask dist --repository https://example.org/tessera"
 )]
 pub struct Dist {
-    /// The target to build for; this machine's unless given.
+    /// The target to build for [default: that of this machine].
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// Folder for the artifacts; target/dist unless given. What else is there stays.
+    /// Output folder, where other files are kept [default: target/dist].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Where the sources are, for the wheel's metadata.
+    /// The address of the sources, for the wheel's metadata.
     #[arg(long, value_name = "URL")]
     repository: Option<String>,
-    /// Make no wheel.
+    /// Write no wheel.
     #[arg(long)]
     no_wheel: bool,
 }
 
-/// The whole workspace has one version, and one licence.
+/// The whole workspace has one version, and one license.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const LICENSE: &str = env!("CARGO_PKG_LICENSE");
 
-/// What the archive holds of the workspace's folder.
+/// Files of the workspace that the archive contains.
 const TEXTS: [&str; 3] = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
-/// Shells, and what each calls a file of completions.
+/// Shells and the usual names of their completion files.
 const COMPLETIONS: [(&str, &str); 4] = [
     ("bash", "tessera.bash"),
     ("zsh", "_tessera"),
@@ -55,17 +53,17 @@ const COMPLETIONS: [(&str, &str); 4] = [
     ("powershell", "_tessera.ps1"),
 ];
 
-/// The first second that every archive can name: 1980, where the times of zip begin.
+/// The earliest time that every archive format supports: 1980, where those of zip begin.
 const EARLIEST: u64 = 315_532_800;
 
-/// How the names of artifacts end.
+/// Extensions of artifacts.
 const ARTIFACTS: [&str; 3] = [".tar.gz", ".zip", ".whl"];
 
 impl Dist {
     /// Builds, packs, and prints the checksums.
     ///
     /// # Errors
-    /// When the program does not compile, or a file cannot be written.
+    /// If the program does not compile, or a file cannot be written.
     pub fn run(self, sh: &Shell) -> Result<()> {
         let root = workspace::root();
         let seconds = seconds(std::env::var("SOURCE_DATE_EPOCH").ok().as_deref(), || {
@@ -80,17 +78,17 @@ impl Dist {
         eprintln!("building tessera {VERSION} for {target}");
         let path = build::tessera(sh, &compiler, target)?;
         let name = path.file_name().context("cargo built no file")?;
-        let program = Entry::program(name.to_string_lossy(), read(&path)?);
+        let program = Entry::program(name.to_string_lossy(), workspace::read(&path)?);
         let texts: Vec<_> = TEXTS
             .iter()
-            .map(|name| Ok(Entry::file(*name, read(&root.join(name))?)))
+            .map(|name| Ok(Entry::file(*name, workspace::read(&root.join(name))?)))
             .collect::<Result<_>>()?;
 
         let mut artifacts = Vec::new();
         let mut entries = vec![program.clone()];
         entries.extend_from_slice(&texts);
-        match spoken(sh, &path) {
-            Ok(spoken) => entries.extend(spoken),
+        match completions_and_pages(sh, &path) {
+            Ok(files) => entries.extend(files),
             Err(_) if *target != compiler.host => {
                 eprintln!(
                     "note: no completions and no man pages, as a program for {target} does not run here"
@@ -118,12 +116,12 @@ impl Dist {
             Some(folder) => folder,
             None => root.join("target").join("dist"),
         };
-        print!("{}", leave(&folder, &artifacts)?);
+        print!("{}", write_artifacts(&folder, &artifacts)?);
         Ok(())
     }
 }
 
-/// The time of all files: as the environment says, else as `commit` does, else the earliest.
+/// The time of all files: SOURCE_DATE_EPOCH, else that of the commit, else the earliest.
 fn seconds(given: Option<&str>, commit: impl FnOnce() -> Option<String>) -> Result<u64> {
     let seconds = match given {
         Some(given) => given.parse().with_context(|| {
@@ -136,12 +134,8 @@ fn seconds(given: Option<&str>, commit: impl FnOnce() -> Option<String>) -> Resu
     Ok(seconds.max(EARLIEST))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// What the program says of itself: completions and manual pages.
-fn spoken(sh: &Shell, program: &Path) -> Result<Vec<Entry>> {
+/// Shell completions and manual pages, as the program writes them.
+fn completions_and_pages(sh: &Shell, program: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for (shell, name) in COMPLETIONS {
         let script = cmd!(sh, "{program} completions {shell}").quiet().output()?;
@@ -155,12 +149,12 @@ fn spoken(sh: &Shell, program: &Path) -> Result<Vec<Entry>> {
         .run()?;
     for page in workspace::list(folder) {
         let name = page.file_name().unwrap_or_default().to_string_lossy();
-        entries.push(Entry::file(format!("man/{name}"), read(&page)?));
+        entries.push(Entry::file(format!("man/{name}"), workspace::read(&page)?));
     }
     Ok(entries)
 }
 
-/// The archive of a target, its name first, in the form that is usual there.
+/// The name and the bytes of the archive: zip for Windows, tar.gz elsewhere.
 fn packed(mut entries: Vec<Entry>, target: &str, seconds: u64) -> Result<(String, Vec<u8>)> {
     let top = format!("tessera-{VERSION}-{target}");
     for entry in &mut entries {
@@ -172,9 +166,9 @@ fn packed(mut entries: Vec<Entry>, target: &str, seconds: u64) -> Result<(String
     })
 }
 
-/// Writes the artifacts, and the sums of all that are in the folder: of other targets there may be some already.
-fn leave(folder: &Path, artifacts: &[(String, Vec<u8>)]) -> Result<String> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+/// Writes the artifacts and the checksums of all artifacts in the folder, those of other targets included.
+fn write_artifacts(folder: &Path, artifacts: &[(String, Vec<u8>)]) -> Result<String> {
+    workspace::create_folder(folder)?;
     for (name, bytes) in artifacts {
         workspace::write(&folder.join(name), bytes)?;
     }
@@ -182,7 +176,11 @@ fn leave(folder: &Path, artifacts: &[(String, Vec<u8>)]) -> Result<String> {
     for path in workspace::list(folder) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_file() && ARTIFACTS.iter().any(|end| name.ends_with(end)) {
-            let _ = writeln!(sums, "{:x}  {name}", Sha256::digest(read(&path)?));
+            let _ = writeln!(
+                sums,
+                "{:x}  {name}",
+                Sha256::digest(workspace::read(&path)?)
+            );
         }
     }
     workspace::write(&folder.join("SHA256SUMS"), sums.as_bytes())?;
@@ -192,6 +190,7 @@ fn leave(folder: &Path, artifacts: &[(String, Vec<u8>)]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_time_is_the_environments_then_the_commits_then_the_earliest() {
@@ -246,9 +245,9 @@ mod tests {
         let temporary = sh.create_temp_dir().unwrap();
         let folder = temporary.path().join("dist");
         let artifact = |name: &str| (name.to_owned(), b"abc".to_vec());
-        leave(&folder, &[artifact("b.whl")]).unwrap();
+        write_artifacts(&folder, &[artifact("b.whl")]).unwrap();
         fs::write(folder.join("notes.txt"), "mine").unwrap();
-        let sums = leave(&folder, &[artifact("a.tar.gz")]).unwrap();
+        let sums = write_artifacts(&folder, &[artifact("a.tar.gz")]).unwrap();
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sums, format!("{abc}  a.tar.gz\n{abc}  b.whl\n"));
         assert_eq!(fs::read_to_string(folder.join("SHA256SUMS")).unwrap(), sums);

@@ -21,13 +21,13 @@ const OLDEST_GLIBC: u32 = 17;
 pub struct Wheel<'a> {
     /// The program's version.
     pub version: &'a str,
-    /// Under which licences it is: an SPDX expression.
+    /// Under which licenses it is: an SPDX expression.
     pub license: &'a str,
     /// Where its sources are, if they are anywhere.
     pub repository: Option<&'a str>,
     /// README.md.
     pub readme: &'a str,
-    /// The texts of the licences.
+    /// The texts of the licenses.
     pub licenses: &'a [Entry],
 }
 
@@ -35,7 +35,7 @@ impl Wheel<'_> {
     /// The wheel of `program`, its name first.
     ///
     /// # Errors
-    /// When it cannot be packed.
+    /// If it cannot be packed.
     pub fn pack(&self, program: &Entry, platform: &str, seconds: u64) -> Result<(String, Vec<u8>)> {
         let stem = format!("{}-{}", NAME.replace('-', "_"), self.version);
         let mut entries = vec![
@@ -82,7 +82,7 @@ impl Wheel<'_> {
 /// What Python calls the platforms that a program for `target` runs on, `.` between them.
 ///
 /// # Errors
-/// When it has no name for them.
+/// If it has no name for them.
 pub fn platform(sh: &Shell, target: &str, program: &[u8]) -> Result<String> {
     let (arch, system) = target.split_once('-').unwrap_or((target, ""));
     Ok(match system {

@@ -30,7 +30,7 @@ impl Chart<'_> {
     /// Draws, and writes the file whole.
     ///
     /// # Errors
-    /// When there is nothing to draw, or the file cannot be written.
+    /// If there is nothing to draw, or the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         workspace::write(path, self.svg()?.as_bytes())
     }
@@ -85,7 +85,7 @@ impl Curve {
     }
 }
 
-/// Means of neighbours, without the fall at the beginning.
+/// Means of neighbors, without the fall at the beginning.
 fn thinned(curve: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let chunk = curve.len().div_ceil(POINTS).max(1);
     let chunks = curve.chunks(chunk);

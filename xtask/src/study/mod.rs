@@ -1,4 +1,4 @@
-//! `cargo xtask study`: a paper's comparisons, made again at a small scale.
+//! `cargo xtask study`: the comparisons of a paper, repeated at a small scale.
 
 mod chart;
 mod pictures;
@@ -16,26 +16,27 @@ use clap::{Args, Subcommand};
 use pictures::Pictures;
 use report::Report;
 use results::{Run, Sources};
-use settings::{Folders, Sizes};
+use settings::{Folders, Scale, Sizes};
 use std::fs;
 use std::path::PathBuf;
 use variants::{VARIANTS, Variant};
 use xshell::Shell;
 
-/// A paper's comparisons at a small scale.
+/// Repeat the comparisons of a paper at a small scale.
 #[derive(Debug, Subcommand)]
 pub enum Study {
     ExpertRace(Box<ExpertRace>),
 }
 
-/// Routing rules, gates and losses of Expert Race (arXiv 2503.16057) beside each other: tables 1, 2 and 3 with small
-/// models.
+/// Compare routing rules, gates and losses of Expert Race (arXiv 2503.16057): tables 1 to 3 with small models.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask study expert-race --quick\n  \
+    cargo xtask study expert-race --data cifar10/ --seeds 5 -o runs/study")]
 pub struct ExpertRace {
-    /// Minutes instead of hours: shows that everything works together, not what is better.
+    /// Take minutes instead of hours: a test of the pipeline, not of the models.
     #[arg(long)]
     quick: bool,
-    /// A folder of train/ and test/, each with a folder of pictures per class; made-up pictures unless given.
+    /// A folder of train/ and test/, each with a folder of pictures per class [default: generated shapes].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Train on the latents of this tokenizer instead of pixels.
@@ -43,24 +44,28 @@ pub struct ExpertRace {
     vae: Option<PathBuf>,
     #[command(flatten)]
     sizes: Sizes,
-    /// Where everything goes; target/study-expert-race of the workspace unless given. What is done there is kept.
+    /// Output folder, where finished runs are kept [default: target/study-expert-race of the workspace].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// The program that is run; built first unless given.
+    /// The program `tessera` [default: built from the workspace].
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
 }
 
 impl ExpertRace {
-    /// Trains, draws and judges every variant with every seed, and prints where the report is.
+    /// Trains, samples and evaluates every variant with every seed, and prints the path of the report.
     ///
     /// # Errors
-    /// When there is no data, or a command fails.
+    /// If there is no data, or a command fails.
     pub fn run(self, sh: &Shell) -> Result<()> {
-        let settings = self.sizes.over(self.quick)?;
-        let folder = match self.quick {
-            true => "target/study-expert-race-quick",
-            false => "target/study-expert-race",
+        let scale = match self.quick {
+            true => Scale::Quick,
+            false => Scale::Full,
+        };
+        let settings = self.sizes.settings(scale)?;
+        let folder = match scale {
+            Scale::Quick => "target/study-expert-race-quick",
+            Scale::Full => "target/study-expert-race",
         };
         let out = self
             .output
@@ -68,21 +73,20 @@ impl ExpertRace {
         let out = std::path::absolute(out)?;
         for name in ["runs", "pictures", "measured", "results"] {
             let folder = out.join(name);
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
+            workspace::create_folder(&folder)?;
         }
         let data = self.data.map(std::path::absolute).transpose()?;
         let vae = self.vae.map(std::path::absolute).transpose()?;
-        let told = format!("{settings:?} --data {data:?} --vae {vae:?}\n");
+        let description = format!("{settings:?} --data {data:?} --vae {vae:?}\n");
         let settled = out.join("settings.txt");
         match fs::read_to_string(&settled) {
-            Ok(before) if before != told => bail!(
+            Ok(before) if before != description => bail!(
                 "{} holds a study with other settings\n  hint: give the same, or another -o\n  there: {before}  now:   \
-                    {told}",
+                    {description}",
                 out.display()
             ),
             Ok(_) => {}
-            Err(_) => workspace::write(&settled, told.as_bytes())?,
+            Err(_) => workspace::write(&settled, description.as_bytes())?,
         }
         let pictures = Pictures::prepare(data.as_deref(), settings.train_images, &out)?;
         eprintln!("data: {}", pictures.description);
@@ -101,7 +105,7 @@ impl ExpertRace {
         run(sh, &program, settings.judge(&folders), &out)?;
         let mut done = Vec::new();
         let mut path = out.join("report.md");
-        // The seeds one after the other: whatever is there has all variants.
+        // Seed by seed: an unfinished study has all variants.
         for seed in 0..settings.seeds {
             for variant in &VARIANTS {
                 let file = folders.result(variant, seed);

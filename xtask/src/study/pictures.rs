@@ -1,6 +1,7 @@
-//! The pictures of a study: a user's, a part of them, or made up.
+//! The pictures of a study: those of a user, a part of them, or generated shapes.
 
-use crate::{synthetic, workspace};
+use crate::recipe::Images;
+use crate::{data, synthetic, workspace};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ pub struct Pictures {
     pub folder: PathBuf,
     /// The same with every picture, for the judge.
     pub whole: PathBuf,
-    /// 1 for grey, 3 for colour.
+    /// 1 for gray, 3 for color.
     pub channels: usize,
     /// Number of classes.
     pub classes: usize,
@@ -29,12 +30,12 @@ impl Pictures {
     /// With `limit`, at most so many of either half.
     ///
     /// # Errors
-    /// When `given` has not both halves, or a file cannot be copied.
+    /// If `given` has not both halves, or a file cannot be copied.
     pub fn prepare(given: Option<&Path>, limit: Option<usize>, out: &Path) -> Result<Self> {
         let part = out.join("data");
         let Some(whole) = given else {
             let [train, test] = MADE_UP.map(|count| count.min(limit.unwrap_or(count)));
-            make(train, test, &part)?;
+            data::write_shapes(Images { train, test }, &part)?;
             return Ok(Self {
                 whole: part.clone(),
                 folder: part,
@@ -42,7 +43,7 @@ impl Pictures {
                 classes: synthetic::CLASSES.len(),
                 train,
                 description: format!(
-                    "{train} training and {test} test images made up of discs and squares, as no --data was given"
+                    "{train} training and {test} test images of generated discs and squares, as no --data was given"
                 ),
             });
         };
@@ -56,7 +57,7 @@ impl Pictures {
         }
         let classes = folders(&halves[0]).len();
         if classes == 0 {
-            bail!("{}: holds no class folders", halves[0].display());
+            bail!("{}: has no class folders", halves[0].display());
         }
         let counts = [count(&halves[0]), count(&halves[1])];
         let (folder, [train, test]) = match limit {
@@ -107,8 +108,7 @@ fn copy(from: &Path, to: &Path, per_class: usize) -> Result<usize> {
     let mut copied = 0;
     for class in folders(from) {
         let target = to.join(class.file_name().unwrap_or_default());
-        fs::create_dir_all(&target)
-            .with_context(|| format!("cannot create {}", target.display()))?;
+        workspace::create_folder(&target)?;
         for file in workspace::list(&class).into_iter().take(per_class) {
             let target = target.join(file.file_name().unwrap_or_default());
             fs::copy(&file, &target)
@@ -117,17 +117,6 @@ fn copy(from: &Path, to: &Path, per_class: usize) -> Result<usize> {
         }
     }
     Ok(copied)
-}
-
-/// Writes images of simple shapes, as the demo does.
-fn make(train: usize, test: usize, folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for (half, count, seed) in [("train", train, 1), ("t10k", test, 2)] {
-        let (images, labels) = synthetic::images(count, seed);
-        workspace::write(&folder.join(format!("{half}-images-idx3-ubyte")), &images)?;
-        workspace::write(&folder.join(format!("{half}-labels-idx1-ubyte")), &labels)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -160,7 +149,7 @@ mod tests {
         let folder = sh.create_temp_dir().unwrap();
         let made = Pictures::prepare(None, Some(40), folder.path()).unwrap();
         assert_eq!((made.channels, made.classes, made.train), (1, 10, 40));
-        assert!(made.description.contains("made up"));
+        assert!(made.description.contains("generated"));
         assert!(made.folder.join("t10k-labels-idx1-ubyte").is_file());
     }
 }

@@ -24,7 +24,7 @@ impl Report<'_> {
     /// Writes `report.md`, and says where.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn write(&self) -> Result<PathBuf> {
         let path = self.folders.out.join("report.md");
         workspace::write(&path, self.text()?.as_bytes())?;
@@ -88,7 +88,7 @@ impl Report<'_> {
                 text,
                 "The Fréchet distance is between {} drawn pictures (20 steps, no guidance) and real test pictures, in \
                     the \
-                 features of a classifier that recognises {:.1} % of the test pictures. It is not FID and compares \
+                 features of a classifier that recognizes {:.1} % of the test pictures. It is not FID and compares \
                  with \
                  nothing outside this page; real training pictures are at {floor:.3} ± {std:.3}. The validation loss \
                  is of the \
@@ -167,7 +167,7 @@ impl Report<'_> {
             mean(claim.better),
             mean(claim.worse),
             gain.mean.abs(),
-            gain.in_favour,
+            gain.in_favor,
             gain.seeds
         )
     }

@@ -3,7 +3,6 @@
 use crate::workspace;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use std::fs;
 use std::path::Path;
 
 /// The layout of the file.
@@ -115,7 +114,7 @@ impl Run {
     /// Reads what the commands left.
     ///
     /// # Errors
-    /// When a file is missing or lacks a figure.
+    /// If a file is missing or lacks a figure.
     pub fn collect(
         variant: &str,
         seed: u64,
@@ -179,7 +178,7 @@ impl Run {
     /// Reads a run's file; `None` if the run is not done.
     ///
     /// # Errors
-    /// When it is there and damaged.
+    /// If it is there and damaged.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         if !path.exists() {
             return Ok(None);
@@ -199,14 +198,14 @@ impl Run {
         let known = value["schema"] == SCHEMA;
         let run = known.then(read).flatten();
         Ok(Some(run.with_context(|| {
-            format!("{} is not of this program", path.display())
+            format!("{} is not a result of this version", path.display())
         })?))
     }
 
     /// Writes the run's file.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let value = json!({
             "schema": SCHEMA,
@@ -220,16 +219,13 @@ impl Run {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
 fn value(path: &Path) -> Result<Value> {
-    serde_json::from_str(&read(path)?).with_context(|| format!("{} is not JSON", path.display()))
+    serde_json::from_str(&workspace::read_text(path)?)
+        .with_context(|| format!("{} is not JSON", path.display()))
 }
 
 fn lines(path: &Path) -> Result<Vec<Value>> {
-    let text = read(path)?;
+    let text = workspace::read_text(path)?;
     let lines = text.lines().map(serde_json::from_str);
     lines
         .collect::<Result<_, _>>()

@@ -52,7 +52,7 @@ pub struct Gain {
     /// Half the 95 % interval of it; infinite for a single seed.
     pub half: f64,
     /// Seeds with a difference as claimed.
-    pub in_favour: usize,
+    pub in_favor: usize,
     /// Seeds.
     pub seeds: usize,
 }
@@ -70,7 +70,7 @@ impl Gain {
         Some(Self {
             mean,
             half,
-            in_favour: gains.iter().filter(|&&gain| gain > 0.0).count(),
+            in_favor: gains.iter().filter(|&&gain| gain > 0.0).count(),
             seeds,
         })
     }
@@ -109,7 +109,7 @@ mod tests {
         let gain = Gain::of(&[(1.0, 1.11), (2.0, 2.10), (3.0, 3.09)]).unwrap();
         assert!((gain.mean - 0.1).abs() < 1e-12);
         assert!((gain.half - 4.303 * 0.01 / 3f64.sqrt()).abs() < 1e-9);
-        assert_eq!((gain.in_favour, gain.verdict()), (3, Verdict::Agrees));
+        assert_eq!((gain.in_favor, gain.verdict()), (3, Verdict::Agrees));
         let other_way = Gain::of(&[(1.11, 1.0), (2.10, 2.0), (3.09, 3.0)]).unwrap();
         assert_eq!(other_way.verdict(), Verdict::Disagrees);
     }
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_difference_that_changes_sides_or_stands_alone_decides_nothing() {
         let gain = Gain::of(&[(1.0, 2.0), (2.0, 1.5), (3.0, 4.0)]).unwrap();
-        assert_eq!((gain.in_favour, gain.verdict()), (2, Verdict::Undecided));
+        assert_eq!((gain.in_favor, gain.verdict()), (2, Verdict::Undecided));
         let single = Gain::of(&[(1.0, 2.0)]).unwrap();
         assert_eq!(single.verdict(), Verdict::Undecided);
         let equal = Gain::of(&[(1.0, 1.0), (2.0, 2.0)]).unwrap();

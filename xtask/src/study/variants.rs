@@ -9,7 +9,7 @@ pub struct Weights {
     pub similarity: f64,
     /// Switch's balance loss.
     pub balance: f64,
-    /// Per-layer regularisation.
+    /// Per-layer regularization.
     pub per_layer: f64,
 }
 
@@ -35,7 +35,7 @@ pub struct Routing {
     pub gate: &'static str,
     /// Scores are held against a learned threshold at inference.
     pub threshold: bool,
-    /// Per-layer regularisation.
+    /// Per-layer regularization.
     pub per_layer: bool,
     /// The router similarity loss.
     pub similarity: bool,
@@ -121,7 +121,7 @@ pub const VARIANTS: [Variant; 11] = [
     variant("threshold", "… + threshold", THRESHOLD, Some(11.56)),
     variant(
         "per-layer",
-        "… + per-layer regularisation",
+        "… + per-layer regularization",
         Routing {
             per_layer: true,
             ..THRESHOLD
@@ -279,7 +279,7 @@ pub const CLAIMS: [Claim; 11] = [
         paper: "FID 11.56 against 13.66",
     },
     Claim {
-        text: "Per-layer regularisation helps",
+        text: "Per-layer regularization helps",
         better: "per-layer",
         worse: "threshold",
         by: QUALITY,
