@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use tessera::gen_dit::{DitConfig, Process, SampleConfig};
 use tessera::routing::{Report, Routing, RoutingPass, Source, Subject, TokenMaps};
 use tessera::tokenizers::PixelTokenizer;
-use tessera::{Device, DitCard, DitModel, Error, Precision};
+use tessera::{Device, DitCard, DitModel, Error, ComputePrecision};
 
 const LAYERS: usize = 2;
 const TOKENS: usize = 16;
@@ -38,7 +38,7 @@ fn model(experts: Option<&str>) -> DitModel {
         },
         tokenizer: Box::new(PixelTokenizer::new(1, device.burn())),
         transformer: config.init(0, device.burn()),
-        precision: Precision::F32,
+        precision: ComputePrecision::F32,
         device,
     }
 }
