@@ -1,5 +1,5 @@
-//! Eight sneakers by the built-in model: `cargo run --release --example generate`, or `… --example generate --
-//! runs/ar/model`.
+//! Eight sneakers by the built-in model: `cargo run --release -p tessera --example generate`, or
+//! `… --example generate -- runs/ar/model`.
 
 use tessera::{Device, Model, Request, Result, Source};
 
