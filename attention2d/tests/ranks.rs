@@ -43,8 +43,8 @@ const FAULTS: &[(&str, usize, &str)] = &[
     (
         "short",
         2,
-        "rank 1: rank 1 failed: a message of 8 bytes came from rank 0 of its group where 12 were expected; \
-         turn on the check of collectives",
+        "rank 1: rank 1 failed: a message of 8 bytes came from rank 0 of its group where 12 were expected; turn on the \
+         check of collectives",
     ),
     (
         "long",

@@ -15,10 +15,7 @@ pub fn upload(array: Array4<f32>, device: &Device) -> Tensor<4> {
     device_values(values, shape, device)
 }
 
-/// A tensor as an array; waits for the device.
-///
-/// # Shapes
-/// - output: the tensor's
+/// A tensor `[batch, channels, height, width]` as an array; it waits for the device.
 ///
 /// # Panics
 /// When the device failed at what the tensor is computed from.

@@ -6,8 +6,8 @@
 pub enum Error {
     /// No device has this name.
     #[error(
-        "unknown device `{found}`: expected auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an optional \
-         index such as cuda:1"
+        "unknown device `{found}`: expected auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an optional index \
+         such as cuda:1"
     )]
     UnknownDevice {
         /// The name given.

@@ -112,13 +112,13 @@ pub trait Fused: Backend {
     /// The public tensor of a primitive, for custom operations.
     ///
     /// # Shapes
-    /// - output: as `x`
+    /// - x, output: defined by the operation
     fn into_tensor(x: Float<Self>) -> Tensor<4>;
 
     /// The primitive of a public tensor.
     ///
     /// # Shapes
-    /// - output: as `x`
+    /// - x, output: defined by the operation
     fn from_tensor(x: Tensor<4>) -> Float<Self>;
 }
 

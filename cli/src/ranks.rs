@@ -119,7 +119,8 @@ pub fn run(launch: Launch, command: impl FnOnce(Rank) -> Result<()>) -> ExitCode
         world.require_same("the ranks' arguments differ", &arguments.join(" "))?;
         if world.size() > 1 && launch.on_many == OnRanks::One {
             bail!(
-                "started on {} ranks: only generate, train vae, train ar, train dit, attn bench and doctor run on more than one",
+                "started on {} ranks: only generate, train vae, train ar, train dit, attn bench and doctor run on more \
+                 than one",
                 world.size()
             );
         }
@@ -174,7 +175,8 @@ fn caught(command: impl FnOnce() -> Result<()>) -> Result<()> {
         .any(|word| lower.contains(word))
     {
         true => bail!(
-            "{text}\nhint: out of memory, as it seems; try --max-vram, a smaller --batch-size, --vae-tile or --device flex"
+            "{text}\nhint: out of memory, as it seems; try --max-vram, a smaller --batch-size, --vae-tile or \
+             --device flex"
         ),
         false => bail!("{text}"),
     }

@@ -144,7 +144,9 @@ fn every_method_is_measured_on_ranks() {
 
 /// The command of a short run on the pictures of the world.
 fn train() -> String {
-    "train ar --data {} --img-size 16 --vae {} --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --batch-size 4 --epochs 1000 -q -o {}".into()
+    "train ar --data {} --img-size 16 --vae {} --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --batch-size 4 --epochs 1000 \
+     -q -o {}"
+        .into()
 }
 
 #[test]

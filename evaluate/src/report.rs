@@ -92,7 +92,8 @@ impl Frechet {
     /// give all classes; draws have no picture in common.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when there are fewer training pictures than generated ones, or as [`FeatureStats::from_rows`].
+    /// [`Error::Mismatch`] when there are fewer training pictures than generated ones, or as
+    /// [`FeatureStats::from_rows`].
     pub fn of(
         generated: ArrayView2<f64>,
         train: ArrayView2<f64>,

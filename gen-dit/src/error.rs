@@ -18,8 +18,8 @@ pub enum Error {
     },
     /// No preset has this name.
     #[error(
-        "architecture `{found}`: expected dit-SIZE/PATCH or race-dit-SIZE/PATCH-KinE, with SIZE one of s, b, m, l, \
-        xl, such as dit-xl/2 or race-dit-b/2-4in32"
+        "architecture `{found}`: expected dit-SIZE/PATCH or race-dit-SIZE/PATCH-KinE, with SIZE one of s, b, m, l, xl, \
+        such as dit-xl/2 or race-dit-b/2-4in32"
     )]
     Preset {
         /// The name.

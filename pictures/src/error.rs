@@ -71,7 +71,10 @@ pub enum Error {
         found: String,
     },
     /// The header announces more pixels than this crate will allocate.
-    #[error("{}: announces {height}x{width} px (height x width), expected at most {limit_px} px in all", path.display())]
+    #[error(
+        "{}: announces {height}x{width} px (height x width), expected at most {limit_px} px in all",
+        path.display()
+    )]
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -2,7 +2,8 @@
 //!
 //! Pictures come in through [`read`], are cut by [`center_crop`] and become `[3, height, width]` arrays in `[-1, 1]` by
 //! [`Pixels::to_array`]; they go out by [`Pixels::from_array`], whose rounding rule is the only one, and [`write_png`].
-//! [`dataset`] has labeled pictures by index: folders, files of the MNIST family, and squares of one size made of either.
+//! [`dataset`] has labeled pictures by index: folders, files of the MNIST family, and squares of one size made of
+//! either.
 //!
 //! ```
 //! use tessera_pictures::{Channels, Existing, Pixels, psnr, read, write_png};

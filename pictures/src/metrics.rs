@@ -32,8 +32,8 @@ pub fn psnr(a: &Pixels, b: &Pixels) -> Result<f64> {
     Ok(decibels(total as f64 / a.data().len() as f64, PEAK_BYTE))
 }
 
-/// [`psnr`] of pictures that are not rounded to bytes: `10 log10(2^2 / MSE)`, summed in f64. Not a number anywhere in them is an
-/// error.
+/// [`psnr`] of pictures that are not rounded to bytes: `10 log10(2^2 / MSE)`, summed in f64. Not a number anywhere in
+/// them is an error.
 ///
 /// # Shapes
 /// - `a`, `b`: `[channels, height, width]`, in `[-1, 1]`

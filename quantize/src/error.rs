@@ -63,7 +63,7 @@ pub enum Error {
     /// A latent is NaN or infinite.
     #[error(
         "latent at batch {batch}, channel {channel}, row {row}, column {column}: expected a finite number, \
-        found {found}"
+         found {found}"
     )]
     NonFinite {
         /// Image within the batch.

@@ -4,9 +4,8 @@
 //! of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1) with the 16-channel weights of MAR (arXiv
 //! 2406.11838) that TokenBridge (arXiv 2503.16430, section 3.1) quantizes; it can be trained here. [`TinyAutoencoder`]
 //! reads the small networks that were distilled from the VAEs of large image models. [`PixelTokenizer`] leaves pixels
-//! as they are.
-//! [`open_tokenizer`] opens whatever a user has of any of them. [`tiles`] works on pictures of any size, [`encode_within`] and
-//! [`decode_within`] in any memory.
+//! as they are. [`open_tokenizer`] opens whatever a user has of any of them. [`tiles`] works on pictures of any size,
+//! [`encode_within`] and [`decode_within`] in any memory.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};

@@ -20,7 +20,10 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// A loss alone.
+    /// A loss alone, of shape `[1]`.
+    ///
+    /// # Shapes
+    /// - `total`: `[1]`
     pub fn new(total: Tensor<1>) -> Self {
         Self {
             total,

@@ -107,6 +107,9 @@ impl Grads {
     }
 
     /// The gradients, by the names of their parameters.
+    ///
+    /// # Shapes
+    /// - outputs: as many values as the parameter has, flat
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<1>)> {
         self.tensors
             .iter()

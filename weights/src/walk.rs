@@ -238,6 +238,9 @@ impl Weights {
 }
 
 /// Every parameter as a flat tensor outside autodiff, in the module's own layout.
+///
+/// # Shapes
+/// - outputs: as many values as the parameter has, flat
 pub fn flat_tensors<M: Module>(module: &M) -> BTreeMap<String, Tensor<1>> {
     #[derive(Default)]
     struct Flat {
@@ -257,6 +260,9 @@ pub fn flat_tensors<M: Module>(module: &M) -> BTreeMap<String, Tensor<1>> {
 }
 
 /// A module outside autodiff with the values that [`flat_tensors`] gives.
+///
+/// # Shapes
+/// - `tensors`: as many values as the parameter has, flat
 pub fn with_flat_tensors<M: Module>(module: M, tensors: &BTreeMap<String, Tensor<1>>) -> M {
     struct Unflatten<'a> {
         path: NamePath,

@@ -186,8 +186,8 @@ impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} to a node, {:.1} GB/s and {:.1} us inside, {:.2} GB/s and {:.1} us between nodes \
-             ({:.2} GB/s into a node), {:.1} TFLOP/s, {:.1} us a call",
+            "{}: {} to a node, {:.1} GB/s and {:.1} us inside, {:.2} GB/s and {:.1} us between nodes ({:.2} GB/s \
+             into a node), {:.1} TFLOP/s, {:.1} us a call",
             self.name,
             self.ranks_per_node,
             self.intra_node.bytes_per_s / 1e9,
@@ -222,8 +222,8 @@ impl FromStr for Network {
                 network.ranks_per_node = value.parse().map_err(|_| wrong("a number of ranks"))?;
                 continue;
             }
-            let names = "one of node, inside-latency, inside-bandwidth, latency, bandwidth, \
-                         node-bandwidth, flops, launch";
+            let names = "one of node, inside-latency, inside-bandwidth, latency, bandwidth, node-bandwidth, flops, \
+                         launch";
             let field = network.field(key).ok_or_else(|| wrong(names))?;
             *field = value.parse().map_err(|_| wrong("a number"))?;
         }

@@ -71,10 +71,7 @@ impl Rows {
         Self { values, width }
     }
 
-    /// No tokens of tensors with these shapes.
-    ///
-    /// # Shapes
-    /// - tensors: `[batch, heads, any, features]` each
+    /// No tokens of tensors with these shapes, `[batch, heads, tokens, head_dim]`.
     pub fn empty(tensors: &[&Tensor<4>]) -> Self {
         Self {
             values: Vec::new(),

@@ -54,9 +54,8 @@ proptest! {
         for rank in 0..grid.ranks() {
             let Place { row, col } = grid.place(rank);
             let gathered = |ranks: Vec<usize>| {
-                let member = |rank| Member { rank, ranks: grid.ranks() };
-                let positions = |rank| Layout::Cyclic.positions(member(rank), tokens);
-                let mut all: Vec<_> = ranks.into_iter().flat_map(positions).collect();
+                let of = |&rank| Layout::Cyclic.positions(Member { rank, ranks: grid.ranks() }, tokens);
+                let mut all: Vec<_> = ranks.iter().flat_map(of).collect();
                 all.sort_unstable();
                 all
             };

@@ -23,7 +23,7 @@ impl Completions {
     /// # Errors
     /// When stdout cannot be written.
     pub fn run(self, mut program: Command) -> Result<()> {
-        // Into memory first: the generator panics where its writer fails, as that of `tessera completions bash | head` may.
+        // Into memory first: the generator panics when its writer fails, as in `tessera completions bash | head`.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut program, "tessera", &mut script);
         output::text(String::from_utf8_lossy(&script).trim_end())

@@ -143,7 +143,8 @@ fn adapters() -> Vec<Check> {
             true => vec![Check::warn(
                 "adapter",
                 "none",
-                "wgpu wants a driver for Vulkan, Metal, DirectX 12 or OpenGL; mesa-vulkan-drivers has one for processors",
+                "wgpu wants a driver for Vulkan, Metal, DirectX 12 or OpenGL; mesa-vulkan-drivers has one for \
+                 processors",
             )],
         }
     }

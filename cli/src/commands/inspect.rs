@@ -56,6 +56,118 @@ impl Inspect {
     }
 }
 
+fn look(path: &Path, which: Option<Which>) -> Result<Found> {
+    ensure!(path.exists(), "{}: no such file or folder", path.display());
+    if path.is_dir() {
+        return look_into(path, which);
+    }
+    let mut start = [0; 16];
+    let mut file =
+        std::fs::File::open(path).with_context(|| format!("{}: cannot read", path.display()))?;
+    let length = file
+        .read(&mut start)
+        .with_context(|| format!("{}: cannot read", path.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match &start[..length] {
+        [0x89, b'P', b'N', b'G', ..] => picture(path),
+        _ if name == MANIFEST_FILE => look_into(
+            path.parent()
+                .filter(|folder| *folder != Path::new(""))
+                .unwrap_or(Path::new(".")),
+            which,
+        ),
+        [b'{', ..] if !name.ends_with(".index.json") => Ok(Found::Calibration {
+            calibration: Box::new(Calibration::load(path)?),
+        }),
+        _ => Ok(Found::Weights(Box::new(WeightsReport::of(path, which)?))),
+    }
+}
+
+fn look_into(folder: &Path, which: Option<Which>) -> Result<Found> {
+    let has = |name: &str| folder.join(name).exists();
+    if has(CARD_FILE) {
+        let parts = ["", "vae", "judge"]
+            .into_iter()
+            .filter(|part| part.is_empty() || has(part));
+        let weights = parts
+            .map(|part| {
+                let folder = folder.join(part);
+                let report = WeightsReport::of(&folder, which)?;
+                let name = weights_in(&folder).unwrap_or(folder);
+                let name = name.file_name().unwrap_or_default().to_string_lossy();
+                Ok((Path::new(part).join(&*name).display().to_string(), report))
+            })
+            .collect::<Result<_>>()?;
+        return Ok(Found::Model {
+            info: Box::new(ModelCard::read(folder)?),
+            weights,
+        });
+    }
+    if has(MANIFEST_FILE) {
+        return Ok(Found::Tokens {
+            manifest: Box::new(Manifest::read(folder)?),
+        });
+    }
+    if has("checkpoint") && has("config.json") {
+        return run(folder);
+    }
+    if weights_in(folder).is_some() {
+        return Ok(Found::Weights(Box::new(WeightsReport::of(folder, which)?)));
+    }
+    bail!(
+        "{}: expected {CARD_FILE} (a model), {MANIFEST_FILE} (tokens), checkpoint/ and config.json (a run) or \
+         weights, found none of them",
+        folder.display()
+    )
+}
+
+fn run(folder: &Path) -> Result<Found> {
+    let config = folder.join("config.json");
+    let text =
+        std::fs::read(&config).with_context(|| format!("{}: cannot read", config.display()))?;
+    let config =
+        serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", config.display()))?;
+    let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    let last_metrics = metrics
+        .lines()
+        .last()
+        .and_then(|line| serde_json::from_str(line).ok())
+        .unwrap_or_default();
+    let folder = folder.join("checkpoint");
+    let entries =
+        std::fs::read_dir(&folder).with_context(|| format!("{}: cannot read", folder.display()))?;
+    let mut names = entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<Vec<String>>>()
+        .with_context(|| format!("{}: cannot read", folder.display()))?;
+    names.sort();
+    Ok(Found::Run {
+        config,
+        checkpoints: names
+            .into_iter()
+            .filter(|name| name.ends_with(".safetensors"))
+            .collect(),
+        last_metrics,
+    })
+}
+
+fn picture(path: &Path) -> Result<Found> {
+    let mut texts: BTreeMap<_, _> = read_metadata(path)?.into_iter().collect();
+    let picture = read(path, None)?;
+    let settings = texts.remove(SETTINGS);
+    Ok(Found::Picture {
+        width: picture.width(),
+        height: picture.height(),
+        channels: picture.channels().count(),
+        parameters: texts.remove("parameters"),
+        // Text that is no JSON is shown as it is.
+        tessera: settings
+            .map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)))
+            .unwrap_or_default(),
+        texts,
+    })
+}
+
 /// A model's card, in lines.
 fn card(card: &ModelCard) -> Result<Vec<String>> {
     let count = card.class_names().len();

@@ -27,7 +27,8 @@ use tessera::{
 /// Train a generator on the tokens of a VAE.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
-    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --enc 256,4,4 --dec 256,6,4 --head 256,3,4 -o runs/ar\n  \
+    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --enc 256,4,4 --dec 256,6,4 \
+    --head 256,3,4 -o runs/ar\n  \
     tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --experts 2-in-8 -o runs/race\n  \
     mpirun -n 4 tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --attn-grid 2x1 -o runs/ar")]
 pub struct TrainAr {

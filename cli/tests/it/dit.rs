@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tessera::pictures::{Existing, write_png};
 
-const TRAIN: &str = "train dit --data {} --img-size 16 --patch 4 --size 16,2,2 --experts 2-in-4 --batch-size 3 --epochs 9 \
-                     --max-steps 3 --steps 4 --flip --val-share 0.2 -o {}";
+const TRAIN: &str = "train dit --data {} --img-size 16 --patch 4 --size 16,2,2 --experts 2-in-4 --batch-size 3 \
+                     --epochs 9 --max-steps 3 --steps 4 --flip --val-share 0.2 -o {}";
 
 /// The run, made once.
 pub static RUN: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {

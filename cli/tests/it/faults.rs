@@ -137,7 +137,8 @@ fn a_bad_picture_in_training_is_skipped_and_counted_or_fails_when_strict() {
     let (data, runs) = (folder.path().join("data"), folder.path().join("runs"));
     pictures(&data, 3);
     std::fs::write(data.join("disc/broken.png"), "no picture").unwrap();
-    let args = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 3 --max-steps 1 -o {}";
+    let args = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 3 --max-steps 1 \
+                -o {}";
     let output = tessera(args, &[&data, &runs]);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{errors}");

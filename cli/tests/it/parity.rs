@@ -47,7 +47,8 @@ fn parity_of_training_a_vae() {
 #[test]
 fn parity_of_training_a_generator() {
     assert_trained_alike(
-        "train ar --img-size 16 --vae {} --bits 4 --enc 32,2,4 --dec 32,2,4 --head 32,2,4 --buffer-size 8 --head-subset 0.5",
+        "train ar --img-size 16 --vae {} --bits 4 --enc 32,2,4 --dec 32,2,4 --head 32,2,4 --buffer-size 8 \
+         --head-subset 0.5",
         &[&WORLD.vae()],
     );
 }

@@ -100,7 +100,8 @@ fn routes_of_given_pictures_add_up() {
 fn a_model_without_experts_is_refused_by_what_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let dense = folder.path().join("dense");
-    let train = "train dit --data {} --img-size 16 --patch 4 --size 16,1,2 --batch-size 3 --max-steps 1 --steps 1 -o {}";
+    let train = "train dit --data {} --img-size 16 --patch 4 --size 16,1,2 --batch-size 3 --max-steps 1 \
+                 --steps 1 -o {}";
     stdout(train, &[&WORLD.pictures(), &dense]);
     let error = failure(1, "route -m {}", &[&dense]);
     assert!(error.contains("the dense one `tessera-dit`"), "{error}");

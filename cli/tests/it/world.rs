@@ -122,13 +122,14 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         pictures(&folder.path().join("pictures"), 3);
         let at = |name: &str| folder.path().join(name);
-        let vae = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 3 --epochs 9 --max-steps 3 -o {}";
+        let vae = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 3 \
+                   --epochs 9 --max-steps 3 -o {}";
         assert_eq!(
             stdout(vae, &[&at("pictures"), &at("vae")]).trim(),
             at("vae/vae").display().to_string()
         );
-        let ar = "train ar --data {} --img-size 16 --vae {} --bits 4 --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --buffer-size 2 \
-                  --batch-size 3 --epochs 9 --max-steps 3 -o {}";
+        let ar = "train ar --data {} --img-size 16 --vae {} --bits 4 --enc 16,1,2 --dec 16,1,2 --head 16,1,2 \
+                  --buffer-size 2 --batch-size 3 --epochs 9 --max-steps 3 -o {}";
         assert_eq!(
             stdout(ar, &[&at("pictures"), &at("vae/vae"), &at("ar")]).trim(),
             at("ar/model").display().to_string()

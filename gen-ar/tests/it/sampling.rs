@@ -138,9 +138,7 @@ proptest! {
 
     #[test]
     fn every_step_adds_positions_and_keeps_those_there_are(
-        steps in 1usize..20,
-        guided in any::<bool>(),
-        n in 1usize..4,
+        steps in 1usize..20, guided in any::<bool>(), n in 1usize..4,
     ) {
         let mut last: Option<(ndarray::Array3<u16>, ndarray::Array2<bool>)> = None;
         let mut reports = 0;

@@ -25,8 +25,10 @@ proptest! {
 
     #[test]
     fn linear_guidance_grows_from_about_1_to_about_the_scale(seq in 2usize..300, steps in 1usize..300) {
-        let guidance = |step: &ScheduleStep| step.guidance(3.0, CfgSchedule::Linear, seq);
-        let guidance: Vec<f32> = schedule(seq, steps).iter().map(guidance).collect();
+        let guidance: Vec<f32> = schedule(seq, steps)
+            .iter()
+            .map(|s| s.guidance(3.0, CfgSchedule::Linear, seq))
+            .collect();
         prop_assert!(guidance.is_sorted());
         prop_assert!(guidance[0] >= 1.0 && guidance[guidance.len() - 1] < 3.0);
     }

@@ -63,7 +63,7 @@ pub struct Sizes {
     /// Weight of the balance loss, for variants with it.
     #[arg(long, default_value_t = 1e-2, value_name = "X")]
     balance: f64,
-    /// Weight of the per-layer regularization, for variants with it.
+    /// Weight of the per-layer regularization, where a variant has it.
     #[arg(long, default_value_t = 1e-2, value_name = "X")]
     per_layer: f64,
 }
