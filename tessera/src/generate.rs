@@ -113,6 +113,7 @@ struct Batch {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one per generation
 enum Drawing {
     Ar(tessera_gen_ar::Drawing),
     Dit(tessera_gen_dit::Denoising),
