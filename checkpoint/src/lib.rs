@@ -16,8 +16,14 @@
 //! use std::collections::BTreeMap;
 //! use tessera_checkpoint::{Checkpoint, Dtype, Entry, write};
 //!
-//! let folder = tempfile::tempdir()?; let file = folder.path().join("model.safetensors"); let bias = Entry { name:
-//! "model.bias", dtype: Dtype::F32, shape: &[1], bytes: Box::new(|out| out.write_all(&1.5_f32.to_le_bytes())) };
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("model.safetensors");
+//! let bias = Entry {
+//!     name: "model.bias",
+//!     dtype: Dtype::F32,
+//!     shape: &[1],
+//!     bytes: Box::new(|out| out.write_all(&1.5_f32.to_le_bytes())),
+//! };
 //! write(&file, &BTreeMap::new(), vec![bias])?;
 //!
 //! let checkpoint = Checkpoint::open(folder.path())?; // the folder's weights, whatever they are called
@@ -26,7 +32,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Out of scope: what the tensors mean; modules and devices.
+//! API boundary: files in, tensors by name out. This crate knows neither modules nor devices, and not what tensors mean.
 #![deny(unsafe_code)]
 
 mod architecture;

@@ -29,8 +29,7 @@
 //! | [`hub::locate`] | models in the hub's cache |
 //!
 //! The crates below are re-exported: [`pictures`], [`evaluate`], [`tokenizers`], [`quantize`], [`gen_ar`], [`gen_dit`],
-//! [`moe`],
-//! [`attention2d`], [`weights`], [`checkpoint`], [`backend`] and, with the feature `train`, [`train`].
+//! [`moe`], [`attention2d`], [`weights`], [`checkpoint`], [`backend`] and, with the feature `train`, [`train`].
 //!
 //! API boundary: this crate prints nothing, knows no command line, and reads the environment in [`hub`] alone.
 #![deny(unsafe_code)]
