@@ -32,7 +32,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! API boundary: files in, tensors by name out. This crate knows neither modules nor devices, and not what tensors mean.
+//! API boundary: files in, tensors by name out. This crate knows neither modules nor devices, and not what tensors
+//! mean.
 #![deny(unsafe_code)]
 
 mod architecture;

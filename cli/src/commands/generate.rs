@@ -63,8 +63,8 @@ pub struct Generate {
     #[arg(long, value_name = "RxC")]
     attn_grid: Option<Grid>,
     /// Pictures drawn at once.
-    #[arg(long, alias = "eval_bsz", default_value_t = 64, value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, alias = "eval_bsz", default_value_t = 64, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
     /// A folder, a file.png, or a pattern with %05d, {class} or {seed}.
     #[arg(short, long, default_value = "out", value_name = "PATH")]

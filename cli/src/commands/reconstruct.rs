@@ -54,8 +54,13 @@ pub struct Reconstruct {
     #[arg(long, value_name = "FILE", requires = "vae")]
     calibration: Option<PathBuf>,
     /// Widths to compare, in bits per dimension, 1 to 16 each.
-    #[arg(long, default_value = "3,4,5,6", value_delimiter = ',', value_name = "N,…",
-        value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(
+        long,
+        default_value = "3,4,5,6",
+        value_delimiter = ',',
+        value_name = "N,…"
+    )]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
     bits: Vec<u8>,
     /// Normalised latents are clipped to this many standard deviations; the model's own unless given.
     #[arg(long, value_name = "X")]

@@ -42,8 +42,14 @@ pub struct Route {
     #[arg(short, long, value_delimiter = ',', value_name = "CLASS,…")]
     class: Vec<String>,
     /// Pictures per class.
-    #[arg(short, long, default_value_t = 1, value_name = "N", conflicts_with = "input",
-        value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        short,
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        conflicts_with = "input"
+    )]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     num_images: u16,
     /// The noise of picture i is of seed + i.
     #[arg(short, long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u64).range(..1 << 63))]
@@ -146,7 +152,7 @@ impl Route {
         if model.transformer.config().moe.is_none() {
             bail!(
                 "{shown}: expected a diffusion transformer with experts, found the dense one `{}`; \
-                 `tessera train dit --experts 2-in-8` trains one with",
+                `tessera train dit --experts 2-in-8` trains one with",
                 model.card.name
             );
         }

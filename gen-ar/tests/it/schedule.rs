@@ -1,7 +1,7 @@
 //! Every position is generated exactly once, whatever the number of steps.
 
 use proptest::prelude::*;
-use tessera_gen_ar::{CfgSchedule, ScheduleStep, schedule};
+use tessera_gen_ar::{CfgSchedule, schedule};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]

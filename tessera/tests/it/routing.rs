@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use tessera::gen_dit::{DitConfig, Process, SampleConfig};
 use tessera::routing::{Report, Routing, RoutingPass, Source, Subject, TokenMaps};
 use tessera::tokenizers::PixelTokenizer;
-use tessera::{Device, DitCard, DitModel, Error, ComputePrecision};
+use tessera::{ComputePrecision, Device, DitCard, DitModel, Error};
 
 const LAYERS: usize = 2;
 const TOKENS: usize = 16;

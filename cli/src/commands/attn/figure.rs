@@ -200,7 +200,7 @@ impl Report<'_> {
     fn table(&self) -> Result<String, std::fmt::Error> {
         let mut text = format!("{}\n\n", self.network);
         text += "| model | GPUs | tokens | predicted | paper | error | Ring | Attention2D | paper's Ring \
-                 | paper's Attention2D |\n";
+            | paper's Attention2D |\n";
         text += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
         for bar in &self.bars {
             let [ring, square] = bar.seconds.map(time);
@@ -221,8 +221,8 @@ impl Report<'_> {
         }
         writeln!(
             text,
-            "\nSpeed-ups: median error {:.1} %, worst {:.1} %. Times of the 2.7B model: median error {:.1} %, \
-             worst {:.1} %.",
+            "\nSpeed-ups: median error {:.1} %, worst {:.1} %. \
+            Times of the 2.7B model: median error {:.1} %, worst {:.1} %.",
             100.0 * self.median_error,
             100.0 * self.worst_error,
             100.0 * self.median_time_error,
