@@ -263,7 +263,7 @@ impl Classifier {
     /// Writes `config.json` and `model.safetensors` into a folder, each whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Weights`] or [`Error::Checkpoint`] when a file cannot be written.
     pub fn save_dir(&self, folder: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
         let folder = folder.as_ref();
         let file = folder.join("config.json");

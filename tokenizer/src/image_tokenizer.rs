@@ -86,7 +86,7 @@ pub trait ImageTokenizer: Debug + Send {
         })
     }
 
-    /// Writes what [`load_tokenizer`] loads.
+    /// Writes what [`load_tokenizer`](crate::load_tokenizer) loads.
     ///
     /// # Errors
     /// When a file cannot be written; the one that was there is then still whole.
