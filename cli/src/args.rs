@@ -56,10 +56,10 @@ pub struct DataArgs {
     /// too).
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Side of the pictures in px: photographs are centre-cropped to it, IDX pictures padded.
+    /// Side of the pictures in px: photographs are center-cropped to it, IDX pictures padded.
     #[arg(long, value_name = "PX")]
     pub img_size: usize,
-    /// 1 for grey, 3 for colour.
+    /// 1 for gray, 3 for color.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub channels: usize,
     /// Fail on a picture that cannot be read, instead of skipping it with a warning.

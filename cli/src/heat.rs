@@ -1,6 +1,6 @@
 //! Sheets of heat maps over pictures, with lettering.
 
-use crate::plot::colour;
+use crate::plot::color;
 use anyhow::Result;
 use tessera::pictures::{Canvas, Pixels};
 
@@ -10,7 +10,7 @@ const CELL: usize = 160;
 const GAP: usize = 12;
 /// A line of text with the space below it, in px.
 const LINE: usize = Canvas::LETTER_HEIGHT + 8;
-/// Share of a map's colour where it lies over its picture.
+/// Share of a map's color where it lies over its picture.
 const OPACITY: f64 = 0.62;
 
 /// A picture, and values of its tokens in each column but the first.
@@ -22,7 +22,7 @@ pub struct Row {
     pub maps: Vec<Vec<f64>>,
 }
 
-/// Rows of pictures with their maps, all in one scale of colours, which is below them.
+/// Rows of pictures with their maps, all in one scale of colors, which is below them.
 ///
 /// # Errors
 /// Never, if there is a row, every row has its maps, and every map is a square that divides its picture.
@@ -43,10 +43,10 @@ pub fn sheet(titles: &[String], rows: &[Row], scale: &str) -> Result<Pixels> {
     }
     for (index, row) in rows.iter().enumerate() {
         let top = GAP + LINE + index * (cell + LINE + GAP);
-        let colours = row.picture.data();
+        let colors = row.picture.data();
         let channels = row.picture.channels().count();
         let pixel = |at: usize| -> [u8; 3] {
-            std::array::from_fn(|i| colours[at * channels + i % channels])
+            std::array::from_fn(|i| colors[at * channels + i % channels])
         };
         for at in 0..side * side {
             let corner = [top + at / side * factor, GAP + at % side * factor];
@@ -60,11 +60,11 @@ pub fn sheet(titles: &[String], rows: &[Row], scale: &str) -> Result<Pixels> {
             for at in 0..side * side {
                 let (y, x) = (at / side, at % side);
                 let value = map[y / token * grid + x / token];
-                let heat = colour((value - least) / (most - least));
+                let heat = color((value - least) / (most - least));
                 let [red, green, blue] = pixel(at).map(f64::from);
-                let grey = 0.299 * red + 0.587 * green + 0.114 * blue;
+                let gray = 0.299 * red + 0.587 * green + 0.114 * blue;
                 let mixed =
-                    heat.map(|heat| (OPACITY * f64::from(heat) + (1.0 - OPACITY) * grey) as u8);
+                    heat.map(|heat| (OPACITY * f64::from(heat) + (1.0 - OPACITY) * gray) as u8);
                 canvas.fill([top + y * factor, left + x * factor], [factor; 2], mixed);
             }
             let mean = map.iter().sum::<f64>() / map.len() as f64;
@@ -78,7 +78,7 @@ pub fn sheet(titles: &[String], rows: &[Row], scale: &str) -> Result<Pixels> {
     let bar = width - 2 * GAP - room[0] - room[1];
     canvas.text([top + LINE, GAP], &numbers[0], width);
     for x in 0..bar {
-        let heat = colour(x as f64 / bar as f64);
+        let heat = color(x as f64 / bar as f64);
         canvas.fill(
             [top + LINE, GAP + room[0] + x],
             [Canvas::LETTER_HEIGHT, 1],
@@ -89,7 +89,7 @@ pub fn sheet(titles: &[String], rows: &[Row], scale: &str) -> Result<Pixels> {
     Ok(canvas.finish()?)
 }
 
-/// Where the colours begin and end: the middle 98 % of the values, so that one odd token does not pale the others.
+/// Where the colors begin and end: the middle 98 % of the values, so that one odd token does not pale the others.
 fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

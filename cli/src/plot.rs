@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Width and height of a chart in px.
 const SIZE: (u32, u32) = (900, 480);
-/// The colour of the bars.
+/// The color of the bars.
 const COLOR: RGBColor = RGBColor(0, 90, 160);
 /// Where the legend beside a chart begins, in px from the left.
 const LEGEND: i32 = 770;
@@ -111,8 +111,8 @@ pub fn lines(
         let height = ((SIZE.1 as i32 - 80) / lines.len().max(1) as i32).min(22);
         for (line, y) in lines.iter().zip((56..).step_by(height as usize)) {
             let style = match line.look {
-                // The last quarter of the colours is too light for lines on white.
-                Look::Of(place) => rgb(colour(0.75 * place)).stroke_width(2),
+                // The last quarter of the colors is too light for lines on white.
+                Look::Of(place) => rgb(color(0.75 * place)).stroke_width(2),
                 Look::Bold => RGBColor(200, 30, 30).stroke_width(4),
                 Look::Reference => RGBColor(120, 120, 120).stroke_width(2),
             };
@@ -167,7 +167,7 @@ pub fn powers(
             .draw()?;
         for (line, y) in lines.iter().zip((56..).step_by(24)) {
             let style = match line.look {
-                Look::Of(place) => rgb(colour(0.75 * place)).stroke_width(2),
+                Look::Of(place) => rgb(color(0.75 * place)).stroke_width(2),
                 Look::Bold => RGBColor(200, 30, 30).stroke_width(4),
                 Look::Reference => RGBColor(120, 120, 120).stroke_width(2),
             };
@@ -183,7 +183,7 @@ pub fn powers(
     })
 }
 
-/// A chart of coloured cells, the first row on top, and the scale of the colours, from zero.
+/// A chart of colored cells, the first row on top, and the scale of the colors, from zero.
 ///
 /// # Errors
 /// As [`bars`].
@@ -221,25 +221,25 @@ pub fn cells(
             .y_desc(y_label)
             .axis_desc_style(("sans-serif", 15))
             .draw()?;
-        let centred = ("sans-serif", 15)
+        let centered = ("sans-serif", 15)
             .into_text_style(&left)
             .pos(Pos::new(HPos::Center, VPos::Center));
         for (row, y) in rows.iter().zip((1..=rows.len()).rev()) {
             for (&value, x) in row.iter().zip(1..) {
                 let (x, y, place) = (f64::from(x), y as f64, value / top);
                 let corners = [(x - 0.5, y - 0.5), (x + 0.5, y + 0.5)];
-                let cell = Rectangle::new(corners, rgb(colour(place)).filled());
+                let cell = Rectangle::new(corners, rgb(color(place)).filled());
                 chart.draw_series([cell])?;
                 if columns.max(rows.len()) <= NUMBERED {
                     let ink = if place > 0.6 { BLACK } else { WHITE };
-                    let text = Text::new(format!("{value:.1}"), (x, y), centred.color(&ink));
+                    let text = Text::new(format!("{value:.1}"), (x, y), centered.color(&ink));
                     chart.draw_series([text])?;
                 }
             }
         }
         const STEPS: i32 = 100;
         for step in 0..STEPS {
-            let filled = rgb(colour(f64::from(step) / f64::from(STEPS))).filled();
+            let filled = rgb(color(f64::from(step) / f64::from(STEPS))).filled();
             let y = 56 + 3 * (STEPS - step);
             right.draw(&Rectangle::new([(10, y - 3), (34, y)], filled))?;
         }
@@ -254,8 +254,8 @@ pub fn cells(
     })
 }
 
-/// Viridis, the colours that are evenly spaced to the eye, at a place in 0..=1.
-pub fn colour(place: f64) -> [u8; 3] {
+/// Viridis, the colors that are evenly spaced to the eye, at a place in 0..=1.
+pub fn color(place: f64) -> [u8; 3] {
     const AT: [[f64; 3]; 9] = [
         [68.0, 1.0, 84.0],
         [71.0, 44.0, 122.0],
@@ -321,10 +321,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_run_from_dark_to_light_and_end_where_they_end() {
-        assert_eq!([colour(-1.0), colour(0.0)], [[68, 1, 84]; 2]);
-        assert_eq!([colour(1.0), colour(7.0)], [[253, 231, 37]; 2]);
-        assert_eq!(colour(0.5), [33, 144, 141]);
+    fn colors_run_from_dark_to_light_and_end_where_they_end() {
+        assert_eq!([color(-1.0), color(0.0)], [[68, 1, 84]; 2]);
+        assert_eq!([color(1.0), color(7.0)], [[253, 231, 37]; 2]);
+        assert_eq!(color(0.5), [33, 144, 141]);
     }
 
     #[test]

@@ -20,9 +20,9 @@ use tessera_weights::{WeightDtype, Weights};
 
 /// The layout of the weights file.
 const SCHEMA: &str = "tessera.classifier/v1";
-/// Groups of every normalisation.
+/// Groups of every normalization.
 const GROUPS: usize = 8;
-/// Added to the variance of every normalisation.
+/// Added to the variance of every normalization.
 const EPS: f64 = 1e-5;
 /// What the last convolution of a branch is scaled by at the start, so that the branch does not drown the shortcut.
 const BRANCH_GAIN: f64 = 0.7;
@@ -152,7 +152,7 @@ fn dense(rng: &mut Rng, from: usize, to: usize, device: &Device) -> Linear {
     dense
 }
 
-/// A halving of the size, then a residual block, both after normalisation and SiLU (He et al., arXiv 1603.05027).
+/// A halving of the size, then a residual block, both after normalization and SiLU (He et al., arXiv 1603.05027).
 #[derive(Module, Debug)]
 struct Stage {
     norm: GroupNorm,

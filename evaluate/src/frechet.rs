@@ -35,8 +35,8 @@ impl FeatureStats {
             });
         }
         let mean = rows.sum_axis(Axis(0)) / count as f64;
-        let centred = &rows - &mean;
-        let covariance = centred.t().dot(&centred) / (count - 1) as f64;
+        let centered = &rows - &mean;
+        let covariance = centered.t().dot(&centered) / (count - 1) as f64;
         Ok(Self {
             count,
             mean,

@@ -8,10 +8,10 @@ use serde::Serialize;
 /// Draws that a floor is the mean of, if there are pictures enough: one alone may be off by a factor of two.
 const FLOOR_DRAWS: usize = 16;
 
-/// How often the classifier recognises what was asked for.
+/// How often the classifier recognizes what was asked for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Agreement {
-    /// The share of all pictures that are recognised, in `0..=1`.
+    /// The share of all pictures that are recognized, in `0..=1`.
     pub accuracy: f64,
     /// The same by class.
     pub per_class: Vec<ClassAgreement>,
@@ -24,7 +24,7 @@ pub struct Agreement {
 pub struct ClassAgreement {
     /// Pictures of this class that were asked for.
     pub requested: usize,
-    /// Those of them that the classifier recognises.
+    /// Those of them that the classifier recognizes.
     pub agreed: usize,
 }
 

@@ -1,6 +1,6 @@
 //! What a picture file says of itself before any pixel is decoded: its format, and whether it is all there.
 //!
-//! Decoders differ in what they make of a file that stops early (some return grey for the missing part), so
+//! Decoders differ in what they make of a file that stops early (some return gray for the missing part), so
 //! completeness is checked on the container, where a truncation is plain to see and can be said in bytes.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The square that the reference models see of a picture: ADM's centre crop (Dhariwal and Nichol 2021, arXiv
+//! The square that the reference models see of a picture: ADM's center crop (Dhariwal and Nichol 2021, arXiv
 //! 2105.05233).
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ use crate::resize::{Filter, resize, resize_window};
 pub fn center_crop(picture: &Pixels, size: usize) -> Result<Pixels> {
     if size == 0 {
         return Err(Error::Shape {
-            what: "size of a centre crop",
+            what: "size of a center crop",
             expected: "at least 1".into(),
             found: "0".into(),
         });

@@ -20,7 +20,7 @@ const LIMIT_BYTES: usize = 1 << 31;
 /// How the samples of a pixel are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    Grey,
+    Gray,
     GreyAlpha,
     Rgb,
     Rgba,
@@ -93,7 +93,7 @@ fn png(bytes: &[u8]) -> std::result::Result<Decoded, Refused> {
     let mut reader = decoder.read_info()?;
     let (color, depth) = reader.output_color_type();
     let layout = match color {
-        png::ColorType::Grayscale => Layout::Grey,
+        png::ColorType::Grayscale => Layout::Gray,
         png::ColorType::GrayscaleAlpha => Layout::GreyAlpha,
         png::ColorType::Rgba => Layout::Rgba,
         // A palette has been looked up.
@@ -119,7 +119,7 @@ fn eight_bits(sample: &[u8; 2]) -> u8 {
     ((u32::from(u16::from_be_bytes(*sample)) + 128) / 257) as u8
 }
 
-/// Grey stays grey; YCbCr, CMYK and YCCK become RGB.
+/// Gray stays gray; YCbCr, CMYK and YCCK become RGB.
 fn jpeg(bytes: &[u8]) -> std::result::Result<Decoded, Refused> {
     // The size is held against this crate's own limit; damage that decoders commonly pass over is not refused.
     let options = DecoderOptions::default()
@@ -132,7 +132,7 @@ fn jpeg(bytes: &[u8]) -> std::result::Result<Decoded, Refused> {
     let info = decoder.info().ok_or_else(missing)?;
     let [height, width] = size(info.width.into(), info.height.into())?;
     let (color, layout) = match decoder.input_colorspace().ok_or_else(missing)? {
-        ColorSpace::Luma => (ColorSpace::Luma, Layout::Grey),
+        ColorSpace::Luma => (ColorSpace::Luma, Layout::Gray),
         _ => (ColorSpace::RGB, Layout::Rgb),
     };
     let orientation = Orientation::of_exif(decoder.exif().map(Vec::as_slice));

@@ -13,7 +13,7 @@ pub struct GridStyle {
     /// Pixels that the longer side of a cell has at least: smaller pictures are enlarged by a whole factor, each pixel
     /// becoming a square, so that a person sees something. 0 or 1 enlarges nothing.
     pub min_cell: usize,
-    /// The grey level, in `[0, 255]`, of gaps and of cells left over in the last row.
+    /// The gray level, in `[0, 255]`, of gaps and of cells left over in the last row.
     pub background: u8,
 }
 

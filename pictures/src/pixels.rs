@@ -29,7 +29,7 @@ impl TryFrom<usize> for Channels {
             3 => Ok(Self::Rgb),
             _ => Err(Error::Shape {
                 what: "channels",
-                expected: "1 (grey) or 3 (RGB)".into(),
+                expected: "1 (gray) or 3 (RGB)".into(),
                 found: count.to_string(),
             }),
         }
@@ -101,7 +101,7 @@ impl Pixels {
         }
     }
 
-    /// A picture of one colour: every sample is `level`.
+    /// A picture of one color: every sample is `level`.
     pub(crate) fn filled(height: usize, width: usize, channels: Channels, level: u8) -> Self {
         let data = vec![level; height * width * channels.count()];
         Self {
@@ -122,7 +122,7 @@ impl Pixels {
         self.width
     }
 
-    /// Grey or RGB.
+    /// Gray or RGB.
     pub fn channels(&self) -> Channels {
         self.channels
     }
@@ -165,7 +165,7 @@ impl Pixels {
     }
 
     /// The picture as the models take it: `(byte / 255 - 0.5) / 0.5` in f32, the operations and their order being those
-    /// of the reference's loader (to unit range, then normalise with mean and deviation one half).
+    /// of the reference's loader (to unit range, then normalize with mean and deviation one half).
     ///
     /// # Shapes
     /// - returns: `[channels, height, width]`, in `[-1, 1]`
@@ -213,8 +213,8 @@ impl Pixels {
         )
     }
 
-    /// The picture with the wanted channels: RGB to grey by Rec. 601 luma in the 16-bit fixed point of Pillow's mode
-    /// `L`, grey to RGB by repetition.
+    /// The picture with the wanted channels: RGB to gray by Rec. 601 luma in the 16-bit fixed point of Pillow's mode
+    /// `L`, gray to RGB by repetition.
     pub fn to_channels(&self, channels: Channels) -> Self {
         let data = match (self.channels, channels) {
             (Channels::Rgb, Channels::Gray) => {

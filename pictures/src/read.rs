@@ -1,4 +1,4 @@
-//! Reading pictures: PNG, JPEG and WebP into 8-bit grey or RGB.
+//! Reading pictures: PNG, JPEG and WebP into 8-bit gray or RGB.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::pixels::{Channels, Pixels};
 /// Reads a PNG, JPEG or WebP picture; the format is told by the content, not by the name.
 ///
 /// Transparency is composited on white, 16-bit samples are rounded to 8 bits, palettes are looked up, the first frame
-/// of an animation is taken, an EXIF orientation is applied, and colour profiles are ignored (the samples are taken as
-/// sRGB). `channels` of `None` keeps grey pictures grey and all others RGB; `Some` converts as [`Pixels::to_channels`]
+/// of an animation is taken, an EXIF orientation is applied, and color profiles are ignored (the samples are taken as
+/// sRGB). `channels` of `None` keeps gray pictures gray and all others RGB; `Some` converts as [`Pixels::to_channels`]
 /// does.
 ///
 /// Errors name the file and the fault: missing, a folder, no picture, truncated (what was expected and where the file
@@ -46,7 +46,7 @@ fn flatten(decoded: Decoded) -> Result<Pixels> {
         ..
     } = decoded;
     let (channels, data) = match layout {
-        Layout::Grey => (Channels::Gray, data),
+        Layout::Gray => (Channels::Gray, data),
         Layout::Rgb => (Channels::Rgb, data),
         Layout::GreyAlpha => {
             let composite = |[level, alpha]: &[u8; 2]| on_white(*level, *alpha);

@@ -19,7 +19,7 @@ const HALF: i32 = 1 << (PRECISION_BITS - 1);
 /// Samples below which a thread is not worth waking.
 const SAMPLES_PER_TASK: usize = 1 << 15;
 
-/// The kernel that weighs input pixels by their distance from the output pixel's centre.
+/// The kernel that weighs input pixels by their distance from the output pixel's center.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// The mean of the pixels covered.

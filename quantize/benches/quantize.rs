@@ -1,4 +1,4 @@
-//! Quantising a batch of KL-16 latents of 256-pixel images, against the argmin it replaces.
+//! Quantizing a batch of KL-16 latents of 256-pixel images, against the argmin it replaces.
 
 use std::hint::black_box;
 use std::time::Duration;

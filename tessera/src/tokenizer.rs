@@ -68,7 +68,7 @@ impl Cuts {
 pub enum ImgSize {
     /// None: every picture as it is.
     Full,
-    /// Centre-cropped to so many px.
+    /// Center-cropped to so many px.
     Px(usize),
 }
 
@@ -99,7 +99,7 @@ pub struct VaeOptions<'a> {
 
 /// Pictures of more px than this are cut unless told otherwise.
 const WHOLE_PIXELS: usize = 1 << 20;
-/// Side and overlap of tiles unless given: large, since networks that normalise over a picture do so over a tile.
+/// Side and overlap of tiles unless given: large, since networks that normalize over a picture do so over a tile.
 const TILE: Tiling = Tiling {
     tile_px: 768,
     overlap_px: 128,

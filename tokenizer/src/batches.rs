@@ -18,7 +18,7 @@ use crate::{Error, ImageTokenizer, Result, Tiling, decode_tiled, encode_tiled};
 use ndarray::{Array3, Array4, ArrayView3, Axis, concatenate, stack};
 use tessera_backend::{download, upload};
 
-/// What neighbouring tiles share at most, in px.
+/// What neighboring tiles share at most, in px.
 const OVERLAP_PX: usize = 128;
 
 /// How pictures of one size are worked on.

@@ -30,7 +30,7 @@ pub trait ImageTokenizer: Debug + Send {
     /// What kind of network it is, in words.
     fn architecture(&self) -> &'static str;
 
-    /// Channels of the images: 1 for grey, 3 for RGB.
+    /// Channels of the images: 1 for gray, 3 for RGB.
     fn image_channels(&self) -> usize;
 
     /// Channels of the latents.

@@ -1,15 +1,15 @@
 //! Pictures of any size in bounded memory: cut into tiles that overlap, worked on one at a time, and joined without a
 //! seam.
 //!
-//! Tiles are of one size and spread evenly, so that neighbours overlap by at least what was asked for. Over an
+//! Tiles are of one size and spread evenly, so that neighbors overlap by at least what was asked for. Over an
 //! overlap one tile fades into the next linearly; at every place the weights sum to 1. Hence:
 //!
 //! * A picture no larger than a tile comes out as without tiles, to the bit.
 //! * Where one tile alone covers a place, it reaches the overlap farther to every side that is not the picture's own.
 //!   So a tokenizer that sees no farther around a place than the overlap gives there what it gives without tiles, and
-//!   in the overlaps a mean of what two neighbours (at a corner four) give.
-//! * One that normalises or attends over the whole picture, as the KL-VAE does and a pooled tiny autoencoder in part,
-//!   normalises over its tile instead, and comes as close as tiles resemble the picture they are of: take large ones,
+//!   in the overlaps a mean of what two neighbors (at a corner four) give.
+//! * One that normalizes or attends over the whole picture, as the KL-VAE does and a pooled tiny autoencoder in part,
+//!   normalizes over its tile instead, and comes as close as tiles resemble the picture they are of: take large ones,
 //!   and decode with the tiling that encoded.
 //!
 //! ```
@@ -38,7 +38,7 @@ use tessera_backend::{download, upload};
 pub struct Tiling {
     /// Side of a tile in px; a multiple of the tokenizer's downsampling. The network needs memory for one.
     pub tile_px: usize,
-    /// What neighbours share, in px: a multiple of the downsampling too, and less than the side.
+    /// What neighbors share, in px: a multiple of the downsampling too, and less than the side.
     pub overlap_px: usize,
 }
 
@@ -255,7 +255,7 @@ impl Cut {
         let mut weights: Vec<Vec<f32>> = (0..self.starts.len())
             .map(|tile| self.trapezoid(tile))
             .collect();
-        // Two neighbours sum to 1 already; where a third reaches in, they do not.
+        // Two neighbors sum to 1 already; where a third reaches in, they do not.
         let mut totals = vec![0.0; self.length];
         for (tile, weights) in weights.iter().enumerate() {
             let totals = &mut totals[self.span(tile)];
@@ -268,7 +268,7 @@ impl Cut {
         weights
     }
 
-    /// 1, but falling linearly over what the tile shares with a neighbour, towards the neighbour's middle.
+    /// 1, but falling linearly over what the tile shares with a neighbor, towards the neighbor's middle.
     fn trapezoid(&self, tile: usize) -> Vec<f32> {
         let start = self.starts[tile];
         let end = start + self.side;
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_fade_into_each_other_linearly() {
+    fn neighbors_fade_into_each_other_linearly() {
         let tiling = Tiling {
             tile_px: 6,
             overlap_px: 2,

@@ -10,7 +10,7 @@ use tessera_backend::host_values;
 /// - every tensor: `[1]`
 #[derive(Debug, Clone)]
 pub struct Losses {
-    /// What is minimised.
+    /// What is minimized.
     pub total: Tensor<1>,
     /// What is only reported, by the name it has in `metrics.jsonl`.
     pub parts: Vec<(&'static str, Tensor<1>)>,

@@ -15,7 +15,7 @@ use tessera_attention2d::{Comm, Reduce};
 #[derive(Debug, Clone)]
 pub struct Ranks {
     world: Comm,
-    /// Neighbouring ranks that have one share of the batch between them, with its tokens dealt.
+    /// Neighboring ranks that have one share of the batch between them, with its tokens dealt.
     sequence: usize,
 }
 

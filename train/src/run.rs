@@ -55,7 +55,7 @@ pub struct StepReport {
     pub total_steps: u64,
     /// The epoch of this step, from 1.
     pub epoch: u64,
-    /// What was minimised, before the step.
+    /// What was minimized, before the step.
     pub loss: f32,
     /// The other losses, by name.
     pub parts: Vec<(&'static str, f32)>,

@@ -99,7 +99,7 @@ impl Weights {
         }
     }
 
-    /// The shape of every parameter of a module by name, in the layout of files; initialises nothing.
+    /// The shape of every parameter of a module by name, in the layout of files; initializes nothing.
     pub fn shapes_of<M: Module>(module: &M) -> BTreeMap<String, Vec<usize>> {
         #[derive(Default)]
         struct Shapes {

@@ -1,4 +1,4 @@
-//! `tessera calibrate`: what a quantiser needs to know of a VAE's latents, measured on data.
+//! `tessera calibrate`: what a quantizer needs to know of a VAE's latents, measured on data.
 
 use crate::args::{DataArgs, Global};
 use crate::progress::encoding;
@@ -34,7 +34,7 @@ pub struct Calibrate {
     /// Bits per dimension, 1 to 16.
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     bits: u8,
-    /// Normalised latents are clipped to this many standard deviations.
+    /// Normalized latents are clipped to this many standard deviations.
     #[arg(long, default_value_t = 5.0, value_name = "X")]
     range: f32,
     /// One scale for all channels and no mean, as the paper, instead of each channel's own.

@@ -332,7 +332,7 @@ fn matmul(device: &Device) -> Result<String> {
     Ok(format!("within {error:.1e} of a plain loop"))
 }
 
-/// A soft blob through the built-in tokenizer, quantised, and back; every step as the CPU has it.
+/// A soft blob through the built-in tokenizer, quantized, and back; every step as the CPU has it.
 fn round_trip(device: &Device) -> Result<String> {
     let model = ArModel::builtin(device)?;
     let (name, size) = (&model.card.name, model.card.img_size);

@@ -1,4 +1,4 @@
-//! `tessera eval`: how good are the generator's pictures, and how much does quantisation cost?
+//! `tessera eval`: how good are the generator's pictures, and how much does quantization cost?
 
 mod pictures;
 mod print;

@@ -10,7 +10,7 @@ use tessera::gen_dit::DitConfig;
 use tessera::quantize::{Quantizer, QuantizerConfig};
 use tessera::tokenizers::{KlVaeConfig, TinyAutoencoderConfig};
 
-/// Write an architecture with random weights, initialised as its authors do: to measure, or to train from.
+/// Write an architecture with random weights, initialized as its authors do: to measure, or to train from.
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Example:\n  tessera init --arch tokenbridge-l -o tokenbridge-l && tessera inspect tokenbridge-l"
@@ -43,7 +43,7 @@ pub enum Arch {
     TokenbridgeL,
     /// TokenBridge-H: 910 M parameters.
     TokenbridgeH,
-    /// KL-16, the VAE that TokenBridge quantises: 66 M parameters.
+    /// KL-16, the VAE that TokenBridge quantizes: 66 M parameters.
     Kl16,
     /// The tiny autoencoder of Stable Diffusion 1, 2 and XL: 4 channels.
     Taesd,

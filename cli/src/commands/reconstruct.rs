@@ -1,4 +1,4 @@
-//! `tessera reconstruct`: what the tokenizer keeps of a picture, before and after its latents are quantised.
+//! `tessera reconstruct`: what the tokenizer keeps of a picture, before and after its latents are quantized.
 
 use crate::args::Global;
 use crate::output;
@@ -18,9 +18,9 @@ const LARGE_PIXELS: usize = 1 << 20;
 /// What the grid's differences are multiplied with, to be seen.
 const GAIN: f32 = 4.0;
 
-/// Send pictures through the tokenizer and measure what is lost, without and with quantisation.
+/// Send pictures through the tokenizer and measure what is lost, without and with quantization.
 ///
-/// Pictures are centre-cropped to the model's size, or centred on black where they are smaller; a tiny autoencoder
+/// Pictures are center-cropped to the model's size, or centered on black where they are smaller; a tiny autoencoder
 /// leaves each its size. With -o, each becomes NAME.png (latents left continuous) and NAME-6bit.png for every width in
 /// --bits.
 #[derive(Debug, Clone, Args)]
@@ -46,7 +46,7 @@ pub struct Reconstruct {
     /// 1024 px are cut into tiles of 768 unless given.
     #[arg(long, value_name = "PX", requires = "vae")]
     vae_tile: Option<usize>,
-    /// What neighbouring tiles share, in px.
+    /// What neighboring tiles share, in px.
     #[arg(long, value_name = "PX", requires = "vae")]
     vae_tile_overlap: Option<usize>,
     /// What `tessera calibrate` measured on that VAE. Without it, the scale is the one that is known of its kind, or
@@ -62,7 +62,7 @@ pub struct Reconstruct {
     )]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
     bits: Vec<u8>,
-    /// Normalised latents are clipped to this many standard deviations; the model's own unless given.
+    /// Normalized latents are clipped to this many standard deviations; the model's own unless given.
     #[arg(long, value_name = "X")]
     range: Option<f32>,
     /// Folder for the reconstructions; figures only unless given.

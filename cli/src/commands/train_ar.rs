@@ -47,7 +47,7 @@ pub struct TrainAr {
     /// Bits per dimension, 1 to 16.
     #[arg(long, default_value_t = 6, value_name = "N")]
     bits: u8,
-    /// Normalised latents are clipped to this many standard deviations.
+    /// Normalized latents are clipped to this many standard deviations.
     #[arg(long, default_value_t = 5.0, value_name = "X")]
     range: f32,
     /// One scale for all channels and no mean, as the paper, instead of each channel's own.
@@ -84,7 +84,7 @@ pub struct TrainAr {
     /// Names of the classes, in the order of their ids; the data's own names unless given.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     class_names: Vec<String>,
-    /// Side in px of a finished picture, the centre of --img-size.
+    /// Side in px of a finished picture, the center of --img-size.
     #[arg(long, value_name = "PX")]
     picture_size: Option<usize>,
     /// How the finished model's weights are stored.

@@ -100,7 +100,7 @@ struct RoutingArgs {
     /// Weight of Switch's balance loss.
     #[arg(long, requires = "experts", value_name = "X")]
     balance: Option<f64>,
-    /// Weight of the per-layer regularisation.
+    /// Weight of the per-layer regularization.
     #[arg(long, requires = "experts", value_name = "X")]
     per_layer: Option<f64>,
 }

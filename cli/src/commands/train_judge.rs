@@ -40,7 +40,7 @@ struct RunConfig<'a> {
 }
 
 impl TrainJudge {
-    /// Trains, prints the share of the test set it classifies as labelled, and leaves it in `OUTPUT/model`.
+    /// Trains, prints the share of the test set it classifies as labeled, and leaves it in `OUTPUT/model`.
     ///
     /// # Errors
     /// Bad data, a loss that is not finite, Ctrl-C.
@@ -83,7 +83,7 @@ impl TrainJudge {
         let folder = self.run.output.join("model");
         classifier.save_dir(&folder, WeightDtype::F16)?;
         eprintln!(
-            "{:.2} % of {} test images classified as labelled",
+            "{:.2} % of {} test images classified as labeled",
             100.0 * accuracy,
             test.len()
         );

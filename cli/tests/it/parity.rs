@@ -1,4 +1,4 @@
-//! The same training on every device: what comes of many steps forward, backward and of the optimiser.
+//! The same training on every device: what comes of many steps forward, backward and of the optimizer.
 
 use crate::devices;
 use crate::world::{WORLD, losses, pictures, stdout};

@@ -143,8 +143,8 @@ fn parity_of_reconstructed_photographs_with_the_reference() {
             .iter()
             .find(|row| row["name"] == *name)
             .unwrap();
-        let quantised = row["quantised"].as_array().unwrap().iter();
-        let figures = [&row["continuous"]].into_iter().chain(quantised);
+        let quantized = row["quantised"].as_array().unwrap().iter();
+        let figures = [&row["continuous"]].into_iter().chain(quantized);
         for (figure, expected) in figures.zip(expected.split('\t')) {
             let (figure, expected) = (
                 figure["psnr"].as_f64().unwrap(),

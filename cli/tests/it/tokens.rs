@@ -4,7 +4,7 @@ use crate::world::{WORLD, failure, json, stdout};
 use tessera::pictures::read;
 
 #[test]
-fn decoded_tokens_are_the_quantised_reconstructions() {
+fn decoded_tokens_are_the_quantized_reconstructions() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     stdout(

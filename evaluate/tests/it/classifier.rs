@@ -74,7 +74,7 @@ fn small_config() -> ClassifierConfig {
     }
 }
 
-/// The zero-initialised weights replaced by noise, so that no branch is silent.
+/// The zero-initialized weights replaced by noise, so that no branch is silent.
 fn busy_classifier(seed: u64) -> Classifier {
     let classifier = small_config().init(seed, &Device::flex()).unwrap();
     let mut rng = Rng::new(seed, 7);
@@ -322,11 +322,11 @@ fn data_that_the_classifier_cannot_judge_are_refused_before_training() {
         let device = Device::flex();
         train_classifier(&train, &test, &config, &training, run, &mut (), &device).unwrap_err()
     };
-    let grey = ClassifierConfig {
+    let gray = ClassifierConfig {
         in_channels: 1,
         ..small_config()
     };
-    let error = refuse("grey", grey, 100);
+    let error = refuse("gray", gray, 100);
     assert!(matches!(error, Error::ImageShape { .. }), "{error}");
     let few = ClassifierConfig {
         classes: 3,

@@ -75,8 +75,8 @@ fn the_state_dict_has_the_buffers_of_the_authors_module() {
     let buffer = |name: &str| weights.get(name).unwrap().values().unwrap().into_owned();
     let shapes = BUFFERS.map(|name| weights.get(name).unwrap().shape().to_vec());
     assert_eq!(shapes, [vec![8], vec![9], vec![5, 5]]);
-    let normalised: Vec<f32> = model.token_values().into_data().iter().collect();
-    for (gamma, value) in buffer("reconstruction_values").iter().zip(normalised) {
+    let normalized: Vec<f32> = model.token_values().into_data().iter().collect();
+    for (gamma, value) in buffer("reconstruction_values").iter().zip(normalized) {
         assert_eq!((gamma + 3.0) / 6.0 * 10.0 - 5.0, value);
     }
     let mask = buffer("channel_mask");

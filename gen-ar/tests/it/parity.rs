@@ -98,7 +98,7 @@ fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 }
 
 #[test]
-fn parity_of_the_quantiser_and_the_values_that_are_embedded() {
+fn parity_of_the_quantizer_and_the_values_that_are_embedded() {
     for device in devices() {
         for case in cases(&device) {
             let shape: [usize; 4] = case.io.shape("latents").try_into().unwrap();

@@ -80,7 +80,7 @@ impl Arrays {
             .collect()
     }
 
-    /// The generator that the metadata describe, with the released sampler's behaviour.
+    /// The generator that the metadata describe, with the released sampler's behavior.
     pub fn generator(&self) -> GenArConfig {
         let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
         let size = |name: &str| {

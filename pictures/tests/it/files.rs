@@ -28,8 +28,8 @@ fn transparent_pixels_are_composited_on_white() {
             &bytes[..4]
         );
     }
-    let grey = through(ColorType::GrayscaleAlpha, BitDepth::Eight, 1, &[0, 51]);
-    assert_eq!(grey.data(), [204]);
+    let gray = through(ColorType::GrayscaleAlpha, BitDepth::Eight, 1, &[0, 51]);
+    assert_eq!(gray.data(), [204]);
 }
 
 #[test]
@@ -73,10 +73,10 @@ fn palettes_and_bits_are_looked_up() {
 
 #[test]
 fn channels_are_kept_unless_asked_for() {
-    let grey = png_file([1, 2], ColorType::Grayscale, BitDepth::Eight, &[77; 2]);
+    let gray = png_file([1, 2], ColorType::Grayscale, BitDepth::Eight, &[77; 2]);
     let read_as = |bytes: &[u8], channels| decode(bytes, "memory", channels).unwrap();
-    assert_eq!(read_as(&grey, None).channels(), Channels::Gray);
-    assert_eq!(read_as(&grey, Some(Channels::Rgb)).data(), [77; 6]);
+    assert_eq!(read_as(&gray, None).channels(), Channels::Gray);
+    assert_eq!(read_as(&gray, Some(Channels::Rgb)).data(), [77; 6]);
     let red = png_file([1, 1], ColorType::Rgb, BitDepth::Eight, &[255, 0, 0]);
     assert_eq!(read_as(&red, Some(Channels::Gray)).data(), [76]);
 }

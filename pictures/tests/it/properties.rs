@@ -64,7 +64,7 @@ proptest! {
     }
 
     #[test]
-    fn resizing_a_flat_picture_keeps_its_colour(level: u8, height in 1..40_usize, width in 1..40_usize) {
+    fn resizing_a_flat_picture_keeps_its_color(level: u8, height in 1..40_usize, width in 1..40_usize) {
         let flat = Pixels::new(7, 9, Channels::Rgb, vec![level; 7 * 9 * 3]).unwrap();
         for filter in [Filter::Box, Filter::Bicubic] {
             let resized = resize(&flat, height, width, filter).unwrap();
@@ -87,8 +87,8 @@ proptest! {
 
     #[test]
     fn grey_to_rgb_and_back_changes_nothing(pixels in pictures()) {
-        let grey = pixels.to_channels(Channels::Gray);
-        prop_assert_eq!(grey.to_channels(Channels::Rgb).to_channels(Channels::Gray), grey);
+        let gray = pixels.to_channels(Channels::Gray);
+        prop_assert_eq!(gray.to_channels(Channels::Rgb).to_channels(Channels::Gray), gray);
     }
 
     #[test]
@@ -188,7 +188,7 @@ fn a_difference_is_black_where_the_pictures_agree() {
 }
 
 #[test]
-fn a_grid_with_one_colour_picture_is_rgb() {
+fn a_grid_with_one_color_picture_is_rgb() {
     let cells = [picture(2, 2, Channels::Gray), picture(2, 2, Channels::Rgb)];
     let sheet = grid(
         &cells,
@@ -201,8 +201,8 @@ fn a_grid_with_one_colour_picture_is_rgb() {
     )
     .unwrap();
     assert_eq!(sheet.channels(), Channels::Rgb);
-    let grey = picture(2, 2, Channels::Gray).to_channels(Channels::Rgb);
-    assert_eq!(sheet.crop(2, 4).unwrap().data()[..6], grey.data()[..6]);
+    let gray = picture(2, 2, Channels::Gray).to_channels(Channels::Rgb);
+    assert_eq!(sheet.crop(2, 4).unwrap().data()[..6], gray.data()[..6]);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn shapes_that_do_not_fit_are_errors_that_say_both() {
         ),
         (
             Channels::try_from(4).unwrap_err().to_string(),
-            "expected 1 (grey) or 3 (RGB), found 4",
+            "expected 1 (gray) or 3 (RGB), found 4",
         ),
     ] {
         assert!(

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct TinyAutoencoderConfig {
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Whether the blocks at the lowest resolution have a branch that is normalised over the whole picture.
+    /// Whether the blocks at the lowest resolution have a branch that is normalized over the whole picture.
     pub pooled: bool,
 }
 

@@ -15,7 +15,7 @@ use tessera_backend::ops::{
 pub(super) const WIDTH: usize = 64;
 /// Channels of the pooled branch.
 const POOL_WIDTH: usize = 256;
-/// Groups of the pooled branch's normalisation.
+/// Groups of the pooled branch's normalization.
 const POOL_GROUPS: usize = 4;
 /// PyTorch's default.
 const NORM_EPS: f64 = 1e-5;
@@ -27,7 +27,7 @@ const LATENT_BOUND: f32 = 3.0;
 pub enum Layer {
     /// A convolution whose zero padding keeps the sides, or halves them at stride 2.
     Conv(Conv2d),
-    /// Group normalisation.
+    /// Group normalization.
     Norm(GroupNorm),
     /// A residual block.
     Block(Block),
@@ -35,7 +35,7 @@ pub enum Layer {
     Relu,
     /// `3 tanh(z / 3)`: what no encoder gives is brought near what one does.
     Clamp,
-    /// Nearest-neighbour doubling of the sides.
+    /// Nearest-neighbor doubling of the sides.
     Upsample,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn forward(layers: &[Layer], x: Tensor<4>) -> Tensor<4> {
 }
 
 /// `relu(x + conv(x))`, `conv` being three convolutions with rectifiers between them. Where there is a `pool`, two
-/// 1 x 1 convolutions around a normalisation over the whole picture, `x` stands for `x + pool(x)`.
+/// 1 x 1 convolutions around a normalization over the whole picture, `x` stands for `x + pool(x)`.
 #[derive(Module, Debug)]
 pub struct Block {
     conv: Vec<Layer>,

@@ -9,7 +9,7 @@ use tessera_backend::nn::GroupNorm;
 use tessera_backend::ops::{Activation, Mask, attention, conv2d, group_norm, reshape, residual};
 
 /// `x + proj_out(softmax(q k / sqrt(channels)) v)`, one head over all positions; the projections are 1 x 1
-/// convolutions of the normalised `x`.
+/// convolutions of the normalized `x`.
 #[derive(Module, Debug)]
 pub struct AttnBlock {
     norm: GroupNorm,

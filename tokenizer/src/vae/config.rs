@@ -30,7 +30,7 @@ pub struct KlVaeConfig {
     pub resolution: usize,
     /// Channels of the latents.
     pub z_channels: usize,
-    /// Groups of every group normalisation; divides every width.
+    /// Groups of every group normalization; divides every width.
     #[serde(default = "default_norm_groups")]
     pub norm_groups: usize,
 }

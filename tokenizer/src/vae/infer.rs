@@ -4,13 +4,13 @@ use super::config::KlVaeConfig;
 use crate::{Error, Result};
 use tessera_weights::Weights;
 
-/// Groups of the reference's normalisations; shapes do not tell them.
+/// Groups of the reference's normalizations; shapes do not tell them.
 const NORM_GROUPS: usize = 32;
 /// Side in px that attention is listed for: the released VAEs' own.
 const RESOLUTION: usize = 256;
 
 impl KlVaeConfig {
-    /// What the weights are of. Everything follows from the shapes but for the groups of the normalisations and the
+    /// What the weights are of. Everything follows from the shapes but for the groups of the normalizations and the
     /// resolution, which are the released VAEs' 32 and 256.
     ///
     /// # Errors

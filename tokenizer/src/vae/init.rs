@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use tessera_backend::nn::GroupNorm;
 use tessera_backend::streams;
 
-/// The reference's, in every normalisation.
+/// The reference's, in every normalization.
 const NORM_EPS: f64 = 1e-6;
 
 /// Makes the layers of one network, in order.
@@ -28,7 +28,7 @@ impl<'a> VaeInit<'a> {
         }
     }
 
-    /// Group normalisation with scale 1 and shift 0.
+    /// Group normalization with scale 1 and shift 0.
     pub(super) fn norm(&self, channels: usize) -> GroupNorm {
         GroupNorm::new(self.groups, channels, NORM_EPS, self.device)
     }

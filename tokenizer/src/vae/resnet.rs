@@ -1,4 +1,4 @@
-//! The residual block: two normalised convolutions beside a shortcut.
+//! The residual block: two normalized convolutions beside a shortcut.
 
 use super::init::VaeInit;
 use burn::module::Module;

@@ -31,7 +31,7 @@ impl Downsample {
     }
 }
 
-/// Nearest-neighbour doubling, then a 3 x 3 convolution.
+/// Nearest-neighbor doubling, then a 3 x 3 convolution.
 #[derive(Module, Debug)]
 pub struct Upsample {
     conv: Conv2d,

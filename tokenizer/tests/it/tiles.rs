@@ -183,7 +183,7 @@ proptest! {
         prop_assert_eq!(image.dim(), padded.dim());
         let image = tiles::crop(image, height, width);
         prop_assert_eq!(image.dim(), picture.dim());
-        // Every other pixel is kept and takes the place of its neighbours: weights that sum to 1 leave it alone.
+        // Every other pixel is kept and takes the place of its neighbors: weights that sum to 1 leave it alone.
         for ((c, y, x), value) in image.indexed_iter() {
             prop_assert!((value - picture[[c, y / 2 * 2, x / 2 * 2]]).abs() < 1e-5);
         }
@@ -276,7 +276,7 @@ fn tiles_that_do_not_fit_the_tokenizer_and_arrays_of_other_channels_are_refused(
     }
 }
 
-/// In dB. The branch of TAEF2 that is normalised over the whole picture is over the tile then, so that latents of the
+/// In dB. The branch of TAEF2 that is normalized over the whole picture is over the tile then, so that latents of the
 /// whole decode less closely in tiles than those of the same tiles.
 #[test]
 fn tiles_of_a_photograph_come_close_to_the_whole() {

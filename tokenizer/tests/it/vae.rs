@@ -121,7 +121,7 @@ fn kl16_is_the_reference(vae: &KlVae, io: &Weights, device: &Device) {
     }
 }
 
-/// Name and shape of every parameter, without initialising any.
+/// Name and shape of every parameter, without initializing any.
 #[derive(Default)]
 struct Names {
     path: Vec<String>,
@@ -523,7 +523,7 @@ fn a_tiny_vae_learns_four_pictures_by_heart() {
     let device = Device::flex().autodiff();
     let config = KlVaeConfig::small(3, 16, 16, &[1, 2], 1, 4);
     let mut vae = config.init(7, &device).unwrap();
-    // Four gradients, each in its own direction and colour.
+    // Four gradients, each in its own direction and color.
     let picture = |i: usize, c: usize, y: usize, x: usize| {
         let phase = (x * (i + 1) + y * (4 - i)) as f32 / 16.0 + c as f32;
         phase.sin()
