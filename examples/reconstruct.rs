@@ -1,7 +1,7 @@
 //! What quantization costs someone else's VAE: PSNR by bits, on your own photographs.
 //!
-//! `cargo run --release --example reconstruct -- kl16.ckpt photos/*.jpg`; without arguments, the built-in VAE on its
-//! own pictures.
+//! `cargo run --release -p tessera --example reconstruct -- kl16.ckpt photos/*.jpg`; without arguments, the built-in
+//! VAE on its own pictures.
 
 use tessera::quantize::{MomentsBuilder, Quantizer, ScaleBy};
 use tessera::{Device, ImgSize, Model, RateDistortion, Request, Result, Tokenizer, VaeOptions};
@@ -33,8 +33,9 @@ fn main() -> Result<()> {
                 (0..10).map(|class| Request::new(class, 1)),
                 &model.sampling(),
             );
-            let images = pictures.map(|picture| Ok(picture?.pixels.pad(32, 32)?.to_array()));
-            (tokenizer, images.collect::<Result<Vec<_>>>()?)
+            let images = pictures.map(|picture| tokenizer.prepare_pixels(&picture?.pixels));
+            let images = images.collect::<Result<Vec<_>>>()?;
+            (tokenizer, images)
         }
     };
     // Every channel is quantized in units of its own spread, measured here.

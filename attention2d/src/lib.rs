@@ -9,7 +9,7 @@
 //! | algorithm of the paper | function |
 //! |---|---|
 //! | 1, forward pass without overlap | [`Distributed::forward`] → `gathered` in `methods/grid_attention.rs` |
-//! | 2, AttnFix: merge of two softmax states (⊕) | `State::merge` in `methods/state.rs` |
+//! | 2, AttnFix: merge of two softmax states (⊕) | `State::merge`, by row `merge_row`, in `methods/state.rs` |
 //! | 3, backward pass | [`Distributed::backward`] → `backward` in `methods/grid_attention.rs`, derived from algorithm 1 |
 //! | 4, forward pass with overlap | [`Distributed::forward`] → `overlapped` in `methods/overlap.rs` |
 //! | 5, GthrCmpt: keys and values around the column | `gather_compute` in `methods/overlap.rs` |

@@ -8,7 +8,7 @@
 //!
 //! | paper | function |
 //! |---|---|
-//! | section 3.1: bins of equal probability, their means | [`boundaries`], [`Table::gaussian`] |
+//! | section 3.1: bins of equal probability, their means | [`boundaries`] (to 9 bits), [`Table::gaussian`] |
 //! | section 3.1: to the nearest level | [`Quantizer::quantize`], [`Table::index_of`] |
 //! | section 3.1: and back | [`Quantizer::dequantize`], [`Quantizer::values`] |
 //! | section 3.1, table 1b: 6 bits over ± 5 | [`QuantizerConfig::tokenbridge`] |

@@ -118,7 +118,8 @@ impl Table {
 }
 
 /// The quantiles b_i of the Gaussian between `levels` bins of equal probability, clamped to ± `std_range`: the
-/// `boundaries` of a checkpoint. Indices are decided by the nearest value ([`Table::index_of`]), not by these.
+/// `boundaries` of a checkpoint. Indices are decided by the nearest value ([`Table::index_of`]), not by these, and
+/// tables from 10 bits on have other bins.
 ///
 /// # Shapes
 /// - output: `[levels + 1]`

@@ -18,7 +18,8 @@
 //! |---|---|
 //! | [`Model`], [`Source`] | any model that draws: a folder, a run, a released checkpoint, a name in the hub's cache, built in |
 //! | [`Model::generate`] → [`Generation`] | an iterator of [`Picture`]s; [`Generation::advance`] for steps and previews |
-//! | [`ArModel`], [`DitModel`], [`ModelCard`] | the two kinds of model and their parts: encode, tokenize, decode, save |
+//! | [`ArModel`], [`DitModel`], [`ModelCard`] | the two kinds of model and their parts: encode, decode, save |
+//! | [`Model::tokenize`], [`ArModel::decode`] | pictures to tokens and back |
 //! | [`Tokenizer`] | a tokenizer without a generator: pictures of any size to latents and back |
 //! | [`Manifest`], [`TokenWriter`] | files of tokens |
 //! | [`encode_dataset`], [`calibrate`] | a data set to latents; what a quantizer needs to know of them |
@@ -49,6 +50,7 @@ mod params;
 mod reconstruct;
 pub mod routing;
 mod spread;
+mod square;
 mod tokenizer;
 mod tokens;
 
@@ -70,14 +72,17 @@ pub use params::ImageParams;
 pub use reconstruct::{Quality, RateDistortion, Reconstructions, entropy_bits};
 pub use routing::Routing;
 pub use spread::quantizer_of;
+pub use square::Square;
 pub use tessera_backend::{ComputePrecision, DeviceSpec};
 pub use tessera_checkpoint::Architecture;
 pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling};
 pub use tessera_quantize::ScaleBy;
 pub use tessera_weights::{WeightDtype, Which};
-pub use tokenizer::{Cuts, ImgSize, Square, Tokenizer, VaeOptions};
+pub use tokenizer::{Cuts, ImgSize, Tokenizer, VaeOptions};
 pub use tokens::{MANIFEST_FILE, Manifest, Shard, TokenWriter};
 
+/// Images, latents and tokens are its arrays.
+pub use ndarray;
 pub use tessera_attention2d as attention2d;
 pub use tessera_backend as backend;
 pub use tessera_checkpoint as checkpoint;

@@ -6,11 +6,12 @@ use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::{ArModel, DitModel, Model, builtin, model_folder};
 use crate::spread::quantizer_of;
+use crate::square::Square;
 use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 use std::path::Path;
 use std::str::FromStr;
 use tessera_checkpoint::weights_in;
-use tessera_pictures::{Channels, Pixels, center_crop, read};
+use tessera_pictures::{Channels, Pixels, read};
 use tessera_quantize::{Calibration, QuantizerConfig};
 use tessera_tokenizer::{
     ImageTokenizer, Opened, Tiling, decode_tiled, encode_tiled, open_tokenizer, tiles,
@@ -37,15 +38,6 @@ pub struct Tokenizer {
     pub cuts: Option<Cuts>,
     /// Where it computes.
     pub device: Device,
-}
-
-/// The size of a model's pictures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Square {
-    /// Side in px of what the network reads.
-    pub img_size: usize,
-    /// Side in px of a finished picture, the center of that.
-    pub picture_size: usize,
 }
 
 /// When and how pictures are cut into tiles.
@@ -199,16 +191,19 @@ impl Tokenizer {
     /// When its file cannot be read.
     pub fn prepare(&self, path: &Path) -> Result<Array3<f32>> {
         let picture = read(path, Some(self.channels()))?;
-        let Some(square) = self.square else {
-            return Ok(picture.to_array());
-        };
-        let fits = picture.height().max(picture.width()) <= square.picture_size;
-        let picture = if fits {
-            picture
-        } else {
-            center_crop(&picture, square.picture_size)?
-        };
-        Ok(picture.pad(square.img_size, square.img_size)?.to_array())
+        self.prepare_pixels(&picture)
+    }
+
+    /// The same of a picture in memory: `[channels, height, width]` in `[-1, 1]`.
+    ///
+    /// # Errors
+    /// None for a picture that is not empty.
+    pub fn prepare_pixels(&self, picture: &Pixels) -> Result<Array3<f32>> {
+        let picture = picture.to_channels(self.channels());
+        match self.square {
+            None => Ok(picture.to_array()),
+            Some(square) => square.prepare(&picture),
+        }
     }
 
     /// The finished picture of what is worked on.
@@ -278,15 +273,13 @@ impl Tokenizer {
 
 impl From<ArModel> for Tokenizer {
     fn from(model: ArModel) -> Self {
+        let square = model.card.square();
         Self {
             name: model.card.name,
             vae: model.vae,
             sha256: String::new(),
             quantizer: Some(model.card.quantizer),
-            square: Some(Square {
-                img_size: model.card.img_size,
-                picture_size: model.card.picture_size,
-            }),
+            square: Some(square),
             cuts: None,
             device: model.device,
         }

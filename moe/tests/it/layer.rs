@@ -91,7 +91,7 @@ fn gradients(moe: &Moe, x: &Tensor<3>, loss: Tensor<1>) -> Vec<(&'static str, Ve
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     /// Output and every gradient to 1e-4 of the largest, for all gates and rules.
     #[test]

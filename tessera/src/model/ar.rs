@@ -200,7 +200,9 @@ impl ArModel {
         self.card.save(folder)
     }
 
-    /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`.
+    /// The latents `[images, channels, height, width]` of images `[images, channels, img_size, img_size]` in `[-1, 1]`,
+    /// with the `img_size` of the card. [`Tokenizer::prepare_pixels`](crate::Tokenizer::prepare_pixels) makes such
+    /// images.
     ///
     /// # Errors
     /// When the device has no room.

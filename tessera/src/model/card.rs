@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, read_json};
 use crate::spread::quantizer_of;
+use crate::square::Square;
 use ndarray::{Array4, Axis};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -129,6 +130,14 @@ impl ModelCard {
 impl ArCard {
     /// The version of the file.
     pub const SCHEMA: &str = "tessera.model/v1";
+
+    /// The sizes that pictures are brought to and finished in.
+    pub fn square(&self) -> Square {
+        Square {
+            img_size: self.img_size,
+            picture_size: self.picture_size,
+        }
+    }
 
     /// What there is to say of a released generator: classes without names, and the authors' settings.
     pub fn of_released(name: &str, config: &GenArConfig, vae: &Opened) -> Self {

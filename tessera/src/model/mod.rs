@@ -15,12 +15,13 @@ use crate::class::class_id;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::hub;
-use ndarray::Array4;
+use ndarray::{Array3, Array4, Axis};
 use std::path::{Path, PathBuf};
 use tessera_attention2d::TokenSharding;
 use tessera_backend::ComputePrecision;
 use tessera_gen_ar::{CfgSchedule, SampleConfig};
 use tessera_gen_dit::DitConfig;
+use tessera_pictures::{Channels, Pixels};
 use tessera_weights::{WeightDtype, Weights};
 
 /// A model in memory: the autoregressive model over tokens, or the diffusion transformer over latents.
@@ -181,6 +182,42 @@ impl Model {
             Self::Ar(model) => model.encode(images),
             Self::Dit(model) => model.encode(images),
         }
+    }
+
+    /// The tokens `[pictures, tokens, dimensions]` of pictures of any size, cropped and padded as the model has them.
+    ///
+    /// ```
+    /// use tessera::{Device, Model, Request};
+    ///
+    /// let model = Model::builtin(&Device::cpu())?;
+    /// let pictures = model.generate([Request::new(7, 1)], &model.sampling().steps(4));
+    /// let pictures = pictures.map(|picture| Ok(picture?.pixels)).collect::<tessera::Result<Vec<_>>>()?;
+    /// assert_eq!(model.tokenize(&pictures)?.dim(), (1, 16, 8));
+    /// # Ok::<(), tessera::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a diffusion transformer, which has no tokens; when the device has no room.
+    pub fn tokenize(&self, pictures: &[Pixels]) -> Result<Array3<u16>> {
+        let Self::Ar(model) = self else {
+            return Err(Error::Invalid {
+                what: "model that makes tokens",
+                expected: "an autoregressive one".into(),
+                found: format!("the diffusion transformer `{}`", self.name()),
+            });
+        };
+        let channels = Channels::try_from(model.vae.image_channels())?;
+        let square = model.card.square();
+        let images = pictures
+            .iter()
+            .map(|picture| square.prepare(&picture.to_channels(channels)));
+        let images: Vec<_> = images.collect::<Result<_>>()?;
+        let views: Vec<_> = images.iter().map(|image| image.view()).collect();
+        model.tokenize(ndarray::stack(Axis(0), &views).map_err(|_| Error::Invalid {
+            what: "pictures to tokenize",
+            expected: "1 or more".into(),
+            found: pictures.len().to_string(),
+        })?)
     }
 
     /// Writes the model as a folder that [`open`](Self::open) takes.
