@@ -65,6 +65,25 @@ impl MoeConfig {
         }
     }
 
+    /// Refuses races that select nobody: with few tokens K can round to 0, and nothing would be learned.
+    ///
+    /// # Shapes
+    /// - shape: `[batch, seq]` of a part of a batch in training
+    ///
+    /// # Errors
+    /// [`Error::NobodyWins`].
+    pub fn validate_races(&self, [batch, seq]: [usize; 2]) -> Result<()> {
+        let shape = [batch, seq, self.experts];
+        match self.k > 0.0 && self.rule.selected(shape, self.k) == 0 {
+            false => Ok(()),
+            true => Err(Error::NobodyWins {
+                rule: self.rule,
+                k: self.k,
+                shape,
+            }),
+        }
+    }
+
     /// Checks every field, and that `split` divides `hidden`, the dense MLP's hidden width.
     ///
     /// # Errors

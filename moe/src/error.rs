@@ -14,6 +14,20 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// Every race of a rule selects nobody.
+    #[error(
+        "mixture of experts: with rule {rule:?} and k = {k}, a race among {} images of {} tokens and {} experts \
+        selects nobody; expected more tokens, a larger k or another rule",
+        shape[0], shape[1], shape[2]
+    )]
+    NobodyWins {
+        /// Who races whom.
+        rule: crate::race::RoutingRule,
+        /// Experts per token on average.
+        k: f64,
+        /// Images, tokens of each, experts.
+        shape: [usize; 3],
+    },
     /// A text is not of the form `k-in-E`.
     #[error("experts `{found}`: expected k-in-E such as 4-in-32")]
     KInE {

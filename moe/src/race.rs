@@ -87,6 +87,18 @@ impl RoutingRule {
         }
     }
 
+    /// K: how many racers each race selects, for k experts per token on average; 0 where that rounds to none.
+    ///
+    /// # Shapes
+    /// - shape: `[batch, seq, experts]`
+    pub fn selected(self, shape: [usize; 3], k: f64) -> usize {
+        let [batch, seq, _] = shape;
+        let races = self.racing().independent().offsets(shape).len(); // D_A
+        let racers = self.racing().offsets(shape).len(); // D_B
+        let selected = (k * (batch * seq) as f64 / races.max(1) as f64).round();
+        (selected.max(0.0) as usize).min(racers)
+    }
+
     /// Selects the K largest scores of each race, `K = round(k · batch · seq / races)`, so that a token has `k`
     /// experts on average. Of equal scores the one with the lower index wins.
     ///
@@ -107,8 +119,7 @@ impl RoutingRule {
         }
         let races = self.racing().independent().offsets(shape); // D_A of them
         let racers = self.racing().offsets(shape); // D_B of them
-        let selected = (k * (batch * seq) as f64 / races.len().max(1) as f64).round();
-        let selected = (selected.max(0.0) as usize).min(racers.len()); // K
+        let selected = self.selected(shape, k); // K
         let mut mask = RoutingMask {
             shape,
             mask: vec![false; scores.len()],

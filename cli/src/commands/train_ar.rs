@@ -153,6 +153,10 @@ impl TrainAr {
         let config = self.generator(&cache, &calibration, card.class_names.len());
         config.validate()?;
         let training = self.training.config();
+        if let Some(moe) = &config.moe {
+            let tokens = config.buffer_size + config.seq();
+            moe.validate_races([training.batch_size / training.grad_accum.max(1), tokens])?;
+        }
         let run_config = RunConfig {
             kind: "gen-ar",
             generator: &config,

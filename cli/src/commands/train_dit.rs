@@ -194,6 +194,12 @@ impl TrainDit {
         let encoded = encode(Orientation::Upright)?;
         let (card, config) = self.describe(&encoded, &*tokenizer, pictures.class_names())?;
         let training = self.training.config();
+        if let Some(moe) = &config.moe {
+            moe.validate_races([
+                training.batch_size / training.grad_accum.max(1),
+                config.seq(),
+            ])?;
+        }
         let run_config = RunConfig {
             kind: "gen-dit",
             model: &config,

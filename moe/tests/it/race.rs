@@ -2,7 +2,7 @@
 
 use crate::naive;
 use proptest::prelude::*;
-use tessera_moe::{Error, RoutingMask, RoutingRule};
+use tessera_moe::{Error, MoeConfig, RoutingMask, RoutingRule};
 
 /// A shape, scores of few values, so that there are ties everywhere, and a mean number of experts.
 fn cases() -> impl Strategy<Value = ([usize; 3], Vec<f32>, f64)> {
@@ -115,4 +115,22 @@ fn a_threshold_takes_what_reaches_it_or_is_nan_and_images_are_stacked_in_order()
     assert_eq!(both.shape(), [2, 2, 2]);
     let mask = [true, false, true, true, true, true, true, true];
     assert_eq!(both.as_slice(), mask);
+}
+
+#[test]
+fn races_that_select_nobody_are_refused_before_training() {
+    let config = MoeConfig {
+        rule: RoutingRule::Expert,
+        ..MoeConfig::k_in_e(2, 32)
+    };
+    // An expert has 4 tokens of an image to choose from: K = round(2 · 4 / 32).
+    assert_eq!(RoutingRule::Expert.selected([8, 4, 32], 2.0), 0);
+    let error = config.validate_races([8, 4]).unwrap_err().to_string();
+    assert!(
+        error.contains("8 images of 4 tokens and 32 experts"),
+        "{error}"
+    );
+    config.validate_races([8, 8]).unwrap();
+    let none = MoeConfig { k: 0.0, ..config };
+    none.validate_races([8, 4]).unwrap();
 }
