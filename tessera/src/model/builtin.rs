@@ -1,5 +1,6 @@
 //! The model that is built in, which was trained here on Fashion-MNIST: its files, by their paths in the folder.
 
+// Statics, of which there is one copy each; constants would be copied to where they are used.
 macro_rules! file {
     ($path:literal) => {
         include_bytes!(concat!(
@@ -10,11 +11,11 @@ macro_rules! file {
     };
 }
 
-pub(crate) const CARD: &[u8] = file!("model.json");
-pub(crate) const CONFIG: &[u8] = file!("config.json");
-pub(crate) const WEIGHTS: &[u8] = file!("model.safetensors");
-pub(crate) const VAE_CONFIG: &[u8] = file!("vae/config.json");
-pub(crate) const VAE_WEIGHTS: &[u8] = file!("vae/model.safetensors");
-pub(crate) const CALIBRATION: &[u8] = file!("calibration.json");
-pub(crate) const CLASSIFIER_CONFIG: &[u8] = file!("judge/config.json");
-pub(crate) const CLASSIFIER_WEIGHTS: &[u8] = file!("judge/model.safetensors");
+pub(crate) static CARD: &[u8] = file!("model.json");
+pub(crate) static CONFIG: &[u8] = file!("config.json");
+pub(crate) static WEIGHTS: &[u8] = file!("model.safetensors");
+pub(crate) static VAE_CONFIG: &[u8] = file!("vae/config.json");
+pub(crate) static VAE_WEIGHTS: &[u8] = file!("vae/model.safetensors");
+pub(crate) static CALIBRATION: &[u8] = file!("calibration.json");
+pub(crate) static CLASSIFIER_CONFIG: &[u8] = file!("judge/config.json");
+pub(crate) static CLASSIFIER_WEIGHTS: &[u8] = file!("judge/model.safetensors");
