@@ -3,8 +3,8 @@
 use crate::device::Device;
 use crate::digest::base_name;
 use crate::error::{Error, Result, read_json};
-use crate::hub;
 use crate::model::{ArCard, CARD_FILE, DitCard, ModelCard, dit_config, generator_config};
+use crate::vae::open_vae;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -134,7 +134,7 @@ impl Converter {
         let report = self.write(output, &weights, origin, dtype, progress)?;
         config.save(output)?;
         if let Some(vae) = &self.vae {
-            let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+            let opened = open_vae(vae, device)?;
             let card = ArCard::of_released(&base_name(output), &config, &opened);
             let dtype = self.dtype.unwrap_or_default();
             opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
@@ -164,7 +164,7 @@ impl Converter {
         config.save(output)?;
         let dtype = self.dtype.unwrap_or_default();
         if let Some(vae) = &self.vae {
-            let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+            let opened = open_vae(vae, device)?;
             let card = DitCard::of_released(&base_name(output), &config, &opened);
             opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
             card.save(output)?;

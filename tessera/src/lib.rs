@@ -53,6 +53,7 @@ mod spread;
 mod square;
 mod tokenizer;
 mod tokens;
+mod vae;
 
 pub use class::class_id;
 pub use convert::{Conversion, Converter, Origin};
@@ -80,6 +81,7 @@ pub use tessera_quantize::ScaleBy;
 pub use tessera_weights::{WeightDtype, Which};
 pub use tokenizer::{Cuts, ImgSize, Tokenizer, VaeOptions};
 pub use tokens::{MANIFEST_FILE, Manifest, Shard, TokenWriter};
+pub use vae::open_vae;
 
 /// Images, latents and tokens are its arrays.
 pub use ndarray;

@@ -18,9 +18,9 @@ use tessera::gen_dit::{Dit, DitConfig, LatentObjective, Process, SampleConfig};
 use tessera::moe::{Gate, MoeConfig, RoutingRule};
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{MomentsBuilder, ScaleBy};
-use tessera::tokenizers::{ImageTokenizer, PixelTokenizer, open_tokenizer};
+use tessera::tokenizers::{ImageTokenizer, PixelTokenizer};
 use tessera::train::{BoxError, Observer, StepReport, TrainConfig, train_on};
-use tessera::{ComputePrecision, Device, DitCard, DitModel, Orientation, encode_dataset, hub};
+use tessera::{ComputePrecision, Device, DitCard, DitModel, Orientation, encode_dataset, open_vae};
 
 /// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
 #[derive(Debug, Clone, Args)]
@@ -276,7 +276,7 @@ impl TrainDit {
                 device.burn(),
             )));
         };
-        let tokenizer = open_tokenizer(hub::locate(path)?, None, device.burn())?.tokenizer;
+        let tokenizer = open_vae(path, device)?.tokenizer;
         ensure!(
             tokenizer.image_channels() == self.data.channels,
             "{}: takes pictures of {} channels, --channels says {}",

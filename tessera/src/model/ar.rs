@@ -14,7 +14,7 @@ use super::source::Source;
 use crate::device::Device;
 use crate::digest::base_name;
 use crate::error::{Error, Result};
-use crate::hub;
+use crate::vae::{open_vae, vae_of};
 use ndarray::{Array3, Array4, ArrayView3, s};
 use std::path::Path;
 use tessera_backend::ComputePrecision;
@@ -22,7 +22,7 @@ use tessera_evaluate::Classifier;
 use tessera_gen_ar::{CONFIG_FILE, GenAr, GenArConfig};
 use tessera_pictures::Pixels;
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig, Table};
-use tessera_tokenizer::{ImageTokenizer, KlVae, load_tokenizer, open_tokenizer};
+use tessera_tokenizer::{ImageTokenizer, KlVae};
 use tessera_weights::{WeightDtype, Weights};
 
 /// An autoregressive model in memory.
@@ -97,10 +97,7 @@ impl ArModel {
         let calibration = folder.join("calibration.json");
         let vae = source.vae.clone();
         let generator = generator(folder, source, device)?;
-        let vae = match vae {
-            Some(vae) => open_tokenizer(hub::locate(&vae)?, None, device.burn())?.tokenizer,
-            None => load_tokenizer(folder.join("vae"), device.burn())?,
-        };
+        let vae = vae_of(folder, vae.as_deref(), device)?;
         Self {
             vae,
             quantizer: quantizer(&card.quantizer, &generator)?,
@@ -125,7 +122,7 @@ impl ArModel {
         let Some(vae) = &source.vae else {
             return Err(Error::NoTokenizer { path: model.into() });
         };
-        let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+        let opened = open_vae(vae, device)?;
         let generator = generator(model, source, device)?;
         let card = ArCard::of_released(&base_name(model), generator.config(), &opened);
         Self {

@@ -11,13 +11,13 @@ use super::source::Source;
 use crate::device::Device;
 use crate::digest::base_name;
 use crate::error::{Error, Result};
-use crate::hub;
+use crate::vae::{open_vae, vae_of};
 use ndarray::Array4;
 use std::path::Path;
 use tessera_backend::ComputePrecision;
 use tessera_gen_dit::{CONFIG_FILE, Dit, DitConfig};
 use tessera_pictures::Pixels;
-use tessera_tokenizer::{ImageTokenizer, load_tokenizer, open_tokenizer};
+use tessera_tokenizer::ImageTokenizer;
 use tessera_weights::{WeightDtype, Weights};
 
 /// A diffusion transformer in memory.
@@ -43,10 +43,7 @@ impl DitModel {
         source: Source<'_>,
         device: &Device,
     ) -> Result<Self> {
-        let tokenizer = match &source.vae {
-            Some(vae) => open_tokenizer(hub::locate(vae)?, None, device.burn())?.tokenizer,
-            None => load_tokenizer(folder.join("vae"), device.burn())?,
-        };
+        let tokenizer = vae_of(folder, source.vae.as_deref(), device)?;
         let weights = Weights::read_model(folder, source.which)?;
         let config = DitConfig::load(folder)?;
         Self {
@@ -69,7 +66,7 @@ impl DitModel {
         let Some(vae) = &source.vae else {
             return Err(Error::NoTokenizer { path: path.into() });
         };
-        let opened = open_tokenizer(hub::locate(vae)?, None, device.burn())?;
+        let opened = open_vae(vae, device)?;
         let config = DitConfig::infer(&weights)?;
         Self {
             card: DitCard::of_released(&base_name(path), &config, &opened),
