@@ -2,10 +2,12 @@
 
 use crate::args::DataArgs;
 use anyhow::{Context, Result};
-use tessera::pictures::Channels;
-use tessera::pictures::dataset::{BadPictures, Dataset, Split, Squares};
+use std::fmt::Display;
+use tessera::pictures::dataset::{BadPictures, Dataset, Skipped, Split, Squares};
+use tessera::pictures::{Channels, LeftOut};
 
-/// Opens `args.data`: IDX files if the folder holds them, else pictures; warns of those that cannot be read.
+/// Opens `args.data`: IDX files if the folder holds them, else pictures; says in a line what it holds and what is left
+/// out, and warns of pictures that cannot be read and of folders that are no classes.
 ///
 /// # Errors
 /// When there is no data, or none of it can be read.
@@ -18,16 +20,15 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
             false => BadPictures::Skip,
         },
     };
-    let opened = squares.open(&args.data, split).with_context(|| {
-        let (folder, size) = (args.data.display(), args.img_size);
-        format!("cannot use the data in {folder} at --img-size {size}")
-    })?;
-    let skipped = &opened.skipped;
-    for picture in skipped.iter().filter(|_| !quiet) {
+    let opened = squares.open(&args.data, split)?;
+    let (skipped, empty) = (&opened.skipped, &opened.empty);
+    if !quiet {
+        say_each("skipped", skipped);
+        say_each("no class", empty);
+        let folder = args.data.display();
         eprintln!(
-            "warning: skipped {}: {}",
-            picture.file.display(),
-            picture.reason
+            "data: {}",
+            summary(&folder, &*opened.pictures, &opened.left_out)
         );
     }
     if !skipped.is_empty() {
@@ -35,4 +36,43 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
         eprintln!("warning: {} of {all} pictures skipped", skipped.len());
     }
     Ok(opened.pictures)
+}
+
+/// Warnings of one kind that are printed; the rest is counted.
+const WARNINGS: usize = 10;
+/// Classes that a summary names.
+const CLASSES: usize = 5;
+
+fn say_each(what: &str, skipped: &[Skipped]) {
+    for one in skipped.iter().take(WARNINGS) {
+        eprintln!("warning: {what}: {one}");
+    }
+    if let more @ 1.. = skipped.len().saturating_sub(WARNINGS) {
+        eprintln!("warning: {what}: {more} more");
+    }
+}
+
+/// What a folder holds, in a line.
+fn summary(folder: &impl Display, pictures: &dyn Dataset, left_out: &LeftOut) -> String {
+    let names = pictures.class_names();
+    let more = if names.len() > CLASSES { ", …" } else { "" };
+    let named = names[..names.len().min(CLASSES)].join(", ");
+    let classes = if names.len() == 1 { "class" } else { "classes" };
+    let left_out = match left_out.is_empty() {
+        true => String::new(),
+        false => format!("; left out: {left_out}"),
+    };
+    format!(
+        "{folder}: {} in {} {classes} ({named}{more}){left_out}",
+        counted(pictures.len()),
+        names.len()
+    )
+}
+
+/// So many pictures.
+pub fn counted(pictures: usize) -> String {
+    match pictures {
+        1 => "1 picture".into(),
+        _ => format!("{pictures} pictures"),
+    }
 }

@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use tessera::Tokenizer;
 use tessera::pictures::dataset::{Dataset, Split};
-use tessera::pictures::find;
+use tessera::pictures::{Found, find};
 
 /// Where pictures come from.
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("pictures").required(true).args(["input", "data"]))]
 pub struct PictureArgs {
-    /// Pictures: files, folders, or patterns with * in the file name.
+    /// Pictures: files, folders with all below them, or patterns with * and ?.
     #[arg(short, long, num_args = 1.., value_name = "PATH")]
     pub input: Vec<PathBuf>,
     /// A folder with a sub-folder per class, or of MNIST-style IDX files (their test half).
@@ -56,7 +56,13 @@ impl Pictures {
     pub fn open(args: &PictureArgs, tokenizer: &Tokenizer, quiet: bool) -> Result<Self> {
         let limit = args.limit.map_or(usize::MAX, |limit| limit as usize);
         let Some(folder) = &args.data else {
-            let mut files = find(&args.input)?;
+            let Found {
+                mut files,
+                left_out,
+            } = find(&args.input)?;
+            if !quiet && !left_out.is_empty() {
+                eprintln!("data: {}; left out: {left_out}", data::counted(files.len()));
+            }
             files.truncate(limit);
             return Ok(Self::Files(named(files)));
         };

@@ -13,18 +13,30 @@ pub(crate) enum Format {
     Png,
     Jpeg,
     WebP,
+    Bmp,
+    Gif,
 }
 
+/// The formats that are read, as messages list them.
+pub(crate) const FORMATS: &str = "a PNG, JPEG, WebP, BMP or GIF picture";
+
+/// How many bytes tell a format.
+pub(crate) const MAGIC_BYTES: usize = 64;
+
 /// Formats that are not read but can be named: where their first bytes are, and which.
-const OTHERS: [(usize, &[u8], &str); 20] = [
-    (0, b"GIF8", "GIF"),
-    (0, b"BM", "BMP"),
+const OTHERS: [(usize, &[u8], &str); 27] = [
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
     (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
     (4, b"ftypheic", "HEIC"),
     (4, b"ftypheix", "HEIC"),
+    (4, b"ftyphevc", "HEIC"),
     (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmsf1", "HEIF"),
+    (4, b"ftypcrx ", "Canon raw"),
     (0, b"\xFF\x0A", "JPEG XL"),
     (0, b"\0\0\0\x0CJXL ", "JPEG XL"),
     (0, b"\0\0\0\x0CjP  ", "JPEG 2000"),
@@ -37,6 +49,9 @@ const OTHERS: [(usize, &[u8], &str); 20] = [
     (0, b"v/1\x01", "OpenEXR"),
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"<svg", "SVG"),
+    (0, b"gimp xcf", "XCF"),
+    (0, b"P5", "PGM"),
+    (0, b"P6", "PPM"),
 ];
 
 impl Format {
@@ -46,51 +61,55 @@ impl Format {
             Self::Png => "PNG",
             Self::Jpeg => "JPEG",
             Self::WebP => "WebP",
+            Self::Bmp => "BMP",
+            Self::Gif => "GIF",
         }
     }
 
     /// The format of a file, by its first bytes; names and extensions do not count.
     pub(crate) fn identify(bytes: &[u8], path: &Path) -> Result<Self> {
-        let format = match bytes {
-            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => Some(Self::Png),
-            [0xFF, 0xD8, 0xFF, ..] => Some(Self::Jpeg),
-            [
-                b'R',
-                b'I',
-                b'F',
-                b'F',
-                _,
-                _,
-                _,
-                _,
-                b'W',
-                b'E',
-                b'B',
-                b'P',
-                ..,
-            ] => Some(Self::WebP),
-            _ => None,
-        };
-        if let Some(format) = format {
+        if let Some(format) = Self::of(bytes) {
             return Ok(format);
         }
         let other = OTHERS
             .iter()
             .find(|(at, magic, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+        let start = &bytes[..bytes.len().min(12)];
         let found = match other {
-            Some((_, _, name)) => (*name).into(),
+            Some((_, _, name)) => {
+                return Err(Error::Unsupported {
+                    path: path.to_path_buf(),
+                    format: name,
+                });
+            }
             None if bytes.is_empty() => "an empty file".into(),
-            None => format!(
-                "{} bytes starting with \"{}\"",
-                bytes.len(),
-                bytes[..bytes.len().min(12)].escape_ascii()
-            ),
+            None if is_web_page(bytes) => "a web page".into(),
+            None if start.iter().all(|byte| *byte == 0) => "zeros".into(),
+            None => format!("a file starting with \"{}\"", start.escape_ascii()),
         };
         Err(Error::NotAPicture {
             path: path.to_path_buf(),
-            expected: "a PNG, JPEG or WebP picture",
+            expected: FORMATS,
             found,
         })
+    }
+
+    /// The format that the first bytes tell, if it is one that is read.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        let starts = |magic: &[u8]| bytes.starts_with(magic);
+        if starts(b"\x89PNG\r\n\x1A\n") {
+            Some(Self::Png)
+        } else if starts(b"\xFF\xD8\xFF") {
+            Some(Self::Jpeg)
+        } else if starts(b"RIFF") && bytes.get(8..).is_some_and(|rest| rest.starts_with(b"WEBP")) {
+            Some(Self::WebP)
+        } else if starts(b"GIF87a") || starts(b"GIF89a") {
+            Some(Self::Gif)
+        } else if starts(b"BM") && matches!(bytes.get(14..18), Some([12 | 40..=124, 0, 0, 0])) {
+            Some(Self::Bmp)
+        } else {
+            None
+        }
     }
 
     /// Fails if the file ends before its format says it should.
@@ -99,6 +118,8 @@ impl Format {
             Self::Png => png_is_complete(bytes),
             Self::Jpeg => jpeg_is_complete(bytes),
             Self::WebP => webp_is_complete(bytes),
+            // Their decoders tell: neither goes on without its data.
+            Self::Bmp | Self::Gif => Ok(()),
         };
         complete.map_err(|expected| Error::Truncated {
             path: path.to_path_buf(),
@@ -107,6 +128,14 @@ impl Format {
             found: format!("the end of the file after {} bytes", bytes.len()),
         })
     }
+}
+
+/// Whether a download failed and left the server's answer under a picture's name.
+fn is_web_page(bytes: &[u8]) -> bool {
+    let text = bytes.trim_ascii_start();
+    [&b"<!doctype"[..], b"<html", b"<?xml"]
+        .iter()
+        .any(|start| text.len() >= start.len() && text[..start.len()].eq_ignore_ascii_case(start))
 }
 
 /// Chunk after chunk, each with its length, until `IEND`. The error says what is missing.

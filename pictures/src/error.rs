@@ -48,7 +48,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The content is no picture of a kind that is read here, whatever the name's extension says.
+    /// The content is no picture of a known kind, whatever the name's extension says.
     #[error("{}: expected {expected}, found {found}", path.display())]
     NotAPicture {
         /// The file.
@@ -57,6 +57,30 @@ pub enum Error {
         expected: &'static str,
         /// What its first bytes are.
         found: String,
+    },
+    /// The content is a picture of a format that is known and not read.
+    #[error("{}: {format} is not supported; convert it to PNG or JPEG", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The format it is in.
+        format: &'static str,
+    },
+    /// What the path names is neither a file nor a folder: a pipe, a socket or a device.
+    #[error("{}: is a pipe or a device, expected a picture file", path.display())]
+    Special {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file has more bytes than are read.
+    #[error("{}: has {bytes} bytes, expected at most {limit_bytes}", path.display())]
+    LargeFile {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The most bytes that are read.
+        limit_bytes: u64,
     },
     /// The file ends before the picture does.
     #[error("{}: truncated {format}: expected {expected}, found {found}", path.display())]
@@ -86,24 +110,14 @@ pub enum Error {
         limit_px: usize,
     },
     /// The file is of a known format but its content is broken.
-    #[error("{}: broken {format}", path.display())]
+    #[error("{}: broken {format}: {reason}", path.display())]
     Decode {
         /// The file.
         path: PathBuf,
         /// The format it is in.
         format: &'static str,
         /// The decoder's reason.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The text chunks of a PNG are broken.
-    #[error("{}: broken PNG", path.display())]
-    DecodeText {
-        /// The file.
-        path: PathBuf,
-        /// The decoder's reason.
-        #[source]
-        source: png::DecodingError,
+        reason: String,
     },
     /// The PNG encoder refused.
     #[error("{}: cannot encode as PNG", path.display())]
@@ -164,20 +178,62 @@ pub enum Error {
         found: String,
     },
     /// A folder has no data of the kind wanted.
-    #[error("no {expected} in {}", folder.display())]
+    #[error("no {expected} in {}{found}", folder.display())]
     NoData {
         /// The folder.
         folder: PathBuf,
         /// What was looked for.
         expected: String,
+        /// What there is instead, after a semicolon; empty if that says nothing.
+        found: String,
     },
     /// A picture could not be used, and the caller asked for strictness.
-    #[error("bad picture {}", file.display())]
+    #[error("{}", of_file(file, &**reason))]
     BadPicture {
         /// The picture.
         file: PathBuf,
         /// Why it could not be used.
-        source: BoxError,
+        reason: BoxError,
+    },
+    /// No picture of a class can be used.
+    #[error("{}: none of its {count} pictures can be read; the first: {reason}", folder.display())]
+    BadClass {
+        /// The folder of the class.
+        folder: PathBuf,
+        /// How many pictures it has.
+        count: usize,
+        /// Why the first of them could not be used.
+        reason: String,
+    },
+    /// The halves of a data set have different classes.
+    #[error("{}: is no class of {}, which are {}", folder.display(), training.display(), classes.join(", "))]
+    UnknownClass {
+        /// The folder in the test half.
+        folder: PathBuf,
+        /// The training half.
+        training: PathBuf,
+        /// Its classes.
+        classes: Vec<String>,
+    },
+    /// A file was given where a folder of data belongs.
+    #[error("{}: expected a folder, found {found}", path.display())]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do with it.
+        found: &'static str,
+    },
+    /// Pictures that are padded, never shrunk, are larger than the squares.
+    #[error("{name}: its pictures have {width}x{height} px, expected at most {size}x{size}")]
+    LargerThanSquare {
+        /// The data set.
+        name: String,
+        /// Width of its pictures in px.
+        width: usize,
+        /// Height of its pictures in px.
+        height: usize,
+        /// Side of the squares in px.
+        size: usize,
     },
     /// Images of a data set differ in shape.
     #[error("images are {found:?}, expected {expected:?} (channels, height, width)")]
@@ -220,5 +276,28 @@ impl Error {
             expected: expected.to_string(),
             found: found.to_string(),
         }
+    }
+}
+
+/// What an error and its causes say, each thing once: many repeat their cause in their own text.
+pub(crate) fn once(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// A reason with the name of its file, which many reasons begin with themselves.
+pub(crate) fn of_file(file: &Path, reason: &(dyn std::error::Error + 'static)) -> String {
+    let (name, reason) = (file.display().to_string(), once(reason));
+    match reason.starts_with(&name) {
+        true => reason,
+        false => format!("{name}: {reason}"),
     }
 }

@@ -1,96 +1,153 @@
 //! The files that a person means by a path: a file, a folder, or a pattern.
 
 use crate::error::{Error, Result};
-use std::path::{Path, PathBuf};
+use crate::walk::{ENDINGS, LeftOut, is_hidden, is_picture, walk};
+use std::path::{Component, Path, PathBuf};
 
-/// Endings of the files that are taken from folders.
-pub const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+/// The files that paths stand for.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In the order of the paths, and of the names within one.
+    pub files: Vec<PathBuf>,
+    /// What folders and patterns hold besides.
+    pub left_out: LeftOut,
+}
 
-/// The files that paths stand for, in order: themselves, the pictures of a folder and its sub-folders, or the matches
-/// of a pattern with `*` in its last part.
+/// The files that paths stand for: themselves, the pictures of a folder at any depth, or the matches of a pattern,
+/// where `*` stands for any characters of a name and `?` for one. A folder that matches is read as if it were given.
+/// Hidden names count where they are given.
 ///
 /// # Errors
-/// When a path does not exist, a pattern matches nothing, or a folder holds no picture.
-pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+/// When a path does not exist or is no regular file, a pattern matches nothing, or a folder holds no picture.
+pub fn find(paths: &[PathBuf]) -> Result<Found> {
+    let mut found = Found::default();
     for path in paths {
-        let (before, name) = (files.len(), last(path));
-        let missing = if path.is_dir() {
-            walk(path, &mut files)?;
-            format!("expected pictures ({}), found none", ENDINGS.join(", "))
-        } else if path.exists() {
-            files.push(path.clone());
-            continue;
-        } else if name.contains('*') {
-            let parent = path.parent().filter(|folder| *folder != Path::new(""));
-            let entries = entries(parent.unwrap_or(Path::new(".")))?;
-            let matches = |entry: &PathBuf| entry.is_file() && glob(&name, &last(entry));
-            files.extend(entries.into_iter().filter(matches));
-            "no file matches".into()
-        } else {
-            "no such file".into()
+        let (before, mut left_out) = (found.files.len(), LeftOut::default());
+        let no_match = |what: String| Error::NoMatch {
+            path: path.clone(),
+            what,
         };
-        if files.len() == before {
-            return Err(Error::NoMatch {
-                path: path.clone(),
-                what: missing,
-            });
+        if path.exists() {
+            take(path, &mut found.files, &mut left_out)?;
+        } else if path.is_symlink() {
+            return Err(no_match("a link to nothing".into()));
+        } else if is_pattern(path.as_os_str().as_encoded_bytes()) {
+            let matches = expand(path)?;
+            if matches.is_empty() {
+                return Err(no_match("no file matches".into()));
+            }
+            // `*.jpg` says what it wants, `*` does not.
+            let any = !path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().contains(&b'.'));
+            for path in matches {
+                match any && path.is_file() && !is_picture(&path) {
+                    true => left_out.add_other(path),
+                    false => take(&path, &mut found.files, &mut left_out)?,
+                }
+            }
+        } else {
+            return Err(no_match("no such file".into()));
         }
+        if found.files.len() == before {
+            return Err(no_match(none(&left_out)));
+        }
+        found.left_out.append(left_out);
     }
-    Ok(files)
+    Ok(found)
 }
 
-/// What a folder holds, in the order of the names.
-///
-/// # Errors
-/// When it cannot be listed.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |source| Error::ListFolder {
-        folder: folder.into(),
-        source,
+/// What is said of a folder without pictures.
+pub(crate) fn none(left_out: &LeftOut) -> String {
+    let found = match left_out.is_empty() {
+        true => "none".into(),
+        false => left_out.to_string(),
     };
-    let list = std::fs::read_dir(folder).map_err(failed)?;
-    let mut paths = list
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(failed)?;
-    paths.sort();
-    Ok(paths)
+    format!("expected pictures ({}), found {found}", ENDINGS.join(", "))
 }
 
-/// Whether a path is a file whose name ends as a picture's does.
-pub(crate) fn is_picture(path: &Path) -> bool {
-    let ending = path.extension().unwrap_or_default().to_string_lossy();
-    path.is_file() && ENDINGS.contains(&&*ending.to_lowercase())
-}
-
-/// The last part of a path, as it is written.
-fn last(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
-}
-
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in entries(folder)? {
-        if entry.is_dir() {
-            walk(&entry, files)?;
-        } else if is_picture(&entry) {
-            files.push(entry);
-        }
+fn take(path: &Path, files: &mut Vec<PathBuf>, left_out: &mut LeftOut) -> Result<()> {
+    if path.is_dir() {
+        let walked = walk(path)?;
+        files.extend(walked.pictures);
+        left_out.append(walked.left_out);
+    } else {
+        files.push(path.into());
     }
     Ok(())
 }
 
-/// Whether `name` is what `pattern` says, where `*` stands for any characters.
+/// What a folder holds, in the order of the names.
+fn entries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let here = Path::new(".");
+    let list = std::fs::read_dir(if folder == Path::new("") {
+        here
+    } else {
+        folder
+    })?;
+    let names = list.map(|entry| Ok(folder.join(entry?.file_name())));
+    let mut paths = names.collect::<std::io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn is_pattern(part: &[u8]) -> bool {
+    part.contains(&b'*') || part.contains(&b'?')
+}
+
+/// The paths that a pattern matches, part by part.
+fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
+    let mut bases = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let name = part.as_os_str();
+        if !matches!(part, Component::Normal(_)) || !is_pattern(name.as_encoded_bytes()) {
+            bases.iter_mut().for_each(|base| base.push(name));
+            bases.retain(|base| base.exists());
+            continue;
+        }
+        let text = name.to_string_lossy();
+        if text == "**" {
+            return Err(Error::NoMatch {
+                path: pattern.into(),
+                what: "`**` is no pattern; a folder is read with all below it".into(),
+            });
+        }
+        let hidden = text.starts_with('.');
+        let fits = |entry: &PathBuf| {
+            let name = entry.file_name().unwrap_or_default();
+            (hidden || !is_hidden(name)) && glob(&text, &name.to_string_lossy())
+        };
+        // What cannot be listed holds no match: a file, or a folder that is closed.
+        let below = bases.iter().filter_map(|base| entries(base).ok()).flatten();
+        bases = below.filter(fits).collect();
+    }
+    Ok(bases)
+}
+
+/// Whether `name` is what `pattern` says, where `*` stands for any characters and `?` for one.
 fn glob(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
-        return pattern == name;
-    };
-    let Some(name) = name.strip_prefix(head) else {
-        return false;
-    };
-    let starts = name.char_indices().map(|(at, _)| at).chain([name.len()]);
-    starts.into_iter().any(|at| glob(rest, &name[at..]))
+    let (pattern, name): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n) = (0, 0);
+    // The last star, and how far it reaches: only that one need ever reach farther.
+    let mut star = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(&letter) if letter == '?' || letter == name[n] => (p, n) = (p + 1, n + 1),
+            _ => match star {
+                Some((at, reached)) => {
+                    star = Some((at, reached + 1));
+                    (p, n) = (at + 1, reached + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&rest| rest == '*')
 }
 
 #[cfg(test)]
@@ -98,13 +155,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_any_characters() {
+    fn a_star_stands_for_any_characters_and_a_question_mark_for_one() {
         for (pattern, name, holds) in [
             ("*.png", "a.png", true),
             ("a*b*c", "aXbYbc", true),
             ("a*", "ba", false),
             ("*", "", true),
             ("a.png", "a.png", true),
+            ("?.png", "å.png", true),
+            ("?.png", "ab.png", false),
+            ("a?*", "a", false),
+            (
+                "*a*a*a*a*a*a*b",
+                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                false,
+            ),
         ] {
             assert_eq!(glob(pattern, name), holds, "{pattern} {name}");
         }

@@ -4,9 +4,11 @@ use std::io::Cursor;
 use std::path::Path;
 
 use crate::container::Format;
-use crate::error::{Error, Result};
+use crate::decoders::{Panicked, guarded};
+use crate::error::{BoxError, Error, Result, once};
+use crate::read::content;
 
-/// The most bytes a compressed text may unfold to, so that a small file cannot claim all memory.
+/// The most bytes that all compressed texts of a file may unfold to, so that a small one cannot claim all memory.
 const LIMIT_TEXT_BYTES: usize = 1 << 24;
 
 /// A keyword and its text in the plainest chunk that can hold it.
@@ -56,7 +58,7 @@ fn is_latin1(character: char) -> bool {
 /// no PNG, or is truncated or broken, is an error that names it.
 pub fn read_metadata(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|source| Error::reading(path, source))?;
+    let bytes = content(path)?;
     let format = Format::identify(&bytes, path)?;
     if format != Format::Png {
         let found = format.name().to_string();
@@ -67,14 +69,19 @@ pub fn read_metadata(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
         });
     }
     format.expect_complete(&bytes, path)?;
-    texts(&bytes).map_err(|source| Error::DecodeText {
+    let panicked = |Panicked| Err("its decoder gave up on it; the file is damaged".into());
+    let texts = guarded(|| texts(&bytes)).unwrap_or_else(panicked);
+    texts.map_err(|reason| Error::Decode {
         path: path.to_path_buf(),
-        source,
+        format: format.name(),
+        reason: once(&*reason),
     })
 }
 
-fn texts(bytes: &[u8]) -> std::result::Result<Vec<(String, String)>, png::DecodingError> {
-    let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info()?;
+fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, BoxError> {
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    decoder.set_ignore_iccp_chunk(true);
+    let mut reader = decoder.read_info()?;
     reader.finish()?;
     let info = reader.info();
     let mut found: Vec<_> = info
@@ -82,15 +89,25 @@ fn texts(bytes: &[u8]) -> std::result::Result<Vec<(String, String)>, png::Decodi
         .iter()
         .map(|chunk| (chunk.keyword.clone(), chunk.text.clone()))
         .collect();
+    let mut left = LIMIT_TEXT_BYTES;
+    let mut spend = |text: String| match left.checked_sub(text.len()) {
+        Some(rest) => {
+            left = rest;
+            Ok(text)
+        }
+        None => Err(format!(
+            "its texts unpack to more than {LIMIT_TEXT_BYTES} bytes"
+        )),
+    };
     for chunk in &info.compressed_latin1_text {
         let mut chunk = chunk.clone();
         chunk.decompress_text_with_limit(LIMIT_TEXT_BYTES)?;
-        found.push((chunk.keyword.clone(), chunk.get_text()?));
+        found.push((chunk.keyword.clone(), spend(chunk.get_text()?)?));
     }
     for chunk in &info.utf8_text {
         let mut chunk = chunk.clone();
         chunk.decompress_text_with_limit(LIMIT_TEXT_BYTES)?;
-        found.push((chunk.keyword.clone(), chunk.get_text()?));
+        found.push((chunk.keyword.clone(), spend(chunk.get_text()?)?));
     }
     Ok(found)
 }

@@ -1,25 +1,65 @@
-//! Reading pictures: PNG, JPEG and WebP into 8-bit gray or RGB.
+//! Reading pictures: PNG, JPEG, WebP, BMP and GIF into 8-bit gray or RGB.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use crate::container::Format;
-use crate::decoders::{self, Decoded, Layout};
+use crate::container::{Format, MAGIC_BYTES};
+use crate::decoders;
 use crate::error::{Error, Result};
 use crate::pixels::{Channels, Pixels};
 
-/// Reads a PNG, JPEG or WebP picture; the format is told by the content, not by the name.
+/// Reads a PNG, JPEG, WebP, BMP or GIF picture; the format is told by the content, not by the name.
 ///
 /// Transparency is composited on white, 16-bit samples are rounded to 8 bits, palettes are looked up, the first frame
 /// of an animation is taken, an EXIF orientation is applied, and color profiles are ignored (the samples are taken as
 /// sRGB). `channels` of `None` keeps gray pictures gray and all others RGB; `Some` converts as [`Pixels::to_channels`]
 /// does.
 ///
-/// Errors name the file and the fault: missing, a folder, no picture, truncated (what was expected and where the file
-/// ends), broken, or larger than is read (refused before memory for it is taken).
+/// Errors name the file and the fault: missing, a folder, a pipe, no picture, a format that is not supported, truncated
+/// (what was expected and where the file ends), broken, or larger than is read: 128 Mpx, refused before memory for it is
+/// taken. A file that is truncated or has a wrong checksum is refused whole, though viewers may show a part of it. A
+/// decoder's panic is an error like the others; [`is_decoding`](crate::is_decoding) tells a panic hook of it.
 pub fn read(path: impl AsRef<Path>, channels: Option<Channels>) -> Result<Pixels> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|source| Error::reading(path, source))?;
-    decode(&bytes, path, channels)
+    decode(&content(path)?, path, channels)
+}
+
+/// The most bytes of a picture's file: what the largest picture takes without compression, 16-bit RGBA.
+const LIMIT_FILE_BYTES: u64 = (decoders::LIMIT_PX as u64 * 8) + (1 << 20);
+
+/// A picture's file, whose first bytes are looked at before the rest is read: a device never ends, and a film of some
+/// gigabytes is no picture whatever its name.
+pub(crate) fn content(path: &Path) -> Result<Vec<u8>> {
+    let failed = |source| Error::reading(path, source);
+    // Looked at before it is opened, which waits at a pipe for someone to write.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    let path_buf = || path.to_path_buf();
+    if metadata.is_dir() {
+        return Err(Error::IsFolder { path: path_buf() });
+    }
+    if !metadata.is_file() {
+        return Err(Error::Special { path: path_buf() });
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::with_capacity(MAGIC_BYTES);
+    let mut start = file.by_ref().take(MAGIC_BYTES as u64);
+    start.read_to_end(&mut bytes).map_err(failed)?;
+    Format::identify(&bytes, path)?;
+    if metadata.len() > LIMIT_FILE_BYTES {
+        return Err(Error::LargeFile {
+            path: path_buf(),
+            bytes: metadata.len(),
+            limit_bytes: LIMIT_FILE_BYTES,
+        });
+    }
+    let rest = metadata.len() as usize;
+    bytes
+        .try_reserve_exact(rest)
+        .map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
+    let mut rest = file.take(LIMIT_FILE_BYTES);
+    rest.read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// [`read`] for a file that is already in memory, such as a member of an archive; `path` is its name in errors.
@@ -27,44 +67,9 @@ pub fn decode(bytes: &[u8], path: impl AsRef<Path>, channels: Option<Channels>) 
     let path = path.as_ref();
     let format = Format::identify(bytes, path)?;
     format.expect_complete(bytes, path)?;
-    let decoded = decoders::decode(bytes, format, path)?;
-    let orientation = decoded.orientation;
-    let pixels = orientation.apply(flatten(decoded)?);
+    let pixels = decoders::decode(bytes, format, path)?;
     Ok(match channels {
         Some(channels) if channels != pixels.channels() => pixels.to_channels(channels),
         _ => pixels,
     })
-}
-
-/// No transparency.
-fn flatten(decoded: Decoded) -> Result<Pixels> {
-    let Decoded {
-        height,
-        width,
-        layout,
-        data,
-        ..
-    } = decoded;
-    let (channels, data) = match layout {
-        Layout::Gray => (Channels::Gray, data),
-        Layout::Rgb => (Channels::Rgb, data),
-        Layout::GreyAlpha => {
-            let composite = |[level, alpha]: &[u8; 2]| on_white(*level, *alpha);
-            let data = data.as_chunks::<2>().0.iter().map(composite).collect();
-            (Channels::Gray, data)
-        }
-        Layout::Rgba => {
-            let composite =
-                |[r, g, b, alpha]: &[u8; 4]| [r, g, b].map(|level| on_white(*level, *alpha));
-            let data = data.as_chunks::<4>().0.iter().flat_map(composite).collect();
-            (Channels::Rgb, data)
-        }
-    };
-    Pixels::new(height, width, channels, data)
-}
-
-/// A sample of opacity `alpha / 255` over white, rounded to the nearest.
-fn on_white(level: u8, alpha: u8) -> u8 {
-    let (level, alpha) = (u32::from(level), u32::from(alpha));
-    ((level * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }

@@ -4,7 +4,7 @@ mod folder;
 mod idx;
 mod square;
 
-pub use folder::{BadPictures, Decoder, ImageFolder, Skipped};
+pub use folder::{BadPictures, Decoder, FolderOptions, ImageFolder, Skipped};
 pub use idx::{Idx, Mnist, Split, load_mnist_folder};
 pub use square::{Padded, SquareDataset, Squares};
 
@@ -29,6 +29,12 @@ pub trait Dataset: Send + Sync {
 
     /// The names of the classes.
     fn class_names(&self) -> &[String];
+
+    /// Height and width in px that pictures had before they were padded, if they were: what lies beside is none of
+    /// theirs.
+    fn padded_from(&self) -> Option<[usize; 2]> {
+        None
+    }
 
     /// Image `index`, `[channels, height, width]` in `[-1, 1]`.
     ///
@@ -87,6 +93,10 @@ impl Dataset for First {
 
     fn class_names(&self) -> &[String] {
         self.all.class_names()
+    }
+
+    fn padded_from(&self) -> Option<[usize; 2]> {
+        self.all.padded_from()
     }
 
     fn image(&self, index: usize) -> Result<Array3<f32>> {

@@ -1,7 +1,10 @@
 //! A user's data as squares of one size: photographs are center-cropped, IDX pictures padded with black.
 
-use super::{BadPictures, Dataset, ImageFolder, Skipped, Split, load_mnist_folder};
+use super::{
+    BadPictures, Dataset, FolderOptions, ImageFolder, Skipped, Split, idx, load_mnist_folder,
+};
 use crate::error::{BoxError, Error, Result};
+use crate::walk::LeftOut;
 use crate::{Channels, center_crop, read};
 use ndarray::{Array3, Axis, Slice};
 use std::path::{Path, PathBuf};
@@ -26,49 +29,104 @@ pub struct SquareDataset {
     pub pictures: Box<dyn Dataset>,
     /// Pictures that were skipped, each to be warned of.
     pub skipped: Vec<Skipped>,
+    /// Sub-folders that are no classes because they hold no picture, each to be warned of.
+    pub empty: Vec<Skipped>,
+    /// What lies in the folder besides pictures.
+    pub left_out: LeftOut,
 }
 
 impl Squares {
-    /// Opens one half of a folder: IDX files if it holds them, else pictures, of `folder/train` or `folder/test` where
-    /// there are both, else of the folder itself for either half.
+    /// Opens one half of a folder: IDX files if it holds them, else pictures, of `folder/train` or `folder/test` (or
+    /// `val`, `valid`, `validation`) where there are both, else of the folder itself for either half. The classes of a
+    /// test half are those of the training half.
     ///
     /// # Errors
     /// When there is no data, none of it can be read, or IDX pictures are larger than the squares.
     pub fn open(&self, folder: &Path, split: Split) -> Result<SquareDataset> {
-        match load_mnist_folder(folder, split) {
-            Ok(idx) => {
-                return Ok(SquareDataset {
-                    pictures: Box::new(Padded::new(idx, self.size, self.channels)?),
-                    skipped: Vec::new(),
-                });
-            }
-            // No IDX files: a folder of pictures, then. Damaged ones are the user's to know of.
-            Err(Error::NoData { .. }) => {}
-            Err(error) => return Err(error),
+        expect_folder(folder)?;
+        if idx::find(folder, split)?.is_some() {
+            let idx = load_mnist_folder(folder, split)?;
+            return Ok(SquareDataset {
+                pictures: Box::new(Padded::new(idx, self.size, self.channels)?),
+                skipped: Vec::new(),
+                empty: Vec::new(),
+                left_out: LeftOut::default(),
+            });
         }
         let Self { size, channels, .. } = *self;
         let decode = move |path: &Path| -> Result<Array3<f32>, BoxError> {
             Ok(center_crop(&read(path, Some(channels))?, size)?.to_array())
         };
-        let half = half_of(folder, split);
-        let mut opened =
-            ImageFolder::open(&half, Box::new(decode), self.bad_pictures, MEMORY_BYTES)?;
-        let skipped = opened.take_skipped();
+        let (root, classes_of) = match (halves_of(folder), split) {
+            (None, _) => (folder.into(), None),
+            (Some((train, _)), Split::Train) => (train, None),
+            (Some((train, test)), Split::Test) => (test, Some(train)),
+        };
+        let options = FolderOptions {
+            bad_pictures: self.bad_pictures,
+            memory_bytes: MEMORY_BYTES,
+            classes_of,
+        };
+        let mut opened = ImageFolder::open(&root, Box::new(decode), &options)?;
+        let (skipped, empty, left_out) = opened.take_left_out();
         Ok(SquareDataset {
             pictures: Box::new(opened),
             skipped,
+            empty,
+            left_out,
         })
     }
 }
 
-/// `folder/train` or `folder/test` where there are both, else the folder itself for either half.
-fn half_of(folder: &Path, split: Split) -> PathBuf {
-    let halves = ["train", "test"].map(|half| folder.join(half));
-    match (halves.iter().all(|half| half.is_dir()), split) {
-        (false, _) => folder.into(),
-        (true, Split::Train) => halves[0].clone(),
-        (true, Split::Test) => halves[1].clone(),
+/// The folders of the training half and of the other, where there are both.
+fn halves_of(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+    let train = folder.join("train");
+    let mut others = ["test", "val", "valid", "validation"]
+        .map(|half| folder.join(half))
+        .into_iter();
+    let other = others.find(|half| half.is_dir())?;
+    train.is_dir().then_some((train, other))
+}
+
+/// Fails with what `path` is, if that is no folder.
+fn expect_folder(path: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(path).map_err(|source| Error::ListFolder {
+        folder: path.into(),
+        source,
+    })?;
+    if metadata.is_dir() {
+        return Ok(());
     }
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase();
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    let found = if ends(&[
+        ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".zip", ".7z", ".rar",
+    ]) {
+        "an archive, which is not read yet; unpack it and give its folder"
+    } else if ends(&["-ubyte", "-ubyte.gz"]) {
+        "a single IDX file; give the folder that it lies in"
+    } else if ends(&[
+        ".parquet",
+        ".arrow",
+        ".h5",
+        ".hdf5",
+        ".lmdb",
+        ".tfrecord",
+        ".npz",
+        ".npy",
+    ]) {
+        "a table, which is not read; give a folder of pictures or of IDX files"
+    } else {
+        "a file; give a folder of pictures or of IDX files"
+    };
+    Err(Error::NoFolder {
+        path: path.into(),
+        found,
+    })
 }
 
 /// Pictures centered on a black square, gray ones on all channels.
@@ -87,10 +145,11 @@ impl<D: Dataset> Padded<D> {
     pub fn new(inner: D, size: usize, channels: Channels) -> Result<Self> {
         let (_, height, width) = inner.image(0)?.dim();
         if height > size || width > size {
-            return Err(Error::Shape {
-                what: "pictures that are padded, never shrunk",
-                expected: format!("at most {size}x{size} px"),
-                found: format!("{width}x{height} px in {}", inner.name()),
+            return Err(Error::LargerThanSquare {
+                name: inner.name().into(),
+                width,
+                height,
+                size,
             });
         }
         Ok(Self {
@@ -116,6 +175,11 @@ impl<D: Dataset> Dataset for Padded<D> {
 
     fn class_names(&self) -> &[String] {
         self.inner.class_names()
+    }
+
+    fn padded_from(&self) -> Option<[usize; 2]> {
+        let (_, height, width) = self.inner.image(0).ok()?.dim();
+        Some([height, width])
     }
 
     fn image(&self, index: usize) -> Result<Array3<f32>> {

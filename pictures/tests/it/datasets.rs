@@ -7,7 +7,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use tessera_pictures::dataset::{
-    BadPictures, Dataset, Decoder, Idx, ImageFolder, Split, load_mnist_folder,
+    BadPictures, Dataset, Decoder, FolderOptions, Idx, ImageFolder, Split, Squares,
+    load_mnist_folder,
 };
 use tessera_pictures::{BoxError, Error};
 
@@ -98,11 +99,11 @@ fn hostile_idx_files_say_what_is_wrong() {
         ),
         (
             idx(&[huge, huge, huge], &[0; 9]),
-            "the data is impossible, expected too many bytes",
+            "the data is 9 bytes, expected too many bytes",
         ),
         (
             idx(&[huge, 1000, 1], &[0; 9]),
-            "the data is 9 bytes, expected 4294967295000 bytes",
+            "the data is 9 bytes, expected 4294967295000 bytes for [4294967295, 1000, 1]",
         ),
     ];
     for (bytes, expected) in cases {
@@ -148,6 +149,19 @@ fn decoder() -> Decoder {
     })
 }
 
+fn open(
+    root: impl AsRef<Path>,
+    bad_pictures: BadPictures,
+    memory_bytes: usize,
+) -> tessera_pictures::Result<ImageFolder> {
+    let options = FolderOptions {
+        bad_pictures,
+        memory_bytes,
+        classes_of: None,
+    };
+    ImageFolder::open(root, decoder(), &options)
+}
+
 fn write(root: &Path, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = root.join(name);
@@ -171,7 +185,7 @@ fn sub_folders_are_classes_and_bad_pictures_are_skipped_and_counted() {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), &PICTURES);
     for memory in [0, usize::MAX] {
-        let data = ImageFolder::open(root.path(), decoder(), BadPictures::Skip, memory).unwrap();
+        let data = open(root.path(), BadPictures::Skip, memory).unwrap();
         assert_eq!(data.class_names(), ["cat", "dog"]);
         let seen: Vec<_> = (0..data.len())
             .map(|i| (data.label(i), data.image(i).unwrap()[[0, 0, 0]]))
@@ -186,7 +200,7 @@ fn sub_folders_are_classes_and_bad_pictures_are_skipped_and_counted() {
         );
         assert!(data.file(2).ends_with("dog/b.PNG"));
     }
-    let error = ImageFolder::open(root.path(), decoder(), BadPictures::Fail, 0).unwrap_err();
+    let error = open(root.path(), BadPictures::Fail, 0).unwrap_err();
     match &error {
         Error::BadPicture { file, .. } => assert!(file.ends_with("dog/broken.png")),
         other => panic!("{other}"),
@@ -200,7 +214,7 @@ fn a_picture_of_another_size_or_outside_every_class_is_skipped() {
         root.path(),
         &[("a/1.png", "1"), ("a/2.png", "1\n\n"), ("loose.png", "1")],
     );
-    let data = ImageFolder::open(root.path(), decoder(), BadPictures::Skip, 0).unwrap();
+    let data = open(root.path(), BadPictures::Skip, 0).unwrap();
     assert_eq!(data.len(), 1);
     let reasons: Vec<_> = data
         .skipped()
@@ -219,7 +233,7 @@ fn a_flat_folder_is_one_class_and_an_empty_one_an_error() {
     let root = tempfile::tempdir().unwrap();
     let flat = root.path().join("flat");
     write(&flat, &[("b.png", "1"), ("a.png", "0")]);
-    let data = ImageFolder::open(&flat, decoder(), BadPictures::Fail, 0).unwrap();
+    let data = open(&flat, BadPictures::Fail, 0).unwrap();
     assert_eq!(
         (data.class_names(), data.label(1)),
         (&["flat".to_owned()][..], 0)
@@ -228,20 +242,16 @@ fn a_flat_folder_is_one_class_and_an_empty_one_an_error() {
 
     let bad = root.path().join("bad");
     write(&bad, &[("a.png", "x")]);
-    let error = ImageFolder::open(&bad, decoder(), BadPictures::Skip, 0)
-        .unwrap_err()
-        .to_string();
+    let error = open(&bad, BadPictures::Skip, 0).unwrap_err().to_string();
     assert!(
-        error.starts_with("no usable picture (1 could not be decoded) in"),
+        error.contains("none of its 1 pictures can be read; the first: ")
+            && error.contains("bad/a.png: invalid"),
         "{error}"
     );
     let empty = tempfile::tempdir().unwrap();
-    let error = ImageFolder::open(empty.path(), decoder(), BadPictures::Skip, 0)
+    let error = open(empty.path(), BadPictures::Skip, 0)
         .unwrap_err()
         .to_string();
-    assert!(
-        error.starts_with("no pictures (png, jpg, jpeg, webp) in"),
-        "{error}"
-    );
-    assert!(ImageFolder::open(root.path().join("none"), decoder(), BadPictures::Skip, 0).is_err());
+    assert!(error.starts_with("no pictures (png, apng, jpg"), "{error}");
+    assert!(open(root.path().join("none"), BadPictures::Skip, 0).is_err());
 }

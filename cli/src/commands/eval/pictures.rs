@@ -97,7 +97,7 @@ impl Pictures<'_> {
 
 /// The pictures of a folder, without the grid that `tessera generate` puts beside them.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = find(&[folder.into()])?;
+    let mut files = find(&[folder.into()])?.files;
     files.retain(|file| file.file_name().is_some_and(|name| name != "grid.png"));
     if files.is_empty() {
         bail!("{}: holds no pictures", folder.display());

@@ -1,0 +1,114 @@
+//! What reading a picture will take, told from its header.
+
+use crate::container::Format;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Memory in bytes that reading `path` takes at most, its file included; of a file that is no picture, its length.
+///
+/// By this, pictures are read as many at a time as memory allows, whatever the number of threads.
+pub(crate) fn reading_bytes(path: &Path) -> u64 {
+    let Ok(mut file) = File::open(path) else {
+        return 0;
+    };
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut start = Vec::new();
+    if file.by_ref().take(64).read_to_end(&mut start).is_err() {
+        return length;
+    }
+    let pixels = match Format::of(&start) {
+        Some(Format::Png) => png(&start),
+        Some(Format::Jpeg) => jpeg(&mut file),
+        Some(Format::WebP) => webp(&start),
+        Some(Format::Bmp) => bmp(&start),
+        Some(Format::Gif) => gif(&start),
+        None => None,
+    };
+    pixels.map_or(length, |bytes| length.saturating_add(bytes))
+}
+
+fn big<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at..)?.first_chunk::<N>()?;
+    Some(
+        bytes
+            .iter()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte)),
+    )
+}
+
+fn little<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at..)?.first_chunk::<N>()?;
+    Some(
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte)),
+    )
+}
+
+/// Rows are decoded one by one, but interlaced pictures whole, with up to four samples of two bytes.
+fn png(start: &[u8]) -> Option<u64> {
+    let pixels = big::<4>(start, 16)?.saturating_mul(big::<4>(start, 20)?);
+    let interlaced = *start.get(28)? != 0;
+    Some(pixels.saturating_mul(if interlaced { 3 + 8 } else { 3 }))
+}
+
+/// Progressive pictures keep coefficients of two bytes beside the samples.
+fn jpeg(file: &mut File) -> Option<u64> {
+    let mut at = 2;
+    loop {
+        let mut segment = [0; 9];
+        file.seek(SeekFrom::Start(at)).ok()?;
+        file.read_exact(&mut segment).ok()?;
+        let [0xFF, kind, ..] = segment else {
+            return None;
+        };
+        match kind {
+            0xFF => at += 1,
+            0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => {
+                let pixels = big::<2>(&segment, 5)? * big::<2>(&segment, 7)?;
+                let progressive = !matches!(kind, 0xC0 | 0xC1);
+                return Some(pixels.saturating_mul(if progressive { 12 } else { 4 }));
+            }
+            0xDA | 0xD9 => return None,
+            _ => at += 2 + big::<2>(&segment, 2)?,
+        }
+    }
+}
+
+/// Samples with transparency, and without.
+fn webp(start: &[u8]) -> Option<u64> {
+    let (width, height) = match start.get(12..16)? {
+        b"VP8X" => (little::<3>(start, 24)? + 1, little::<3>(start, 27)? + 1),
+        b"VP8L" => {
+            let bits = little::<4>(start, 21)?;
+            ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+        }
+        _ => (
+            little::<2>(start, 26)? & 0x3FFF,
+            little::<2>(start, 28)? & 0x3FFF,
+        ),
+    };
+    Some(width.saturating_mul(height).saturating_mul(4 + 4 + 3))
+}
+
+fn bmp(start: &[u8]) -> Option<u64> {
+    let (width, height) = match little::<4>(start, 14)? {
+        12 => (little::<2>(start, 18)?, little::<2>(start, 20)?),
+        _ => {
+            let side = |at| {
+                Some(u64::from(
+                    (little::<4>(start, at)? as u32 as i32).unsigned_abs(),
+                ))
+            };
+            (side(18)?, side(22)?)
+        }
+    };
+    Some(width.saturating_mul(height).saturating_mul(3 + 1))
+}
+
+/// The screen; a frame is rarely larger, and then read all the same.
+fn gif(start: &[u8]) -> Option<u64> {
+    Some(little::<2>(start, 6)? * little::<2>(start, 8)? * (3 + 1))
+}
