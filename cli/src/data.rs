@@ -1,6 +1,7 @@
 //! A user's data as a data set of one size.
 
 use crate::args::DataArgs;
+use crate::output;
 use anyhow::{Context, Result};
 use std::fmt::Display;
 use tessera::pictures::dataset::{BadPictures, Dataset, Skipped, Split, Squares};
@@ -26,14 +27,17 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
         say_each("skipped", skipped);
         say_each("no class", empty);
         let folder = args.data.display();
-        eprintln!(
+        output::note(format_args!(
             "data: {}",
             summary(&folder, &*opened.pictures, &opened.left_out)
-        );
+        ));
     }
     if !skipped.is_empty() {
         let all = opened.pictures.len() + skipped.len();
-        eprintln!("warning: {} of {all} pictures skipped", skipped.len());
+        output::note(format_args!(
+            "warning: {} of {all} pictures skipped",
+            skipped.len()
+        ));
     }
     Ok(opened.pictures)
 }
@@ -45,10 +49,10 @@ const CLASSES: usize = 5;
 
 fn say_each(what: &str, skipped: &[Skipped]) {
     for one in skipped.iter().take(WARNINGS) {
-        eprintln!("warning: {what}: {one}");
+        output::note(format_args!("warning: {what}: {one}"));
     }
     if let more @ 1.. = skipped.len().saturating_sub(WARNINGS) {
-        eprintln!("warning: {what}: {more} more");
+        output::note(format_args!("warning: {what}: {more} more"));
     }
 }
 

@@ -1,10 +1,23 @@
 //! What to try after an error of the library, which knows no flags.
 
 use std::error::Error as StdError;
+use std::fmt::{self, Display};
 use tessera::Error;
 use tessera::attention2d::Error as RankError;
 use tessera::backend::Error as DeviceError;
 use tessera::tokenizers::Error as TokenizerError;
+
+/// A panic of a device's driver that speaks of memory.
+#[derive(Debug)]
+pub struct NoMemory(pub String);
+
+impl Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for NoMemory {}
 
 /// The flag that helps, if one does.
 pub fn of(error: &anyhow::Error) -> Option<String> {
@@ -45,6 +58,11 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
     }
     if let Some(RankError::Mismatch { .. }) = cause.downcast_ref() {
         return Some("run it with --check, whose error names the collective that differs".into());
+    }
+    if cause.downcast_ref::<NoMemory>().is_some() {
+        return Some(
+            "out of memory, as it seems; try --max-vram, a smaller --batch-size, --vae-tile or --device flex".into(),
+        );
     }
     if let Some(TokenizerError::NoRoom { .. }) = cause.downcast_ref() {
         return Some("give more --max-vram, or another --device".into());

@@ -1,5 +1,6 @@
 //! Ctrl-C: once, the step in progress is finished and saved; twice, the program stops at once.
 
+use crate::output;
 use anyhow::{Result, ensure};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ pub fn listen(quiet: bool) -> Result<()> {
             std::process::exit(130);
         }
         if !quiet {
-            eprintln!("stopping after this step; press Ctrl-C again to stop now");
+            output::note("stopping after this step; press Ctrl-C again to stop now");
         }
     })?;
     Ok(())

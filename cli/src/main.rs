@@ -1,5 +1,7 @@
 //! The program `tessera`: flags, printing, progress, plots, Ctrl-C and the launch of ranks. All else is the library's.
 #![deny(unsafe_code)]
+// These panic where stderr or stdout has gone away, and pass on whatever a file holds: `output` prints.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 #![recursion_limit = "256"]
 
 mod args;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use std::fmt::Display;
+use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,7 +91,63 @@ pub fn grid(path: &Path, cells: &[Pixels], columns: usize) -> Result<()> {
     )
 }
 
-/// Prints a result on stdout, of the first rank alone. A reader that has seen enough, as `head` has, is no fault.
+/// Whether a terminal obeys `c` instead of showing it: control characters, ends of lines, and marks that reorder text.
+fn obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writes `text` with what a terminal obeys escaped, except what `kept` names.
+struct Escaping<'a, 'b> {
+    into: &'a mut fmt::Formatter<'b>,
+    kept: &'a [char],
+}
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let escaped = |c: char| obeyed(c) && !self.kept.contains(&c);
+        let mut plain = 0;
+        for (at, c) in text.char_indices().filter(|&(_, c)| escaped(c)) {
+            self.into.write_str(&text[plain..at])?;
+            match c {
+                '\n' | '\r' | '\t' => write!(self.into, "{}", c.escape_default())?,
+                _ => write!(self.into, "{}", c.escape_unicode())?,
+            }
+            plain = at + c.len_utf8();
+        }
+        self.into.write_str(&text[plain..])
+    }
+}
+
+/// `text` as a terminal shows it on one line, for what comes from a file or its name: control characters, ends of
+/// lines and marks that reorder text are escaped.
+pub fn shown(text: impl Display) -> impl Display {
+    fmt::from_fn(move |f| write!(Escaping { into: f, kept: &[] }, "{text}"))
+}
+
+/// The same for what has lines of its own.
+fn lines(text: impl Display) -> impl Display {
+    fmt::from_fn(move |f| {
+        write!(
+            Escaping {
+                into: f,
+                kept: &['\n', '\t']
+            },
+            "{text}"
+        )
+    })
+}
+
+/// Writes one line on stderr, as [`shown`] has it. That nobody reads stderr any more is no reason to end: whether the
+/// line arrives changes nothing.
+pub fn note(line: impl Display) {
+    // In one piece, which lines of other threads and ranks do not interrupt.
+    let line = format!("{}\n", shown(line));
+    let _ = io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// Prints a result on stdout, of the first rank alone; what a terminal obeys is escaped in it. A reader that has seen
+/// enough, as `head` has, is no fault.
 ///
 /// # Errors
 /// When stdout cannot be written for any other reason.
@@ -99,7 +155,7 @@ pub fn text(text: impl Display) -> Result<()> {
     if !PRINTS.load(Ordering::Relaxed) {
         return Ok(());
     }
-    match writeln!(io::stdout().lock(), "{text}") {
+    match writeln!(io::stdout().lock(), "{}", lines(text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
         }
@@ -126,5 +182,31 @@ pub fn report(schema: &str, report: &impl Serialize) -> Result<()> {
 /// # Errors
 /// When it cannot be put as JSON, or written.
 pub fn json(value: &impl Serialize) -> Result<()> {
-    text(serde_json::to_string_pretty(value)?)
+    let mut json = String::new();
+    for c in serde_json::to_string_pretty(value)?.chars() {
+        // What JSON allows in strings and a terminal obeys; none of it is outside the basic plane.
+        match obeyed(c) && c != '\n' {
+            true => write!(json, "\\u{:04x}", u32::from(c))?,
+            false => json.push(c),
+        }
+    }
+    text(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_shown_instead() {
+        let title =
+            "\u{1b}]0;owned\u{7}b\nerror: forged.png\r\u{9b}2J\u{202e}gnp.\u{2066}x\u{2028}";
+        let said = shown(title).to_string();
+        assert!(!said.chars().any(obeyed), "{said:?}");
+        assert!(said.starts_with(r"\u{1b}]0;owned\u{7}b\nerror: forged.png\r\u{9b}2J\u{202e}gnp."));
+        for plain in ["Größe C:\\new\\x.png 猫 é", "", "a  b"] {
+            assert_eq!(shown(plain).to_string(), plain);
+        }
+        assert_eq!(lines("a\tb\n\u{1b}c").to_string(), "a\tb\n\\u{1b}c");
+    }
 }

@@ -1,7 +1,7 @@
 //! Pictures named on the command line, brought to the size a tokenizer reads.
 
 use crate::args::DataArgs;
-use crate::{data, interrupt};
+use crate::{data, interrupt, output};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, Args};
 use ndarray::Array3;
@@ -61,7 +61,10 @@ impl Pictures {
                 left_out,
             } = find(&args.input)?;
             if !quiet && !left_out.is_empty() {
-                eprintln!("data: {}; left out: {left_out}", data::counted(files.len()));
+                output::note(format_args!(
+                    "data: {}; left out: {left_out}",
+                    data::counted(files.len())
+                ));
             }
             files.truncate(limit);
             return Ok(Self::Files(named(files)));
@@ -144,7 +147,7 @@ impl Pictures {
                     Ok(picture) => batch.push(picture),
                     Err(error) => {
                         failed += 1;
-                        eprintln!("error: {error:#}");
+                        output::note(format_args!("error: {error:#}"));
                     }
                 }
             }

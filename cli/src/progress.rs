@@ -1,6 +1,6 @@
 //! Progress on stderr: a bar with rate and time left on a terminal, a line every tenth otherwise.
 
-use crate::interrupt;
+use crate::{interrupt, output};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -45,7 +45,10 @@ impl Progress {
         let tenth = done * 10 / self.total.max(1);
         if self.plain && tenth > self.tenth {
             self.tenth = tenth;
-            eprintln!("{} {done}/{} {message}", self.label, self.total);
+            output::note(format_args!(
+                "{} {done}/{} {message}",
+                self.label, self.total
+            ));
         }
         self.bar.set_message(message);
         self.bar.set_position(done);

@@ -131,26 +131,27 @@ pub fn run(launch: Launch, command: impl FnOnce(Rank) -> Result<()>) -> ExitCode
             job.finish();
             return ExitCode::SUCCESS;
         }
-        Err(error) => said_of(&error),
+        Err(error) => error,
     };
     if rank == Rank::Other {
         std::thread::sleep(PATIENCE);
     }
-    match world.size() {
-        1 => eprintln!("error: {cause}"),
-        _ => eprintln!("error: rank {}: {cause}", world.rank()),
-    }
+    report(&match world.size() {
+        1 => cause,
+        _ => cause.context(format!("rank {}", world.rank())),
+    });
     job.abort(if interrupt::requested() { 130 } else { 1 })
 }
 
 /// Keeps what the first panic says, of any thread, in place of printing it.
 fn listen() {
     std::panic::set_hook(Box::new(|panic| {
-        let mut first = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| match (said_by(panic), panic.location()) {
+        let said = match (said_by(panic), panic.location()) {
             (text, Some(at)) if !text.starts_with(DEVICE_FAILED) => format!("{text}, at {at}"),
             (text, _) => text,
-        });
+        };
+        let mut first = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(said);
     }));
 }
 
@@ -162,7 +163,7 @@ fn caught(command: impl FnOnce() -> Result<()>) -> Result<()> {
     let panic = match result {
         Ok(result) => {
             if let Some(text) = heard {
-                eprintln!("warning: a thread gave up: {text}");
+                output::note(format_args!("warning: a thread gave up: {text}"));
             }
             return result;
         }
@@ -174,10 +175,7 @@ fn caught(command: impl FnOnce() -> Result<()>) -> Result<()> {
         .iter()
         .any(|word| lower.contains(word))
     {
-        true => bail!(
-            "{text}\nhint: out of memory, as it seems; try --max-vram, a smaller --batch-size, --vae-tile or \
-             --device flex"
-        ),
+        true => Err(hint::NoMemory(text).into()),
         false => bail!("{text}"),
     }
 }
@@ -203,13 +201,9 @@ fn ended(result: Result<()>) -> ExitCode {
 
 /// Prints an error, and what to try.
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {}", said_of(error));
-}
-
-fn said_of(error: &anyhow::Error) -> String {
-    match hint::of(error) {
-        Some(hint) => format!("{error:#}\nhint: {hint}"),
-        None => format!("{error:#}"),
+    output::note(format_args!("error: {error:#}"));
+    if let Some(hint) = hint::of(error) {
+        output::note(format_args!("hint: {hint}"));
     }
 }
 
@@ -297,8 +291,8 @@ impl Job {
 #[cfg(feature = "mpi")]
 fn last_resort(error: tessera::attention2d::Error) -> ! {
     match PANIC.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(cause) => eprintln!("error: {error}: {cause}"),
-        None => eprintln!("error: {error}"),
+        Some(cause) => output::note(format_args!("error: {error}: {cause}")),
+        None => output::note(format_args!("error: {error}")),
     }
     tessera::attention2d::mpi::abort(1)
 }

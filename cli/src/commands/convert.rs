@@ -80,7 +80,9 @@ impl Convert {
             let what = conversion.origin.architecture;
             let what = what.map_or("model that is not known here", Architecture::name);
             let input = input.display();
-            eprintln!("note: {input}: a {what}; it keeps its names and gets no config.json");
+            output::note(format_args!(
+                "note: {input}: a {what}; it keeps its names and gets no config.json"
+            ));
         }
         match self.json {
             true => output::report("tessera.convert/v1", &conversion),

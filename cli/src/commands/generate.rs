@@ -141,7 +141,9 @@ impl Generate {
         }
         if !global.quiet {
             let rate = total as f64 / seconds;
-            eprintln!("{total} pictures in {seconds:.1} s ({rate:.2} images/s)");
+            output::note(format_args!(
+                "{total} pictures in {seconds:.1} s ({rate:.2} images/s)"
+            ));
         }
         self.report(&written, seconds)
     }
@@ -183,7 +185,7 @@ impl Generate {
                 // Small enough to be typed again.
                 let seed = ranks::of_first(streams::FRESH_SEED.of(now).next_u32().into())?;
                 if !quiet {
-                    eprintln!("seed {seed}");
+                    output::note(format_args!("seed {seed}"));
                 }
                 seed
             }

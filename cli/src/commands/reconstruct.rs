@@ -178,10 +178,10 @@ impl Reconstruct {
                     Ok(moments.add(tokenizer.encode(&images)?.view())?)
                 })?;
                 if !global.quiet {
-                    eprintln!(
+                    output::note(format_args!(
                         "note: the latents' scale is measured on these {} pictures; see --calibration",
                         pictures.len()
-                    );
+                    ));
                 }
                 moments.finish()?.quantizer_config(
                     6,

@@ -171,12 +171,12 @@ impl TrainAr {
         let model = config.init(quantizer.values(), training.seed, &autodiff);
         let model = model.on(sequence)?;
         if !global.quiet {
-            eprintln!(
+            output::note(format_args!(
                 "{} parameters, {} images of {} tokens",
                 model.num_trainable(),
                 cache.len(),
                 config.seq()
-            );
+            ));
         }
         let plan = training.plan(cache.len())?;
         let objective = TokenObjective {

@@ -229,13 +229,13 @@ impl TrainDit {
         let model = config.init(training.seed, &autodiff).on(sequence)?;
         if !global.quiet {
             let counted = config.parameters();
-            eprintln!(
+            output::note(format_args!(
                 "{:.2} M parameters in the blocks, of which a token meets {:.2} M; {} images of {} tokens",
                 counted.total as f64 / 1e6,
                 counted.activated as f64 / 1e6,
                 data.train.len(),
                 config.seq()
-            );
+            ));
         }
         let plan = training.plan(data.train.len())?;
         let mut watch = Watch {

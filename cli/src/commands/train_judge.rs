@@ -82,11 +82,11 @@ impl TrainJudge {
         }
         let folder = self.run.output.join("model");
         classifier.save_dir(&folder, WeightDtype::F16)?;
-        eprintln!(
+        output::note(format_args!(
             "{:.2} % of {} test images classified as labeled",
             100.0 * accuracy,
             test.len()
-        );
+        ));
         output::text(folder.display())?;
         Ok(())
     }

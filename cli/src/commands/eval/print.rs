@@ -38,7 +38,7 @@ pub fn print(evaluation: &Evaluation, classes: &[String]) -> Result<()> {
                 f.count, f.floor, f.floor_std
             ))?;
         }
-        None => eprintln!("no real data: give --data for the Fréchet distance"),
+        None => output::note("no real data: give --data for the Fréchet distance"),
     }
     Ok(())
 }
