@@ -35,5 +35,5 @@ pub use latents::{LatentCache, LatentPrecision};
 pub use optim::{AdamW, AdamWConfig, Grads, OptimizerStep};
 pub use ranks::{Ranks, Share};
 pub use run::{Losses, Objective, Observer, Outcome, StepReport, Trained, train, train_on};
-pub use run_folder::{RunFolder, Start};
+pub use run_folder::{RunFolder, Start, newest_whole};
 pub use schedule::{Decay, Schedule, scaled_lr};

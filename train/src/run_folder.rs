@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::{remove_temporaries, write_atomically};
+use tessera_checkpoint::{Checkpoint, remove_temporaries, write_atomically};
 
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -270,6 +270,28 @@ fn checkpoints(root: &Path) -> Result<Vec<(u64, PathBuf)>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The newest checkpoint of a run's folder that is whole, and its step: what to draw with while the run goes on, or after
+/// it was stopped. Its averaged weights are the tensors under `ema.`, the last step's those under `model.`.
+///
+/// Every checkpoint is read and held against its checksums from the newest on, until one is whole. A run that is going on
+/// may remove an old one meanwhile, which is then passed over.
+///
+/// # Errors
+/// When the folder cannot be listed. A folder without a checkpoint is `None`.
+pub fn newest_whole(run: &Path) -> Result<Option<(u64, PathBuf)>> {
+    let newest_first = checkpoints(run)?.into_iter().rev();
+    Ok(newest_first.into_iter().find(|(_, file)| is_whole(file)))
+}
+
+/// Whether every tensor can be read and is what its checksum says.
+fn is_whole(file: &Path) -> bool {
+    let all_read = |checkpoint: Checkpoint| {
+        let mut tensors = checkpoint.tensors.values();
+        tensors.all(|tensor| tensor.bytes().is_ok())
+    };
+    Checkpoint::open(file).is_ok_and(all_read)
 }
 
 fn latest(root: &Path) -> Result<Option<(u64, PathBuf)>> {

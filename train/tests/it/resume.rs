@@ -7,7 +7,8 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tessera_train::{
-    BoxError, Error, Observer, Outcome, RunFolder, Start, StepReport, TrainConfig, Trained, train,
+    BoxError, Error, Observer, Outcome, RunFolder, Start, StepReport, TrainConfig, Trained,
+    newest_whole, train,
 };
 use tessera_weights::Weights;
 
@@ -324,6 +325,28 @@ fn a_checkpoint_of_another_run_or_a_damaged_one_is_refused() {
         matches!(error, Error::Weights(tessera_weights::Error::Checkpoint(_))),
         "{error}"
     );
+}
+
+#[test]
+fn the_newest_whole_checkpoint_is_found_past_damaged_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(newest_whole(&folder.path().join("absent")).unwrap(), None);
+    run(
+        folder.path(),
+        Start::New,
+        &config(),
+        &mut Watcher::default(),
+    )
+    .unwrap();
+    let files = checkpoints(folder.path());
+    let newest = || newest_whole(folder.path()).unwrap();
+    assert_eq!(newest(), Some((20, files[1].clone())));
+    let mut bytes = fs::read(&files[1]).unwrap();
+    *bytes.last_mut().unwrap() ^= 1; // as a bad disk does
+    fs::write(&files[1], bytes).unwrap();
+    assert_eq!(newest(), Some((18, files[0].clone())));
+    fs::write(&files[0], "").unwrap();
+    assert_eq!(newest(), None);
 }
 
 #[test]
