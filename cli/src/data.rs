@@ -24,8 +24,8 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
     let opened = squares.open(&args.data, split)?;
     let (skipped, empty) = (&opened.skipped, &opened.empty);
     if !quiet {
-        say_each("skipped", skipped);
-        say_each("no class", empty);
+        say_each("skipped ", skipped);
+        say_each("", empty);
         let folder = args.data.display();
         output::note(format_args!(
             "data: {}",
@@ -49,10 +49,10 @@ const CLASSES: usize = 5;
 
 fn say_each(what: &str, skipped: &[Skipped]) {
     for one in skipped.iter().take(WARNINGS) {
-        output::note(format_args!("warning: {what}: {one}"));
+        output::note(format_args!("warning: {what}{one}"));
     }
     if let more @ 1.. = skipped.len().saturating_sub(WARNINGS) {
-        output::note(format_args!("warning: {what}: {more} more"));
+        output::note(format_args!("warning: {more} more such"));
     }
 }
 

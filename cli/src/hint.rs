@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use tessera::Error;
 use tessera::attention2d::Error as RankError;
 use tessera::backend::Error as DeviceError;
+use tessera::pictures::Error as PictureError;
 use tessera::tokenizers::Error as TokenizerError;
 
 /// A panic of a device's driver that speaks of memory.
@@ -49,6 +50,7 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
         Some(Error::Device(error)) => return hint(error),
         Some(Error::Ranks(error)) => return hint(error),
         Some(Error::Tokenizer(error)) => return hint(error),
+        Some(Error::Pictures(error)) => return hint(error),
         _ => {}
     }
     if let Some(DeviceError::NotBuiltIn { feature, .. }) = cause.downcast_ref() {
@@ -63,6 +65,9 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
         return Some(
             "out of memory, as it seems; try --max-vram, a smaller --batch-size, --vae-tile or --device flex".into(),
         );
+    }
+    if let Some(PictureError::LargerThanSquare { .. }) = cause.downcast_ref() {
+        return Some("give a larger --img-size".into());
     }
     if let Some(TokenizerError::NoRoom { .. }) = cause.downcast_ref() {
         return Some("give more --max-vram, or another --device".into());

@@ -6,10 +6,11 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, Args};
 use ndarray::Array3;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
 use tessera::Tokenizer;
 use tessera::pictures::dataset::{Dataset, Split};
-use tessera::pictures::{Found, find};
+use tessera::pictures::{Channels, Found, Pixels, find, read};
 
 /// Where pictures come from.
 #[derive(Debug, Clone, Args)]
@@ -42,8 +43,13 @@ pub struct Picture {
 
 /// The pictures of a command, read when they are asked for.
 pub enum Pictures {
-    /// Single files, with their unique names.
-    Files(Vec<(PathBuf, String)>),
+    /// Single files.
+    Files {
+        /// With their unique names.
+        files: Vec<(PathBuf, String)>,
+        /// Says once that color is lost; spent where notes are not wanted.
+        gray_note: Once,
+    },
     /// A data set and how many of its pictures are taken.
     Data(Box<dyn Dataset>, usize),
 }
@@ -67,7 +73,14 @@ impl Pictures {
                 ));
             }
             files.truncate(limit);
-            return Ok(Self::Files(named(files)));
+            let gray_note = Once::new();
+            if quiet {
+                gray_note.call_once(|| {});
+            }
+            return Ok(Self::Files {
+                files: named(files),
+                gray_note,
+            });
         };
         let square = tokenizer.square.with_context(|| {
             format!(
@@ -94,7 +107,7 @@ impl Pictures {
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
-            Self::Files(files) => files.len(),
+            Self::Files { files, .. } => files.len(),
             Self::Data(_, count) => *count,
         }
     }
@@ -102,8 +115,16 @@ impl Pictures {
     /// The names of the classes, none for single files.
     pub fn class_names(&self) -> &[String] {
         match self {
-            Self::Files(_) => &[],
+            Self::Files { .. } => &[],
             Self::Data(data, _) => data.class_names(),
+        }
+    }
+
+    /// Height and width that the pictures had before they were padded, where they were.
+    pub fn padded_from(&self) -> Option<[usize; 2]> {
+        match self {
+            Self::Files { .. } => None,
+            Self::Data(data, _) => data.padded_from(),
         }
     }
 
@@ -113,12 +134,16 @@ impl Pictures {
     /// When it cannot be read.
     pub fn get(&self, index: usize, tokenizer: &Tokenizer) -> Result<Picture> {
         match self {
-            Self::Files(files) => {
+            Self::Files { files, .. } => {
                 let (path, name) = &files[index];
+                let pixels = read(path, None)?;
+                if tokenizer.vae.image_channels() == 1 && is_colored(&pixels) {
+                    self.say_gray(path, tokenizer);
+                }
                 Ok(Picture {
                     name: name.clone(),
                     label: None,
-                    image: tokenizer.prepare(path)?,
+                    image: tokenizer.prepare_pixels(&pixels)?,
                 })
             }
             Self::Data(data, _) => Ok(Picture {
@@ -126,6 +151,19 @@ impl Pictures {
                 label: Some(data.label(index) as u32),
                 image: data.image(index)?,
             }),
+        }
+    }
+
+    /// Says of the first picture in color that its color is lost.
+    fn say_gray(&self, path: &Path, tokenizer: &Tokenizer) {
+        if let Self::Files { gray_note, .. } = self {
+            gray_note.call_once(|| {
+                output::note(format_args!(
+                    "note: {} is in color and {} is gray: color is lost; give a tokenizer for color with -m",
+                    path.display(),
+                    tokenizer.name
+                ));
+            });
         }
     }
 
@@ -170,6 +208,24 @@ impl Pictures {
     }
 }
 
+/// Says which tokenizer works where the user named none.
+pub fn say_builtin(tokenizer: &Tokenizer, quiet: bool) {
+    if quiet {
+        return;
+    }
+    let color = match tokenizer.vae.image_channels() {
+        1 => "gray",
+        _ => "color",
+    };
+    let size = tokenizer.square.map_or_else(String::new, |square| {
+        format!(", {} px", square.picture_size)
+    });
+    output::note(format_args!(
+        "note: no model given, so the built-in one is used: {} ({color}{size}); give another with -m",
+        tokenizer.name
+    ));
+}
+
 /// Says at the end what [`Pictures::batches`] left out.
 ///
 /// # Errors
@@ -182,7 +238,23 @@ pub fn all_done(failed: usize, of: usize) -> Result<()> {
     Ok(())
 }
 
-/// Gives every file its stem as a name, numbered where it was given before.
+/// Whether any pixel is not gray.
+fn is_colored(picture: &Pixels) -> bool {
+    let gray = |[r, g, b]: &[u8; 3]| r == g && g == b;
+    picture.channels() == Channels::Rgb && !picture.data().as_chunks().0.iter().all(gray)
+}
+
+/// Whether a name is one that the commands may give to another picture's reconstruction.
+fn is_ours(name: &str) -> bool {
+    let bits = |(_, end): (&str, &str)| {
+        let digits = end.strip_suffix("bit").unwrap_or_default();
+        end == "grid" || (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    name.rsplit_once('-').is_some_and(bits)
+}
+
+/// Gives every file its stem as a name, numbered where it was given before, in letters of either case: some file systems
+/// know no difference.
 fn named(files: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
     // What the commands call their own picture.
     let mut taken = BTreeSet::from(["grid".to_owned()]);
@@ -195,9 +267,9 @@ fn named(files: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
         let numbered = (2..).map(|number| format!("{stem}-{number}"));
         let name = std::iter::once(stem.clone())
             .chain(numbered)
-            .find(|name| !taken.contains(name));
+            .find(|name| !is_ours(name) && !taken.contains(&name.to_lowercase()));
         let name = name.expect("the numbers do not end");
-        taken.insert(name.clone());
+        taken.insert(name.to_lowercase());
         (path, name)
     };
     files.into_iter().map(&mut unique).collect()
@@ -213,6 +285,19 @@ mod tests {
         assert_eq!(
             names.into_iter().map(|(_, name)| name).collect::<Vec<_>>(),
             ["x", "x-2", "x-2-2"]
+        );
+    }
+
+    #[test]
+    fn names_never_meet_those_of_reconstructions_nor_in_another_case() {
+        let names = named(
+            ["a-6bit.png", "a.png", "A.png", "grid.png", "a-grid.png"]
+                .map(PathBuf::from)
+                .into(),
+        );
+        assert_eq!(
+            names.into_iter().map(|(_, name)| name).collect::<Vec<_>>(),
+            ["a-6bit-2", "a", "A-2", "grid-2", "a-grid-2"]
         );
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tessera::attention2d::{Comm, Grid, TokenSharding, panic_message};
 use tessera::backend::DEVICE_FAILED;
+use tessera::pictures::is_decoding;
 use tessera::train::Ranks;
 
 static WORLD: OnceLock<Comm> = OnceLock::new();
@@ -146,6 +147,9 @@ pub fn run(launch: Launch, command: impl FnOnce(Rank) -> Result<()>) -> ExitCode
 /// Keeps what the first panic says, of any thread, in place of printing it.
 fn listen() {
     std::panic::set_hook(Box::new(|panic| {
+        if is_decoding() {
+            return; // the error of one picture
+        }
         let said = match (said_by(panic), panic.location()) {
             (text, Some(at)) if !text.starts_with(DEVICE_FAILED) => format!("{text}, at {at}"),
             (text, _) => text,

@@ -151,7 +151,8 @@ fn png_is_complete(bytes: &[u8]) -> std::result::Result<(), String> {
         let Some((kind, _)) = rest.split_first_chunk::<4>() else {
             return Err(format!("another chunk at byte {start}"));
         };
-        let end = start + 12 + u32::from_be_bytes(*length) as usize; // with length, kind and checksum
+        let length = u32::from_be_bytes(*length) as usize;
+        let end = start + 12 + length; // with length, kind and checksum
         if end > bytes.len() {
             return Err(format!(
                 "chunk {} from byte {start} to {end}",
@@ -197,6 +198,25 @@ fn jpeg_is_complete(bytes: &[u8]) -> std::result::Result<(), String> {
                     return Err(format!("{name} from byte {start} to {position}"));
                 }
             }
+        }
+    }
+}
+
+/// What is wrong with a PNG that its decoder takes for granted (png 0.18 panics at a palette of broken colors).
+pub(crate) fn png_fault(bytes: &[u8]) -> Option<String> {
+    let mut rest = bytes.get(8..)?; // the signature
+    loop {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (kind, after) = after.split_first_chunk::<4>()?;
+        let length = u32::from_be_bytes(*length) as usize;
+        match kind {
+            b"PLTE" if !length.is_multiple_of(3) || !(1..=256).contains(&(length / 3)) => {
+                return Some(format!(
+                    "its palette has {length} bytes, expected 3 for each of 1 to 256 colors"
+                ));
+            }
+            b"IDAT" => return None,
+            _ => rest = after.get(length + 4..)?,
         }
     }
 }

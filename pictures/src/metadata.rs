@@ -3,8 +3,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use crate::container::Format;
-use crate::decoders::{Panicked, guarded};
+use crate::container::{Format, png_fault};
+use crate::decoders::{Panicked, guarded, plain};
 use crate::error::{BoxError, Error, Result, once};
 use crate::read::content;
 
@@ -74,11 +74,14 @@ pub fn read_metadata(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     texts.map_err(|reason| Error::Decode {
         path: path.to_path_buf(),
         format: format.name(),
-        reason: once(&*reason),
+        reason: plain(once(&*reason)),
     })
 }
 
 fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, BoxError> {
+    if let Some(fault) = png_fault(bytes) {
+        return Err(fault.into());
+    }
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info()?;

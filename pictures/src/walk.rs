@@ -5,14 +5,15 @@
 //! holds anyway, the link is the one left out.
 
 use crate::error::{Error, Result};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Endings of the files that are taken from folders, in any case.
-pub const ENDINGS: [&str; 12] = [
-    "png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff",
+pub const ENDINGS: [&str; 10] = [
+    "png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif",
 ];
 
 /// Kinds that a summary names; the rest is counted together.
@@ -29,18 +30,20 @@ pub struct LeftOut {
 /// Why something is left out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
+    /// A folder that may not be listed.
+    Unreadable,
     /// A name that begins with a dot, or one that a system keeps for itself.
     Hidden,
     /// An ending that is no picture's.
     Ending(String),
     /// A link to what is taken under another name.
     Repeated,
+    /// A link to the folder itself, or to one that it lies in.
+    Above,
     /// A link to nothing.
     Dangling,
     /// A pipe, a socket or a device.
     Special,
-    /// A folder that may not be listed.
-    Unreadable,
 }
 
 impl LeftOut {
@@ -75,7 +78,7 @@ impl LeftOut {
     }
 }
 
-/// The kinds with their numbers, the most frequent first: `3 .bmp, 1 hidden`; empty if all was taken.
+/// The kinds with their numbers, the most frequent first: `3 .heic, 1 hidden`; empty if all was taken.
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts = BTreeMap::new();
@@ -83,7 +86,8 @@ impl fmt::Display for LeftOut {
             *counts.entry(kind).or_insert(0_usize) += 1;
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        // A folder that is closed may be all that was wanted.
+        counts.sort_by_key(|&(kind, count)| (*kind != Kind::Unreadable, Reverse(count), kind));
         let others: usize = counts
             .iter()
             .skip(NAMED_KINDS)
@@ -97,12 +101,13 @@ impl fmt::Display for LeftOut {
                 Kind::Ending(ending) if ending.is_empty() => format!("{count} without ending"),
                 Kind::Ending(ending) => format!("{count} .{ending}"),
                 Kind::Repeated => format!("{count} link{plural} to what is taken already"),
+                Kind::Above => format!("{count} link{plural} to a folder above"),
                 Kind::Dangling => format!("{count} link{plural} to nothing"),
                 Kind::Special => format!("{count} pipe{plural} or device{plural}"),
                 Kind::Unreadable => format!("{count} folder{plural} that cannot be listed"),
             }
         });
-        let others = (others > 0).then(|| format!("{others} others"));
+        let others = (others > 0).then(|| format!("{others} more"));
         let kinds: Vec<_> = kinds.chain(others).collect();
         f.write_str(&kinds.join(", "))
     }
@@ -129,7 +134,10 @@ pub(crate) fn walk(root: &Path) -> Result<Walked> {
         source,
     };
     let canonical = root.canonicalize().map_err(failed)?;
-    let mut walk = Walk::default();
+    let mut walk = Walk {
+        root: canonical.clone(),
+        ..Walk::default()
+    };
     walk.folders(root, canonical).map_err(failed)?;
     // Links to folders may hold further links to folders and to files.
     while let Some((path, canonical)) = walk.linked_folders.pop_first() {
@@ -153,6 +161,8 @@ pub(crate) fn walk(root: &Path) -> Result<Walked> {
 
 #[derive(Default)]
 struct Walk {
+    /// The canonical folder that the walk began in.
+    root: PathBuf,
     /// With the canonical folder that each lies in.
     pictures: Vec<(PathBuf, PathBuf)>,
     left_out: LeftOut,
@@ -163,17 +173,16 @@ struct Walk {
 }
 
 impl Walk {
-    /// Enters a folder and all below it, except through links. Fails if the folder itself cannot be listed.
+    /// Enters a folder and all below it, except through links and but once. Fails if the folder itself cannot be listed.
     fn folders(&mut self, path: &Path, canonical: PathBuf) -> std::io::Result<()> {
-        if self.seen.contains_key(&canonical) {
-            self.left_out.add(path.into(), Kind::Repeated);
-            return Ok(());
-        }
         let mut pending = vec![(path.to_path_buf(), canonical)];
         let mut first = true;
         while let Some((path, canonical)) = pending.pop() {
-            let listed = self.folder(&path, &canonical, &mut pending);
-            match listed {
+            if self.seen.contains_key(&canonical) {
+                self.left_out.add(path, Kind::Repeated);
+                continue;
+            }
+            match self.folder(&path, &canonical, &mut pending) {
                 Err(error) if first => return Err(error),
                 Err(_) => self.left_out.add(path, Kind::Unreadable),
                 Ok(()) => {
@@ -202,6 +211,9 @@ impl Walk {
                 self.file(path, canonical);
             } else if kind.is_symlink() {
                 match (path.metadata(), path.canonicalize()) {
+                    (Ok(_), Ok(target)) if self.root.starts_with(&target) => {
+                        self.left_out.add(path, Kind::Above);
+                    }
                     (Ok(target), Ok(canonical)) if target.is_dir() => {
                         self.linked_folders.insert((path, canonical));
                     }

@@ -26,8 +26,8 @@ pub struct Reconstructions {
 pub struct Quality {
     /// In dB; infinite for identical pictures.
     pub psnr: f64,
-    /// In −1 to 1; NaN for pictures that are smaller than its window.
-    pub ssim: f64,
+    /// In −1 to 1; none for pictures that are smaller than its window of 11 x 11 px.
+    pub ssim: Option<f64>,
 }
 
 /// The distortion of one picture, or the mean of several, at every rate.
@@ -119,8 +119,8 @@ impl Reconstructions {
             Ok(Quality {
                 psnr: psnr(&self.original, picture)?,
                 ssim: match side >= SSIM_WINDOW {
-                    true => ssim(&self.original, picture)?,
-                    false => f64::NAN,
+                    true => Some(ssim(&self.original, picture)?),
+                    false => None,
                 },
             })
         };
@@ -138,12 +138,20 @@ impl RateDistortion {
         std::iter::once(&self.continuous).chain(&self.quantized)
     }
 
-    /// The mean of every column; none of no pictures.
+    /// Whether the picture is too small for SSIM, so that no mean counts it.
+    pub fn lacks_ssim(&self) -> bool {
+        self.continuous.ssim.is_none()
+    }
+
+    /// The mean of every column, of SSIM over the pictures that have one; none of no pictures.
     pub fn mean(rows: &[Self]) -> Option<Self> {
         let first = rows.first()?;
-        let column = |of: &dyn Fn(&Self) -> Quality| Quality {
-            psnr: rows.iter().map(|row| of(row).psnr).sum::<f64>() / rows.len() as f64,
-            ssim: rows.iter().map(|row| of(row).ssim).sum::<f64>() / rows.len() as f64,
+        let column = |of: &dyn Fn(&Self) -> Quality| {
+            let ssims: Vec<f64> = rows.iter().filter_map(|row| of(row).ssim).collect();
+            Quality {
+                psnr: rows.iter().map(|row| of(row).psnr).sum::<f64>() / rows.len() as f64,
+                ssim: (!ssims.is_empty()).then(|| ssims.iter().sum::<f64>() / ssims.len() as f64),
+            }
         };
         Some(Self {
             name: "mean".into(),

@@ -14,18 +14,14 @@ pub struct Square {
 }
 
 impl Square {
-    /// A picture as the network reads it, `[channels, img_size, img_size]` in `[-1, 1]`: center-cropped where it is
-    /// larger than a finished picture, and centered on black.
+    /// A picture as the network reads it, `[channels, img_size, img_size]` in `[-1, 1]`: scaled until its shorter side
+    /// is a finished picture's, center-cropped to that, as training does it, and centered on black where the network
+    /// reads more.
     ///
     /// # Errors
     /// None for a picture that is not empty.
     pub fn prepare(&self, picture: &Pixels) -> Result<Array3<f32>> {
-        let fits = picture.height().max(picture.width()) <= self.picture_size;
-        let cropped = match fits {
-            true => None,
-            false => Some(center_crop(picture, self.picture_size)?),
-        };
-        let picture = cropped.as_ref().unwrap_or(picture);
-        Ok(picture.pad(self.img_size, self.img_size)?.to_array())
+        let cropped = center_crop(picture, self.picture_size)?;
+        Ok(cropped.pad(self.img_size, self.img_size)?.to_array())
     }
 }

@@ -184,8 +184,8 @@ impl Tokenizer {
         Some([square.img_size / self.vae.downsampling(); 2])
     }
 
-    /// A picture as it is worked on. Where there is one size, larger ones are center-cropped to that of a finished
-    /// picture, and all are centered on black.
+    /// A picture as it is worked on. Where there is one size, it is scaled until its shorter side is that of a finished
+    /// picture, and center-cropped.
     ///
     /// # Errors
     /// When its file cannot be read.

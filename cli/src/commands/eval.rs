@@ -108,7 +108,8 @@ struct ReconstructionReport {
 struct Quality {
     latents: String,
     psnr_db: f64,
-    ssim: f64,
+    /// None where every picture is too small for it.
+    ssim: Option<f64>,
 }
 
 impl Eval {
@@ -313,8 +314,10 @@ impl Eval {
         ))?;
         for row in &report.rows {
             output::text(format_args!(
-                "{:<12} {:>8.3} {:>8.4}",
-                row.latents, row.psnr_db, row.ssim
+                "{:<12} {:>8.3} {:>8}",
+                row.latents,
+                row.psnr_db,
+                output::ssim(row.ssim)
             ))?;
         }
         let entropies: Vec<String> = report

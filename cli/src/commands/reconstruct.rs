@@ -2,7 +2,7 @@
 
 use crate::args::Global;
 use crate::output;
-use crate::pictures::{PictureArgs, Pictures, all_done};
+use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
@@ -15,12 +15,14 @@ use tessera::{ImgSize, Quality, RateDistortion, Reconstructions, Tokenizer, VaeO
 const GRID_ROWS: usize = 32;
 /// Pictures of more px are not gathered in one grid.
 const LARGE_PIXELS: usize = 1 << 20;
+/// Pictures that a note names at most.
+const NAMED: usize = 5;
 /// What the grid's differences are multiplied with, to be seen.
 const GAIN: f32 = 4.0;
 
 /// Send pictures through the tokenizer and measure what is lost, without and with quantization.
 ///
-/// Pictures are center-cropped to the model's size, or centered on black where they are smaller; a tiny autoencoder
+/// Pictures are scaled until their shorter side is the model's and center-cropped, as in training; a tiny autoencoder
 /// leaves each its size. With -o, each becomes NAME.png (latents left continuous) and NAME-6bit.png for every width in
 /// --bits.
 #[derive(Debug, Clone, Args)]
@@ -92,6 +94,22 @@ struct Report<'a> {
     mean: RateDistortion,
 }
 
+/// Names the pictures that no mean of SSIM counts.
+fn say_without_ssim(rows: &[RateDistortion]) {
+    let without = || rows.iter().filter(|row| row.lacks_ssim());
+    let names: Vec<&str> = without().take(NAMED).map(|row| &*row.name).collect();
+    let more = match without().count().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    if !names.is_empty() {
+        output::note(format_args!(
+            "note: no SSIM under 11 x 11 px, so its mean leaves out {}{more}",
+            names.join(", ")
+        ));
+    }
+}
+
 impl Reconstruct {
     /// Reconstructs, measures and writes.
     ///
@@ -99,7 +117,7 @@ impl Reconstruct {
     /// A model or picture that cannot be read, an output folder that is in use.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
-        let tokenizer = match &self.vae {
+        let mut tokenizer = match &self.vae {
             Some(vae) => {
                 let options = VaeOptions {
                     calibration: self.calibration.as_deref(),
@@ -111,7 +129,16 @@ impl Reconstruct {
             }
             None => Tokenizer::of_model(self.model.as_deref(), &device)?,
         };
+        if self.vae.is_none() && self.model.is_none() {
+            say_builtin(&tokenizer, global.quiet);
+        }
         let pictures = Pictures::open(&self.pictures, &tokenizer, global.quiet)?;
+        if let (Some([height, width]), Some(square)) =
+            (pictures.padded_from(), &mut tokenizer.square)
+        {
+            // What is padded around pictures is none of theirs to be measured by.
+            square.picture_size = square.picture_size.min(height.max(width));
+        }
         if let Some(folder) = &self.output {
             output::folder(folder, self.overwrite)?;
         }
@@ -157,6 +184,9 @@ impl Reconstruct {
         })?;
         if let Some(folder) = self.output.as_ref().filter(|_| !cells.is_empty()) {
             output::grid(&folder.join("grid.png"), &cells, self.bits.len() + 3)?;
+        }
+        if !global.quiet {
+            say_without_ssim(&rows);
         }
         self.report(&tokenizer, base.range, &rows)?;
         all_done(failed, pictures.len())
@@ -222,7 +252,7 @@ impl Reconstruct {
         }
         let width = rows
             .iter()
-            .map(|row| row.name.chars().count())
+            .map(|row| output::shown(&row.name).to_string().chars().count())
             .max()
             .unwrap_or(0)
             .max(7);
@@ -241,9 +271,10 @@ impl Reconstruct {
         for row in rows.iter().chain([&mean]) {
             let figures: String = row
                 .qualities()
-                .map(|Quality { psnr, ssim }| format!("  {psnr:7.2} {ssim:6.4}"))
+                .map(|Quality { psnr, ssim }| format!("  {psnr:7.2} {:>6}", output::ssim(*ssim)))
                 .collect();
-            output::text(format!("{:width$}{figures}", row.name))?;
+            let name = output::shown(&row.name).to_string();
+            output::text(format!("{name:width$}{figures}"))?;
         }
         Ok(())
     }

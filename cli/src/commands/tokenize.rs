@@ -2,7 +2,7 @@
 
 use crate::args::{Global, ModelArgs};
 use crate::output;
-use crate::pictures::{PictureArgs, Pictures, all_done};
+use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
 use crate::progress::Progress;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -67,6 +67,9 @@ impl Tokenize {
     /// A model or picture that cannot be read, an output folder that is in use.
     pub fn run(self, global: &Global) -> Result<()> {
         let tokenizer = Tokenizer::of_model(self.model.model.as_deref(), &global.open()?)?;
+        if self.model.model.is_none() {
+            say_builtin(&tokenizer, global.quiet);
+        }
         let config = tokenizer
             .quantizer
             .clone()

@@ -350,8 +350,8 @@ impl Listed {
         let empty = empty.map(|file| {
             let within = walked.left_out.within(&file);
             let found = match within.is_empty() {
-                true => "is empty".into(),
-                false => format!("holds no picture but {within}"),
+                true => "it is empty".into(),
+                false => format!("it holds {within} and no picture"),
             };
             Skipped {
                 file,

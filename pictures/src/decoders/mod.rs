@@ -11,7 +11,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::container::Format;
+use crate::container::{Format, png_fault};
 use crate::error::{BoxError, Error, Result, once};
 use crate::orientation::Orientation;
 use crate::pixels::{Channels, Pixels};
@@ -78,7 +78,7 @@ pub(crate) fn decode(bytes: &[u8], format: Format, path: &Path) -> Result<Pixels
         Refused::Broken(reason) => Error::Decode {
             path: path.to_path_buf(),
             format: format.name(),
-            reason: once(&*reason),
+            reason: plain(once(&*reason)),
         },
         Refused::TooLarge { height, width } => Error::TooLarge {
             path: path.to_path_buf(),
@@ -95,6 +95,22 @@ pub(crate) fn decode(bytes: &[u8], format: Format, path: &Path) -> Result<Pixels
         orientation,
     } = decoded;
     Ok(orientation.apply(Pixels::new(height, width, channels, data)?))
+}
+
+/// A decoder's reason without what only its authors understand: `ChunkType { type: IDAT, critical: true, … } chunk.`
+pub(crate) fn plain(reason: String) -> String {
+    let chunk = |reason: &str| {
+        let (before, rest) = reason.split_once("ChunkType { type: ")?;
+        let (name, rest) = rest.split_once(',')?;
+        let (_, after) = rest.split_once('}')?;
+        let after = after.trim_start_matches(" chunk");
+        Some(
+            format!("{before}chunk {name}{after}")
+                .trim_end_matches('.')
+                .to_owned(),
+        )
+    };
+    chunk(&reason).unwrap_or(reason)
 }
 
 /// Refuses what is too large, before memory for it is taken.
@@ -166,6 +182,9 @@ fn on_white(level: u8, alpha: u8) -> u8 {
 /// Palettes are looked up, few bits spread to eight, and sixteen rounded to eight; the first frame of an animation.
 /// Profiles and texts are passed over packed.
 fn png(bytes: &[u8]) -> Result<Decoded, Refused> {
+    if let Some(fault) = png_fault(bytes) {
+        return broken(fault);
+    }
     let limits = png::Limits {
         bytes: LIMIT_PNG_BYTES,
     };
