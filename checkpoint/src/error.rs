@@ -82,6 +82,16 @@ pub enum Error {
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl From<tessera_files::Error> for Error {
+    fn from(error: tessera_files::Error) -> Self {
+        Self::Io {
+            what: error.what,
+            file: error.path,
+            source: error.source,
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn io(what: &'static str, file: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {

@@ -4,15 +4,14 @@ use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use tessera_files::{Existing, create_folder};
 
 /// The config in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
 /// The weights in a model folder.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// What the names of unfinished files begin with.
-const TEMPORARY: &str = ".tessera-tmp-";
 
-/// Writes `path` through `write`; a kill at any instant leaves the old file, or none, or the new one.
+/// Writes `path` through `write`; a kill or a power cut at any instant leaves the old file, or none, or the new one.
 /// The folder is made if it does not exist.
 ///
 /// # Errors
@@ -21,32 +20,14 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let failed = || Error::io("cannot write", path);
-    fs::create_dir_all(folder).map_err(failed())?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY);
-    #[cfg(unix)]
-    {
-        // The default of a temporary file, owner only, would stay with the finished one.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
+    if let Some(folder) = path.parent() {
+        create_folder(folder)?;
     }
-    let temporary = builder.tempfile_in(folder).map_err(failed())?;
-    let mut buffer = BufWriter::with_capacity(1 << 20, temporary.as_file());
-    write(&mut buffer)
-        .and_then(|()| buffer.flush())
-        .map_err(failed())?;
-    drop(buffer);
-    // Without it a power cut may keep the new name and lose the bytes.
-    temporary.as_file().sync_all().map_err(failed())?;
-    temporary
-        .persist(path)
-        .map_err(|error| failed()(error.error))?;
-    Ok(())
+    Ok(tessera_files::write_atomically(
+        path,
+        Existing::Replace,
+        write,
+    )?)
 }
 
 /// Writes a value as JSON for people, with a line break at its end: whole or not at all. The folder is made if absent.
@@ -76,14 +57,7 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 /// Removes what killed writers left in `folder`.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`] if it cannot be listed.
 pub fn remove_temporaries(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io("cannot list", folder))? {
-        let entry = entry.map_err(Error::io("cannot list", folder))?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(Error::io("cannot remove", &path))?;
-        }
-    }
-    Ok(())
+    tessera_files::remove_temporaries(folder).map_err(Error::io("cannot list", folder))
 }

@@ -58,4 +58,5 @@ pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};
 pub use tensor::StoredTensor;
+pub use tessera_files::{Existing, create_folder, is_vacant, sync_folder, write_folder_atomically};
 pub use write::{Shards, write_shards};

@@ -52,5 +52,6 @@ pub use pixels::{Channels, Pixels};
 pub use read::{decode, read};
 pub use resize::{Filter, resize};
 pub use ssim::ssim;
+pub use tessera_files::Existing;
 pub use walk::{ENDINGS, LeftOut};
-pub use write::{Existing, write_png};
+pub use write::write_png;

@@ -1,20 +1,13 @@
 //! Writing pictures: PNG with text metadata, whole or not at all.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
+
+use tessera_files::{Existing, write_atomically};
 
 use crate::error::{Error, Result};
 use crate::metadata::{Text, checked};
 use crate::pixels::{Channels, Pixels};
-
-/// What becomes of a file that is already there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// It stays; writing is an error.
-    Keep,
-    /// It is replaced.
-    Replace,
-}
 
 /// Writes an 8-bit PNG with `metadata` as keyword and text, in that order: as `tEXt` where the text is printable
 /// Latin-1, else as `iTXt` (UTF-8). [`read_metadata`](crate::read_metadata) gives them back.
@@ -44,7 +37,15 @@ pub fn write_png(
         path: path.to_path_buf(),
         source,
     })?;
-    write_whole(path, &bytes, existing)
+    write_atomically(path, existing, |file| file.write_all(&bytes)).map_err(|error| {
+        match (error.source.kind(), error.path) {
+            (ErrorKind::AlreadyExists, path) => Error::Exists { path },
+            (_, path) => Error::WriteFile {
+                path,
+                source: error.source,
+            },
+        }
+    })
 }
 
 fn encode(
@@ -71,36 +72,4 @@ fn encode(
     writer.write_image_data(picture.data())?;
     writer.finish()?;
     Ok(bytes)
-}
-
-/// To a temporary name in the same folder, then renamed.
-fn write_whole(path: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
-    let failed = |source| Error::WriteFile {
-        path: path.to_path_buf(),
-        source,
-    };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".tessera-");
-    // Temporary files are private by default; a picture gets the permissions that the user's umask leaves.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    let persisted = match existing {
-        Existing::Replace => file.persist(path),
-        Existing::Keep => file.persist_noclobber(path),
-    };
-    match (persisted, existing) {
-        (Ok(_), _) => Ok(()),
-        (Err(error), Existing::Keep) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(Error::Exists {
-                path: path.to_path_buf(),
-            })
-        }
-        (Err(error), _) => Err(failed(error.error)),
-    }
 }
