@@ -200,10 +200,7 @@ impl Pictures {
                 );
             }
         }
-        ensure!(
-            failed < self.len(),
-            "none of the {failed} pictures could be read"
-        );
+        ensure!(failed < self.len(), "no picture could be read, of {failed}");
         Ok(failed)
     }
 }

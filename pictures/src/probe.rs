@@ -47,11 +47,18 @@ fn little<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
     )
 }
 
+/// A picture of three samples, and as much again while it is scaled.
+const PIXEL_BYTES: u64 = 3 + 3;
+
 /// Rows are decoded one by one, but interlaced pictures whole, with up to four samples of two bytes.
 fn png(start: &[u8]) -> Option<u64> {
     let pixels = big::<4>(start, 16)?.saturating_mul(big::<4>(start, 20)?);
     let interlaced = *start.get(28)? != 0;
-    Some(pixels.saturating_mul(if interlaced { 3 + 8 } else { 3 }))
+    Some(pixels.saturating_mul(if interlaced {
+        PIXEL_BYTES + 8
+    } else {
+        PIXEL_BYTES
+    }))
 }
 
 /// Progressive pictures keep coefficients of two bytes beside the samples.
@@ -69,7 +76,11 @@ fn jpeg(file: &mut File) -> Option<u64> {
             0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => {
                 let pixels = big::<2>(&segment, 5)? * big::<2>(&segment, 7)?;
                 let progressive = !matches!(kind, 0xC0 | 0xC1);
-                return Some(pixels.saturating_mul(if progressive { 12 } else { 4 }));
+                return Some(pixels.saturating_mul(if progressive {
+                    PIXEL_BYTES + 6
+                } else {
+                    PIXEL_BYTES
+                }));
             }
             0xDA | 0xD9 => return None,
             _ => at += 2 + big::<2>(&segment, 2)?,
@@ -90,7 +101,11 @@ fn webp(start: &[u8]) -> Option<u64> {
             little::<2>(start, 28)? & 0x3FFF,
         ),
     };
-    Some(width.saturating_mul(height).saturating_mul(4 + 4 + 3))
+    Some(
+        width
+            .saturating_mul(height)
+            .saturating_mul(PIXEL_BYTES + 4 + 4),
+    )
 }
 
 fn bmp(start: &[u8]) -> Option<u64> {
@@ -105,10 +120,42 @@ fn bmp(start: &[u8]) -> Option<u64> {
             (side(18)?, side(22)?)
         }
     };
-    Some(width.saturating_mul(height).saturating_mul(3 + 1))
+    Some(width.saturating_mul(height).saturating_mul(PIXEL_BYTES))
 }
 
-/// The screen; a frame is rarely larger, and then read all the same.
+/// The screen, with a frame of indices and of colors; a frame is rarely larger, and then read all the same.
 fn gif(start: &[u8]) -> Option<u64> {
-    Some(little::<2>(start, 6)? * little::<2>(start, 8)? * (3 + 1))
+    Some(little::<2>(start, 6)? * little::<2>(start, 8)? * (PIXEL_BYTES + 5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(bytes: &[u8]) -> u64 {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a");
+        std::fs::write(&path, bytes).expect("a file is written");
+        reading_bytes(&path) - bytes.len() as u64
+    }
+
+    #[test]
+    fn every_format_says_how_large_it_is() {
+        let mut png = Vec::new();
+        let writer = png::Encoder::new(&mut png, 300, 200).write_header();
+        drop(writer);
+        assert_eq!(of(&png), 300 * 200 * PIXEL_BYTES);
+        let jpeg = include_bytes!("../tests/fixtures/smooth.jpg"); // 40x56
+        assert_eq!(of(jpeg), 40 * 56 * PIXEL_BYTES);
+        let mut webp = Vec::new();
+        let encoder = image_webp::WebPEncoder::new(&mut webp);
+        let encoded = encoder.encode(&[0; 7 * 5 * 3], 7, 5, image_webp::ColorType::Rgb8);
+        encoded.expect("a picture is encoded");
+        assert_eq!(of(&webp), 7 * 5 * (PIXEL_BYTES + 8));
+        let mut bmp = b"BM\0\0\0\0\0\0\0\0\0\0\0\0\x28\0\0\0\x07\0\0\0".to_vec();
+        bmp.extend((-5_i32).to_le_bytes());
+        assert_eq!(of(&bmp), 7 * 5 * PIXEL_BYTES);
+        assert_eq!(of(b"GIF89a\x07\0\x05\0"), 7 * 5 * (PIXEL_BYTES + 5));
+        assert_eq!(of(b"no picture"), 0);
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::world::{WORLD, failure, pictures, stdout, tessera};
 use std::path::Path;
+use tessera::pictures::{Channels, Existing, Pixels, write_png};
 
 #[test]
 fn no_arguments_and_unknown_ones_are_faults_of_usage() {
@@ -173,4 +174,79 @@ fn damaged_idx_files_are_named_and_not_taken_for_a_folder_of_pictures() {
         &[folder.path(), &run],
     );
     assert!(error.contains("train-images-idx3-ubyte"), "{error}");
+}
+
+#[test]
+fn a_summary_says_what_a_folder_holds_and_names_each_file_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    pictures(&data, 3);
+    std::fs::create_dir_all(data.join("disc/more")).unwrap();
+    let one = std::fs::read_dir(data.join("disc"))
+        .unwrap()
+        .flatten()
+        .find(|entry| entry.path().is_file());
+    std::fs::rename(one.unwrap().path(), data.join("disc/more/deep.png")).unwrap();
+    std::fs::create_dir(data.join("phone")).unwrap();
+    std::fs::write(data.join("phone/1.heic"), "").unwrap();
+    std::fs::write(data.join("disc/.DS_Store"), "").unwrap();
+    std::fs::write(data.join("disc/broken.png"), "no picture").unwrap();
+    let args = "train vae --data {} --img-size 16 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 3 --max-steps 1 \
+                -o {}";
+    let output = tessera(args, &[&data, &folder.path().join("run")]);
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{notes}");
+    assert!(
+        notes.contains("6 pictures in 2 classes (")
+            && notes.contains("; left out: 1 hidden, 1 .heic\n"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("phone: it holds 1 .heic and no picture, so it is no class"),
+        "{notes}"
+    );
+    assert_eq!(notes.matches("broken.png").count(), 1, "{notes}");
+}
+
+#[test]
+fn the_built_in_model_is_named_where_it_is_used_unasked_and_color_is_not_lost_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let color = Pixels::new(1, 2, Channels::Rgb, vec![255, 0, 0, 0, 255, 0]).unwrap();
+    for name in ["a.png", "b.png"] {
+        write_png(folder.path().join(name), &color, &[], Existing::Keep).unwrap();
+    }
+    let output = tessera("reconstruct -i {} --bits 6", &[folder.path()]);
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        notes.contains("the built-in one is used: ") && notes.contains("(gray, 28 px)"),
+        "{notes}"
+    );
+    assert_eq!(notes.matches("is in color").count(), 1, "{notes}");
+    let output = tessera("reconstruct -q -i {} --bits 6", &[folder.path()]);
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+/// A palette that its decoder panics at: the other picture is done, and nothing of the decoder reaches the user.
+#[test]
+fn a_picture_that_breaks_its_decoder_is_one_fault_among_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(WORLD.disc(), folder.path().join("good.png")).unwrap();
+    let mut bytes = std::fs::read(WORLD.disc()).unwrap();
+    let palette = [&[0, 0, 0, 4][..], b"PLTEabcd", &[0; 4]].concat();
+    bytes.splice(33..33, palette);
+    std::fs::write(folder.path().join("bad.png"), bytes).unwrap();
+    let output = tessera("reconstruct -i {} -m {}", &[folder.path(), &WORLD.model()]);
+    let (errors, table) = (
+        String::from_utf8(output.stderr).unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+    );
+    assert!(
+        errors.contains("bad.png: broken PNG: its palette has 4 bytes"),
+        "{errors}"
+    );
+    assert!(
+        !errors.contains("panic") && !errors.contains(".rs"),
+        "{errors}"
+    );
+    assert!(table.contains("good"), "{table}");
 }

@@ -1,8 +1,8 @@
 //! Photographs of any size, through tokenizers that were made for none.
 
-use crate::world::{WORLD, failure, json, picture, stdout};
+use crate::world::{WORLD, failure, json, picture, stdout, tessera};
 use std::path::{Path, PathBuf};
-use tessera::pictures::{Channels, Existing, Pixels, read, write_png};
+use tessera::pictures::{Channels, Existing, Pixels, center_crop, read, write_png};
 use tessera::tokenizers::TinyAutoencoderConfig;
 use tessera::weights::WeightDtype;
 
@@ -104,6 +104,44 @@ fn sizes_that_do_not_fit_are_refused_with_what_does() {
     let error = failure(1, "reconstruct -i {} --vae {}", &[&photo, &photo]);
     assert!(error.contains("a.png") && error.contains("PNG"), "{error}");
     assert_eq!(picture(true, 0).height(), 16);
+}
+
+/// As in training: smaller pictures are enlarged, never put on black, which would be measured too.
+#[test]
+fn a_picture_that_is_smaller_than_asked_for_is_enlarged_as_in_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vae, out) = (tiny(folder.path()), folder.path().join("out"));
+    let small = write(folder.path(), "small.png", 8, 12);
+    let enlarged = center_crop(&read(&small, None).unwrap(), 16).unwrap();
+    let large = folder.path().join("large.png");
+    write_png(&large, &enlarged, &[], Existing::Keep).unwrap();
+    let figures = json(
+        "reconstruct -i {} {} --vae {} --img-size 16 --bits 6 --json -o {}",
+        &[&small, &large, &vae, &out],
+        "tessera.reconstruct/v1",
+    );
+    let psnr = |index: usize| &figures["pictures"][index]["continuous"]["psnr"];
+    assert_eq!(psnr(0), psnr(1));
+    let bytes = |name: &str| read(out.join(name), None).unwrap();
+    assert_eq!(bytes("small.png"), bytes("large.png"));
+}
+
+#[test]
+fn a_picture_without_ssim_is_left_out_of_its_mean_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let vae = tiny(folder.path());
+    let tiny_one = write(folder.path(), "tiny.png", 8, 40);
+    let large = write(folder.path(), "large.png", 24, 24);
+    let args = "reconstruct -i {} {} --vae {} --bits 6 --json";
+    let output = tessera(args, &[&tiny_one, &large, &vae]);
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ssim = |row: &serde_json::Value| row["continuous"]["ssim"].clone();
+    assert!(ssim(&figures["pictures"][0]).is_null());
+    assert_eq!(ssim(&figures["pictures"][1]), ssim(&figures["mean"]));
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(notes.contains("its mean leaves out tiny"), "{notes}");
+    let table = stdout("reconstruct -i {} --vae {} --bits 6", &[&tiny_one, &vae]);
+    assert!(table.lines().last().unwrap().ends_with(" -"), "{table}");
 }
 
 /// PSNR in dB of the reference's reconstructions, to 0.02. Its figures are of floats; ours are of the 8-bit pictures

@@ -245,12 +245,8 @@ fn decode(
     let needed: Vec<u64> = block.par_iter().map(needed).collect();
     let mut decoded = Vec::with_capacity(block.len());
     while decoded.len() < block.len() {
-        let (start, mut total) = (decoded.len(), 0_u64);
-        let fits = needed[start..].iter().take_while(|bytes| {
-            total = total.saturating_add(**bytes);
-            total <= READING_BYTES
-        });
-        let end = start + fits.count().max(1);
+        let start = decoded.len();
+        let end = start + fitting(&needed[start..]);
         decoded.par_extend(block[start..end].par_iter().map(|(file, _)| decoder(file)));
     }
     decoded
@@ -295,6 +291,16 @@ impl fmt::Debug for ImageFolder {
             .field("empty", &self.empty)
             .finish_non_exhaustive()
     }
+}
+
+/// How many of the next pictures are read at a time, at least one.
+fn fitting(needed: &[u64]) -> usize {
+    let mut total = 0_u64;
+    let fits = needed.iter().take_while(|bytes| {
+        total = total.saturating_add(**bytes);
+        total <= READING_BYTES
+    });
+    fits.count().max(1)
 }
 
 fn same_shape(
@@ -400,5 +406,19 @@ impl Listed {
             .for_each(|(_, label)| *label = labels[*label]);
         self.classes = classes;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_pictures_are_read_few_at_a_time() {
+        let small = 1 << 20;
+        assert_eq!(fitting(&[small; 9]), 9);
+        assert_eq!(fitting(&[READING_BYTES / 2, small, READING_BYTES / 2]), 2);
+        assert_eq!(fitting(&[u64::MAX, small]), 1);
+        assert_eq!(fitting(&[small, u64::MAX, small]), 1);
     }
 }

@@ -228,7 +228,11 @@ const PLACES: [&str; 5] = ["", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/r
 /// # Errors
 /// When there is one without the other, one half of the data without the wanted, or IDX files under other names.
 pub(super) fn find(folder: &Path, split: Split) -> Result<Option<(PathBuf, PathBuf)>> {
-    for folder in PLACES.map(|place| folder.join(place)) {
+    let places = PLACES.map(|place| match place {
+        "" => folder.into(),
+        place => folder.join(place),
+    });
+    for folder in places {
         let no = |expected: String, found: String| {
             Err(Error::NoData {
                 folder: folder.clone(),

@@ -90,10 +90,7 @@ fn halves_of(folder: &Path) -> Option<(PathBuf, PathBuf)> {
 
 /// Fails with what `path` is, if that is no folder.
 fn expect_folder(path: &Path) -> Result<()> {
-    let metadata = std::fs::metadata(path).map_err(|source| Error::ListFolder {
-        folder: path.into(),
-        source,
-    })?;
+    let metadata = std::fs::metadata(path).map_err(|source| Error::reading(path, source))?;
     if metadata.is_dir() {
         return Ok(());
     }

@@ -7,8 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use tessera_pictures::dataset::{
-    BadPictures, Dataset, Decoder, FolderOptions, Idx, ImageFolder, Split, Squares,
-    load_mnist_folder,
+    BadPictures, Dataset, Decoder, FolderOptions, Idx, ImageFolder, Split, load_mnist_folder,
 };
 use tessera_pictures::{BoxError, Error};
 
@@ -254,4 +253,103 @@ fn a_flat_folder_is_one_class_and_an_empty_one_an_error() {
         .to_string();
     assert!(error.starts_with("no pictures (png, apng, jpg"), "{error}");
     assert!(open(root.path().join("none"), BadPictures::Skip, 0).is_err());
+}
+
+#[test]
+fn idx_files_are_found_where_torchvision_puts_them_and_what_is_missing_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |place: &str| {
+        let folder = root.path().join(place);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    };
+    let (images, labels) = (idx(&[2, 1, 1], &[7, 9]), idx(&[2], &[0, 1]));
+    for (place, images_name, labels_name) in [
+        (
+            "dotted",
+            "train-images.idx3-ubyte",
+            "train-labels.idx1-ubyte",
+        ),
+        (
+            "set/MNIST/raw",
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+        ),
+        (
+            "set2/raw",
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+        ),
+    ] {
+        fs::write(at(place).join(images_name), &images).unwrap();
+        fs::write(at(place).join(labels_name), &labels).unwrap();
+        let root = root.path().join(place.split('/').next().unwrap());
+        assert_eq!(
+            load_mnist_folder(root, Split::Train).unwrap().len(),
+            2,
+            "{place}"
+        );
+    }
+    for (place, name, split, words) in [
+        (
+            "no_labels",
+            "train-images-idx3-ubyte",
+            Split::Train,
+            "no train-labels-idx1-ubyte or train-labels-idx1-ubyte.gz in",
+        ),
+        (
+            "no_images",
+            "t10k-labels.idx1-ubyte",
+            Split::Test,
+            "no t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz in",
+        ),
+        (
+            "other_half",
+            "train-images-idx3-ubyte",
+            Split::Test,
+            "no t10k-images-idx3-ubyte or",
+        ),
+        (
+            "emnist",
+            "emnist-train-images-idx3-ubyte.gz",
+            Split::Train,
+            "no train-images-idx3-ubyte or",
+        ),
+    ] {
+        fs::write(at(place).join(name), &images).unwrap();
+        let error = load_mnist_folder(at(place), split).unwrap_err().to_string();
+        assert!(
+            error.starts_with(words) && error.ends_with(&format!("; it holds {name}")),
+            "{error}"
+        );
+    }
+}
+
+/// Known from the headers and the lengths of the files: nothing is unpacked.
+#[test]
+fn idx_files_that_claim_more_than_they_can_hold_are_refused_before_they_are_unpacked() {
+    let root = tempfile::tempdir().unwrap();
+    let images = root.path().join("train-images-idx3-ubyte.gz");
+    fs::write(
+        root.path().join("train-labels-idx1-ubyte"),
+        idx(&[2], &[0, 1]),
+    )
+    .unwrap();
+    for (header, words) in [
+        (
+            [1 << 16, 1 << 16, 1 << 16],
+            "expected 281474976710656 bytes",
+        ),
+        ([5, 2, 2], "the number of labels is 2, expected 5"),
+    ] {
+        // Broken behind the header: unpacking would fail with another error.
+        let mut bytes = gzip(&idx(&header, &[0; 5000]));
+        let end = bytes.len() - 8;
+        bytes[end..].fill(0xFF);
+        fs::write(&images, bytes).unwrap();
+        let error = load_mnist_folder(root.path(), Split::Train)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Files that are not as they should be: each error names the file and the fault, and nothing panics.
 
 use std::fs;
+use std::io::Read;
 
 use proptest::prelude::*;
 use tempfile::tempdir;
@@ -168,12 +169,100 @@ fn broken_content_keeps_the_decoders_reason() {
     bytes[end - 5] ^= 0xFF; // in the checksum of the data
     let error = decode(&bytes, "flipped.png", None).unwrap_err();
     assert!(matches!(error, Error::Decode { .. }), "{error:?}");
+    let text = text(&error);
     assert!(
-        text(&error).starts_with("flipped.png: broken PNG: "),
-        "{}",
-        text(&error)
+        text.starts_with("flipped.png: broken PNG: CRC error: expected"),
+        "{text}"
     );
-    assert!(text(&error).contains("CRC"), "{}", text(&error));
+    assert!(text.ends_with("while decoding chunk IDAT"), "{text}");
+    assert_eq!(text.matches("CRC").count(), 1, "{text}");
+}
+
+/// Puts chunks, with their checksums, behind the header of a PNG.
+fn with_chunks(chunks: &[([u8; 4], Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 2, 2);
+    encoder.set_color(png::ColorType::Grayscale);
+    let mut writer = encoder.write_header().unwrap();
+    for (kind, data) in chunks {
+        writer
+            .write_chunk(png::chunk::ChunkType(*kind), data)
+            .unwrap();
+    }
+    writer.write_image_data(&[0, 85, 170, 255]).unwrap();
+    drop(writer);
+    bytes
+}
+
+/// What `length` zeros are packed to, behind a keyword.
+fn packed(keyword: &str, length: usize) -> Vec<u8> {
+    let mut data = format!("{keyword}\0\0").into_bytes();
+    let mut encoder = flate2::write::ZlibEncoder::new(&mut data, flate2::Compression::fast());
+    std::io::copy(&mut std::io::repeat(b'a').take(length as u64), &mut encoder).unwrap();
+    encoder.finish().unwrap();
+    data
+}
+
+/// The decoder panics at it.
+#[test]
+fn a_palette_of_broken_colors_is_named() {
+    let mut bytes = with_chunks(&[(*b"PLTE", vec![1; 4])]);
+    bytes[25] = 3; // the color type of the header, and its checksum
+    let crc = crc(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+    let error = decode(&bytes, "palette.png", None).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "palette.png: broken PNG: its palette has 4 bytes, expected 3 for each of 1 to 256 colors"
+    );
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+#[test]
+fn profiles_are_not_unpacked_and_texts_not_beyond_a_sum() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    // More than the decoder's own tables may take.
+    fs::write(
+        &path,
+        with_chunks(&[(*b"iCCP", packed("profile", 100_000_000))]),
+    )
+    .unwrap();
+    assert_eq!(read(&path, None).unwrap().data(), [0, 85, 170, 255]);
+    assert_eq!(read_metadata(&path).unwrap(), []);
+    // Each is small enough, all together are not.
+    let texts: Vec<_> = (0..5)
+        .map(|i| (*b"zTXt", packed(&format!("k{i}"), 4_000_000)))
+        .collect();
+    fs::write(&path, with_chunks(&texts[..4])).unwrap();
+    assert_eq!(read_metadata(&path).unwrap().len(), 4);
+    fs::write(&path, with_chunks(&texts)).unwrap();
+    let error = read_metadata(&path).unwrap_err().to_string();
+    assert!(
+        error.ends_with("its texts unpack to more than 16777216 bytes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_of_more_bytes_than_a_picture_has_is_not_read() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("film.png");
+    let [(_, png), ..] = files();
+    fs::write(&path, png).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(1 << 40)
+        .unwrap(); // without contents on the disk
+    let error = read(&path, None).unwrap_err();
+    assert!(matches!(error, Error::LargeFile { .. }), "{error}");
 }
 
 proptest! {

@@ -4,6 +4,8 @@
 
 mod datasets;
 mod files;
+mod folders;
+mod formats;
 mod golden;
 mod hostile;
 mod properties;
