@@ -75,7 +75,7 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".") || name == "__MACOSX"
 }
 
-/// Writes the folder `path` as one thing: `write` fills a folder aside, which is synced and then put in place. A kill or
+/// Writes the folder `path` as one thing: `write` fills a folder aside, which is synced and put in place. A kill or
 /// a power cut at any instant leaves the old folder, or none, or the new one; when this returns, the new one is on the
 /// disk. Folders above it are made if absent.
 ///
