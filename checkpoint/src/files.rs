@@ -1,10 +1,11 @@
 //! Files that are whole or absent: written under a temporary name in the same folder, then renamed.
 
 use crate::error::{Error, Result};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use tessera_files::{Existing, create_folder};
+use tessera_files::Existing;
 
 /// The config in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -28,6 +29,58 @@ pub fn write_atomically(
         Existing::Replace,
         write,
     )?)
+}
+
+/// Writes a folder of files that belong together, as [`tessera_files::write_folder_atomically`] does: whole or not at
+/// all, whatever kills its writer. `owns` says by name which entries of a folder to be replaced go with it.
+///
+/// # Errors
+/// Those of `write`, and [`Error::Io`].
+pub fn write_folder_atomically<T, E: From<Error>>(
+    path: &Path,
+    existing: Existing,
+    owns: impl Fn(&OsStr) -> bool,
+    write: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
+    enum Failed<E> {
+        Write(E),
+        Place(tessera_files::Error),
+    }
+    impl<E> From<tessera_files::Error> for Failed<E> {
+        fn from(error: tessera_files::Error) -> Self {
+            Self::Place(error)
+        }
+    }
+    let write = |aside: &Path| write(aside).map_err(Failed::Write);
+    tessera_files::write_folder_atomically(path, existing, owns, write).map_err(|error| match error
+    {
+        Failed::Write(error) => error,
+        Failed::Place(error) => Error::from(error).into(),
+    })
+}
+
+/// Makes a folder with all above it, so that a power cut does not lose them.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn create_folder(path: &Path) -> Result<()> {
+    Ok(tessera_files::create_folder(path)?)
+}
+
+/// The names in a folder that count: without hidden ones. None if nothing is at `path`.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn visible_entries(path: &Path) -> Result<Vec<OsString>> {
+    Ok(tessera_files::visible_entries(path)?)
+}
+
+/// Whether nothing is at `path`, or a folder that has no [`visible_entries`].
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn is_vacant(path: &Path) -> Result<bool> {
+    Ok(tessera_files::is_vacant(path)?)
 }
 
 /// Writes a value as JSON for people, with a line break at its end: whole or not at all. The folder is made if absent.

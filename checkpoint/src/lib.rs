@@ -52,11 +52,12 @@ pub use architecture::Architecture;
 pub use container::{StateDict, Which};
 pub use error::{Error, Result};
 pub use files::{
-    CONFIG_FILE, WEIGHTS_FILE, read_json, remove_temporaries, write_atomically, write_json,
+    CONFIG_FILE, WEIGHTS_FILE, create_folder, is_vacant, read_json, remove_temporaries,
+    visible_entries, write_atomically, write_folder_atomically, write_json,
 };
 pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};
 pub use tensor::StoredTensor;
-pub use tessera_files::{Existing, create_folder, is_vacant, sync_folder, write_folder_atomically};
+pub use tessera_files::{Existing, sync_folder};
 pub use write::{Shards, write_shards};

@@ -45,7 +45,7 @@ impl Names {
         if !numbered {
             output::file(output, overwrite)?;
         }
-        std::fs::create_dir_all(&folder)?;
+        tessera::checkpoint::create_folder(&folder)?;
         Ok(Self { folder, pattern })
     }
 

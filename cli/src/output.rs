@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tessera::checkpoint::{create_folder, visible_entries};
 use tessera::pictures::{self, Existing, GridStyle, Pixels, write_png};
 
 /// Whether this process prints results: of several ranks one does.
@@ -35,16 +36,14 @@ pub fn folder(path: &Path, overwrite: bool) -> Result<()> {
             path.display()
         );
     }
-    std::fs::create_dir_all(path)
-        .with_context(|| format!("{}: cannot make this folder", path.display()))?;
-    let mut entries =
-        std::fs::read_dir(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    if let (Some(Ok(first)), false) = (entries.next(), overwrite) {
+    create_folder(path)?;
+    let entries = visible_entries(path)?;
+    if let (Some(first), false) = (entries.first(), overwrite) {
         bail!(
             "{}: expected a new or empty folder, found {} file(s), among them {}; give another -o, or --overwrite",
             path.display(),
-            1 + entries.count(),
-            first.file_name().display()
+            entries.len(),
+            shown(&first.to_string_lossy())
         );
     }
     Ok(())
@@ -196,6 +195,22 @@ pub fn json(value: &impl Serialize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hidden_files_do_not_fill_a_folder() {
+        let root = tempfile::tempdir().unwrap();
+        for hidden in [".DS_Store", ".tessera-tmp-1-0-a.png"] {
+            std::fs::write(root.path().join(hidden), "x").unwrap();
+        }
+        folder(root.path(), false).unwrap();
+        std::fs::write(root.path().join("a.png"), "x").unwrap();
+        let refused = folder(root.path(), false).unwrap_err().to_string();
+        assert!(
+            refused.contains("found 1 file(s), among them a.png"),
+            "{refused}"
+        );
+        folder(root.path(), true).unwrap();
+    }
 
     #[test]
     fn what_a_terminal_obeys_is_shown_instead() {

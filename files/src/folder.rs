@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::file::Existing;
 use crate::rename::{exchange, rename_new};
 use crate::temporary::{TEMPORARY, Temporary, folder_of, open_folder, remove};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -51,24 +51,23 @@ pub fn create_folder(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether nothing is at `path`, or a folder without anything that a user would see in it: hidden files do not count,
-/// nor what macOS adds to archives.
+/// The names in a folder that count, sorted: not hidden files, nor what macOS adds to archives. None if nothing is at
+/// `path`.
+///
+/// # Errors
+/// When it cannot be listed, as a file cannot.
+pub fn visible_entries(path: &Path) -> Result<Vec<OsString>> {
+    let mut names = entries(path).map_err(Error::of("cannot list", path))?;
+    names.retain(|name| !is_hidden(name));
+    Ok(names)
+}
+
+/// Whether nothing is at `path`, or a folder that has no [visible entries](visible_entries).
 ///
 /// # Errors
 /// When it cannot be listed, as a file cannot.
 pub fn is_vacant(path: &Path) -> Result<bool> {
-    let failed = || Error::of("cannot list", path);
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
-        entries => entries.map_err(failed())?,
-    };
-    for entry in entries {
-        let name = entry.map_err(failed())?.file_name();
-        if !is_hidden(&name) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(visible_entries(path)?.is_empty())
 }
 
 fn is_hidden(name: &OsStr) -> bool {
@@ -139,7 +138,7 @@ pub fn write_folder_atomically<T, E: From<Error>>(
 }
 
 /// The names in a folder but temporary ones; none if it is not there.
-fn entries(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+fn entries(folder: &Path) -> io::Result<Vec<OsString>> {
     let list = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         list => list?,
@@ -212,7 +211,7 @@ fn merge(aside: &Path, whole: &Path, owns: &impl Fn(&OsStr) -> bool) -> io::Resu
     let describes = |name: &OsStr| Path::new(name).extension() == Some(OsStr::new("json"));
     let new = entries(aside)?;
     let old = entries(whole)?;
-    let gone = |name: &&std::ffi::OsString| owns(name) || new.contains(name);
+    let gone = |name: &&OsString| owns(name) || new.contains(name);
     let (first, rest): (Vec<_>, Vec<_>) = old.iter().filter(gone).partition(|name| describes(name));
     for names in [&first, &rest] {
         for name in names.iter() {

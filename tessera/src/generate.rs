@@ -1,10 +1,11 @@
 //! Requests in, an iterator of pictures out.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Model;
 use crate::params::ImageParams;
 use std::collections::VecDeque;
 use std::path::Path;
+use tessera_checkpoint::create_folder;
 use tessera_gen_ar::{ImageRequest, SampleConfig};
 use tessera_moe::RouterTrace;
 use tessera_pictures::{Existing, Pixels, write_png};
@@ -47,7 +48,7 @@ impl Picture {
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(Error::io("create this folder", folder))?;
+            create_folder(folder)?;
         }
         let texts = self.params.texts(&self.pixels);
         let texts = [0, 1].map(|i| (texts[i].0, texts[i].1.as_str()));

@@ -54,6 +54,7 @@ impl<M: Module> TrainState<M> {
             ("config", run.config_hash().to_owned()),
         ];
         let metadata: BTreeMap<_, _> = metadata.map(|(key, value)| (key.to_owned(), value)).into();
+        run.sync_metrics()?;
         weights.write(run.checkpoint_file(self.step), metadata, WeightDtype::F32)?;
         run.prune(config.keep_last)
     }

@@ -6,7 +6,9 @@ use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::{Checkpoint, remove_temporaries, write_atomically};
+use tessera_checkpoint::{
+    Checkpoint, create_folder, is_vacant, remove_temporaries, sync_folder, write_atomically,
+};
 
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,7 +44,7 @@ impl RunFolder {
         let config_file = root.join("config.json");
         let config = Config::of(config, &config_file)?;
         match start {
-            Start::New if !is_empty(&root)? => {
+            Start::New if !is_vacant(&root)? => {
                 return Err(Error::FolderNotEmpty { folder: root });
             }
             Start::New => {}
@@ -50,7 +52,7 @@ impl RunFolder {
             Start::Resume => return Self::resume(root, &config),
         }
         let checkpoints = root.join("checkpoint");
-        fs::create_dir_all(&checkpoints).map_err(Error::io("cannot create", &checkpoints))?;
+        create_folder(&checkpoints)?;
         write_atomically(&config_file, |file| file.write_all(config.text.as_bytes()))?;
         Self::with_metrics(root, &config)
     }
@@ -131,6 +133,15 @@ impl RunFolder {
     pub(crate) fn checkpoint_file(&self, step: u64) -> PathBuf {
         self.root
             .join(format!("checkpoint/step-{step:08}.safetensors"))
+    }
+
+    /// Puts the log on the disk, before a checkpoint that comes after its lines: resuming needs them.
+    pub(crate) fn sync_metrics(&self) -> Result<()> {
+        let path = self.root.join("metrics.jsonl");
+        let synced = self.metrics.sync_all();
+        synced
+            .and_then(|()| sync_folder(&self.root))
+            .map_err(Error::io("cannot write", &path))
     }
 
     /// Removes all checkpoints but the last `keep`.
@@ -223,17 +234,9 @@ fn json(file: &Path, line: usize, source: serde_json::Error) -> Error {
     }
 }
 
-fn is_empty(root: &Path) -> Result<bool> {
-    match fs::read_dir(root) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(Error::io("cannot list", root)(error)),
-    }
-}
-
 /// Checkpoints first: what is left after a kill in the middle must not look like a run to resume.
 fn remove_run(root: &Path) -> Result<()> {
-    if is_empty(root)? {
+    if is_vacant(root)? {
         return Ok(());
     }
     let mut files: Vec<PathBuf> = checkpoints(root)?

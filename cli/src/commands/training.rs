@@ -1,8 +1,9 @@
 //! What the trainings of generators share.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::Path;
 use tessera::backend::ImageRequest;
+use tessera::checkpoint::create_folder;
 use tessera::gen_ar::TransformerConfig;
 use tessera::pictures::{Existing, GridStyle, Pixels, grid, write_png};
 
@@ -38,8 +39,7 @@ pub fn sample_requests(classes: usize) -> (Vec<ImageRequest>, usize) {
 /// When it cannot be written.
 pub fn write_samples(folder: &Path, epoch: u64, cells: &[Pixels], columns: usize) -> Result<()> {
     let picture = grid(cells, columns, GridStyle::default())?;
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
+    create_folder(folder)?;
     let file = folder.join(format!("epoch-{epoch:04}.png"));
     Ok(write_png(file, &picture, &[], Existing::Replace)?)
 }
