@@ -53,10 +53,10 @@ pub struct ModelArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
     /// A folder of pictures (one sub-folder per class, or train/ and test/ of such) or of MNIST-style IDX files (.gz
-    /// too).
+    /// too). PNG, JPEG, WebP, BMP and GIF are read, at any depth.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Side of the pictures in px: photographs are center-cropped to it, IDX pictures padded.
+    /// Side of the pictures in px: photographs are scaled and center-cropped to it, IDX pictures padded.
     #[arg(long, value_name = "PX")]
     pub img_size: usize,
     /// 1 for gray, 3 for color.

@@ -250,8 +250,8 @@ fn is_ours(name: &str) -> bool {
     name.rsplit_once('-').is_some_and(bits)
 }
 
-/// Gives every file its stem as a name, numbered where it was given before, in letters of either case: some file systems
-/// know no difference.
+/// Gives every file its stem as a name, numbered where it was given before, in letters of either case: some file
+/// systems know no difference.
 fn named(files: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
     // What the commands call their own picture.
     let mut taken = BTreeSet::from(["grid".to_owned()]);

@@ -17,8 +17,8 @@ use crate::pixels::{Channels, Pixels};
 /// does.
 ///
 /// Errors name the file and the fault: missing, a folder, a pipe, no picture, a format that is not supported, truncated
-/// (what was expected and where the file ends), broken, or larger than is read: 128 Mpx, refused before memory for it is
-/// taken. A file that is truncated or has a wrong checksum is refused whole, though viewers may show a part of it. A
+/// (what was expected and where the file ends), broken, or larger than is read: 128 Mpx, refused before memory for it
+/// is taken. A file that is truncated or has a wrong checksum is refused whole, though viewers may show a part of it. A
 /// decoder's panic is an error like the others; [`is_decoding`](crate::is_decoding) tells a panic hook of it.
 pub fn read(path: impl AsRef<Path>, channels: Option<Channels>) -> Result<Pixels> {
     let path = path.as_ref();

@@ -173,7 +173,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Enters a folder and all below it, except through links and but once. Fails if the folder itself cannot be listed.
+    /// Enters a folder and all below it, each once and not through links. Fails if the folder itself cannot be listed.
     fn folders(&mut self, path: &Path, canonical: PathBuf) -> std::io::Result<()> {
         let mut pending = vec![(path.to_path_buf(), canonical)];
         let mut first = true;

@@ -65,7 +65,7 @@ pub struct Route {
         conflicts_with = "input"
     )]
     cfg_scale: Option<f32>,
-    /// Route these pictures: files, folders, or patterns with * in the file name.
+    /// Route these pictures: files, folders with all below them, or patterns with * and ?.
     #[arg(short, long, num_args = 1.., value_name = "PATH")]
     input: Vec<PathBuf>,
     /// Evenly spaced times to noise the pictures of -i to; 10 unless given.
