@@ -353,8 +353,13 @@ pub(crate) fn categorical<B: Backend>(
     if sampling.temperature == 0.0 {
         return flat(B::float_argmax(logits, 1, IntDType::I32));
     }
+    let most = B::float_expand(
+        B::float_max_dim(logits.clone(), 1),
+        Shape::from([rows, classes]),
+    );
+    let below = B::float_sub(logits, most); // [rows, classes], 0 where likeliest
     let mut weights = B::softmax(
-        B::float_mul_scalar(logits, (1.0 / sampling.temperature).into()),
+        B::float_mul_scalar(below, sampling.inverse_temperature().into()),
         1,
     );
     if let Some(threshold) = threshold::<B>(weights.clone(), sampling) {

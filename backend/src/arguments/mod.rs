@@ -64,6 +64,14 @@ pub struct Sampling {
     pub top_p: f32,
 }
 
+impl Sampling {
+    /// What logits are multiplied with, of a temperature above 0: finite even where its inverse is not, so that a
+    /// difference of 0 stays one.
+    pub(crate) fn inverse_temperature(&self) -> f32 {
+        (1.0 / self.temperature).min(f32::MAX)
+    }
+}
+
 impl Default for Sampling {
     fn default() -> Self {
         Self {

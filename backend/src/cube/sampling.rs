@@ -55,8 +55,7 @@ fn categorical_kernel<F: Float>(
         sync_cube();
         let mut class = unit;
         while class < classes {
-            weights[class] =
-                (weights[class] * inverse_temperature - most * inverse_temperature).exp();
+            weights[class] = ((weights[class] - most) * inverse_temperature).exp();
             class += step;
         }
         sync_cube();
@@ -155,7 +154,7 @@ pub(crate) fn categorical(
         if greedy {
             1.0
         } else {
-            1.0 / sampling.temperature
+            sampling.inverse_temperature()
         },
         top_k as u32,
         sampling.top_p,

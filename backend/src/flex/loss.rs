@@ -121,9 +121,10 @@ pub(crate) fn categorical(
 
 /// Inverts the distribution function of the kept classes at `uniform`, in the order of the classes.
 fn draw(weights: &mut [f32], order: &mut Vec<usize>, uniform: f32, sampling: Sampling) -> usize {
-    let inverse = 1.0 / sampling.temperature;
     let max = simd::max(weights);
-    simd::exp_scaled(weights, inverse, max * inverse);
+    // First: a rounding error of the largest product would be e^error, which cold temperatures make everything.
+    weights.iter_mut().for_each(|weight| *weight -= max);
+    simd::exp_scaled(weights, sampling.inverse_temperature(), 0.0);
     keep_likeliest(weights, order, sampling);
     let total: f32 = weights.iter().sum();
     let mut left = uniform * total;

@@ -78,6 +78,28 @@ fn parity_of_the_classes_that_are_drawn() {
 }
 
 #[test]
+fn parity_of_cold_temperatures_with_greedy() {
+    // Large logits, whose products with 1/T round by more than they differ.
+    for logits in [LOGITS, [712.25, 930.5, -88.0, 930.0, 0.125]] {
+        for temperature in [1e-4, 1e-9, 1e-20, 1e-30, 1e-38, 1e-45] {
+            for (top_k, top_p) in [(0, 1.0), (3, 1.0), (0, 0.5)] {
+                let sampling = Sampling {
+                    temperature,
+                    top_k,
+                    top_p,
+                };
+                let portable = draw(&logits, 50, sampling, FloatDType::F64);
+                assert_eq!(portable, [1; 50], "{sampling:?}");
+                for device in devices() {
+                    let fused = draw_on(&device, &logits, 50, sampling, FloatDType::F32);
+                    assert_eq!(fused, portable, "{sampling:?} on {device:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn top_k_1_and_temperature_0_are_greedy() {
     for dtype in [FloatDType::F32, FloatDType::F64] {
         let greedy = Sampling {
