@@ -57,6 +57,21 @@ pub enum Error {
         /// Index of the image in the batch.
         image: usize,
     },
+    /// The latents left every scale that a decoder makes a picture of.
+    #[error(
+        "step {step} of {steps}: the latents of image {image} grew to {size:.1e} on average, expected about 1: too much \
+         guidance, or weights that do not fit"
+    )]
+    Large {
+        /// The step, from 1.
+        step: usize,
+        /// Number of steps in total.
+        steps: usize,
+        /// Index of the image in the batch.
+        image: usize,
+        /// The mean of their magnitudes.
+        size: f32,
+    },
     /// The progress callback stopped the sampler.
     #[error("cancelled after step {step} of {steps}")]
     Cancelled {

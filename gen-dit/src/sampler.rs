@@ -282,10 +282,20 @@ impl Denoising {
             }
             Process::Flow => x - output / steps as f64,
         };
-        match first_non_finite(&self.x) {
-            Some(image) => Err(Error::NonFinite { step, steps, image }),
-            None => Ok(Some(DenoisingStep { step, steps, time })),
+        for (image, size) in sizes(&self.x).into_iter().enumerate() {
+            if !size.is_finite() {
+                return Err(Error::NonFinite { step, steps, image });
+            }
+            if size > MOST {
+                return Err(Error::Large {
+                    step,
+                    steps,
+                    image,
+                    size,
+                });
+            }
         }
+        Ok(Some(DenoisingStep { step, steps, time }))
     }
 
     /// The latents so far, noisy before the last step: `[images, in_channels, input_size, input_size]`.
@@ -302,14 +312,17 @@ struct Prediction {
     variance: Option<Tensor<4>>,
 }
 
-/// The first image with a latent that is not finite. What crosses to the host is a sum per image, finite only if all
-/// its latents are.
+/// Mean magnitude of normalized latents, which is about 1, from which on they are none: a decoder's normalization would
+/// make a flat picture of them.
+const MOST: f32 = 1e4;
+
+/// The mean magnitude of each image's latents, finite only if all of them are. What crosses to the host is a number per
+/// image.
 ///
 /// # Shapes
 /// - x: `[images, channels, height, width]`
-fn first_non_finite(x: &Tensor<4>) -> Option<usize> {
+fn sizes(x: &Tensor<4>) -> Vec<f32> {
     let [images, channels, height, width] = x.dims();
     let rows = x.clone().reshape([images, channels * height * width]); // [images, latents]
-    let sums = host_values(rows.sum_dim(1)); // [images, 1]
-    sums.iter().position(|sum| !sum.is_finite())
+    host_values(rows.abs().mean_dim(1)) // [images, 1]
 }

@@ -25,6 +25,9 @@ pub struct Device {
     memory: Option<u64>,
 }
 
+/// The largest magnitude of a latent: those of the field's tokenizers stay below 1000.
+const MOST_LATENT: f32 = 1e6;
+
 impl Device {
     /// Opens a device by its name: `auto`, `flex` (the CPU), `wgpu`, `vulkan`, `metal`, `cuda` or `ndarray`, as far as
     /// they are built in, with an index such as `cuda:1`.
@@ -79,12 +82,20 @@ impl Device {
     /// The images of latents, in as many steps as the memory asks for; shapes as for [`encode`](Self::encode).
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// As [`encode`](Self::encode); [`Error::Invalid`] where latents are none, of which a decoder's normalization would
+    /// make a flat picture.
     pub fn decode(
         &self,
         tokenizer: &dyn ImageTokenizer,
         latents: Array4<f32>,
     ) -> Result<Array4<f32>> {
+        if let Some(largest) = latents.iter().find(|latent| !(latent.abs() <= MOST_LATENT)) {
+            return Err(Error::Invalid {
+                what: "latents to decode",
+                expected: format!("values of -{MOST_LATENT} to {MOST_LATENT}"),
+                found: format!("{largest:e}: a mean, scale or range of the model does not fit"),
+            });
+        }
         Ok(decode_within(tokenizer, latents, self.largest_tensor())?)
     }
 

@@ -277,6 +277,19 @@ fn a_model_that_is_not_finite_is_an_error_with_its_step_and_image() {
     }
 }
 
+#[test]
+fn guidance_that_leaves_every_scale_is_an_error_and_no_flat_picture() {
+    for (name, model) in models() {
+        for scale in [1e12, 1e30] {
+            let sampling = tiny::sampling(3, scale);
+            match model.generate(&tiny::requests(2), &sampling, &mut go) {
+                Err(Error::Large { step: 1, size, .. }) => assert!(size > 1e4, "{name}"),
+                other => panic!("{name} at {scale}: {other:?}"),
+            }
+        }
+    }
+}
+
 /// A score that is NaN reaches no threshold, and an expert that is left out would hide it.
 #[test]
 fn a_router_that_is_not_finite_is_an_error() {

@@ -140,6 +140,14 @@ impl ArModel {
 
     /// Refuses parts that were not made for each other.
     fn checked(self) -> Result<Self> {
+        let (img_size, picture_size) = (self.card.img_size, self.card.picture_size);
+        if !(1..=img_size).contains(&picture_size) {
+            return Err(Error::Invalid {
+                what: "picture_size of the model",
+                expected: format!("1 to its img_size, {img_size}"),
+                found: picture_size.to_string(),
+            });
+        }
         let (generator, vae) = (self.generator.config(), &self.vae);
         let side = self.card.img_size / vae.downsampling();
         let checks = [
