@@ -4,6 +4,7 @@
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 #![recursion_limit = "256"]
 
+mod allocator;
 mod args;
 mod commands;
 mod data;
@@ -20,16 +21,14 @@ mod progress;
 mod ranks;
 mod sampling;
 
-use clap::Parser;
 use commands::Cli;
 use std::process::ExitCode;
 
-// Page faults of freshly mapped buffers cost more than the arithmetic on them.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match Cli::parsed(std::env::args_os()) {
         Ok(cli) => {
             let launch = ranks::Launch {
                 check: cli.global.check,

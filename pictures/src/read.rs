@@ -8,6 +8,7 @@ use crate::container::{Format, MAGIC_BYTES};
 use crate::decoders;
 use crate::error::{Error, Result};
 use crate::pixels::{Channels, Pixels};
+use crate::room::reserve;
 
 /// Reads a PNG, JPEG, WebP, BMP or GIF picture; the format is told by the content, not by the name.
 ///
@@ -54,9 +55,7 @@ pub(crate) fn content(path: &Path) -> Result<Vec<u8>> {
         });
     }
     let rest = metadata.len() as usize;
-    bytes
-        .try_reserve_exact(rest)
-        .map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
+    reserve(&mut bytes, rest).map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
     let mut rest = file.take(LIMIT_FILE_BYTES);
     rest.read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)

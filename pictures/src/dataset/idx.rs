@@ -2,6 +2,7 @@
 
 use super::Dataset;
 use crate::error::{Error, Result};
+use crate::room::reserve;
 use crate::walk::text_of;
 use flate2::bufread::MultiGzDecoder;
 use ndarray::{Array3, ArrayView2};
@@ -98,7 +99,7 @@ impl Opened {
         let failed = |source| Error::reading(&self.path, source);
         let mut data = Vec::new();
         // One byte more shows a longer file.
-        let reserved = data.try_reserve_exact(self.bytes + 1);
+        let reserved = reserve(&mut data, self.bytes + 1);
         reserved.map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
         self.data
             .take(self.bytes as u64 + 1)

@@ -15,6 +15,7 @@ use crate::container::{Format, png_fault};
 use crate::error::{BoxError, Error, Result, once};
 use crate::orientation::Orientation;
 use crate::pixels::{Channels, Pixels};
+use crate::room::reserve;
 pub use guard::is_decoding;
 pub(crate) use guard::{Panicked, guarded};
 
@@ -127,7 +128,7 @@ fn size(width: usize, height: usize) -> Result<[usize; 2], Refused> {
 /// Memory for `len` samples, or an error where there is none.
 fn reserved(len: usize) -> Result<Vec<u8>, Refused> {
     let mut data = Vec::new();
-    data.try_reserve_exact(len)?;
+    reserve(&mut data, len)?;
     Ok(data)
 }
 
