@@ -5,15 +5,30 @@ use crate::error::{Error, Result};
 /// Names that an error lists.
 const LISTED: usize = 5;
 
-/// The id of a class given by its id or its name, whatever the case.
+/// The id of a class given by its name, by its id, or by its name in another case where one class alone has it.
 ///
 /// # Errors
-/// On an unknown class; the error lists the nearest names.
+/// On an unknown class; the error lists the nearest names. On a name that differs from several in case.
 pub fn class_id(class: &str, names: &[String]) -> Result<usize> {
+    let exact = |class: &str| names.iter().position(|name| name == class);
+    if let Some(id) = exact(class).or_else(|| exact(class.trim())) {
+        return Ok(id);
+    }
     let class = class.trim();
     let lower = class.to_lowercase();
-    if let Some(id) = names.iter().position(|name| name.to_lowercase() == lower) {
-        return Ok(id);
+    let alike = |&id: &usize| names[id].trim().to_lowercase() == lower;
+    match (0..names.len()).filter(alike).collect::<Vec<_>>()[..] {
+        [] => {}
+        [id] => return Ok(id),
+        ref several => {
+            return Err(Error::AmbiguousClass {
+                found: class.into(),
+                names: several
+                    .iter()
+                    .map(|&id| format!("{} ({id})", names[id]))
+                    .collect(),
+            });
+        }
     }
     match class.parse::<usize>() {
         Ok(id) if id < names.len() => Ok(id),
@@ -55,6 +70,15 @@ mod tests {
     fn names_and_ids_are_classes() {
         let ids = ["Sneaker", "2", " ankle boot"].map(|class| class_id(class, &names()).unwrap());
         assert_eq!(ids, [1, 2, 2]);
+    }
+
+    #[test]
+    fn classes_that_differ_in_case_are_told_apart() {
+        let names = ["x", "Cat", "Dog", "cat", " Emu"].map(String::from);
+        let ids = ["Cat", "cat", "DOG", "emu"].map(|class| class_id(class, &names).unwrap());
+        assert_eq!(ids, [1, 3, 2, 4]);
+        let error = class_id("CAT", &names).unwrap_err().to_string();
+        assert!(error.contains("Cat (1), cat (3)"), "{error}");
     }
 
     #[test]

@@ -109,6 +109,14 @@ pub enum Error {
         /// The nearest names with their ids, nearest first.
         nearest: Vec<String>,
     },
+    /// A class name that several classes have, but for the case of its letters.
+    #[error("class `{found}` is none of {} to the letter", names.join(", "))]
+    AmbiguousClass {
+        /// The name.
+        found: String,
+        /// Those it may be, with their ids.
+        names: Vec<String>,
+    },
     /// A device does not compute with a data type.
     #[error("data type {found}: this device does not compute with it; expected {}", known.join(" or "))]
     DataType {

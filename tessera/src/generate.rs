@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::params::ImageParams;
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::Path;
 use tessera_checkpoint::create_folder;
 use tessera_gen_ar::{ImageRequest, SampleConfig};
@@ -16,8 +17,8 @@ const BATCH: usize = 64;
 /// One picture to draw. It depends on this, the model and the sampling alone: not on the batch, nor on the threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// The id of its class.
-    pub class: usize,
+    /// The id of its class; none draws without one, as guidance does for comparison.
+    pub class: Option<usize>,
     /// What all of its randomness comes from.
     pub seed: u64,
 }
@@ -25,7 +26,15 @@ pub struct Request {
 impl Request {
     /// A picture of a class, from a seed.
     pub fn new(class: usize, seed: u64) -> Self {
-        Self { class, seed }
+        Self {
+            class: Some(class),
+            seed,
+        }
+    }
+
+    /// A picture of no class in particular, from a seed.
+    pub fn unconditional(seed: u64) -> Self {
+        Self { class: None, seed }
     }
 }
 
@@ -95,7 +104,9 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Generation<'a> {
     model: &'a Model,
-    requests: Vec<Request>,
+    requests: Requests<'a>,
+    /// How many requests there are, where that is known.
+    total: Option<usize>,
     sampling: SampleConfig,
     batch_size: usize,
     decodes: bool,
@@ -105,11 +116,20 @@ pub struct Generation<'a> {
     finished: VecDeque<Picture>,
 }
 
+/// Requests that are in no batch yet; asked for batch by batch, so that their number takes no memory.
+struct Requests<'a>(Box<dyn Iterator<Item = Request> + 'a>);
+
+impl fmt::Debug for Requests<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Requests").finish_non_exhaustive()
+    }
+}
+
 /// The requests that are being drawn.
 #[derive(Debug)]
 struct Batch {
     first: usize,
-    pictures: usize,
+    requests: Vec<Request>,
     drawing: Drawing,
 }
 
@@ -121,15 +141,16 @@ enum Drawing {
 }
 
 impl Model {
-    /// Draws requests.
-    pub fn generate(
-        &self,
-        requests: impl IntoIterator<Item = Request>,
-        sampling: &SampleConfig,
-    ) -> Generation<'_> {
+    /// Draws requests, which are asked for batch by batch.
+    pub fn generate<'a, R>(&'a self, requests: R, sampling: &SampleConfig) -> Generation<'a>
+    where
+        R: IntoIterator<Item = Request, IntoIter: 'a>,
+    {
+        let requests = requests.into_iter();
         Generation {
             model: self,
-            requests: requests.into_iter().collect(),
+            total: requests.size_hint().1,
+            requests: Requests(Box::new(requests)),
             sampling: sampling.clone(),
             batch_size: BATCH,
             decodes: true,
@@ -141,7 +162,7 @@ impl Model {
 
     fn drawing(&self, requests: &[Request], sampling: &SampleConfig) -> Result<Drawing> {
         let request = |request: &Request| ImageRequest {
-            class: Some(request.class),
+            class: request.class,
             seed: request.seed,
         };
         let requests: Vec<_> = requests.iter().map(request).collect();
@@ -202,8 +223,11 @@ impl<'a> Generation<'a> {
         let event = self.work().transpose()?;
         Some(event.map_err(|error| {
             self.current = None;
-            self.next = self.requests.len();
-            error.during(format!("after {first} of {} images", self.requests.len()))
+            self.requests = Requests(Box::new(std::iter::empty()));
+            error.during(match self.total {
+                Some(total) => format!("after {first} of {total} images"),
+                None => format!("after {first} images"),
+            })
         }))
     }
 
@@ -225,23 +249,24 @@ impl<'a> Generation<'a> {
                 return Ok(Some(Event::Picture(picture)));
             }
             let Some(batch) = &mut self.current else {
-                let batch = &self.requests[self.next..];
-                let batch = &batch[..batch.len().min(self.batch_size)];
-                if batch.is_empty() {
+                let requests: Vec<_> = self.requests.0.by_ref().take(self.batch_size).collect();
+                if requests.is_empty() {
                     return Ok(None);
                 }
+                let drawing = self.model.drawing(&requests, &self.sampling)?;
+                let first = self.next;
+                self.next += requests.len();
                 self.current = Some(Batch {
-                    first: self.next,
-                    pictures: batch.len(),
-                    drawing: self.model.drawing(batch, &self.sampling)?,
+                    first,
+                    requests,
+                    drawing,
                 });
-                self.next += batch.len();
                 continue;
             };
             if let Some([step, steps]) = batch.drawing.advance()? {
                 return Ok(Some(Event::Step(Step {
                     first: batch.first,
-                    pictures: batch.pictures,
+                    pictures: batch.requests.len(),
                     step,
                     steps,
                 })));
@@ -258,8 +283,8 @@ impl<'a> Generation<'a> {
             return Ok(());
         }
         let pictures = self.model.pictures(&batch.drawing)?;
-        for (index, pixels) in (batch.first..).zip(pictures) {
-            let params = self.params(self.requests[index]);
+        for ((index, request), pixels) in (batch.first..).zip(&batch.requests).zip(pictures) {
+            let params = self.params(*request);
             self.finished.push_back(Picture {
                 index,
                 pixels,
@@ -275,7 +300,10 @@ impl<'a> Generation<'a> {
             model: self.model.name().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             class: request.class,
-            class_name: self.model.class_names()[request.class].clone(),
+            class_name: match request.class {
+                Some(class) => self.model.class_names()[class].clone(),
+                None => "none".into(),
+            },
             seed: request.seed,
             sampling: self.sampling.clone(),
             dtype: self.model.precision().to_string(),

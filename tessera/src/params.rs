@@ -15,9 +15,9 @@ pub struct ImageParams {
     pub model: String,
     /// The version of the program or library that drew it.
     pub version: String,
-    /// The class that was asked for.
-    pub class: usize,
-    /// Its name.
+    /// The class that was asked for, if one was.
+    pub class: Option<usize>,
+    /// Its name, or `none`.
     pub class_name: String,
     /// What all of its randomness comes from.
     pub seed: u64,

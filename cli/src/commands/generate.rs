@@ -1,15 +1,16 @@
 //! `tessera generate`.
 
-use crate::args::{Compute, Global, WeightsKind};
+use crate::args::{ClassArgs, Compute, Global, MOST_PICTURES, WeightsKind, within};
 use crate::draw::draw;
-use crate::names::Names;
-use crate::output::existing;
+use crate::names::{Named, Names};
+use crate::output::{existing, shown};
 use crate::progress::loading;
 use crate::sampling::SamplingArgs;
 use crate::{output, ranks};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Instant;
 use tessera::attention2d::Grid;
 use tessera::backend::streams;
@@ -22,6 +23,7 @@ use tessera::{ImageParams, Model, Request, Sampling, Source, Which};
     tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
     tessera generate -m runs/dit -c dress -n 8 --cfg-scale 3 -o dresses --grid\n  \
     tessera generate -m runs/ar/model -c 3,7 -n 4 --steps 16 --cfg-scale 2 -o 'out/{class}_{seed}.png'\n  \
+    tessera generate -m runs/birds/model -c '\"owl, barn\",crow' -n 4 -o birds\n  \
     tessera generate -m checkpoint-last.pth --vae kl16.ckpt -c 207 -n 4 -o dogs\n  \
     tessera generate --from out/00002.png -o again\n  \
     mpirun -n 4 tessera generate --class 3 --seed 7 --attn-grid 2x2 -o out")]
@@ -36,23 +38,21 @@ pub struct Generate {
     /// Which weights of a training checkpoint; averaged ones if there are any unless given.
     #[arg(long, value_enum, requires = "model", value_name = "KIND")]
     weights: Option<WeightsKind>,
-    /// Classes, by id or name; `tessera classes` lists them. All of them unless given.
-    #[arg(short, long, value_delimiter = ',', value_name = "CLASS,…")]
-    class: Vec<String>,
+    /// Classes, by name or id, or `all`; `tessera classes` lists them. A name with a comma in it stands in double
+    /// quotes. All of them unless given, where a model has 100 or fewer.
+    #[arg(short, long, value_name = "CLASS,…")]
+    class: Vec<ClassArgs>,
+    /// Draw pictures of no class in particular.
+    #[arg(long, conflicts_with = "class")]
+    unconditional: bool,
     /// Pictures per class.
-    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = within(1..=MOST_PICTURES))]
     num_images: usize,
     /// Picture i is drawn from seed + i, whatever the batch; -1 draws a seed and prints it.
-    #[arg(
-        short,
-        long,
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "N"
-    )]
-    seed: i64,
+    #[arg(short, long, default_value = "0", value_name = "N")]
+    seed: Seed,
     /// Repeat the picture of this PNG, from its metadata.
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "num_images", "seed"])]
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "unconditional", "num_images", "seed"])]
     from: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -64,15 +64,16 @@ pub struct Generate {
     attn_grid: Option<Grid>,
     /// Pictures drawn at once.
     #[arg(long, alias = "eval_bsz", default_value_t = 64, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    batch_size: u32,
-    /// A folder, a file.png, or a pattern with %05d, {class} or {seed}.
+    #[arg(value_parser = within(1..=MOST_PICTURES))]
+    batch_size: usize,
+    /// A folder, a file.png, or a pattern with %05d, {class} or {seed} in the file's name, and %% for a percent sign.
+    /// Classes that would be the same file's name get their ids.
     #[arg(short, long, default_value = "out", value_name = "PATH")]
     output: PathBuf,
     /// Also write grid.png, with as many columns as pictures per class, or RxC.
     #[arg(long, num_args = 0..=1, default_missing_value = "auto", value_name = "RxC")]
     grid: Option<String>,
-    /// Write into a folder that is not empty.
+    /// Write into a folder that is not empty, and over files of the same names.
     #[arg(long)]
     overwrite: bool,
     /// Leave the settings out of the files.
@@ -83,6 +84,89 @@ pub struct Generate {
     json: bool,
 }
 
+/// The file that pictures are shown in together.
+const GRID: &str = "grid.png";
+
+/// Pictures that one grid shows at most.
+const MOST_IN_GRID: usize = 10_000;
+
+/// Classes that are drawn where none is asked for; of more, one forgets how many there are.
+const MOST_UNASKED: usize = 100;
+
+/// Where randomness starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seed {
+    Given(u64),
+    Fresh,
+}
+
+impl FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text.trim(), text.trim().parse()) {
+            ("-1", _) => Ok(Self::Fresh),
+            (_, Ok(seed)) => Ok(Self::Given(seed)),
+            _ => Err(format!(
+                "expected a whole number of 0 to {}, or -1 for a seed that is drawn",
+                u64::MAX
+            )),
+        }
+    }
+}
+
+/// What is drawn: so many pictures of every class, the seeds one after another.
+#[derive(Debug)]
+struct Requests {
+    /// None where pictures are of no class.
+    classes: Vec<Option<usize>>,
+    per_class: usize,
+    seed: u64,
+}
+
+impl Requests {
+    /// Checks that there are not too many, nor more than seeds.
+    fn new(classes: Vec<Option<usize>>, per_class: usize, seed: u64) -> Result<Self> {
+        let total = classes.len().saturating_mul(per_class);
+        ensure!(
+            total <= MOST_PICTURES,
+            "{} classes of {per_class} pictures each: expected {MOST_PICTURES} pictures or fewer at a time",
+            classes.len()
+        );
+        ensure!(
+            total as u64 - 1 <= u64::MAX - seed,
+            "--seed {seed}: picture i is drawn from seed + i, and of {total} pictures the last would be above {}",
+            u64::MAX
+        );
+        Ok(Self {
+            classes,
+            per_class,
+            seed,
+        })
+    }
+
+    fn total(&self) -> usize {
+        self.classes.len() * self.per_class
+    }
+
+    fn get(&self, number: usize) -> Request {
+        Request {
+            class: self.classes[number / self.per_class],
+            seed: self.seed + number as u64,
+        }
+    }
+
+    /// What the file of a picture is named after.
+    fn named<'a>(&self, number: usize, model: &'a Model) -> Named<'a> {
+        let Request { class, seed } = self.get(number);
+        Named {
+            number,
+            class: class.map(|id| (id, &*model.class_names()[id])),
+            seed,
+        }
+    }
+}
+
 impl Generate {
     /// Draws and writes the pictures.
     ///
@@ -90,6 +174,7 @@ impl Generate {
     /// An unknown class, a setting out of range, an output that exists, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
+        let sequence = ranks::sequence(self.attn_grid)?;
         let mut source = Source::of(self.model.as_deref()).weights(self.weights.map(Which::from));
         if let Some(vae) = &self.vae {
             source = source.vae(vae);
@@ -98,27 +183,34 @@ impl Generate {
             Model::open(source.on_progress(progress), &device)
         })?;
         let (requests, sampling, dtype) = self.requests(&model, global.quiet)?;
-        let model = model
-            .in_precision(dtype.into())?
-            .on(ranks::sequence(self.attn_grid)?)?;
-        let total = requests.len();
-        let generation = model
-            .generate(requests, &sampling)
-            .batch(self.batch_size as usize);
-        if !ranks::first() {
-            return draw(generation.without_pictures(), total, true, |_| Ok(()));
-        }
-        let names = Names::new(&self.output, total, self.overwrite)?;
-        let columns = self
-            .grid
-            .as_deref()
-            .map(|grid| columns(grid, total, self.num_images))
+        let total = requests.total();
+        let columns = self.grid.as_deref();
+        let columns = columns
+            .map(|grid| columns_of(grid, total, self.num_images))
             .transpose()?;
+        let named = (0..total).map(|number| requests.named(number, &model));
+        let names = match ranks::first() {
+            true => {
+                let others: &[&str] = if columns.is_some() { &[GRID] } else { &[] };
+                Some(Names::new(&self.output, named, others, self.overwrite)?)
+            }
+            false => None,
+        };
+        let model = model.in_precision(dtype.into())?.on(sequence)?;
+        if total > 1 && !global.quiet {
+            output::note(format_args!("{total} pictures to draw"));
+        }
+        let generation = model
+            .generate((0..total).map(|number| requests.get(number)), &sampling)
+            .batch(self.batch_size);
+        let Some(names) = names else {
+            return draw(generation.without_pictures(), total, true, |_| Ok(()));
+        };
         let started = Instant::now();
         let (mut written, mut cells) = (Vec::new(), Vec::new());
-        draw(generation, total, global.quiet, |picture| {
+        let drawn = draw(generation, total, global.quiet, |picture| {
             let params = picture.params;
-            let path = names.path(picture.index, &params.class_name, params.seed);
+            let path = names.path(requests.named(picture.index, &model));
             let texts = params.texts(&picture.pixels);
             let texts: Vec<_> = texts
                 .iter()
@@ -129,26 +221,32 @@ impl Generate {
             written.push((path, params));
             cells.extend(columns.is_some().then_some(picture.pixels));
             Ok(())
-        })?;
+        });
         let seconds = started.elapsed().as_secs_f64();
-        if let Some(columns) = columns {
-            write_png(
-                names.folder().join("grid.png"),
-                &grid(&cells, columns, GridStyle::default())?,
-                &[],
-                existing(self.overwrite),
-            )?;
-        }
-        if !global.quiet {
+        let drawn = drawn.and_then(|()| {
+            let Some(columns) = columns else {
+                return Ok(());
+            };
+            let grid = grid(&cells, columns, GridStyle::default())?;
+            let path = names.folder().join(GRID);
+            Ok(write_png(path, &grid, &[], existing(self.overwrite))?)
+        });
+        if drawn.is_ok() && !global.quiet {
             let rate = total as f64 / seconds;
+            let pictures = if total == 1 { "picture" } else { "pictures" };
             output::note(format_args!(
-                "{total} pictures in {seconds:.1} s ({rate:.2} images/s)"
+                "{total} {pictures} in {seconds:.1} s ({rate:.2} images/s)"
             ));
         }
-        self.report(&written, seconds)
+        // Whatever failed, the files that are there are named.
+        let listed = match written.is_empty() && drawn.is_err() {
+            true => Ok(()),
+            false => self.report(&written, seconds),
+        };
+        drawn.and(listed)
     }
 
-    fn requests(&self, model: &Model, quiet: bool) -> Result<(Vec<Request>, Sampling, Compute)> {
+    fn requests(&self, model: &Model, quiet: bool) -> Result<(Requests, Sampling, Compute)> {
         if let Some(file) = &self.from {
             let params = ImageParams::read(file)?;
             if params.model != model.name() {
@@ -159,26 +257,29 @@ impl Generate {
                     model.name()
                 );
             }
-            let request = Request::new(params.class, params.seed);
+            let requests = Requests::new(vec![params.class], 1, params.seed)?;
+            let last = model.class_names().len();
+            if let Some(class) = params.class.filter(|&class| class >= last) {
+                bail!(
+                    "{}: its class is {class}, this model has {last} classes",
+                    file.display()
+                );
+            }
             let sampling = self.sampling.of_model(model, &params.sampling)?;
             let own = |_| anyhow::anyhow!("{}: its dtype is {:?}", file.display(), params.dtype);
             let dtype = match self.dtype {
                 Some(dtype) => dtype,
                 None => Compute::from_str(&params.dtype, false).map_err(own)?,
             };
-            return Ok((vec![request], sampling, dtype));
+            return Ok((requests, sampling, dtype));
         }
         let sampling = self.sampling.of_model(model, &model.sampling())?;
-        let classes: Vec<usize> = match self.class.is_empty() {
-            true => (0..model.class_names().len()).collect(),
-            false => {
-                let ids = self.class.iter().map(|class| model.class(class));
-                ids.collect::<tessera::Result<_>>()?
-            }
-        };
-        let seed = match u64::try_from(self.seed) {
-            Ok(seed) => seed,
-            Err(_) => {
+        let classes = self.classes(model)?;
+        // Before a seed is drawn and told.
+        Requests::new(classes.clone(), self.num_images, 0)?;
+        let seed = match self.seed {
+            Seed::Given(seed) => seed,
+            Seed::Fresh => {
                 let now = std::time::SystemTime::UNIX_EPOCH
                     .elapsed()
                     .map_or(0, |time| time.as_nanos() as u64);
@@ -190,44 +291,77 @@ impl Generate {
                 seed
             }
         };
-        let classes = classes
-            .into_iter()
-            .flat_map(|class| std::iter::repeat_n(class, self.num_images));
-        let requests = classes
-            .zip(seed..)
-            .map(|(class, seed)| Request::new(class, seed));
-        Ok((requests.collect(), sampling, self.dtype.unwrap_or_default()))
+        let requests = Requests::new(classes, self.num_images, seed)?;
+        Ok((requests, sampling, self.dtype.unwrap_or_default()))
+    }
+
+    /// The classes that are asked for.
+    fn classes(&self, model: &Model) -> Result<Vec<Option<usize>>> {
+        let all = model.class_names().len();
+        if self.unconditional {
+            return Ok(vec![None]);
+        }
+        ensure!(all > 0, "the model has no classes: give --unconditional");
+        if self.class.is_empty() {
+            ensure!(
+                all <= MOST_UNASKED,
+                "the model has {all} classes: give those to draw with --class, or --class all"
+            );
+            return Ok((0..all).map(Some).collect());
+        }
+        let mut classes = Vec::new();
+        for name in self.class.iter().flat_map(ClassArgs::names) {
+            match model.class(name) {
+                Ok(id) => classes.push(Some(id)),
+                Err(_) if name == "all" => classes.extend((0..all).map(Some)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(classes)
     }
 
     fn report(&self, written: &[(PathBuf, ImageParams)], seconds: f64) -> Result<()> {
         if self.json {
             let images: Vec<_> = written
                 .iter()
-                .map(|(path, params)| serde_json::json!({ "path": path, "params": params }))
+                .map(|(path, params)| {
+                    serde_json::json!({ "path": path.to_string_lossy(), "params": params })
+                })
                 .collect();
             let report = serde_json::json!({ "schema": "tessera.generate/v1", "seconds": seconds, "images": images });
             return output::json(&report);
         }
         written
             .iter()
-            .try_for_each(|(path, _)| output::text(path.display()))
+            .try_for_each(|(path, _)| output::text(shown(path.display())))
     }
 }
 
 /// Columns of a grid: `RxC` must hold all pictures; `auto` is a row per class, wrapped at 10.
-fn columns(text: &str, pictures: usize, per_class: usize) -> Result<usize> {
+fn columns_of(text: &str, pictures: usize, per_class: usize) -> Result<usize> {
+    ensure!(
+        pictures <= MOST_IN_GRID,
+        "--grid: {pictures} pictures, expected {MOST_IN_GRID} or fewer"
+    );
     if text == "auto" {
         return Ok(per_class.min(pictures).clamp(1, 10));
     }
+    let side = |text: &str| {
+        text.parse()
+            .ok()
+            .filter(|side| (1..=MOST_IN_GRID).contains(side))
+    };
     let parsed = text
         .split_once('x')
-        .and_then(|(r, c)| Some((r.parse::<usize>().ok()?, c.parse::<usize>().ok()?)));
+        .and_then(|(r, c)| Some((side(r)?, side(c)?)));
     match parsed {
-        Some((rows, columns)) if rows * columns >= pictures && columns > 0 => Ok(columns),
+        Some((rows, columns)) if rows * columns >= pictures => Ok(columns),
         Some((rows, columns)) => bail!(
             "--grid {text}: {} cells, expected {pictures} or more",
             rows * columns
         ),
-        None => bail!("--grid {text}: expected rows x columns such as 2x4"),
+        None => bail!(
+            "--grid {text}: expected rows x columns such as 2x4, of {MOST_IN_GRID} at most each"
+        ),
     }
 }
