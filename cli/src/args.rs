@@ -3,27 +3,35 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
+use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
+use std::str::FromStr;
 use tessera::{Device, DeviceSpec};
+
+/// The heading of the options of every command, which stand below its own.
+const GLOBAL: &str = "Global options";
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal or cuda, with an index such as cuda:1.
-    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    #[arg(long, global = true, help_heading = GLOBAL, default_value = "auto", value_name = "DEVICE")]
     pub device: DeviceSpec,
-    /// CPU threads; the processor's cores unless given.
-    #[arg(short = 't', long, global = true, value_name = "N")]
+    /// CPU threads, of the processor's cores at most; all of them unless given.
+    #[arg(short = 't', long, global = true, help_heading = GLOBAL, value_name = "N")]
+    #[arg(value_parser = within(0_usize..=65_536))]
     pub threads: Option<usize>,
     /// Memory of the device, in MiB, that a tokenizer may use at once: it works on fewer pictures at a time, or on
-    /// tiles of them. What the driver allows in one tensor bounds them in any case.
-    #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..1 << 40))]
+    /// tiles of them. What the driver allows in one tensor bounds them in any case,
+    /// and alone unless given.
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "MIB", value_parser = within(1_u64..=1 << 40))]
     pub max_vram: Option<u64>,
     /// Compare the ranks' arguments before every collective: slower, and tells which rank differs.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub check: bool,
     /// No progress and no notes; errors and results only.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub quiet: bool,
 }
 
@@ -58,9 +66,11 @@ pub struct DataArgs {
     pub data: PathBuf,
     /// Side of the pictures in px: photographs are scaled and center-cropped to it, IDX pictures padded.
     #[arg(long, value_name = "PX")]
+    #[arg(value_parser = within(1..=MOST_PX))]
     pub img_size: usize,
     /// 1 for gray, 3 for color.
     #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=3))]
     pub channels: usize,
     /// Fail on a picture that cannot be read, instead of skipping it with a warning.
     #[arg(long)]
@@ -162,39 +172,51 @@ impl From<Dtype> for tessera::WeightDtype {
 pub struct LoopArgs {
     /// Examples per step.
     #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_PICTURES))]
     pub batch_size: usize,
     /// Parts a batch is split into to save memory.
     #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_PICTURES))]
     pub grad_accum: usize,
     /// Passes over the data.
     #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_STEPS))]
     pub epochs: u64,
-    /// Stop after so many steps whatever --epochs says.
+    /// Stop after so many steps, if --epochs has not ended it before; --epochs alone unless given.
     #[arg(long, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_STEPS))]
     pub max_steps: Option<u64>,
     /// The highest learning rate.
     #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..=1000.0))]
     pub lr: f64,
     /// Epochs over which the learning rate grows; may be a fraction.
     #[arg(long, default_value_t = 0.2, value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..=1e9))]
     pub warmup_epochs: f64,
     /// Decoupled weight decay.
     #[arg(long, default_value_t = 0.02, value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..=1000.0))]
     pub weight_decay: f64,
     /// The largest norm of all gradients together.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
+    #[arg(value_parser = within(above(0.0_f64)))]
     pub grad_clip: f64,
     /// What a late step keeps of the averaged weights.
     #[arg(long, default_value_t = 0.999, value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..=1.0))]
     pub ema_rate: f64,
     /// Steps between checkpoints; 0 saves after every epoch.
     #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(value_parser = within(0..=MOST_STEPS))]
     pub save_every: u64,
     /// Checkpoints kept.
     #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=1_000_000))]
     pub keep_last: usize,
     /// Decides weights, order and noise.
     #[arg(short, long, default_value_t = 0, value_name = "N")]
+    #[arg(value_parser = within(0..=u64::MAX))]
     pub seed: u64,
 }
 
@@ -215,6 +237,151 @@ impl LoopArgs {
             keep_last: self.keep_last,
             seed: self.seed,
             ..Default::default()
+        }
+    }
+}
+
+/// Pictures that one command draws at most; as many fit a folder's listing.
+pub const MOST_PICTURES: usize = 1_000_000;
+
+/// Side of a picture in px, at most: of a square of that side, one picture takes 3 GiB.
+pub const MOST_PX: usize = 16_384;
+
+/// Steps and epochs at most: no product with them overflows.
+pub const MOST_STEPS: u64 = 1_000_000_000;
+
+/// Tokens of a sequence at most.
+pub const MOST_TOKENS: usize = 1 << 32;
+
+/// A number as an option takes it.
+pub trait Number: Copy + PartialOrd + Display + Send + Sync + 'static {
+    /// What it is called.
+    const NAME: &'static str;
+
+    /// The number that `text` is; none where it is not one, or not finite.
+    fn of(text: &str) -> Option<Self>;
+}
+
+macro_rules! numbers {
+    ($name:literal, $keep:expr, $($number:ty),+) => {
+        $(impl Number for $number {
+            const NAME: &'static str = $name;
+
+            fn of(text: &str) -> Option<Self> {
+                text.trim().parse().ok().filter($keep)
+            }
+        })+
+    };
+}
+numbers!("a whole number", |_: &_| true, u8, u16, u32, u64, usize);
+numbers!("a number", |number: &Self| number.is_finite(), f32, f64);
+
+/// Reads numbers of a range: whatever else is given, below zero or too large, the error says the range.
+pub fn within<T: Number>(
+    range: impl RangeBounds<T> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = T::of(text).filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let range = match (range.start_bound(), range.end_bound()) {
+                (Bound::Included(low), Bound::Included(high)) => format!(" of {low} to {high}"),
+                (Bound::Included(low), Bound::Excluded(high)) => {
+                    format!(" of {low} or more and below {high}")
+                }
+                (Bound::Included(low), Bound::Unbounded) => format!(" of {low} or more"),
+                (Bound::Excluded(low), Bound::Included(high)) => {
+                    format!(" above {low} and at most {high}")
+                }
+                (Bound::Excluded(low), Bound::Excluded(high)) => {
+                    format!(" above {low} and below {high}")
+                }
+                (Bound::Excluded(low), Bound::Unbounded) => format!(" above {low}"),
+                (Bound::Unbounded, Bound::Included(high)) => format!(" of {high} or less"),
+                (Bound::Unbounded, Bound::Excluded(high)) => format!(" below {high}"),
+                (Bound::Unbounded, Bound::Unbounded) => String::new(),
+            };
+            format!("expected {}{range}", T::NAME)
+        })
+    }
+}
+
+/// The range above `low`.
+pub fn above<T>(low: T) -> (Bound<T>, Bound<T>) {
+    (Bound::Excluded(low), Bound::Unbounded)
+}
+
+/// Shares above 0, of which 1 is all.
+pub fn share() -> (Bound<f32>, Bound<f32>) {
+    (Bound::Excluded(0.0), Bound::Included(1.0))
+}
+
+/// Classes as an option takes them: separated by commas, but for those within double quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassArgs(Vec<String>);
+
+impl ClassArgs {
+    /// What stands between the commas.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+}
+
+impl FromStr for ClassArgs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mut names, mut quoted) = (vec![String::new()], false);
+        for c in text.chars() {
+            match (c, names.last_mut()) {
+                ('"', _) => quoted = !quoted,
+                (',', _) if !quoted => names.push(String::new()),
+                (_, Some(name)) => name.push(c),
+                (_, None) => {}
+            }
+        }
+        if quoted {
+            return Err("expected a second double quote".into());
+        }
+        if names.iter().any(|name| name.trim().is_empty()) {
+            return Err("expected a class between the commas, found nothing".into());
+        }
+        Ok(Self(names))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_with_commas_are_reached_by_quoting() {
+        for (text, expected) in [
+            ("3,7", &["3", "7"][..]),
+            ("\"shirt,long\",ankle boot", &["shirt,long", "ankle boot"]),
+            ("-1", &["-1"]),
+        ] {
+            let classes: ClassArgs = text.parse().unwrap();
+            assert_eq!(classes.names().collect::<Vec<_>>(), expected);
+        }
+        for bad in ["", "a,", "\"a,b", ",,"] {
+            bad.parse::<ClassArgs>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_answered_with_it() {
+        let share = within(0.0..=1.0_f64);
+        assert_eq!(share("0.5"), Ok(0.5));
+        for bad in ["-1", "nan", "inf", "1e400", "", "x", "1.0001", "-0.1"] {
+            assert_eq!(share(bad).unwrap_err(), "expected a number of 0 to 1");
+        }
+        assert_eq!(
+            within(above(0.0_f32))("0").unwrap_err(),
+            "expected a number above 0"
+        );
+        let whole = within(1..=9_usize);
+        for bad in ["0", "-1", "10", "1.5", "99999999999999999999999"] {
+            assert_eq!(whole(bad).unwrap_err(), "expected a whole number of 1 to 9");
         }
     }
 }

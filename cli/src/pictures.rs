@@ -1,6 +1,6 @@
 //! Pictures named on the command line, brought to the size a tokenizer reads.
 
-use crate::args::DataArgs;
+use crate::args::{DataArgs, within};
 use crate::{data, interrupt, output};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, Args};
@@ -25,8 +25,8 @@ pub struct PictureArgs {
     /// Take the train half of IDX files.
     #[arg(long, requires = "data")]
     pub train_split: bool,
-    /// Stop after so many pictures.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Stop after so many pictures; none is left out unless given.
+    #[arg(long, value_name = "N", value_parser = within(1..=u64::MAX))]
     pub limit: Option<u64>,
 }
 

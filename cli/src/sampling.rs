@@ -1,6 +1,6 @@
 //! How pictures are drawn, as flags.
 
-use crate::args::spelled;
+use crate::args::{share, spelled, within};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tessera::{CfgSchedule, Model, Sampling};
@@ -8,28 +8,33 @@ use tessera::{CfgSchedule, Model, Sampling};
 /// How pictures are drawn; the model's own settings unless given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SamplingArgs {
-    /// Steps; as many as positions at most.
+    /// Steps, as many as positions at most; as the model has it unless given.
     #[arg(long, visible_alias = "num-iter", alias = "num_iter", value_name = "N")]
+    #[arg(value_parser = within(1_usize..=1_000_000))]
     pub steps: Option<usize>,
-    /// Guidance scale; 1 is none.
+    /// Guidance scale, of which 1 is none; as the model has it unless given.
     #[arg(
         long,
         visible_alias = "cfg",
         alias = "guidance-scale",
         value_name = "X"
     )]
+    #[arg(value_parser = within(0.0_f32..=1000.0))]
     pub cfg_scale: Option<f32>,
-    /// How guidance grows over the steps.
+    /// How guidance grows over the steps; as the model has it unless given.
     #[arg(long, alias = "cfg_schedule", value_enum, value_name = "NAME")]
     pub cfg_schedule: Option<Schedule>,
-    /// Logits are divided by it; 0 is greedy.
+    /// Logits are divided by it, and 0 is greedy; as the model has it unless given.
     #[arg(long, value_name = "X")]
+    #[arg(value_parser = within(0.0_f32..))]
     pub temperature: Option<f32>,
-    /// Keep the N likeliest levels; 0 keeps all.
+    /// Keep the N likeliest levels, where 0 keeps all; as the model has it unless given.
     #[arg(long, value_name = "N")]
+    #[arg(value_parser = within(0_usize..=65_536))]
     pub top_k: Option<usize>,
-    /// Keep the fewest likeliest levels whose probabilities reach X.
+    /// Keep the fewest likeliest levels whose probabilities reach X; as the model has it unless given.
     #[arg(long, value_name = "X")]
+    #[arg(value_parser = within(share()))]
     pub top_p: Option<f32>,
 }
 

@@ -1,6 +1,6 @@
 //! `tessera calibrate`: what a quantizer needs to know of a VAE's latents, measured on data.
 
-use crate::args::{DataArgs, Global};
+use crate::args::{DataArgs, Global, MOST_PX, above, within};
 use crate::progress::encoding;
 use crate::{data, output, plot};
 use anyhow::Result;
@@ -24,24 +24,27 @@ pub struct Calibrate {
     data: PathBuf,
     /// Side of the pictures in px; what the VAE was trained on unless given.
     #[arg(long, value_name = "PX")]
+    #[arg(value_parser = within(1..=MOST_PX))]
     img_size: Option<usize>,
-    /// Stop after so many pictures.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Stop after so many pictures; none is left out unless given.
+    #[arg(long, value_name = "N", value_parser = within(1..=u64::MAX))]
     limit: Option<u64>,
     /// Fail on a picture that cannot be read, instead of skipping it with a warning.
     #[arg(long)]
     strict: bool,
     /// Bits per dimension, 1 to 16.
-    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, default_value_t = 6, value_name = "N", value_parser = within(1_u8..=16))]
     bits: u8,
     /// Normalized latents are clipped to this many standard deviations.
     #[arg(long, default_value_t = 5.0, value_name = "X")]
+    #[arg(value_parser = within(above(0.0_f32)))]
     range: f32,
     /// One scale for all channels and no mean, as the paper, instead of each channel's own.
     #[arg(long)]
     global_scale: bool,
     /// Decides the samples of the posteriors.
     #[arg(short, long, default_value_t = 0, value_name = "N")]
+    #[arg(value_parser = within(0..=u64::MAX))]
     seed: u64,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]

@@ -64,7 +64,7 @@ impl Classes {
         );
         let lines: Vec<String> = classes
             .iter()
-            .map(|Class { id, name }| format!("{id}\t{name}"))
+            .map(|Class { id, name }| format!("{id}\t{}", output::shown(name)))
             .collect();
         output::text(lines.join("\n"))
     }

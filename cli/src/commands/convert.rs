@@ -40,7 +40,7 @@ pub struct Convert {
     /// How to store the weights; as they are unless given.
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<Dtype>,
-    /// Split into files of at most this size, such as 2GB or 500MB, with an index.
+    /// Split into files of at most this size, such as 2GB or 500MB, with an index; one file unless given.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     shard: Option<u64>,
     /// The sizes of a generator whose number of heads its shapes do not tell.

@@ -3,7 +3,7 @@
 mod pictures;
 mod print;
 
-use crate::args::Global;
+use crate::args::{Global, MOST_PICTURES, within};
 use crate::draw::draw;
 use crate::progress::Progress;
 use crate::sampling::SamplingArgs;
@@ -58,17 +58,21 @@ pub struct Eval {
     reconstruction: bool,
     /// Generated pictures per class.
     #[arg(short, long, default_value_t = 100, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_PICTURES))]
     num_images: usize,
-    /// At most so many real images of either half.
+    /// At most so many real images of either half; all unless given.
     #[arg(long, value_name = "N")]
+    #[arg(value_parser = within(1..=usize::MAX))]
     limit: Option<usize>,
     /// Picture i is drawn from seed + i.
     #[arg(short, long, default_value_t = 0, value_name = "N")]
+    #[arg(value_parser = within(0..=u64::MAX))]
     seed: u64,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Pictures drawn at once.
     #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_PICTURES))]
     batch_size: usize,
     /// A folder for pictures and plots.
     #[arg(short, long, value_name = "DIR")]

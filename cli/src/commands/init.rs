@@ -1,6 +1,6 @@
 //! `tessera init`: an architecture of the field with random weights.
 
-use crate::args::{Dtype, Global};
+use crate::args::{Dtype, Global, within};
 use crate::output;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -25,6 +25,7 @@ pub struct Init {
     output: PathBuf,
     /// Decides the weights.
     #[arg(short, long, default_value_t = 0, value_name = "N")]
+    #[arg(value_parser = within(0..=u64::MAX))]
     seed: u64,
     /// How to store the weights.
     #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]

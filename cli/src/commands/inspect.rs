@@ -14,13 +14,13 @@ use tessera::{ArCard, DitCard, Found, ImageParams, ModelCard, PictureFile, Which
     tessera inspect out/00000.png\n  \
     tessera inspect runs/ar/model\n  \
     tessera inspect checkpoint-last.pth --weights raw\n  \
-    tessera inspect model.safetensors --check --json")]
+    tessera inspect model.safetensors --verify --json")]
 pub struct Inspect {
     /// What to look at: a path, or org/name in the hub's cache.
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Read every value of weights, make the model of them, and say how much memory that took.
-    #[arg(long)]
+    #[arg(long = "verify", alias = "check")]
     check: bool,
     /// Which weights of a training checkpoint; averaged ones if there are any unless given.
     #[arg(long, value_enum, value_name = "KIND")]
@@ -46,7 +46,7 @@ impl Inspect {
                     weights.check(&path, which, &device, progress)
                 })?;
             }
-            _ if self.check => bail!("{}: --check is for weights", path.display()),
+            _ if self.check => bail!("{}: --verify is for weights", path.display()),
             _ => {}
         }
         match self.json {

@@ -23,9 +23,12 @@ pub mod train_vae;
 mod training;
 
 use crate::args::Global;
+use crate::output;
 use crate::ranks::{OnRanks, Rank};
-use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::any::TypeId;
+use std::path::PathBuf;
 
 /// Image generation over discrete tokens: images to tokens to new images.
 #[derive(Debug, Parser)]
@@ -88,6 +91,19 @@ pub enum TrainCommand {
 }
 
 impl Cli {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that it asks for.
+    pub fn parsed<I, T>(args: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let matches = below_zero(Self::command()).try_get_matches_from(args)?;
+        Self::from_arg_matches(&matches)
+    }
+
     /// The command line for one rank: all but the first are quiet.
     pub fn on(mut self, rank: Rank) -> Self {
         self.global.quiet |= rank == Rank::Other;
@@ -110,15 +126,50 @@ impl Command {
     }
 }
 
+/// The same with numbers below zero taken for values, so that an option answers with its range; not of paths, where
+/// they would become files.
+fn below_zero(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let value = arg.get_value_parser().type_id();
+            match arg.get_action().takes_values() && value != TypeId::of::<PathBuf>() {
+                true => arg.allow_negative_numbers(true),
+                false => arg,
+            }
+        })
+        .mut_subcommands(below_zero)
+}
+
+/// How many threads to work with: no more than there are processors, on which more only wait for each other.
+fn threads(given: Option<usize>, quiet: bool) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let variable = || std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok();
+    let asked = [given.or_else(variable), Some(crate::ranks::threads())];
+    let asked = asked.into_iter().flatten().find(|&count| count > 0);
+    match asked {
+        Some(asked) if asked > processors => {
+            if !quiet {
+                output::note(format_args!(
+                    "note: {asked} threads, of which this machine runs {processors} at a time: working with {processors}"
+                ));
+            }
+            processors
+        }
+        Some(asked) => asked,
+        None => processors,
+    }
+}
+
 /// Runs the command line.
 ///
 /// # Errors
 /// Whatever the command gives.
 pub fn run(cli: Cli) -> Result<()> {
-    let threads = cli.global.threads.unwrap_or_else(crate::ranks::threads);
+    let threads = threads(cli.global.threads, cli.global.quiet);
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        .build_global()?;
+        .build_global()
+        .with_context(|| format!("cannot start {threads} threads"))?;
     crate::interrupt::listen(cli.global.quiet)?;
     // On a worker of the pool: from any other thread every operation would wait for one to wake up.
     rayon::scope(|_| dispatch(cli))
@@ -152,10 +203,145 @@ fn dispatch(cli: Cli) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::{Cli, below_zero};
+    use clap::error::ErrorKind;
+    use clap::{Arg, ArgAction, Command, CommandFactory};
+    use std::any::TypeId;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        super::Cli::command().debug_assert();
+        below_zero(Cli::command()).debug_assert();
+    }
+
+    /// Every command that does something, with the words that call it, as it is when it runs.
+    fn leaves() -> Vec<(Vec<String>, Command)> {
+        fn below(path: Vec<String>, command: &Command) -> Vec<(Vec<String>, Command)> {
+            let commands = command
+                .get_subcommands()
+                .filter(|one| one.get_name() != "help");
+            let below: Vec<_> = commands
+                .flat_map(|one| below([&path[..], &[one.get_name().to_owned()]].concat(), one))
+                .collect();
+            match below.is_empty() {
+                true => vec![(path, command.clone())],
+                false => below,
+            }
+        }
+        let mut command = below_zero(Cli::command());
+        command.build();
+        below(vec!["tessera".into()], &command)
+    }
+
+    fn of_values(command: &Command) -> impl Iterator<Item = &Arg> {
+        let options = command.get_opts().filter(|arg| !arg.is_hide_set());
+        options.filter(|arg| arg.get_action().takes_values())
+    }
+
+    fn is_number(arg: &Arg) -> bool {
+        let types = [
+            TypeId::of::<usize>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u16>(),
+            TypeId::of::<u8>(),
+            TypeId::of::<f32>(),
+            TypeId::of::<f64>(),
+        ];
+        types
+            .iter()
+            .any(|&of| arg.get_value_parser().type_id() == of)
+    }
+
+    #[test]
+    fn every_number_is_answered_with_what_was_expected() {
+        let bad = "-1 -1.5 nan inf 1e999 x  99999999999999999999999";
+        let mut numbers = 0;
+        for (path, command) in leaves() {
+            for arg in of_values(&command).filter(|arg| is_number(arg)) {
+                let option = format!("--{}", arg.get_long().expect("a long name"));
+                for value in bad.split(' ') {
+                    let line = path.iter().map(|word| &**word).chain([&*option, value]);
+                    let said = match Cli::parsed(line) {
+                        Err(error) if error.kind() == ErrorKind::ValueValidation => {
+                            error.to_string()
+                        }
+                        // A range without an end.
+                        _ if value.starts_with('9') => continue,
+                        other => panic!("{path:?} {option} {value}: {other:?}"),
+                    };
+                    let first = said.lines().next().unwrap_or_default();
+                    assert!(
+                        first.contains("expected a") && first.contains(&option),
+                        "{path:?} {option} {value}: {said}"
+                    );
+                }
+                numbers += 1;
+            }
+        }
+        assert!(numbers > 100, "{numbers}");
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_the_global_options_last() {
+        for (path, command) in leaves() {
+            let call = path.join(" ");
+            let examples = command.get_after_help().map(ToString::to_string);
+            let examples = examples.unwrap_or_default();
+            assert!(
+                examples.contains("Example") && examples.contains(&call),
+                "{call}: {examples:?}"
+            );
+            let help = command.clone().render_long_help().to_string();
+            let (own, global) = help.split_once("Global options:").expect("a heading");
+            for option in ["--device", "--threads", "--quiet"] {
+                let stands = |text: &str| {
+                    text.lines().any(|line| {
+                        let mut words = line.split_whitespace().take(2);
+                        line.trim_start().starts_with('-') && words.any(|word| word == option)
+                    })
+                };
+                assert!(!stands(own) && stands(global), "{call} {option}: {help}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_choice_and_number_says_what_it_is_unless_given() {
+        let mut unsaid = Vec::new();
+        for (path, command) in leaves() {
+            for arg in of_values(&command) {
+                let choices = arg.get_possible_values().len() > 1;
+                if arg.is_required_set() || !(choices || is_number(arg)) {
+                    continue;
+                }
+                let help = arg.get_long_help().or(arg.get_help());
+                let help = help.map(ToString::to_string).unwrap_or_default();
+                if arg.get_default_values().is_empty() && !help.contains("unless given") {
+                    unsaid.push(format!("{} --{}", path.join(" "), arg.get_id()));
+                }
+            }
+        }
+        assert!(
+            unsaid.is_empty(),
+            "neither a default nor what is done without: {unsaid:#?}"
+        );
+    }
+
+    #[test]
+    fn an_option_means_one_thing() {
+        let mut helps = std::collections::BTreeMap::new();
+        for (path, command) in leaves() {
+            let switches = command.get_opts().chain(command.get_arguments());
+            for arg in switches.filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue)) {
+                let (Some(long @ "check"), Some(help)) = (arg.get_long(), arg.get_help()) else {
+                    continue;
+                };
+                let first = helps
+                    .entry(long.to_owned())
+                    .or_insert_with(|| help.to_string());
+                assert_eq!(*first, help.to_string(), "--{long} of {path:?}");
+            }
+        }
+        assert!(helps.contains_key("check"));
     }
 }

@@ -1,6 +1,6 @@
 //! `tessera reconstruct`: what the tokenizer keeps of a picture, before and after its latents are quantized.
 
-use crate::args::Global;
+use crate::args::{Global, above, within};
 use crate::output;
 use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
 use anyhow::{Context, Result};
@@ -47,9 +47,11 @@ pub struct Reconstruct {
     /// Side in px of the tiles that pictures are cut into, to bound memory; 0 never cuts. Pictures of more than 1024 x
     /// 1024 px are cut into tiles of 768 unless given.
     #[arg(long, value_name = "PX", requires = "vae")]
+    #[arg(value_parser = within(0_usize..=1 << 20))]
     vae_tile: Option<usize>,
-    /// What neighboring tiles share, in px.
+    /// What neighboring tiles share, in px; at most a quarter of the tile, and 128 px, unless given.
     #[arg(long, value_name = "PX", requires = "vae")]
+    #[arg(value_parser = within(0_usize..=1 << 20))]
     vae_tile_overlap: Option<usize>,
     /// What `tessera calibrate` measured on that VAE. Without it, the scale is the one that is known of its kind, or
     /// measured on the pictures.
@@ -62,10 +64,11 @@ pub struct Reconstruct {
         value_delimiter = ',',
         value_name = "N,…"
     )]
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(value_parser = within(1_u8..=16))]
     bits: Vec<u8>,
     /// Normalized latents are clipped to this many standard deviations; the model's own unless given.
     #[arg(long, value_name = "X")]
+    #[arg(value_parser = within(above(0.0_f32)))]
     range: Option<f32>,
     /// Folder for the reconstructions; figures only unless given.
     #[arg(short, long, value_name = "DIR")]

@@ -3,7 +3,7 @@
 mod report;
 
 use self::report::{Shown, draw, table};
-use crate::args::{Global, WeightsKind};
+use crate::args::{Global, WeightsKind, within};
 use crate::pictures::{PictureArgs, Pictures, all_done};
 use crate::progress::{Progress, loading};
 use crate::{interrupt, output};
@@ -49,13 +49,14 @@ pub struct Route {
         value_name = "N",
         conflicts_with = "input"
     )]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(value_parser = within(1..=u16::MAX))]
     num_images: u16,
     /// The noise of picture i is of seed + i.
-    #[arg(short, long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u64).range(..1 << 63))]
+    #[arg(short, long, default_value_t = 0, value_name = "N", value_parser = within(0_u64..1 << 63))]
     seed: u64,
     /// Steps; the model's own unless given.
     #[arg(long, value_name = "N", conflicts_with = "input")]
+    #[arg(value_parser = within(1_usize..=1000))]
     steps: Option<usize>,
     /// Guidance scale; 1 is none, the model's own unless given. Only what is told the class is counted.
     #[arg(
@@ -64,15 +65,16 @@ pub struct Route {
         value_name = "X",
         conflicts_with = "input"
     )]
+    #[arg(value_parser = within(0.0_f32..=1000.0))]
     cfg_scale: Option<f32>,
     /// Route these pictures: files, folders with all below them, or patterns with * and ?.
     #[arg(short, long, num_args = 1.., value_name = "PATH")]
     input: Vec<PathBuf>,
     /// Evenly spaced times to noise the pictures of -i to; 10 unless given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), requires = "input")]
+    #[arg(long, value_name = "N", value_parser = within(1_u16..=1000), requires = "input")]
     times: Option<u16>,
     /// Pictures worked on at once.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = within(1..=u16::MAX))]
     batch_size: u16,
     /// Folder for the pictures of the routes; figures only unless given.
     #[arg(short, long, value_name = "DIR")]

@@ -1,6 +1,6 @@
 //! `tessera tokenize` and `tessera decode`: pictures to files of tokens and back.
 
-use crate::args::{Global, ModelArgs};
+use crate::args::{Global, ModelArgs, within};
 use crate::output;
 use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
 use crate::progress::Progress;
@@ -33,7 +33,7 @@ pub struct Tokenize {
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     /// Pictures per file.
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = within(1..=u64::MAX))]
     shard_size: u64,
     /// Write into a folder that is not empty.
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use super::calibrate::scale_by;
 use super::training::{self, sample_requests, write_samples};
-use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs};
+use crate::args::{DataArgs, Dtype, Global, LoopArgs, MOST_PX, RunArgs, above, share, within};
 use crate::progress::{Progress, encoding};
 use crate::sampling::Schedule;
 use crate::{data, interrupt, output, ranks};
@@ -46,9 +46,11 @@ pub struct TrainAr {
     cached: Option<PathBuf>,
     /// Bits per dimension, 1 to 16.
     #[arg(long, default_value_t = 6, value_name = "N")]
+    #[arg(value_parser = within(1_u8..=16))]
     bits: u8,
     /// Normalized latents are clipped to this many standard deviations.
     #[arg(long, default_value_t = 5.0, value_name = "X")]
+    #[arg(value_parser = within(above(0.0_f32)))]
     range: f32,
     /// One scale for all channels and no mean, as the paper, instead of each channel's own.
     #[arg(long)]
@@ -68,24 +70,30 @@ pub struct TrainAr {
     experts: Option<MoeConfig>,
     /// Copies of the class embedding in front of the tokens.
     #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(value_parser = within(0_usize..=65_536))]
     buffer_size: usize,
     /// Dropout in attention and after projections.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
+    #[arg(value_parser = within(0.0_f32..=1.0))]
     dropout: f32,
     /// Smallest share of positions masked in training.
     #[arg(long, default_value_t = 0.7, value_name = "X")]
+    #[arg(value_parser = within(0.0_f32..=1.0))]
     mask_ratio_min: f32,
     /// Spread of the masked share around 1; the paper's grid of 256 positions takes 0.25, small grids want more.
     #[arg(long, default_value_t = 0.25, value_name = "X")]
+    #[arg(value_parser = within(0.0_f32..=1000.0))]
     mask_ratio_std: f32,
     /// Share of the masked positions the head is trained on each step.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
+    #[arg(value_parser = within(share()))]
     head_subset: f32,
     /// Names of the classes, in the order of their ids; the data's own names unless given.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     class_names: Vec<String>,
-    /// Side in px of a finished picture, the center of --img-size.
+    /// Side in px of a finished picture, the center of --img-size; all of it unless given.
     #[arg(long, value_name = "PX")]
+    #[arg(value_parser = within(1..=MOST_PX))]
     picture_size: Option<usize>,
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
@@ -99,12 +107,14 @@ pub struct TrainAr {
     name: String,
     /// Default guidance scale of the finished model.
     #[arg(long, default_value_t = 2.0, value_name = "X")]
+    #[arg(value_parser = within(0.0_f32..=1000.0))]
     cfg_scale: f32,
     /// Default guidance schedule of the finished model.
     #[arg(long, value_enum, default_value = "linear")]
     cfg_schedule: Schedule,
     /// Default temperature of the finished model.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
+    #[arg(value_parser = within(0.0_f32..))]
     temperature: f32,
 }
 

@@ -1,7 +1,7 @@
 //! `tessera train dit`.
 
 use super::training::{self, sample_requests, write_samples};
-use crate::args::{DataArgs, Dtype, Global, LoopArgs, RunArgs, spelled};
+use crate::args::{DataArgs, Dtype, Global, LoopArgs, MOST_STEPS, RunArgs, above, spelled, within};
 use crate::progress::{Progress, encoding};
 use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, ensure};
@@ -42,6 +42,7 @@ pub struct TrainDit {
     size: TransformerConfig,
     /// Side of the squares of latents that are one token.
     #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=1024))]
     patch: usize,
     /// What the model is trained to undo.
     #[arg(long, value_enum, default_value = "flow")]
@@ -57,9 +58,11 @@ pub struct TrainDit {
     flip: bool,
     /// Share of the pictures that is held out, evenly spaced, for the validation loss in validation.jsonl.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..=1.0))]
     val_share: f64,
     /// Epochs between sample grids.
     #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = within(0..=MOST_STEPS))]
     sample_every: u64,
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
@@ -73,35 +76,41 @@ pub struct TrainDit {
     name: String,
     /// Default steps of sampling of the finished model.
     #[arg(long, default_value_t = 50, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=1000))]
     steps: usize,
     /// Default guidance scale of the finished model.
     #[arg(long, default_value_t = 2.0, value_name = "X")]
+    #[arg(value_parser = within(0.0_f32..=1000.0))]
     cfg_scale: f32,
 }
 
 /// How tokens get their experts; the paper's choices unless given.
 #[derive(Debug, Clone, Args)]
 struct RoutingArgs {
-    /// Who races whom.
+    /// Who races whom; race unless given.
     #[arg(long, value_enum, requires = "experts")]
     rule: Option<RuleArg>,
-    /// What scales an expert's output.
+    /// What scales an expert's output; identity unless given.
     #[arg(long, value_enum, requires = "experts")]
     gate: Option<GateArg>,
-    /// Experts a token has on average, where it is not the k of k-in-E.
+    /// Experts a token has on average, where it is not the k of k-in-E; that unless given.
     #[arg(long, requires = "experts", value_name = "X")]
+    #[arg(value_parser = within(above(0.0_f64)))]
     mean_k: Option<f64>,
     /// At inference, let the experts of each image race instead of holding them against a learned threshold.
     #[arg(long, requires = "experts")]
     no_threshold: bool,
-    /// Weight of the router similarity loss.
+    /// Weight of the router similarity loss; 1e-4 unless given.
     #[arg(long, requires = "experts", value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..))]
     similarity: Option<f64>,
-    /// Weight of Switch's balance loss.
+    /// Weight of Switch's balance loss; 0 unless given.
     #[arg(long, requires = "experts", value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..))]
     balance: Option<f64>,
-    /// Weight of the per-layer regularization.
+    /// Weight of the per-layer regularization; 1e-2 unless given.
     #[arg(long, requires = "experts", value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..))]
     per_layer: Option<f64>,
 }
 

@@ -1,6 +1,6 @@
 //! `tessera train judge`.
 
-use crate::args::{DataArgs, Global, RunArgs};
+use crate::args::{DataArgs, Global, MOST_STEPS, RunArgs, within};
 use crate::progress::Progress;
 use crate::{data, interrupt, output};
 use anyhow::{Result, bail};
@@ -23,12 +23,15 @@ pub struct TrainJudge {
     run: RunArgs,
     /// Passes over the data; the recipe's own unless given.
     #[arg(long, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_STEPS))]
     epochs: Option<u64>,
-    /// Stop after so many steps.
+    /// Stop after so many steps; --epochs alone ends it unless given.
     #[arg(long, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_STEPS))]
     max_steps: Option<u64>,
     /// Decides weights, order and augmentation.
     #[arg(short, long, default_value_t = 0, value_name = "N")]
+    #[arg(value_parser = within(0..=u64::MAX))]
     seed: u64,
 }
 

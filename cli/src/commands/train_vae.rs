@@ -1,7 +1,7 @@
 //! `tessera train vae`.
 
 use super::training::write_samples;
-use crate::args::{DataArgs, Global, LoopArgs, RunArgs};
+use crate::args::{DataArgs, Global, LoopArgs, RunArgs, within};
 use crate::data::open;
 use crate::progress::Progress;
 use crate::{interrupt, output, ranks};
@@ -30,6 +30,7 @@ pub struct TrainVae {
     training: LoopArgs,
     /// Base width.
     #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=8192))]
     ch: usize,
     /// Width multiplier of every resolution; each after the first halves the sides.
     #[arg(
@@ -38,21 +39,27 @@ pub struct TrainVae {
         value_delimiter = ',',
         value_name = "N,N,…"
     )]
+    #[arg(value_parser = within(1_usize..=64))]
     ch_mult: Vec<usize>,
     /// Residual blocks per resolution.
     #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=64))]
     num_res_blocks: usize,
     /// Latent channels: the number of tokens per position.
     #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=1024))]
     z_channels: usize,
     /// Weight of the mean absolute error.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..))]
     l1_weight: f64,
     /// Weight of the mean squared error.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..))]
     l2_weight: f64,
     /// Weight of the divergence per latent dimension: more brings the latents nearer to N(0, 1).
     #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    #[arg(value_parser = within(0.0_f64..))]
     kl_weight: f64,
     /// Mirror half of the pictures left to right.
     #[arg(long)]

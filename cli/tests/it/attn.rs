@@ -38,7 +38,7 @@ fn attn_plan_refuses_what_cannot_be() {
     let error = failure(2, "attn plan --ranks 4 --tokens 64 --network abacus", &[]);
     assert!(error.contains("one of a100, h100"), "{error}");
     let error = failure(2, "attn plan --ranks 0 --tokens 64", &[]);
-    assert!(error.contains("from 1 on"), "{error}");
+    assert!(error.contains("of 1 to 65536"), "{error}");
 }
 
 #[test]

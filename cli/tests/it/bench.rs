@@ -52,9 +52,9 @@ fn bench_ops_prints_a_line_per_name_and_refuses_others() {
         error.contains("no such name: tomography; there are matmul-1024"),
         "{error}"
     );
-    let error = failure(1, "bench generate --repeats 0", &[]);
+    let error = failure(2, "bench generate --repeats 0", &[]);
     assert!(
-        error.contains("--repeats: found 0, expected 1 or more"),
+        error.contains("'0' for '--repeats <N>': expected a whole number of 1"),
         "{error}"
     );
 }

@@ -78,7 +78,7 @@ fn settings_of_other_models_and_unknown_classes_are_refused() {
     );
     let error = failure(1, "generate -m {} -c disk -o {}", &[run, &out]);
     assert!(error.contains("the nearest are: disc (0)"), "{error}");
-    let error = failure(1, "generate -m {} --steps 0 -o {}", &[run, &out]);
+    let error = failure(2, "generate -m {} --steps 0 -o {}", &[run, &out]);
     assert!(error.contains("steps"), "{error}");
     let error = failure(
         2,

@@ -1,7 +1,7 @@
 //! `tessera attn bench`: every method on real ranks, measured.
 
-use super::text::{count, mib, time};
-use crate::args::Global;
+use super::text::{mib, time};
+use crate::args::{Global, MOST_TOKENS, within};
 use crate::output;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor};
@@ -26,22 +26,22 @@ use tessera::backend::{device_values, host_values, ops, streams};
 )]
 pub struct Bench {
     /// Ranks that are threads, each computing with --threads threads, one unless given.
-    #[arg(long, value_name = "P", value_parser = count)]
+    #[arg(long, value_name = "P", value_parser = within(1_usize..=1024))]
     threads_as_ranks: Option<usize>,
     /// Lengths of the sequence.
-    #[arg(long, value_delimiter = ',', default_value = "1024", value_name = "N,…", value_parser = count)]
+    #[arg(long, value_delimiter = ',', default_value = "1024", value_name = "N,…", value_parser = within(1..=MOST_TOKENS))]
     tokens: Vec<usize>,
     /// Sequences.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = count)]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = within(1_usize..=65_536))]
     batch: usize,
     /// Heads of queries.
-    #[arg(long, default_value_t = 16, value_name = "N", value_parser = count)]
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = within(1_usize..=65_536))]
     heads: usize,
     /// Heads of keys and values, which divide those of queries; as many unless given.
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = within(1_usize..=65_536))]
     kv_heads: Option<usize>,
     /// Elements of a head.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = count)]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = within(1_usize..=65_536))]
     head_dim: usize,
     /// What queries, keys and values travel as: f32, bf16 or f16.
     #[arg(long, default_value_t = WireDtype::F32, value_name = "TYPE")]
@@ -62,7 +62,7 @@ pub struct Bench {
     #[arg(long)]
     variants: bool,
     /// Runs of each; the fastest is printed.
-    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = count)]
+    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = within(1_usize..=1_000_000))]
     repeats: usize,
     /// Without the comparison, which computes dense attention on one rank.
     #[arg(long)]

@@ -1,7 +1,8 @@
 //! `tessera attn plan`: what every method and every grid would cost.
 
 use super::setting::{SettingArgs, heading};
-use super::text::{count, mib, time};
+use super::text::{mib, time};
+use crate::args::{MOST_TOKENS, within};
 use crate::output;
 use anyhow::Result;
 use clap::Args;
@@ -19,10 +20,10 @@ use tessera::attention2d::{Direction, Method, Network, Prediction, Setting, pred
     tessera attn plan --ranks 16 --tokens 32768 --network a100,node=8 --forward --json")]
 pub struct Plan {
     /// Ranks that divide the attention between them.
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = within(1_usize..=65_536))]
     ranks: usize,
     /// Tokens of a sequence.
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = within(1..=MOST_TOKENS))]
     tokens: usize,
     #[command(flatten)]
     setting: SettingArgs,

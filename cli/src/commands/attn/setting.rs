@@ -1,6 +1,6 @@
 //! What `attn` plans and simulates, as flags.
 
-use super::text::count;
+use crate::args::within;
 use anyhow::Result;
 use clap::Args;
 use tessera::attention2d::{Direction, Network, Setting, Shape, WireDtype};
@@ -9,16 +9,16 @@ use tessera::attention2d::{Direction, Network, Setting, Shape, WireDtype};
 #[derive(Debug, Clone, Args)]
 pub struct SettingArgs {
     /// Sequences.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = count)]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = within(1_usize..=65_536))]
     batch: usize,
     /// Heads of queries.
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = count)]
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = within(1_usize..=65_536))]
     heads: usize,
     /// Heads of keys and values, which divide those of queries; as many unless given.
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = within(1_usize..=65_536))]
     kv_heads: Option<usize>,
     /// Elements of a head.
-    #[arg(long, default_value_t = 128, value_name = "N", value_parser = count)]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = within(1_usize..=65_536))]
     head_dim: usize,
     /// What queries, keys and values travel as: f32, bf16 or f16.
     #[arg(long, default_value_t = WireDtype::Bf16, value_name = "TYPE")]

@@ -2,8 +2,8 @@
 
 use super::figure::{self, Figure};
 use super::setting::{SettingArgs, heading};
-use super::text::{count, mib, time};
-use crate::args::Global;
+use super::text::{mib, time};
+use crate::args::{Global, MOST_TOKENS, within};
 use crate::plot::{self, Line, Look};
 use crate::progress::Progress;
 use crate::{interrupt, output};
@@ -28,10 +28,10 @@ use tessera::attention2d::{Direction, Method, Network, Plan, Setting, Spread, si
     tessera attn simulate --figure a100")]
 pub struct Simulate {
     /// The most ranks; 4, 16, 64 and so on up to it.
-    #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=65_536))]
+    #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = within(4_u32..=65_536))]
     max_ranks: u32,
     /// Tokens of a sequence, whatever the ranks.
-    #[arg(long, default_value_t = 1 << 20, value_name = "N", value_parser = count)]
+    #[arg(long, default_value_t = 1 << 20, value_name = "N", value_parser = within(1..=MOST_TOKENS))]
     tokens: usize,
     #[command(flatten)]
     setting: SettingArgs,

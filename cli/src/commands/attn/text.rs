@@ -1,13 +1,5 @@
 //! Numbers as people write them.
 
-/// A number from 1 on.
-pub fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number @ 1..) => Ok(number),
-        _ => Err("expected a whole number from 1 on".into()),
-    }
-}
-
 /// A time in three digits and a unit.
 pub fn time(seconds: f64) -> String {
     let (value, unit) = match seconds {

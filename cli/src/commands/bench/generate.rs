@@ -1,7 +1,7 @@
 //! `tessera bench generate`: whole pictures, by part.
 
 use super::measure::matmul_peak;
-use crate::args::{Compute, Global};
+use crate::args::{Compute, Global, MOST_PICTURES, within};
 use crate::progress::{Progress, loading};
 use crate::sampling::SamplingArgs;
 use crate::{interrupt, memory, output};
@@ -38,9 +38,11 @@ pub struct Generate {
     dtype: Compute,
     /// Pictures drawn at once.
     #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_PICTURES))]
     batch_size: usize,
     /// Runs measured, after one to warm up where that is short; the median is printed.
     #[arg(short, long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=1_000_000))]
     repeats: usize,
     /// Print as JSON.
     #[arg(long)]
@@ -102,11 +104,6 @@ impl Generate {
     /// # Errors
     /// A model that cannot be read, a setting out of range, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
-        ensure!(
-            self.batch_size > 0,
-            "--batch-size: found 0, expected 1 or more"
-        );
-        ensure!(self.repeats > 0, "--repeats: found 0, expected 1 or more");
         let device = global.open()?;
         let peak = matmul_peak(device.burn());
         let mut subject = self.subject(&device, global)?;

@@ -2,7 +2,7 @@
 //! same names, so that the two can be run side by side.
 
 use super::measure::{Median, median};
-use crate::args::Global;
+use crate::args::{Global, within};
 use crate::interrupt;
 use crate::output;
 use anyhow::{Result, bail, ensure};
@@ -29,6 +29,7 @@ pub struct Ops {
     names: Vec<String>,
     /// How long to measure each.
     #[arg(long, default_value_t = 1.0, value_name = "S")]
+    #[arg(value_parser = within(0.0_f64..=3600.0))]
     seconds: f64,
     /// Print one line of JSON per name.
     #[arg(long)]

@@ -15,6 +15,7 @@ pub fn print(evaluation: &Evaluation, classes: &[String]) -> Result<()> {
             100.0 * agreement.accuracy
         ))?;
         for (name, class) in classes.iter().zip(&agreement.per_class) {
+            let name = output::shown(name).to_string();
             output::text(format_args!(
                 "  {name:<12} {:>4} of {}",
                 class.agreed, class.requested
