@@ -5,7 +5,7 @@ use crate::args::{Compute, Global, MOST_PICTURES, within};
 use crate::progress::{Progress, loading};
 use crate::sampling::SamplingArgs;
 use crate::{interrupt, memory, output};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
