@@ -61,7 +61,7 @@ pub struct ModelArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
     /// A folder of pictures (one sub-folder per class, or train/ and test/ of such) or of MNIST-style IDX files (.gz
-    /// too). PNG, JPEG, WebP, BMP and GIF are read, at any depth.
+    /// too). PNG, JPEG, WebP, BMP, GIF and TIFF are read, at any depth.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Side of the pictures in px: photographs are scaled and center-cropped to it, IDX pictures padded.

@@ -183,6 +183,8 @@ impl Pictures {
             for &index in chunk {
                 match self.get(index, tokenizer) {
                     Ok(picture) => batch.push(picture),
+                    // The only one: its fault is the command's.
+                    Err(error) if self.len() == 1 => return Err(error),
                     Err(error) => {
                         failed += 1;
                         output::note(format_args!("error: {error:#}"));
@@ -200,7 +202,10 @@ impl Pictures {
                 );
             }
         }
-        ensure!(failed < self.len(), "no picture could be read, of {failed}");
+        ensure!(
+            failed < self.len(),
+            "none of the {failed} pictures could be read"
+        );
         Ok(failed)
     }
 }

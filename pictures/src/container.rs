@@ -15,20 +15,19 @@ pub(crate) enum Format {
     WebP,
     Bmp,
     Gif,
+    Tiff,
 }
 
 /// The formats that are read, as messages list them.
-pub(crate) const FORMATS: &str = "a PNG, JPEG, WebP, BMP or GIF picture";
+pub(crate) const FORMATS: &str = "a PNG, JPEG, WebP, BMP, GIF or TIFF picture";
 
 /// How many bytes tell a format.
 pub(crate) const MAGIC_BYTES: usize = 64;
 
 /// Formats that are not read but can be named: where their first bytes are, and which.
-const OTHERS: [(usize, &[u8], &str); 27] = [
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
+const OTHERS: [(usize, &[u8], &str); 25] = [
+    (0, b"II+\0", "BigTIFF"),
+    (0, b"MM\0+", "BigTIFF"),
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypavis", "AVIF"),
     (4, b"ftypheic", "HEIC"),
@@ -63,6 +62,7 @@ impl Format {
             Self::WebP => "WebP",
             Self::Bmp => "BMP",
             Self::Gif => "GIF",
+            Self::Tiff => "TIFF",
         }
     }
 
@@ -79,7 +79,7 @@ impl Format {
             Some((_, _, name)) => {
                 return Err(Error::Unsupported {
                     path: path.to_path_buf(),
-                    format: name,
+                    format: (*name).into(),
                 });
             }
             None if bytes.is_empty() => "an empty file".into(),
@@ -105,6 +105,8 @@ impl Format {
             Some(Self::WebP)
         } else if starts(b"GIF87a") || starts(b"GIF89a") {
             Some(Self::Gif)
+        } else if starts(b"II*\0") || starts(b"MM\0*") {
+            Some(Self::Tiff)
         } else if starts(b"BM") && matches!(bytes.get(14..18), Some([12 | 40..=124, 0, 0, 0])) {
             Some(Self::Bmp)
         } else {
@@ -118,8 +120,8 @@ impl Format {
             Self::Png => png_is_complete(bytes),
             Self::Jpeg => jpeg_is_complete(bytes),
             Self::WebP => webp_is_complete(bytes),
-            // Their decoders tell: neither goes on without its data.
-            Self::Bmp | Self::Gif => Ok(()),
+            // Their decoders tell: none goes on without its data.
+            Self::Bmp | Self::Gif | Self::Tiff => Ok(()),
         };
         complete.map_err(|expected| Error::Truncated {
             path: path.to_path_buf(),

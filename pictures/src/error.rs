@@ -63,8 +63,8 @@ pub enum Error {
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// The format it is in.
-        format: &'static str,
+        /// The format it is in, and what of it is not read.
+        format: String,
     },
     /// What the path names is neither a file nor a folder: a pipe, a socket or a device.
     #[error("{}: is a pipe or a device, expected a picture file", path.display())]

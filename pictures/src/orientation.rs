@@ -18,7 +18,8 @@ impl Orientation {
         exif.and_then(tag).map_or_else(Self::default, Self::of_tag)
     }
 
-    fn of_tag(tag: u16) -> Self {
+    /// Of the tag's value; upright if that is none of the eight.
+    pub(crate) fn of_tag(tag: u16) -> Self {
         let [transposed, rows_reversed, columns_reversed] = match tag {
             2 => [false, false, true],
             3 => [false, true, true],

@@ -23,6 +23,7 @@ pub(crate) fn reading_bytes(path: &Path) -> u64 {
         Some(Format::WebP) => webp(&start),
         Some(Format::Bmp) => bmp(&start),
         Some(Format::Gif) => gif(&start),
+        Some(Format::Tiff) => tiff(&mut file),
         None => None,
     };
     pixels.map_or(length, |bytes| length.saturating_add(bytes))
@@ -126,6 +127,49 @@ fn bmp(start: &[u8]) -> Option<u64> {
 /// The screen, with a frame of indices and of colors; a frame is rarely larger, and then read all the same.
 fn gif(start: &[u8]) -> Option<u64> {
     Some(little::<2>(start, 6)? * little::<2>(start, 8)? * (PIXEL_BYTES + 5))
+}
+
+/// The two tags of the first directory; a row of samples and what is unpacked of it take as much as the picture at most.
+fn tiff(file: &mut File) -> Option<u64> {
+    let mut header = [0; 8];
+    file.rewind().ok()?;
+    file.read_exact(&mut header).ok()?;
+    let number = match header.starts_with(b"MM") {
+        true => |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0, |value: u64, byte| value << 8 | u64::from(*byte))
+        },
+        false => |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |value: u64, byte| value << 8 | u64::from(*byte))
+        },
+    };
+    file.seek(SeekFrom::Start(number(&header[4..]))).ok()?;
+    let mut count = [0; 2];
+    file.read_exact(&mut count).ok()?;
+    let (mut width, mut height) = (0, 0);
+    for _ in 0..number(&count) {
+        let mut entry = [0; 12];
+        file.read_exact(&mut entry).ok()?;
+        let value = match number(&entry[2..4]) {
+            3 => number(&entry[8..10]),
+            _ => number(&entry[8..]),
+        };
+        match number(&entry[..2]) {
+            256 => width = value,
+            257 => height = value,
+            _ => {}
+        }
+    }
+    // A strip may be the whole picture, with four samples of two bytes.
+    Some(
+        width
+            .saturating_mul(height)
+            .saturating_mul(PIXEL_BYTES + 4 + 8),
+    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Reading pictures: PNG, JPEG, WebP, BMP and GIF into 8-bit gray or RGB.
+//! Reading pictures: PNG, JPEG, WebP, BMP, GIF and TIFF into 8-bit gray or RGB.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::pixels::{Channels, Pixels};
 use crate::room::reserve;
 
-/// Reads a PNG, JPEG, WebP, BMP or GIF picture; the format is told by the content, not by the name.
+/// Reads a PNG, JPEG, WebP, BMP, GIF or TIFF picture; the format is told by the content, not by the name.
 ///
 /// Transparency is composited on white, 16-bit samples are rounded to 8 bits, palettes are looked up, the first frame
 /// of an animation is taken, an EXIF orientation is applied, and color profiles are ignored (the samples are taken as

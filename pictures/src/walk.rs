@@ -12,8 +12,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Endings of the files that are taken from folders, in any case.
-pub const ENDINGS: [&str; 10] = [
-    "png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif",
+pub const ENDINGS: [&str; 12] = [
+    "png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff",
 ];
 
 /// Kinds that a summary names; the rest is counted together.
@@ -53,11 +53,13 @@ impl LeftOut {
     }
 
     /// What of it lies in `folder`, at any depth.
-    pub fn within(&self, folder: &Path) -> Self {
-        let within = self
+    pub(crate) fn within(&self, folder: &Path) -> Self {
+        // In order, so that what lies in one folder lies together.
+        let start = self
             .entries
-            .iter()
-            .filter(|(path, _)| path.starts_with(folder));
+            .partition_point(|(path, _)| path.as_path() < folder);
+        let within = self.entries[start..].iter();
+        let within = within.take_while(|(path, _)| path.starts_with(folder));
         Self {
             entries: within.cloned().collect(),
         }
@@ -148,6 +150,7 @@ pub(crate) fn walk(root: &Path) -> Result<Walked> {
     walk.linked_files();
     let mut pictures: Vec<_> = walk.pictures.into_iter().map(|(path, _)| path).collect();
     pictures.sort();
+    walk.left_out.entries.sort();
     let first_level = |path: &PathBuf| path.parent() == Some(root);
     let folders = walk.seen.into_values().filter(first_level);
     let mut folders: Vec<_> = folders.collect();

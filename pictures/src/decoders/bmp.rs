@@ -3,7 +3,9 @@
 //! Headers of 12 bytes (OS/2) and of 40 to 124 (Windows) are read; what the longer ones say of color is ignored, as
 //! profiles are everywhere. Four channels are taken as they are shown by Windows: opaque, unless bit fields name alpha.
 
-use super::{Channels, Decoded, Layout, Orientation, Refused, broken, reserved, size, zeros};
+use super::{
+    Channels, Decoded, Layout, Orientation, Refused, broken, reserved, size, unsupported, zeros,
+};
 
 /// The length of the header in front of the picture's own.
 const FILE_HEADER: usize = 14;
@@ -105,11 +107,9 @@ impl Header {
         }
         match (compression, bits) {
             (0, 1 | 4 | 8 | 16 | 24 | 32) | (1, 8) | (2, 4) | (3 | 6, 16 | 32) => {}
-            (4 | 5, _) => return broken("it wraps a JPEG or PNG, which is not supported"),
+            (4 | 5, _) => return unsupported("a JPEG or PNG in it"),
             _ => {
-                return broken(format!(
-                    "{bits} bits with compression {compression} are not supported"
-                ));
+                return unsupported(format!("{bits} bits and compression {compression}"));
             }
         }
         let masks = match (compression, bits) {

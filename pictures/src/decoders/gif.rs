@@ -1,9 +1,7 @@
 //! GIF: the first frame, on white.
 
+use super::lzw::Codes;
 use super::{Channels, Decoded, Layout, Orientation, Refused, broken, reserved, size, zeros};
-
-/// The most bits of a code.
-const LONGEST_CODE: u32 = 12;
 
 /// Decodes the first frame, where it lies on its screen; what it leaves free is white, as transparency is.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Refused> {
@@ -131,74 +129,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The `count` indices that variable-length codes (LZW, as GIF has it) unpack to.
+/// The `count` indices of a frame.
 fn unpacked(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u8>, Refused> {
     let root_bits = u32::from(reader.byte()?);
     if !(1..=8).contains(&root_bits) {
         return broken(format!("its colors have {root_bits} bits, expected 1 to 8"));
     }
     let codes = reader.blocks(usize::MAX)?;
-    let (clear, end) = (1_usize << root_bits, (1 << root_bits) + 1);
-    // Of each code: the one it extends, and the index it appends.
-    let mut table: Vec<(u16, u8)> = Vec::with_capacity(1 << LONGEST_CODE);
-    let mut roots: Vec<(u16, u8)> = (0..clear).map(|index| (0, index as u8)).collect();
-    roots.resize(end + 1, (0, 0));
-    table.extend(&roots);
     let mut indices = reserved(count)?;
-    let (mut bits, mut previous) = (root_bits + 1, None::<usize>);
-    let (mut window, mut filled, mut codes) = (0_u32, 0, codes.into_iter());
-    let mut run = Vec::new();
-    while indices.len() < count {
-        while filled < bits {
-            let Some(byte) = codes.next() else {
-                return broken("its data end before the picture does");
-            };
-            window |= u32::from(byte) << filled;
-            filled += 8;
-        }
-        let code = (window & ((1 << bits) - 1)) as usize;
-        (window, filled) = (window >> bits, filled - bits);
-        if code == clear {
-            table.truncate(end + 1);
-            (bits, previous) = (root_bits + 1, None);
-            continue;
-        }
-        if code == end {
-            return broken("its data end before the picture does");
-        }
-        if code > table.len() || (code == table.len() && previous.is_none()) {
-            return broken("its data use a code that is not defined yet");
-        }
-        // The code that is defined right now repeats the first index of the one before.
-        let known = if code < table.len() {
-            code
-        } else {
-            previous.unwrap_or(0)
-        };
-        run.clear();
-        let mut at = known;
-        loop {
-            let (extends, index) = table[at];
-            run.push(index);
-            if at <= end {
-                break;
-            }
-            at = extends.into();
-        }
-        let first = run[run.len() - 1];
-        indices.extend(run.iter().rev().take(count - indices.len()));
-        if code == table.len() && indices.len() < count {
-            indices.push(first);
-        }
-        if let Some(previous) = previous
-            && table.len() < 1 << LONGEST_CODE
-        {
-            table.push((previous as u16, first));
-            if table.len() == 1 << bits && bits < LONGEST_CODE {
-                bits += 1;
-            }
-        }
-        previous = Some(code);
-    }
+    Codes::of_gif(&codes, root_bits).unpack(count, &mut indices)?;
     Ok(indices)
 }

@@ -3,6 +3,8 @@
 mod bmp;
 mod gif;
 mod guard;
+mod lzw;
+mod tiff;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -50,7 +52,12 @@ struct Decoded {
 /// A file that is not read.
 enum Refused {
     Broken(BoxError),
-    TooLarge { height: usize, width: usize },
+    /// A variant of the format, by its name.
+    Unsupported(String),
+    TooLarge {
+        height: usize,
+        width: usize,
+    },
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
@@ -64,6 +71,11 @@ fn broken<T>(reason: impl Into<BoxError>) -> Result<T, Refused> {
     Err(Refused::Broken(reason.into()))
 }
 
+/// Refuses a variant of the format that is not read.
+fn unsupported<T>(what: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused::Unsupported(what.into()))
+}
+
 /// Decodes `bytes`, upright and without transparency; `path` is their name in errors.
 pub(crate) fn decode(bytes: &[u8], format: Format, path: &Path) -> Result<Pixels> {
     let decoder = match format {
@@ -72,6 +84,7 @@ pub(crate) fn decode(bytes: &[u8], format: Format, path: &Path) -> Result<Pixels
         Format::WebP => webp,
         Format::Bmp => bmp::decode,
         Format::Gif => gif::decode,
+        Format::Tiff => tiff::decode,
     };
     let decoded = guarded(|| decoder(bytes))
         .unwrap_or_else(|Panicked| broken("its decoder gave up on it; the file is damaged"));
@@ -80,6 +93,10 @@ pub(crate) fn decode(bytes: &[u8], format: Format, path: &Path) -> Result<Pixels
             path: path.to_path_buf(),
             format: format.name(),
             reason: plain(once(&*reason)),
+        },
+        Refused::Unsupported(what) => Error::Unsupported {
+            path: path.to_path_buf(),
+            format: format!("{} with {what}", format.name()),
         },
         Refused::TooLarge { height, width } => Error::TooLarge {
             path: path.to_path_buf(),
@@ -144,6 +161,16 @@ impl Layout {
         match self {
             Self::Gray | Self::GreyAlpha => Channels::Gray,
             Self::Rgb | Self::Rgba => Channels::Rgb,
+        }
+    }
+
+    /// Samples of a pixel.
+    fn samples(self) -> usize {
+        match self {
+            Self::Gray => 1,
+            Self::GreyAlpha => 2,
+            Self::Rgb => 3,
+            Self::Rgba => 4,
         }
     }
 

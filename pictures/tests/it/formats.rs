@@ -1,4 +1,6 @@
-//! BMP and GIF, which this crate decodes itself.
+//! BMP, GIF and TIFF, which this crate decodes itself.
+
+use std::collections::BTreeMap;
 
 use tessera_pictures::{Channels, decode};
 
@@ -164,10 +166,13 @@ fn bmp_that_ends_early_or_is_of_another_kind_says_so() {
         ),
         (bmp([2, -2], 24, 0, &[], &[0; 16]), "its width is negative"),
         (bmp([0, 2], 24, 0, &[], &[0; 16]), "it has 0x2 px"),
-        (bmp([2, 2], 24, 4, &[], &[0; 16]), "wraps a JPEG or PNG"),
+        (
+            bmp([2, 2], 24, 4, &[], &[0; 16]),
+            "BMP with a JPEG or PNG in it is not supported; convert it to PNG or JPEG",
+        ),
         (
             bmp([2, 2], 7, 0, &[], &[0; 16]),
-            "7 bits with compression 0 are not supported",
+            "BMP with 7 bits and compression 0 is not supported",
         ),
         (
             bmp([2, 2], 8, 1, &PALETTE, &[9, 0]),
@@ -223,6 +228,195 @@ fn gif_that_ends_early_or_lies_is_refused() {
     for at in 0..GIF.len() {
         for byte in 0..=u8::MAX {
             let mut bytes = GIF;
+            bytes[at] = byte;
+            let _ = decode(&bytes, "damaged", None); // read or refused, without a panic
+        }
+    }
+}
+
+/// A TIFF of 2x3 pixels in one strip; further tags replace those that it has.
+fn tiff(big_endian: bool, tags: &[(u16, &[u32])], data: &[u8]) -> Vec<u8> {
+    let number = |value: u32, bytes: usize| match big_endian {
+        true => value.to_be_bytes()[4 - bytes..].to_vec(),
+        false => value.to_le_bytes()[..bytes].to_vec(),
+    };
+    let length = [data.len() as u32];
+    let mut all = BTreeMap::<u16, &[u32]>::from([
+        (256, &[3][..]),
+        (257, &[2]),
+        (258, &[8]),
+        (259, &[1]),
+        (262, &[1]),
+        (273, &[8]),
+        (277, &[1]),
+        (278, &[2]),
+        (279, &length),
+    ]);
+    all.extend(tags.iter().copied());
+    let directory = 8 + data.len() as u32;
+    let mut tables = directory + 2 + 12 * all.len() as u32;
+    let mut bytes = if big_endian {
+        b"MM\0*".to_vec()
+    } else {
+        b"II*\0".to_vec()
+    };
+    bytes.extend(number(directory, 4));
+    bytes.extend(data);
+    bytes.extend(number(all.len() as u32, 2));
+    let mut behind = Vec::new();
+    for (tag, values) in all {
+        bytes.extend(
+            [
+                number(tag.into(), 2),
+                number(4, 2),
+                number(values.len() as u32, 4),
+            ]
+            .concat(),
+        );
+        if let [value] = values {
+            bytes.extend(number(*value, 4));
+        } else {
+            bytes.extend(number(tables, 4));
+            values
+                .iter()
+                .for_each(|value| behind.extend(number(*value, 4)));
+            tables += 4 * values.len() as u32;
+        }
+    }
+    bytes.extend(behind);
+    bytes
+}
+
+#[test]
+fn tiff_of_every_layout_gives_its_colors() {
+    let gray = [0, 50, 100, 150, 200, 255];
+    let pack_bits = [1, 0, 50, 0xFF, 100, 0x80, 1, 150, 200]; // 0 50, 100 twice, nothing, 150 200
+    for (name, bytes, expected) in [
+        ("plain", tiff(false, &[], &gray), &gray[..]),
+        ("big-endian", tiff(true, &[], &gray), &gray),
+        (
+            "0 is white",
+            tiff(false, &[(262, &[0])], &gray.map(|level| 255 - level)),
+            &gray,
+        ),
+        (
+            "differences",
+            tiff(true, &[(317, &[2])], &[0, 50, 50, 150, 50, 55]),
+            &gray,
+        ),
+        (
+            "16 bits",
+            tiff(
+                true,
+                &[(258, &[16])],
+                &[0, 0, 50, 50, 100, 100, 150, 150, 200, 200, 255, 255],
+            ),
+            &gray,
+        ),
+        (
+            "strips of a row",
+            tiff(
+                false,
+                &[(273, &[8, 11]), (278, &[1]), (279, &[3, 3])],
+                &gray,
+            ),
+            &gray,
+        ),
+        (
+            "tiles of 2x2",
+            tiff(
+                false,
+                &[(322, &[2]), (323, &[2]), (324, &[8, 12]), (325, &[4, 4])],
+                &[0, 50, 150, 200, 100, 9, 255, 9],
+            ),
+            &gray,
+        ),
+        (
+            "4 bits",
+            tiff(false, &[(258, &[4])], &[0x05, 0xA0, 0xF5, 0x00]),
+            &[0, 85, 170, 255, 85, 0],
+        ),
+        (
+            "runs",
+            tiff(false, &[(259, &[32773])], &pack_bits),
+            &[0, 50, 100, 100, 150, 200],
+        ),
+        (
+            "alpha",
+            tiff(
+                false,
+                &[(277, &[2]), (258, &[8, 8]), (338, &[2])],
+                &[0, 255, 9, 0, 0, 255, 0, 255, 0, 255, 0, 255],
+            ),
+            &[0, 255, 0, 0, 0, 0],
+        ),
+    ] {
+        let decoded = decode(&bytes, name, None).unwrap();
+        assert_eq!((decoded.height(), decoded.width()), (2, 3), "{name}");
+        assert_eq!(decoded.data(), expected, "{name}");
+    }
+    let colors = [65535, 0, 0, 0, 65535, 0, 0, 0, 65535];
+    let palette = decode(
+        &tiff(false, &[(262, &[3]), (320, &colors)], &[0, 1, 2, 2, 1, 0]),
+        "palette",
+        None,
+    )
+    .unwrap();
+    assert_eq!(
+        palette.data(),
+        [RED, GREEN, BLUE, BLUE, GREEN, RED].as_flattened()
+    );
+    let turned = decode(&tiff(false, &[(274, &[6])], &gray), "turned", None).unwrap();
+    assert_eq!(
+        (turned.height(), turned.data()),
+        (3, &[150, 0, 200, 50, 255, 100][..])
+    );
+    // Clear, 0, 50, both again, 0, 50 and the end: nine bits each, the highest first.
+    let codes = [256_u32, 0, 50, 258, 0, 50, 257]
+        .iter()
+        .map(|code| format!("{code:09b}"));
+    let bits = codes.collect::<String>() + "0";
+    let packed: Vec<u8> = (0..8)
+        .map(|i| u8::from_str_radix(&bits[8 * i..8 * i + 8], 2).unwrap())
+        .collect();
+    let lzw = decode(&tiff(false, &[(259, &[5])], &packed), "lzw", None).unwrap();
+    assert_eq!(lzw.data(), [0, 50, 0, 50, 0, 50]);
+}
+
+#[test]
+fn tiff_that_ends_early_lies_or_is_of_another_kind_is_refused() {
+    for (tags, words) in [
+        (
+            &[(259, &[7][..])][..],
+            "x.tif: TIFF with JPEG compression (7) is not supported; convert it to PNG or JPEG",
+        ),
+        (&[(262, &[5])], "TIFF with CMYK is not supported"),
+        (
+            &[(339, &[3])],
+            "TIFF with signed numbers or floats is not supported",
+        ),
+        (
+            &[(256, &[60_000]), (257, &[60_000])],
+            "announces 60000x60000 px",
+        ),
+        (&[(256, &[0])], "it has 2x0 px"),
+        (
+            &[(273, &[1 << 31])],
+            "a strip or tile lies beyond the end of the file",
+        ),
+        (&[(279, &[5])], "its data end before the picture does"),
+        (&[(278, &[1])], "expected 2 strips or tiles, found 1"),
+        (&[(262, &[3])], "it has no palette"),
+    ] {
+        let bytes = tiff(false, tags, &[0, 50, 100, 150, 200, 255]);
+        let error = decode(&bytes, "x.tif", None).unwrap_err().to_string();
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    let whole = tiff(true, &[(259, &[5])], &[0x80, 0, 0, 0, 0, 0, 0, 0]);
+    for at in 0..whole.len() {
+        let _ = decode(&whole[..at], "cut", None);
+        for byte in [0, 1, 2, 0x7F, 0x80, 0xFF] {
+            let mut bytes = whole.clone();
             bytes[at] = byte;
             let _ = decode(&bytes, "damaged", None); // read or refused, without a panic
         }

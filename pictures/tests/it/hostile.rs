@@ -55,8 +55,8 @@ fn what_is_no_picture_is_described() {
         ),
         (
             "scan.png",
-            b"II*\0\x08\0\0\0",
-            "TIFF is not supported; convert it to PNG or JPEG",
+            b"II+\0\x08\0\0\0",
+            "BigTIFF is not supported; convert it to PNG or JPEG",
         ),
         ("new.png", b"\xFF\x0Aabcdefgh", "JPEG XL is not supported"),
     ] {
