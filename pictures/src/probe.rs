@@ -129,7 +129,7 @@ fn gif(start: &[u8]) -> Option<u64> {
     Some(little::<2>(start, 6)? * little::<2>(start, 8)? * (PIXEL_BYTES + 5))
 }
 
-/// The two tags of the first directory; a row of samples and what is unpacked of it take as much as the picture at most.
+/// Two tags of the first directory; what a strip unpacks to may take as much as the picture.
 fn tiff(file: &mut File) -> Option<u64> {
     let mut header = [0; 8];
     file.rewind().ok()?;

@@ -3,9 +3,9 @@
 //! Headers of 12 bytes (OS/2) and of 40 to 124 (Windows) are read; what the longer ones say of color is ignored, as
 //! profiles are everywhere. Four channels are taken as they are shown by Windows: opaque, unless bit fields name alpha.
 
-use super::{
-    Channels, Decoded, Layout, Orientation, Refused, broken, reserved, size, unsupported, zeros,
-};
+use super::decoded::{Decoded, Layout, Refused, broken, reserved, size, unsupported, zeros};
+use crate::orientation::Orientation;
+use crate::pixels::Channels;
 
 /// The length of the header in front of the picture's own.
 const FILE_HEADER: usize = 14;

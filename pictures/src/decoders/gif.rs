@@ -1,7 +1,9 @@
 //! GIF: the first frame, on white.
 
+use super::decoded::{Decoded, Layout, Refused, broken, reserved, size, zeros};
 use super::lzw::Codes;
-use super::{Channels, Decoded, Layout, Orientation, Refused, broken, reserved, size, zeros};
+use crate::orientation::Orientation;
+use crate::pixels::Channels;
 
 /// Decodes the first frame, where it lies on its screen; what it leaves free is white, as transparency is.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Refused> {

@@ -1,6 +1,6 @@
 //! LZW: codes of growing length, each a code before it and one byte more, as GIF and TIFF have them.
 
-use super::{Refused, broken};
+use super::decoded::{Refused, broken};
 
 /// The most bits of a code.
 const LONGEST_CODE: u32 = 12;

@@ -1,6 +1,7 @@
 //! The decoders behind [`crate::read`]: each format's own crate, without color management, in front of one type.
 
 mod bmp;
+mod decoded;
 mod gif;
 mod guard;
 mod lzw;
@@ -14,67 +15,18 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::container::{Format, png_fault};
-use crate::error::{BoxError, Error, Result, once};
+use crate::error::{Error, Result, once};
 use crate::orientation::Orientation;
-use crate::pixels::{Channels, Pixels};
-use crate::room::reserve;
+use crate::pixels::Pixels;
+pub(crate) use decoded::LIMIT_PX;
+use decoded::{Decoded, Layout, Refused, broken, eight_bits, reserved, size, zeros};
 pub use guard::is_decoding;
 pub(crate) use guard::{Panicked, guarded};
 
-/// The most pixels a picture may announce: 128 Mpx, twice the largest of ImageNet. A picture takes 3 bytes of memory
-/// for each, and what its decoder needs besides.
-pub(crate) const LIMIT_PX: usize = 1 << 27;
 /// Memory the decoders may take besides, for their own tables and rows.
 const LIMIT_BYTES: usize = 1 << 31;
 /// A PNG's own tables: a palette, and the rows that are being decoded.
 const LIMIT_PNG_BYTES: usize = 1 << 26;
-
-/// How the samples of a pixel are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
-    Gray,
-    GreyAlpha,
-    Rgb,
-    Rgba,
-}
-
-/// What a file holds, before it becomes a picture.
-#[derive(Debug)]
-struct Decoded {
-    height: usize,
-    width: usize,
-    channels: Channels,
-    /// `[height, width, channels]`, in `[0, 255]`.
-    data: Vec<u8>,
-    orientation: Orientation,
-}
-
-/// A file that is not read.
-enum Refused {
-    Broken(BoxError),
-    /// A variant of the format, by its name.
-    Unsupported(String),
-    TooLarge {
-        height: usize,
-        width: usize,
-    },
-}
-
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for Refused {
-    fn from(cause: E) -> Self {
-        Self::Broken(cause.into())
-    }
-}
-
-/// Refuses a file for a reason of ours.
-fn broken<T>(reason: impl Into<BoxError>) -> Result<T, Refused> {
-    Err(Refused::Broken(reason.into()))
-}
-
-/// Refuses a variant of the format that is not read.
-fn unsupported<T>(what: impl Into<String>) -> Result<T, Refused> {
-    Err(Refused::Unsupported(what.into()))
-}
 
 /// Decodes `bytes`, upright and without transparency; `path` is their name in errors.
 pub(crate) fn decode(bytes: &[u8], format: Format, path: &Path) -> Result<Pixels> {
@@ -129,82 +81,6 @@ pub(crate) fn plain(reason: String) -> String {
         )
     };
     chunk(&reason).unwrap_or(reason)
-}
-
-/// Refuses what is too large, before memory for it is taken.
-fn size(width: usize, height: usize) -> Result<[usize; 2], Refused> {
-    if width == 0 || height == 0 {
-        return broken(format!("it has {height}x{width} px (height x width)"));
-    }
-    match height.saturating_mul(width) > LIMIT_PX {
-        true => Err(Refused::TooLarge { height, width }),
-        false => Ok([height, width]),
-    }
-}
-
-/// Memory for `len` samples, or an error where there is none.
-fn reserved(len: usize) -> Result<Vec<u8>, Refused> {
-    let mut data = Vec::new();
-    reserve(&mut data, len)?;
-    Ok(data)
-}
-
-/// The same, of zeros.
-fn zeros(len: usize) -> Result<Vec<u8>, Refused> {
-    let mut data = reserved(len)?;
-    data.resize(len, 0);
-    Ok(data)
-}
-
-impl Layout {
-    fn channels(self) -> Channels {
-        match self {
-            Self::Gray | Self::GreyAlpha => Channels::Gray,
-            Self::Rgb | Self::Rgba => Channels::Rgb,
-        }
-    }
-
-    /// Samples of a pixel.
-    fn samples(self) -> usize {
-        match self {
-            Self::Gray => 1,
-            Self::GreyAlpha => 2,
-            Self::Rgb => 3,
-            Self::Rgba => 4,
-        }
-    }
-
-    /// Appends `samples` of eight bits, composited on white.
-    fn append(self, samples: &[u8], data: &mut Vec<u8>) {
-        match self {
-            Self::Gray | Self::Rgb => data.extend_from_slice(samples),
-            Self::GreyAlpha => {
-                let composite = |[level, alpha]: &[u8; 2]| on_white(*level, *alpha);
-                data.extend(samples.as_chunks().0.iter().map(composite));
-            }
-            Self::Rgba => {
-                let composite =
-                    |[r, g, b, alpha]: &[u8; 4]| [r, g, b].map(|level| on_white(*level, *alpha));
-                data.extend(samples.as_chunks().0.iter().flat_map(composite));
-            }
-        }
-    }
-
-    /// Samples of eight bits, composited on white.
-    fn flatten(self, samples: Vec<u8>, [height, width]: [usize; 2]) -> Result<Vec<u8>, Refused> {
-        if matches!(self, Self::Gray | Self::Rgb) {
-            return Ok(samples);
-        }
-        let mut data = reserved(height * width * self.channels().count())?;
-        self.append(&samples, &mut data);
-        Ok(data)
-    }
-}
-
-/// A sample of opacity `alpha / 255` over white, rounded to the nearest.
-fn on_white(level: u8, alpha: u8) -> u8 {
-    let (level, alpha) = (u32::from(level), u32::from(alpha));
-    ((level * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
 /// Palettes are looked up, few bits spread to eight, and sixteen rounded to eight; the first frame of an animation.
@@ -268,11 +144,6 @@ fn png(bytes: &[u8]) -> Result<Decoded, Refused> {
         data,
         orientation: Orientation::of_exif(exif),
     })
-}
-
-/// A sample of sixteen bits, big-endian, rounded to eight: 257 to a step.
-fn eight_bits(sample: &[u8; 2]) -> u8 {
-    ((u32::from(u16::from_be_bytes(*sample)) + 128) / 257) as u8
 }
 
 /// Gray stays gray; YCbCr, CMYK and YCCK become RGB.

@@ -5,14 +5,15 @@
 
 use std::io::Read;
 
+use super::decoded::{Decoded, Layout, Refused, broken, reserved, size, unsupported, zeros};
 use super::lzw::Codes;
-use super::{Decoded, Layout, Orientation, Refused, broken, reserved, size, unsupported, zeros};
+use crate::orientation::Orientation;
 
 /// Numbers that a tag may have: one for each strip or tile, and three for each color.
 const MOST_VALUES: usize = 1 << 20;
 
 /// What a strip or tile unpacks to at most: the largest picture that is read, of four samples of two bytes.
-const MOST_BYTES: usize = super::LIMIT_PX * 8;
+const MOST_BYTES: usize = super::decoded::LIMIT_PX * 8;
 
 const WIDTH: u16 = 256;
 const HEIGHT: u16 = 257;
@@ -323,7 +324,7 @@ impl Header {
                         value = value.wrapping_add(before[i % samples]);
                         before[i % samples] = value;
                     }
-                    *target = super::eight_bits(&value.to_be_bytes());
+                    *target = super::decoded::eight_bits(&value.to_be_bytes());
                 }
             }
             8 => {
