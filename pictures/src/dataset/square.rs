@@ -4,7 +4,7 @@ use super::{
     BadPictures, Dataset, FolderOptions, ImageFolder, Skipped, Split, idx, load_mnist_folder,
 };
 use crate::error::{BoxError, Error, Result};
-use crate::walk::LeftOut;
+use crate::walk::{LeftOut, is_hidden};
 use crate::{Channels, center_crop, read};
 use ndarray::{Array3, Axis, Slice};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub struct SquareDataset {
 impl Squares {
     /// Opens one half of a folder: IDX files if it holds them, else pictures, of `folder/train` or `folder/test` (or
     /// `val`, `valid`, `validation`) where there are both, else of the folder itself for either half. The classes of a
-    /// test half are those of the training half.
+    /// test half are those of the training half. A folder that holds `train/` alone is that.
     ///
     /// # Errors
     /// When there is no data, none of it can be read, or IDX pictures are larger than the squares.
@@ -78,14 +78,20 @@ impl Squares {
     }
 }
 
-/// The folders of the training half and of the other, where there are both.
+/// The folders of the training half and of the other, where there are both. A training half alone is both.
 fn halves_of(folder: &Path) -> Option<(PathBuf, PathBuf)> {
     let train = folder.join("train");
-    let mut others = ["test", "val", "valid", "validation"]
-        .map(|half| folder.join(half))
-        .into_iter();
-    let other = others.find(|half| half.is_dir())?;
-    train.is_dir().then_some((train, other))
+    if !train.is_dir() {
+        return None;
+    }
+    let others = ["test", "val", "valid", "validation"].map(|half| folder.join(half));
+    if let Some(other) = others.into_iter().find(|half| half.is_dir()) {
+        return Some((train, other));
+    }
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let mut visible =
+        entries.filter(|entry| !is_hidden(&entry.file_name()) && entry.path().is_dir());
+    visible.nth(1).is_none().then(|| (train.clone(), train))
 }
 
 /// Fails with what `path` is, if that is no folder.

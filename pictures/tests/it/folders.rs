@@ -259,6 +259,18 @@ fn the_test_half_has_the_classes_of_the_training_half() {
 }
 
 #[test]
+fn a_training_half_alone_is_no_class_but_one_beside_others_is() {
+    let root = folder(&["train/a/1.png", "train/b/2.png"]);
+    for split in [Split::Train, Split::Test] {
+        let data = squares(root.path(), split, BadPictures::Skip).unwrap();
+        assert_eq!(data.pictures.class_names(), ["a", "b"]);
+    }
+    let vehicles = folder(&["train/1.png", "car/2.png"]);
+    let data = squares(vehicles.path(), Split::Train, BadPictures::Skip).unwrap();
+    assert_eq!(data.pictures.class_names(), ["car", "train"]);
+}
+
+#[test]
 fn a_file_in_place_of_a_folder_says_what_to_do() {
     let root = folder(&["x.tar", "y.parquet", "train-images-idx3-ubyte"]);
     for (name, words) in [
