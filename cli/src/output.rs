@@ -49,10 +49,10 @@ pub fn folder(path: &Path, overwrite: bool) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to write over `path` unless told to.
+/// Refuses to write over `path` unless told to, and makes its folder: before long work, not after.
 ///
 /// # Errors
-/// When it exists and `overwrite` is off.
+/// When it exists and `overwrite` is off; when the folder cannot be made.
 pub fn file(path: &Path, overwrite: bool) -> Result<()> {
     if path.is_dir() {
         bail!("{}: expected a file name, found a folder", path.display());
@@ -62,6 +62,9 @@ pub fn file(path: &Path, overwrite: bool) -> Result<()> {
             "{}: already exists; give another name, or --overwrite",
             path.display()
         );
+    }
+    if let Some(folder) = path.parent() {
+        create_folder(folder)?;
     }
     Ok(())
 }
@@ -210,6 +213,20 @@ mod tests {
             "{refused}"
         );
         folder(root.path(), true).unwrap();
+    }
+
+    #[test]
+    fn the_folder_of_a_file_is_made_before_the_work() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("no/such/c.json");
+        file(&path, false).unwrap();
+        std::fs::write(&path, "{}").unwrap();
+        assert!(file(&path, false).is_err() && file(&path, true).is_ok());
+        let below_a_file = file(&path.join("x/c.json"), false).unwrap_err().to_string();
+        assert!(
+            below_a_file.contains("cannot create") && below_a_file.contains("c.json"),
+            "{below_a_file}"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod step;
 mod study;
 mod synthetic;
 mod tidy;
+mod torture;
 mod workspace;
 
 use anyhow::Result;
@@ -34,7 +35,8 @@ use xshell::Shell;
         cargo xtask demo --quick                 data, training, pictures and a report in minutes\n  \
         cargo xtask study expert-race --quick    the comparisons of a paper in minutes\n  \
         cargo xtask bench --peer attention       attention in Tessera and PyTorch\n  \
-        cargo xtask dist                         the artifacts of a release"
+        cargo xtask dist                         the artifacts of a release\n  \
+        cargo xtask torture --quick              kills, full disks, power cuts and damaged files in a minute"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -51,6 +53,7 @@ enum Command {
     Tidy(tidy::Tidy),
     Docs(docs::Docs),
     Dist(dist::Dist),
+    Torture(torture::Torture),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn run(command: Command) -> Result<()> {
         Command::Tidy(tidy) => tidy.run(),
         Command::Docs(docs) => docs.run(&sh),
         Command::Dist(dist) => dist.run(&sh),
+        Command::Torture(torture) => torture.run(&sh),
     }
 }
 

@@ -1,0 +1,94 @@
+//! A full or failing disk at every operation: one line that names the file and the cause, and nothing half.
+
+use super::sandbox::{Sandbox, Scratch, TEMPORARY, Tree, Watch};
+use super::tally::{Outcome, Tally, in_parallel};
+use super::trace::{Event, Op, operations};
+use super::undisturbed::Undisturbed;
+use super::whole::{difference, halves, timeless};
+use anyhow::Result;
+
+/// What the disk says, and the words of the system for it.
+const ERRORS: [(&str, &str); 2] = [
+    ("ENOSPC", "No space left on device"),
+    ("EIO", "Input/output error"),
+];
+
+/// Fails each operation that writes, opens for writing, syncs or renames, `every` of them, with each error.
+///
+/// # Errors
+/// When a command cannot be started.
+pub fn torture(sandbox: &Sandbox, run: &Undisturbed, every: usize, jobs: usize) -> Result<Tally> {
+    let may_fail = |op: &&Op| {
+        !matches!(
+            op.event,
+            Event::Lock(_) | Event::Unlink(_) | Event::RemoveFolder(_)
+        )
+    };
+    let ops = run.ops.iter().filter(may_fail).step_by(every);
+    let points: Vec<_> = ops.flat_map(|op| ERRORS.map(|error| (op, error))).collect();
+    in_parallel(&points, jobs, |(op, (error, words))| {
+        let scratch = sandbox.scratch(run.before.as_ref())?;
+        let inject = format!("{}:error={error}:when={}", op.call, op.nth);
+        let ended = sandbox.run(&scratch, &run.args, Watch::Inject(&inject))?;
+        let hit = operations(&ended.log, &scratch.path)
+            .into_iter()
+            .find(|op| op.injected);
+        let Some(hit) = hit else {
+            // Another thread was faster this time, and what failed was no file of this command.
+            return Ok(Outcome::Missed);
+        };
+        let name = hit.event.path().strip_prefix(&scratch.path);
+        let at = format!(
+            "{error} at {} of {}",
+            hit.call,
+            name.unwrap_or(hit.event.path()).display()
+        );
+        let broken = match (ended.code, ended.signal) {
+            (Some(0), _) => after_success(run, &scratch),
+            (Some(1), _) => after_failure(run, &scratch, &ended.stderr, words),
+            (code, signal) => Some(format!("ended with {code:?}, signal {signal:?}")),
+        };
+        Ok(match broken {
+            Some(broken) => Outcome::Broken(format!("{at}: {broken}")),
+            None => Outcome::Held,
+        })
+    })
+}
+
+fn after_success(run: &Undisturbed, scratch: &Scratch) -> Option<String> {
+    let name = difference(&timeless(&scratch.out()), &timeless(&run.after))?;
+    Some(format!("exit 0, and {} is another", name.display()))
+}
+
+fn after_failure(
+    run: &Undisturbed,
+    scratch: &Scratch,
+    stderr: &str,
+    words: &str,
+) -> Option<String> {
+    let errors: Vec<_> = stderr
+        .lines()
+        .filter(|line| line.starts_with("error:"))
+        .collect();
+    let [line] = errors[..] else {
+        return Some(format!("{} lines of errors: {stderr}", errors.len()));
+    };
+    if line.matches(words).count() != 1 {
+        return Some(format!("the cause is not said once: {line}"));
+    }
+    if stderr.contains(TEMPORARY) || !line.contains("out") {
+        return Some(format!("the file is not named as it will be: {line}"));
+    }
+    let left = scratch.out();
+    if let Some(half) = halves(&left).first() {
+        return Some(format!("{} is half a file", half.display()));
+    }
+    let none = Tree::new();
+    let before = run.before.as_ref().unwrap_or(&none);
+    if run.case.is_one && left != run.after && left != *before {
+        return Some("a mixture of old and new".into());
+    }
+    let temporary = scratch.temporaries();
+    let left = temporary.first()?;
+    Some(format!("{} is left", left.display()))
+}
