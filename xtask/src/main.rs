@@ -15,6 +15,7 @@ mod step;
 mod study;
 mod synthetic;
 mod tidy;
+#[cfg(unix)]
 mod torture;
 mod workspace;
 
@@ -53,6 +54,7 @@ enum Command {
     Tidy(tidy::Tidy),
     Docs(docs::Docs),
     Dist(dist::Dist),
+    #[cfg(unix)]
     Torture(torture::Torture),
 }
 
@@ -76,6 +78,7 @@ fn run(command: Command) -> Result<()> {
         Command::Tidy(tidy) => tidy.run(),
         Command::Docs(docs) => docs.run(&sh),
         Command::Dist(dist) => dist.run(&sh),
+        #[cfg(unix)]
         Command::Torture(torture) => torture.run(&sh),
     }
 }

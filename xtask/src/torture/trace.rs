@@ -104,7 +104,7 @@ pub fn operations(log: &str, folder: &Path) -> Vec<Op> {
         .filter_map(|(call, nth, text)| {
             let injected = text.contains("(INJECTED)");
             let failed = text
-                .rsplit_once(") = ")
+                .rsplit_once(" = ")
                 .is_some_and(|(_, end)| end.starts_with('-'));
             if failed && !injected {
                 return None;
