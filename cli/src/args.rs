@@ -1,5 +1,6 @@
 //! What every command shares on the command line.
 
+use crate::progress::Cadence;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -83,7 +84,8 @@ pub struct RunArgs {
     /// The run's folder: configuration, metrics, checkpoints, samples and, at the end, the model.
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Go on from the run's last whole checkpoint.
+    /// Go on from the run's last checkpoint. --epochs, --max-steps, --save-every, --keep-last, --sample-every and what
+    /// does not shape the result may be others than before; the pictures and all other settings must be the same.
     #[arg(long, value_name = "latest", num_args = 0..=1, default_missing_value = "latest", value_parser = ["latest"])]
     pub resume: Option<String>,
     /// Begin anew, removing the run that is in the folder.
@@ -146,6 +148,16 @@ spelled!(
     }
 );
 
+spelled!(
+    /// What follows the warm-up.
+    pub enum DecayArg for tessera::train::Decay {
+        /// Down to 0 at the end of the run.
+        Cosine,
+        /// The same to the end: such a run can be prolonged as if it had been longer from the start.
+        Constant,
+    }
+);
+
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Dtype {
@@ -182,7 +194,7 @@ pub struct LoopArgs {
     #[arg(long, default_value_t = 10, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS))]
     pub epochs: u64,
-    /// Stop after so many steps, if --epochs has not ended it before; --epochs alone unless given.
+    /// Steps of the whole run: they alone decide its end, whatever --epochs says.
     #[arg(long, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS))]
     pub max_steps: Option<u64>,
@@ -194,6 +206,9 @@ pub struct LoopArgs {
     #[arg(long, default_value_t = 0.2, value_name = "X")]
     #[arg(value_parser = within(0.0_f64..=1e9))]
     pub warmup_epochs: f64,
+    /// How the learning rate goes on from there.
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub decay: DecayArg,
     /// Decoupled weight decay.
     #[arg(long, default_value_t = 0.02, value_name = "X")]
     #[arg(value_parser = within(0.0_f64..=1000.0))]
@@ -214,6 +229,10 @@ pub struct LoopArgs {
     #[arg(long, default_value_t = 2, value_name = "N")]
     #[arg(value_parser = within(1_usize..=1_000_000))]
     pub keep_last: usize,
+    /// Epochs between sample grids, each drawn when its epoch is saved; 0 draws none.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = within(0..=MOST_STEPS))]
+    pub sample_every: u64,
     /// Decides weights, order and noise.
     #[arg(short, long, default_value_t = 0, value_name = "N")]
     #[arg(value_parser = within(0..=u64::MAX))]
@@ -221,6 +240,14 @@ pub struct LoopArgs {
 }
 
 impl LoopArgs {
+    /// When samples are drawn.
+    pub fn cadence(&self, quiet: bool) -> Cadence {
+        Cadence {
+            sample_every: self.sample_every,
+            quiet,
+        }
+    }
+
     /// The same, as the loop takes it.
     pub fn config(&self) -> tessera::train::TrainConfig {
         tessera::train::TrainConfig {
@@ -230,6 +257,7 @@ impl LoopArgs {
             max_steps: self.max_steps,
             lr: self.lr,
             warmup_epochs: self.warmup_epochs,
+            decay: self.decay.into(),
             weight_decay: self.weight_decay,
             grad_clip: Some(self.grad_clip),
             ema_decay: self.ema_rate,

@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use tessera::Error;
 use tessera::attention2d::Error as RankError;
 use tessera::backend::Error as DeviceError;
+use tessera::evaluate::Error as JudgeError;
 use tessera::pictures::Error as PictureError;
 use tessera::tokenizers::Error as TokenizerError;
 
@@ -50,6 +51,7 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
         Some(Error::Device(error)) => return hint(error),
         Some(Error::Ranks(error)) => return hint(error),
         Some(Error::Tokenizer(error)) => return hint(error),
+        Some(Error::Train(error)) => return of_run(error),
         Some(Error::Pictures(error)) => return hint(error),
         _ => {}
     }
@@ -72,7 +74,34 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(TokenizerError::NoRoom { .. }) = cause.downcast_ref() {
         return Some("give more --max-vram, or another --device".into());
     }
-    None
+    if let Some(JudgeError::Train(error)) = cause.downcast_ref() {
+        return of_run(error);
+    }
+    cause.downcast_ref().and_then(of_run)
+}
+
+/// What helps with a run folder.
+fn of_run(error: &tessera::train::Error) -> Option<String> {
+    use tessera::train::Error;
+    match error {
+        Error::BadCheckpoint { file, older, .. } => Some(match older {
+            Some(older) => format!(
+                "{} is whole: remove {}, then --resume latest goes on from there",
+                older.display(),
+                file.display()
+            ),
+            None => "no other checkpoint of the run is whole: begin anew with --overwrite".into(),
+        }),
+        Error::InUse { pid, .. } => Some(match pid {
+            Some(pid) => {
+                format!("wait until it ends, or stop it with `kill {pid}`: it saves first")
+            }
+            None => "wait until it ends, or stop it".into(),
+        }),
+        Error::NothingToResume { .. } => Some("begin a run without --resume".into()),
+        Error::FolderNotEmpty { .. } => Some("--resume latest, --overwrite, or another -o".into()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -36,12 +36,6 @@ fn main() -> ExitCode {
             };
             ranks::run(launch, |rank| commands::run(cli.on(rank)))
         }
-        Err(error) => {
-            // Where all ranks are told the same, one of them passes it on.
-            if ranks::launched_rank() == 0 {
-                let _ = error.print();
-            }
-            ExitCode::from(error.exit_code() as u8)
-        }
+        Err(error) => ranks::wrong_usage(&error),
     }
 }

@@ -60,6 +60,31 @@ impl Progress {
     }
 }
 
+/// When sample grids are drawn, and when a checkpoint was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Cadence {
+    /// Epochs between grids; 0 for none.
+    pub sample_every: u64,
+    /// Whether nothing is said.
+    pub quiet: bool,
+}
+
+impl Cadence {
+    /// Whether a grid is drawn at the end of that epoch.
+    pub fn draws(self, epoch: u64) -> bool {
+        self.sample_every > 0 && epoch.is_multiple_of(self.sample_every)
+    }
+
+    /// Whether somebody asked for a checkpoint; says so.
+    pub fn saves(self) -> bool {
+        let asked = interrupt::save_requested();
+        if asked && !self.quiet {
+            output::note("saving a checkpoint");
+        }
+        asked
+    }
+}
+
 /// Runs what loads tensors, with a bar where that takes long.
 ///
 /// # Errors

@@ -71,8 +71,16 @@ fn told<const N: usize>(names: [&str; N]) -> Option<usize> {
     names.into_iter().find_map(value)
 }
 
+/// Compares what the ranks have, such as the digest of their data: once, before the work.
+///
+/// # Errors
+/// When it differs; names the rank.
+pub fn require_same(what: &str, text: &str) -> Result<()> {
+    Ok(world().require_same(what, text)?)
+}
+
 /// How many ranks a launcher says there are.
-fn launched() -> Option<usize> {
+pub fn launched() -> Option<usize> {
     told(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
 }
 
@@ -89,6 +97,17 @@ pub fn threads() -> usize {
         Some(ranks) if ranks > 1 => (cores / ranks).max(1),
         _ => 0,
     }
+}
+
+/// Prints what is wrong with the command line: at the first rank at once, at the others if that did not end them, as it
+/// does where all are told the same.
+pub fn wrong_usage(error: &clap::Error) -> ExitCode {
+    if launched_rank() > 0 {
+        std::thread::sleep(PATIENCE);
+        output::note(format_args!("rank {}:", launched_rank()));
+    }
+    let _ = error.print();
+    ExitCode::from(error.exit_code() as u8)
 }
 
 /// Runs a command on one rank, or on all that a launcher started, and makes of its result what the process ends with.

@@ -4,7 +4,7 @@ use crate::config::{StepPlan, TrainConfig};
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::optim::AdamW;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, newest_whole};
 use burn::module::Module;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,7 +51,7 @@ impl<M: Module> TrainState<M> {
             ("step", self.step.to_string()),
             ("epoch", (self.step / plan.steps_per_epoch).to_string()),
             ("seed", config.seed.to_string()),
-            ("config", run.config_hash().to_owned()),
+            ("config", run.mark().to_owned()),
         ];
         let metadata: BTreeMap<_, _> = metadata.map(|(key, value)| (key.to_owned(), value)).into();
         run.sync_metrics()?;
@@ -61,6 +61,23 @@ impl<M: Module> TrainState<M> {
 
     /// Reads the checkpoint of `step` into `model`.
     pub(crate) fn load(
+        model: M,
+        config: &TrainConfig,
+        run: &RunFolder,
+        step: u64,
+        file: &Path,
+    ) -> Result<Self> {
+        Self::load_whole(model, config, run, step, file).map_err(|source| {
+            let older = newest_whole(run.root()).ok().flatten();
+            Error::BadCheckpoint {
+                file: file.into(),
+                older: older.map(|(_, older)| older).filter(|older| older != file),
+                source: Box::new(source),
+            }
+        })
+    }
+
+    fn load_whole(
         model: M,
         config: &TrainConfig,
         run: &RunFolder,
@@ -77,7 +94,7 @@ impl<M: Module> TrainState<M> {
         };
         require("the schema", "schema", SCHEMA)?;
         require("the step", "step", &step.to_string())?;
-        require("the mark of the configuration", "config", run.config_hash())?;
+        require("the mark of the configuration", "config", run.mark())?;
 
         let model = weights.take_prefix("model.").apply(model)?;
         let ema = weights.take_prefix("ema.").apply(model.valid())?;

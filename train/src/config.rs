@@ -14,9 +14,9 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Parts that a batch is split into to save memory; divides `batch_size`.
     pub grad_accum: usize,
-    /// Passes over the data.
+    /// Passes over the data, unless `max_steps` is given.
     pub epochs: u64,
-    /// Steps after which the run ends whatever `epochs` says.
+    /// Steps of the whole run, which then decide its end alone.
     pub max_steps: Option<u64>,
     /// The highest learning rate, for this batch size (see [`scaled_lr`](crate::scaled_lr)).
     pub lr: f64,
@@ -81,6 +81,35 @@ pub struct StepPlan {
     pub total_steps: u64,
 }
 
+impl StepPlan {
+    /// The epoch, from 1, that a step is in.
+    pub(crate) fn epoch(&self, step: u64) -> u64 {
+        step.div_ceil(self.steps_per_epoch)
+    }
+
+    /// Whether an epoch, or the run, ends after so many steps.
+    pub(crate) fn epoch_ends(&self, steps: u64) -> bool {
+        steps.is_multiple_of(self.steps_per_epoch) || steps == self.total_steps
+    }
+
+    /// Refuses a run that would end before the steps it has done.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub(crate) fn require_beyond(&self, done: u64, config: &TrainConfig) -> Result<()> {
+        let (field, found) = match config.max_steps {
+            Some(steps) => ("max_steps", steps),
+            None => ("epochs", config.epochs),
+        };
+        require(done <= self.total_steps, field, found, || {
+            format!(
+                "the run has done {done} steps, which is more than the {} of its end",
+                self.total_steps
+            )
+        })
+    }
+}
+
 impl TrainConfig {
     /// The length of a run over so many examples.
     ///
@@ -96,7 +125,7 @@ impl TrainConfig {
         Ok(StepPlan {
             steps_per_epoch,
             warmup_steps: (self.warmup_epochs * steps_per_epoch as f64).round() as u64,
-            total_steps: self.max_steps.map_or(epochs, |steps| steps.min(epochs)),
+            total_steps: self.max_steps.unwrap_or(epochs),
         })
     }
 
@@ -148,6 +177,8 @@ impl TrainConfig {
         let whole =
             |ok, field, found: usize| require(ok, field, found, || "must be 1 or more".into());
         whole(self.batch_size > 0, "batch_size", self.batch_size)?;
+        whole(self.epochs > 0, "epochs", self.epochs as usize)?;
+        whole(self.max_steps != Some(0), "max_steps", 0)?;
         whole(self.keep_last > 0, "keep_last", self.keep_last)?;
         whole(self.log_every > 0, "log_every", self.log_every as usize)?;
         require(

@@ -1,5 +1,6 @@
 //! What can go wrong around training: files, weights that do not fit, run folders and numbers that explode.
 
+use crate::run_config::Difference;
 use std::path::{Path, PathBuf};
 
 /// The error of code that lives above this crate (a picture decoder, a model's loss).
@@ -65,12 +66,30 @@ pub enum Error {
         missing: &'static str,
     },
     /// The run was started with another configuration.
-    #[error("{} differs from the configuration given: {}", file.display(), differences.join("; "))]
+    #[error("{} differs from the configuration given: {}", file.display(), listed(differences))]
     ConfigChanged {
         /// The `config.json` of the run.
         file: PathBuf,
-        /// One per differing value (at most five): `path: ran with A, now B`.
-        differences: Vec<String>,
+        /// The values that differ and must not.
+        differences: Vec<Difference>,
+    },
+    /// Another process writes into the run folder.
+    #[error("{} is in use: {} trains there", folder.display(), process(*pid))]
+    InUse {
+        /// The run folder.
+        folder: PathBuf,
+        /// The process, if it said so.
+        pid: Option<u32>,
+    },
+    /// The checkpoint to go on from is damaged, or of another run.
+    #[error("cannot go on from the latest checkpoint")]
+    BadCheckpoint {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The newest other that is whole.
+        older: Option<PathBuf>,
+        /// What is wrong with it.
+        source: Box<Error>,
     },
     /// A value of the training configuration has no meaning.
     #[error("{field} = {found}: {expected}")]
@@ -106,6 +125,23 @@ pub enum Error {
         /// What the observer said.
         source: BoxError,
     },
+}
+
+/// At most five differences.
+fn listed(differences: &[Difference]) -> String {
+    let mut texts: Vec<String> = differences
+        .iter()
+        .take(5)
+        .map(ToString::to_string)
+        .collect();
+    if let more @ 1.. = differences.len() - texts.len() {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join("; ")
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or("another process".into(), |pid| format!("process {pid}"))
 }
 
 /// Result of this crate.

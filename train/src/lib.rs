@@ -7,7 +7,7 @@
 //! A run can be killed at any instant and resumed: it ends with the bytes of one that was not.
 //!
 //! ```text
-//! RUN/config.json                              what the run was started with; resuming demands the same
+//! RUN/config.json                              what the run was started with, and a mark of it
 //! RUN/metrics.jsonl                            {"step","epoch","split","loss","lr","grad_norm","img_s",…}
 //! RUN/checkpoint/step-00001234.safetensors     model., ema., exp_avg. and exp_avg_sq. tensors
 //! ```
@@ -21,10 +21,12 @@ mod config;
 mod ema;
 mod error;
 mod latents;
+mod lock;
 mod losses;
 mod optim;
 mod ranks;
 mod run;
+mod run_config;
 mod run_folder;
 mod schedule;
 
@@ -32,8 +34,10 @@ pub use config::{StepPlan, TrainConfig};
 pub use ema::Ema;
 pub use error::{BoxError, Error, Result};
 pub use latents::{LatentCache, LatentPrecision};
+pub use lock::RunLock;
 pub use optim::{AdamW, AdamWConfig, Grads, OptimizerStep};
 pub use ranks::{Ranks, Share};
 pub use run::{Losses, Objective, Observer, Outcome, StepReport, Trained, train, train_on};
-pub use run_folder::{RunFolder, Start, newest_whole};
+pub use run_config::{Changes, Difference};
+pub use run_folder::{LATENTS_FILE, RunEntry, RunFolder, Start, newest_whole};
 pub use schedule::{Decay, Schedule, scaled_lr};

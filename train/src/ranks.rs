@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::losses::LossValues;
 use crate::optim::Grads;
-use crate::run_folder::{RunFolder, Start};
+use crate::run_folder::{RunEntry, RunFolder, Start};
 use burn::module::Module;
 use serde::Serialize;
 use std::ops::Range;
@@ -84,20 +84,29 @@ impl Ranks {
         self.world.rank() == 0
     }
 
-    /// The folder of the run, which the first rank [opens](RunFolder::open) and the others then join.
+    /// [Enters](RunEntry::of) the folder of the run, which the first rank alone locks and changes.
     ///
     /// # Errors
-    /// As `RunFolder::open`, at the first rank.
-    pub fn open(&self, root: &Path, config: &impl Serialize, start: Start) -> Result<RunFolder> {
-        let opened = match self.first() {
-            true => Some(RunFolder::open(root, config, start)?),
-            false => None,
-        };
-        self.meet()?;
-        match opened {
-            Some(run) => Ok(run),
-            None => RunFolder::join(root, config),
+    /// As `RunEntry::of`, at the first rank.
+    pub fn enter(&self, root: &Path, start: Start) -> Result<RunEntry> {
+        match self.first() {
+            true => RunEntry::of(root, start),
+            false => Ok(RunEntry::of_other(root, start)),
         }
+    }
+
+    /// [Opens](RunEntry::open) a folder that all ranks have entered: the first rank, then the others.
+    ///
+    /// # Errors
+    /// As `RunEntry::open`.
+    pub fn open(&self, entry: RunEntry, config: &impl Serialize) -> Result<RunFolder> {
+        if self.first() {
+            let run = entry.open(config)?;
+            self.meet()?;
+            return Ok(run);
+        }
+        self.meet()?;
+        entry.open(config)
     }
 
     /// Returns when all ranks are here.
@@ -105,13 +114,13 @@ impl Ranks {
         Ok(self.world.barrier()?)
     }
 
-    /// Whether any rank says so.
-    pub(crate) fn any(&self, flag: bool) -> Result<bool> {
-        let mut value = [f32::from(u8::from(flag))];
+    /// Of each flag, whether any rank says so.
+    pub(crate) fn any<const N: usize>(&self, flags: [bool; N]) -> Result<[bool; N]> {
+        let mut values = flags.map(|flag| f32::from(u8::from(flag)));
         if self.world.size() > 1 {
-            self.world.all_reduce(&mut value, Reduce::Max)?;
+            self.world.all_reduce(&mut values, Reduce::Max)?;
         }
-        Ok(value[0] > 0.0)
+        Ok(values.map(|value| value > 0.0))
     }
 
     /// Losses and gradients as one rank has them of the whole batch.

@@ -77,14 +77,35 @@ pub trait Observer<M> {
         ControlFlow::Continue(())
     }
 
-    /// After every epoch (counted from 1) and at the end of the run, with the model and its average outside
-    /// autodiff. It comes before the checkpoint of that step, so a killed run does not miss it.
+    /// Whether a checkpoint should be saved after this step, and the run go on. Asked after every step.
+    fn saves(&mut self) -> bool {
+        false
+    }
+
+    /// Whether [`on_epoch`](Self::on_epoch) is of use at the end of that epoch, counted from 1.
+    fn watches(&self, epoch: u64) -> bool {
+        let _ = epoch;
+        true
+    }
+
+    /// After every epoch that is watched and at the end of the run, with the model and its average outside autodiff.
+    /// The checkpoint of that step is on disk, so nothing is lost here. `Break` ends the run.
     ///
     /// # Errors
     /// Whatever went wrong; it ends the run.
-    fn on_epoch(&mut self, epoch: u64, model: &M, ema: &M) -> Result<(), BoxError> {
+    fn on_epoch(&mut self, epoch: u64, model: &M, ema: &M) -> Result<ControlFlow<()>, BoxError> {
         let _ = (epoch, model, ema);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// When a run goes on at the end of a watched epoch: it may have been killed or stopped before
+    /// [`on_epoch`](Self::on_epoch) was done.
+    ///
+    /// # Errors
+    /// Whatever went wrong; it ends the run.
+    fn on_resume(&mut self, epoch: u64, model: &M, ema: &M) -> Result<ControlFlow<()>, BoxError> {
+        let _ = (epoch, model, ema);
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -150,7 +171,10 @@ pub fn train_on<M: Module, O: Objective<M>>(
     config.require_shares(ranks.share().of)?;
     ranks.meet()?; // What the first rank removed or wrote in the folder is seen by all.
     let state = match run.latest()? {
-        Some((step, file)) => TrainState::load(model, config, &run, step, &file)?,
+        Some((step, file)) => {
+            plan.require_beyond(step, config)?;
+            TrainState::load(model, config, &run, step, &file)?
+        }
         None => {
             let state = TrainState::new(model, config);
             ranks.meet()?; // All have seen that there is none.
@@ -206,6 +230,13 @@ fn prepare<M: Module, O: Objective<M>>(
     }
 }
 
+/// Whether the end of an epoch is told of as it comes, or because a run goes on there.
+#[derive(Clone, Copy)]
+enum Told {
+    First,
+    Again,
+}
+
 struct Training<'a, O, B> {
     ranks: &'a Ranks,
     objective: &'a O,
@@ -228,7 +259,13 @@ impl<O, B> Training<'_, O, B> {
     {
         let (config, plan) = (self.config, self.plan);
         let mut outcome = Outcome::Finished;
-        while state.step < plan.total_steps {
+        if state.step > 0 && plan.epoch_ends(state.step) {
+            let stopped = self.told(plan.epoch(state.step), &state, observer, Told::Again)?;
+            if stopped && state.step < plan.total_steps {
+                outcome = Outcome::Stopped;
+            }
+        }
+        while state.step < plan.total_steps && outcome == Outcome::Finished {
             let report;
             (state, report) = self.step(state)?;
             let step = state.step;
@@ -236,27 +273,22 @@ impl<O, B> Training<'_, O, B> {
             if self.ranks.first() && (last || step.is_multiple_of(config.log_every)) {
                 self.run.log(&MetricsLine::of(&report))?;
             }
-            let stopped = observer.on_step(&report).is_break();
-            let stopped = self.ranks.any(stopped)? && !last;
-            let epoch_ends = step.is_multiple_of(plan.steps_per_epoch);
-            if self.ranks.first() && (epoch_ends || last) {
-                let handled =
-                    observer.on_epoch(report.epoch, &state.model.valid(), &state.ema.module);
-                handled.map_err(|source| Error::Observer {
-                    epoch: report.epoch,
-                    source,
-                })?;
-            }
+            let stops = observer.on_step(&report).is_break();
+            let [mut stopped, saves] = self.ranks.any([stops, observer.saves()])?;
+            let epoch_ends = plan.epoch_ends(step);
             let due = match config.save_every {
                 0 => epoch_ends,
                 every => step.is_multiple_of(every),
             };
-            if self.ranks.first() && (due || last || stopped) {
+            let watched = epoch_ends && observer.watches(report.epoch);
+            if self.ranks.first() && (due || last || stopped || saves || watched) {
                 state.save(&self.run, config, &plan)?;
             }
-            if stopped {
+            if epoch_ends && !stopped {
+                stopped = self.told(report.epoch, &state, observer, Told::First)?;
+            }
+            if stopped && !last {
                 outcome = Outcome::Stopped;
-                break;
             }
         }
         Ok(Trained {
@@ -265,6 +297,29 @@ impl<O, B> Training<'_, O, B> {
             step: state.step,
             outcome,
         })
+    }
+
+    /// Tells of the end of an epoch whose checkpoint is on disk: the first rank, which alone draws. Whether the run is
+    /// to end.
+    fn told<M: Module>(
+        &self,
+        epoch: u64,
+        state: &TrainState<M>,
+        observer: &mut dyn Observer<M>,
+        told: Told,
+    ) -> Result<bool> {
+        let mut stops = false;
+        if self.ranks.first() && observer.watches(epoch) {
+            let (model, ema) = (state.model.valid(), &state.ema.module);
+            let flow = match told {
+                Told::First => observer.on_epoch(epoch, &model, ema),
+                Told::Again => observer.on_resume(epoch, &model, ema),
+            };
+            let flow = flow.map_err(|source| Error::Observer { epoch, source })?;
+            stops = flow.is_break();
+        }
+        let [stops] = self.ranks.any([stops])?;
+        Ok(stops)
     }
 
     /// One optimizer step: gradients of the whole batch, then AdamW, then the average.

@@ -1,8 +1,9 @@
 //! The folder of a run: `config.json`, `metrics.jsonl` and `checkpoint/step-00001234.safetensors`.
 
 use crate::error::{Error, Result};
+use crate::lock::RunLock;
+use crate::run_config::{Changes, Config, Scope};
 use serde::Serialize;
-use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,92 +11,183 @@ use tessera_checkpoint::{
     Checkpoint, create_folder, is_vacant, remove_temporaries, sync_folder, write_atomically,
 };
 
+/// What the run was started with.
+const CONFIG_FILE: &str = "config.json";
+/// The log.
+const METRICS_FILE: &str = "metrics.jsonl";
+/// Latents of the pictures that a run is trained on, kept in its folder.
+pub const LATENTS_FILE: &str = "latents.safetensors";
+/// Folders that a run leaves.
+const RESULTS: [&str; 3] = ["samples", "model", "vae"];
+
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Start {
     /// In a folder that is empty or does not exist.
     #[default]
     New,
-    /// At step 0, removing the run that is there (its configuration, metrics and checkpoints; nothing else).
+    /// At step 0, removing the run that is there: its configuration, metrics, checkpoints, samples and model; nothing
+    /// else.
     Overwrite,
     /// At the latest checkpoint of the run that is there.
     Resume,
+}
+
+/// A run folder that this process has locked and not yet changed, so that what takes long can be done and checked
+/// before a run begins or goes on.
+#[derive(Debug)]
+pub struct RunEntry {
+    root: PathBuf,
+    start: Start,
+    /// `None` at ranks that only read.
+    lock: Option<RunLock>,
+    /// What the run to resume was started with.
+    ran: Option<Config>,
+}
+
+impl RunEntry {
+    /// Locks the folder, and makes it if a new run begins.
+    ///
+    /// # Errors
+    /// When another process writes into it; when it is not empty and `start` is [`Start::New`]; when there is no run or
+    /// no checkpoint to resume.
+    pub fn of(root: impl Into<PathBuf>, start: Start) -> Result<Self> {
+        let root = root.into();
+        let config_file = root.join(CONFIG_FILE);
+        let missing = |missing| Error::NothingToResume {
+            folder: root.clone(),
+            missing,
+        };
+        match start {
+            Start::Resume if !config_file.is_file() => return Err(missing(CONFIG_FILE)),
+            Start::New if !is_empty(&root)? => {
+                RunLock::require_free(&root)?;
+                return Err(Error::FolderNotEmpty { folder: root });
+            }
+            _ => create_folder(&root)?,
+        }
+        let lock = Some(RunLock::take(&root)?);
+        let ran = match start {
+            Start::Resume => Some(Config::read(&config_file)?),
+            // Whoever held the lock until now may have begun a run.
+            Start::New if !is_empty(&root)? => return Err(Error::FolderNotEmpty { folder: root }),
+            _ => None,
+        };
+        if start == Start::Resume && latest(&root)?.is_none() {
+            return Err(missing("checkpoint"));
+        }
+        Ok(Self {
+            root,
+            start,
+            lock,
+            ran,
+        })
+    }
+
+    /// The folder that another rank has entered.
+    pub(crate) fn of_other(root: &Path, start: Start) -> Self {
+        Self {
+            root: root.into(),
+            start,
+            lock: None,
+            ran: None,
+        }
+    }
+
+    /// Holds the fields of a configuration that are known so far against those that the run to resume has.
+    ///
+    /// # Errors
+    /// [`Error::ConfigChanged`].
+    pub fn require_same(&self, known: &impl Serialize) -> Result<()> {
+        let file = self.root.join(CONFIG_FILE);
+        let Some(ran) = &self.ran else {
+            return Ok(());
+        };
+        Config::of(known, &file)?.against(ran, Scope::Known, &file)?;
+        Ok(())
+    }
+
+    /// Opens the folder. `config` is written to `config.json`, or held against the one that is there: what shapes the
+    /// result must be the same, and the end of the run and how often it writes may change.
+    ///
+    /// Resuming drops the metrics beyond the latest checkpoint, so that the log becomes that of one uninterrupted
+    /// run. What killed processes left half-written is removed.
+    ///
+    /// # Errors
+    /// When the configuration differs, or a file cannot be written.
+    pub fn open(self, config: &impl Serialize) -> Result<RunFolder> {
+        let config_file = self.root.join(CONFIG_FILE);
+        let mut config = Config::of(config, &config_file)?;
+        let (mut changes, mut dropped) = (Changes::default(), Vec::new());
+        if let Some(ran) = &self.ran {
+            changes = config.against(ran, Scope::Whole, &config_file)?;
+            config.mark.clone_from(&ran.mark);
+        }
+        if self.lock.is_some() {
+            if self.start == Start::Overwrite {
+                remove_run(&self.root)?;
+            }
+            let checkpoints = self.root.join("checkpoint");
+            create_folder(&checkpoints)?;
+            for folder in [&self.root, &checkpoints] {
+                remove_temporaries(folder)?;
+            }
+            config.write(&config_file)?;
+            if self.start == Start::Resume {
+                let (step, _) = latest(&self.root)?.unwrap_or_default();
+                dropped = trim_metrics(&self.root.join(METRICS_FILE), step)?;
+            }
+        } else {
+            // As the first rank wrote it.
+            config.mark = Config::read(&config_file)?.mark;
+        }
+        let path = self.root.join(METRICS_FILE);
+        let metrics = OpenOptions::new().create(true).append(true).open(&path);
+        Ok(RunFolder {
+            mark: config.mark,
+            metrics: metrics.map_err(Error::io("cannot open", &path))?,
+            root: self.root,
+            lock: self.lock,
+            changes,
+            dropped,
+        })
+    }
 }
 
 /// The folder of one run, opened and checked.
 #[derive(Debug)]
 pub struct RunFolder {
     root: PathBuf,
-    config_hash: String,
+    mark: String,
     metrics: File,
+    lock: Option<RunLock>,
+    changes: Changes,
+    dropped: Vec<usize>,
 }
 
 impl RunFolder {
-    /// Opens the folder. `config` is written to `config.json`, or held against the one that is there.
-    ///
-    /// Resuming drops the metrics beyond the latest checkpoint, so that the log becomes that of one uninterrupted
-    /// run. What killed processes left half-written is removed.
+    /// [Enters](RunEntry::of) the folder and [opens](RunEntry::open) it.
     ///
     /// # Errors
-    /// When the folder is not empty and `start` is [`Start::New`]; when there is no run or no checkpoint to
-    /// resume; when the configuration differs.
+    /// As both.
     pub fn open(root: impl Into<PathBuf>, config: &impl Serialize, start: Start) -> Result<Self> {
-        let root = root.into();
-        let config_file = root.join("config.json");
-        let config = Config::of(config, &config_file)?;
-        match start {
-            Start::New if !is_vacant(&root)? => {
-                return Err(Error::FolderNotEmpty { folder: root });
-            }
-            Start::New => {}
-            Start::Overwrite => remove_run(&root)?,
-            Start::Resume => return Self::resume(root, &config),
-        }
-        let checkpoints = root.join("checkpoint");
-        create_folder(&checkpoints)?;
-        write_atomically(&config_file, |file| file.write_all(config.text.as_bytes()))?;
-        Self::with_metrics(root, &config)
+        RunEntry::of(root, start)?.open(config)
     }
 
-    /// The folder that another rank has opened, to read what is in it.
-    ///
-    /// # Errors
-    /// When it cannot be opened, or `config` is none.
-    pub fn join(root: impl Into<PathBuf>, config: &impl Serialize) -> Result<Self> {
-        let root = root.into();
-        let config = Config::of(config, &root.join("config.json"))?;
-        Self::with_metrics(root, &config)
+    /// Keeps other processes from writing into the folder as long as it lives: for what is written when training has
+    /// ended. `None` at a rank that does not write.
+    pub fn lock(&self) -> Option<RunLock> {
+        self.lock.clone()
     }
 
-    fn resume(root: PathBuf, config: &Config) -> Result<Self> {
-        let config_file = root.join("config.json");
-        let missing = |missing| Error::NothingToResume {
-            folder: root.clone(),
-            missing,
-        };
-        if !config_file.is_file() {
-            return Err(missing("config.json"));
-        }
-        remove_temporaries(&root)?;
-        let text = fs::read(&config_file).map_err(Error::io("cannot read", &config_file))?;
-        config.require_same(&Config::parse(text, &config_file)?, &config_file)?;
-        let checkpoints = root.join("checkpoint");
-        if checkpoints.is_dir() {
-            remove_temporaries(&checkpoints)?;
-        }
-        let (step, _) = latest(&root)?.ok_or_else(|| missing("checkpoint"))?;
-        trim_metrics(&root.join("metrics.jsonl"), step)?;
-        Self::with_metrics(root, config)
+    /// What is otherwise than when the run was started.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
-    fn with_metrics(root: PathBuf, config: &Config) -> Result<Self> {
-        let path = root.join("metrics.jsonl");
-        let metrics = OpenOptions::new().create(true).append(true).open(&path);
-        Ok(Self {
-            config_hash: config.hash.clone(),
-            metrics: metrics.map_err(Error::io("cannot open", &path))?,
-            root,
-        })
+    /// The lines of `metrics.jsonl`, from 1, that were dropped because they are none.
+    pub fn dropped_metrics(&self) -> &[usize] {
+        &self.dropped
     }
 
     /// The folder.
@@ -117,7 +209,7 @@ impl RunFolder {
     /// # Errors
     /// When the line cannot be written.
     pub fn log(&mut self, line: &impl Serialize) -> Result<()> {
-        let path = self.root.join("metrics.jsonl");
+        let path = self.root.join(METRICS_FILE);
         let mut line = serde_json::to_string(line).map_err(|source| json(&path, 1, source))?;
         line.push('\n');
         // One write per line: a kill leaves at most the last line torn.
@@ -125,9 +217,9 @@ impl RunFolder {
         written.map_err(Error::io("cannot write", &path))
     }
 
-    /// A short mark of the configuration, by which a checkpoint knows its run.
-    pub(crate) fn config_hash(&self) -> &str {
-        &self.config_hash
+    /// By which a checkpoint knows its run.
+    pub(crate) fn mark(&self) -> &str {
+        &self.mark
     }
 
     pub(crate) fn checkpoint_file(&self, step: u64) -> PathBuf {
@@ -137,7 +229,7 @@ impl RunFolder {
 
     /// Puts the log on the disk, before a checkpoint that comes after its lines: resuming needs them.
     pub(crate) fn sync_metrics(&self) -> Result<()> {
-        let path = self.root.join("metrics.jsonl");
+        let path = self.root.join(METRICS_FILE);
         let synced = self.metrics.sync_all();
         synced
             .and_then(|()| sync_folder(&self.root))
@@ -154,78 +246,6 @@ impl RunFolder {
     }
 }
 
-/// A configuration as it is in its file.
-struct Config {
-    text: String,
-    value: Value,
-    hash: String,
-}
-
-impl Config {
-    fn of(config: &impl Serialize, file: &Path) -> Result<Self> {
-        // Through text and back, because numbers may change on the way, and the file's went that way too.
-        let text = serde_json::to_string_pretty(config).map_err(|e| json(file, 1, e))?;
-        Self::parse((text + "\n").into(), file)
-    }
-
-    fn parse(text: Vec<u8>, file: &Path) -> Result<Self> {
-        let value = serde_json::from_slice(&text).map_err(|e| json(file, e.line(), e))?;
-        Ok(Self {
-            hash: format!("{:016x}", fnv1a(&text)),
-            text: String::from_utf8_lossy(&text).into_owned(),
-            value,
-        })
-    }
-
-    fn require_same(&self, ran: &Self, file: &Path) -> Result<()> {
-        let mut differences = Vec::new();
-        compare("", &ran.value, &self.value, &mut differences);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let more = differences.len().saturating_sub(5);
-        differences.truncate(5);
-        if more > 0 {
-            differences.push(format!("and {more} more"));
-        }
-        Err(Error::ConfigChanged {
-            file: file.into(),
-            differences,
-        })
-    }
-}
-
-fn compare(path: &str, ran: &Value, now: &Value, differences: &mut Vec<String>) {
-    let (Value::Object(a), Value::Object(b)) = (ran, now) else {
-        if ran != now {
-            differences.push(format!("{path}: ran with {ran}, now {now}"));
-        }
-        return;
-    };
-    let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
-    keys.sort();
-    keys.dedup();
-    for key in keys {
-        let path = if path.is_empty() {
-            key.clone()
-        } else {
-            format!("{path}.{key}")
-        };
-        match (a.get(key), b.get(key)) {
-            (Some(ran), Some(now)) => compare(&path, ran, now, differences),
-            (Some(ran), None) => differences.push(format!("{path}: ran with {ran}, now absent")),
-            (None, Some(now)) => differences.push(format!("{path}: absent then, now {now}")),
-            (None, None) => {}
-        }
-    }
-}
-
-/// FNV-1a, 64 bits.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix)
-}
-
 fn json(file: &Path, line: usize, source: serde_json::Error) -> Error {
     Error::Json {
         file: file.into(),
@@ -234,24 +254,45 @@ fn json(file: &Path, line: usize, source: serde_json::Error) -> Error {
     }
 }
 
-/// Checkpoints first: what is left after a kill in the middle must not look like a run to resume.
-fn remove_run(root: &Path) -> Result<()> {
+/// Whether there is nothing of anybody's. Hidden files do not count, nor do latents that a killed process left, which
+/// know what they are of.
+fn is_empty(root: &Path) -> Result<bool> {
     if is_vacant(root)? {
-        return Ok(());
+        return Ok(true);
     }
+    let latents_alone = |entry: std::io::Result<fs::DirEntry>| {
+        let name = entry.map_err(Error::io("cannot list", root))?.file_name();
+        Ok(name == LATENTS_FILE || name.as_encoded_bytes().starts_with(b"."))
+    };
+    let entries = fs::read_dir(root).map_err(Error::io("cannot list", root))?;
+    let others = entries.map(latents_alone).collect::<Result<Vec<_>>>()?;
+    Ok(others.into_iter().all(|latents| latents))
+}
+
+/// Checkpoints first: what is left after a kill in the middle must not look like a run to resume. What the run had made
+/// goes too, or it would be taken for the new run's until that ends.
+fn remove_run(root: &Path) -> Result<()> {
     let mut files: Vec<PathBuf> = checkpoints(root)?
         .into_iter()
         .map(|(_, file)| file)
         .collect();
-    files.extend(["metrics.jsonl", "config.json"].map(|name| root.join(name)));
+    let was_run = root.join(CONFIG_FILE).is_file();
+    files.extend([METRICS_FILE, CONFIG_FILE].map(|name| root.join(name)));
+    if was_run {
+        for folder in RESULTS.map(|name| root.join(name)) {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("cannot remove", &folder)(error));
+                }
+                _ => {}
+            }
+        }
+        files.push(root.join("validation.jsonl"));
+    }
     for file in files.iter().filter(|file| file.is_file()) {
         fs::remove_file(file).map_err(Error::io("cannot remove", file))?;
     }
-    let checkpoints = root.join("checkpoint");
-    if checkpoints.is_dir() {
-        remove_temporaries(&checkpoints)?;
-    }
-    Ok(remove_temporaries(root)?)
+    Ok(())
 }
 
 /// The checkpoints of a run by ascending step. Every one is whole, because none ever had this name otherwise.
@@ -275,11 +316,11 @@ fn checkpoints(root: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// The newest checkpoint of a run's folder that is whole, and its step: what to draw with while the run goes on, or after
-/// it was stopped. Its averaged weights are the tensors under `ema.`, the last step's those under `model.`.
+/// The newest checkpoint of a run's folder that is whole, and its step: what to draw with while the run goes on, or
+/// after it was stopped. Its averaged weights are the tensors under `ema.`, the last step's those under `model.`.
 ///
-/// Every checkpoint is read and held against its checksums from the newest on, until one is whole. A run that is going on
-/// may remove an old one meanwhile, which is then passed over.
+/// Every checkpoint is read and held against its checksums from the newest on, until one is whole. A run that is going
+/// on may remove an old one meanwhile, which is then passed over.
 ///
 /// # Errors
 /// When the folder cannot be listed. A folder without a checkpoint is `None`.
@@ -301,31 +342,31 @@ fn latest(root: &Path) -> Result<Option<(u64, PathBuf)>> {
     Ok(checkpoints(root)?.pop())
 }
 
-/// Keeps the lines up to `step`; the last line may be torn.
-fn trim_metrics(path: &Path, step: u64) -> Result<()> {
-    let text = match fs::read_to_string(path) {
+/// Keeps the lines up to `step`, the last of which may be torn. Gives the numbers, from 1, of others that are no lines
+/// of metrics: it is a log, and no reason not to go on.
+fn trim_metrics(path: &Path, step: u64) -> Result<Vec<usize>> {
+    let text = match fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("cannot read", path)(error)),
     };
     #[derive(serde::Deserialize)]
     struct Line {
         step: u64,
     }
-    let mut kept = String::new();
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        if !line.ends_with('\n') {
+    let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+    for (index, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        if line.last() != Some(&b'\n') {
             continue;
         }
-        let parsed: Line = serde_json::from_str(line).map_err(|e| json(path, index + 1, e))?;
-        if parsed.step <= step {
-            kept.push_str(line);
+        match serde_json::from_slice::<Line>(line) {
+            Ok(parsed) if parsed.step <= step => kept.extend_from_slice(line),
+            Ok(_) => {}
+            Err(_) => dropped.push(index + 1),
         }
     }
-    if kept.len() == text.len() {
-        return Ok(());
+    if kept.len() < text.len() {
+        write_atomically(path, |file| file.write_all(&kept))?;
     }
-    Ok(write_atomically(path, |file| {
-        file.write_all(kept.as_bytes())
-    })?)
+    Ok(dropped)
 }

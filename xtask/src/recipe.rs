@@ -61,7 +61,7 @@ impl Recipe {
     pub const fn full() -> Self {
         Self {
             name: "full",
-            vae: "--epochs 2 --max-steps 2600 --save-every 400",
+            vae: "--epochs 2 --save-every 400",
             ar: "--epochs 6 --save-every 300",
             judge: "",
             samples: 100,
@@ -73,7 +73,7 @@ impl Recipe {
     pub const fn quick() -> Self {
         Self {
             name: "quick",
-            vae: "--epochs 2 --max-steps 150 --save-every 75",
+            vae: "--epochs 2 --save-every 75",
             ar: "--epochs 6 --max-steps 150 --save-every 75",
             judge: "--max-steps 150",
             samples: 4,

@@ -1,9 +1,13 @@
 //! `tessera train ar`.
 
 use super::calibrate::scale_by;
-use super::training::{self, sample_requests, write_samples};
-use crate::args::{DataArgs, Dtype, Global, LoopArgs, MOST_PX, RunArgs, above, share, within};
-use crate::progress::{Progress, encoding};
+use super::training::latents::{Kept, provenance, weights_of};
+use super::training::run::{self, Pictures};
+use super::training::{self, Flow, sample_requests, samples_file, write_samples};
+use crate::args::{
+    DataArgs, Dtype, Global, LoopArgs, MOST_PX, MOST_STEPS, RunArgs, above, share, within,
+};
+use crate::progress::{Cadence, Progress, encoding};
 use crate::sampling::Schedule;
 use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, bail};
@@ -12,16 +16,15 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
+use tessera::checkpoint::weights_in;
 use tessera::gen_ar::{GenAr, GenArConfig, SampleConfig, TokenObjective, TransformerConfig};
 use tessera::moe::MoeConfig;
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
 use tessera::tokenizers::{ImageTokenizer, KlVae};
-use tessera::train::{
-    BoxError, LatentCache, LatentPrecision, Observer, StepReport, TrainConfig, train_on,
-};
+use tessera::train::{LATENTS_FILE, LatentCache, Observer, StepReport, TrainConfig, train_on};
 use tessera::{
-    ArCard, ArModel, CalibrationOptions, ComputePrecision, Device, calibrate, encode_posteriors,
+    ArCard, ArModel, CalibrationOptions, ComputePrecision, calibrate, encode_posteriors,
 };
 
 /// Train a generator on the tokens of a VAE.
@@ -41,7 +44,8 @@ pub struct TrainAr {
     /// The VAE's folder.
     #[arg(long, value_name = "DIR")]
     vae: PathBuf,
-    /// Latents encoded before (written on the first run if the file does not exist).
+    /// Latents encoded before, of the same pictures and VAE (written on the first run if the file does not exist). They
+    /// are kept in the run's folder unless given.
     #[arg(long, visible_alias = "use-cached", value_name = "FILE")]
     cached: Option<PathBuf>,
     /// Bits per dimension, 1 to 16.
@@ -95,6 +99,10 @@ pub struct TrainAr {
     #[arg(long, value_name = "PX")]
     #[arg(value_parser = within(1..=MOST_PX))]
     picture_size: Option<usize>,
+    /// Steps of drawing a sample grid; at most one per token.
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_STEPS as usize))]
+    sample_steps: usize,
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
@@ -130,6 +138,9 @@ fn transformer(text: &str) -> Result<TransformerConfig, String> {
     training::transformer(text, "256,6,4")
 }
 
+/// What `config.json` calls a run of this command.
+const KIND: &str = "gen-ar";
+
 /// What `config.json` of the run says; a resumed run must say the same.
 #[derive(Serialize)]
 struct RunConfig<'a> {
@@ -139,6 +150,18 @@ struct RunConfig<'a> {
     head_subset: f32,
     quantizer: &'a QuantizerConfig,
     class_names: &'a [String],
+    data: &'a Pictures,
+    vae_sha256: &'a str,
+}
+
+/// What of it is known before the pictures are encoded.
+#[derive(Serialize)]
+struct Known<'a> {
+    kind: &'static str,
+    training: &'a TrainConfig,
+    head_subset: f32,
+    data: &'a Pictures,
+    vae_sha256: &'a str,
 }
 
 impl TrainAr {
@@ -149,8 +172,42 @@ impl TrainAr {
     /// Bad data, bad sizes, a VAE that does not fit, a loss that is not finite.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
+        let training = self.training.config();
+        let (ranks, sequence) = ranks::training(self.attn_grid)?;
+        let entry = run::enter(&ranks, &self.run)?;
         let vae = KlVae::load_dir(&self.vae, device.burn())?;
-        let cache = self.latents(&vae, &device, global)?;
+        run::require_channels(&self.vae, &vae, self.data.channels)?;
+        vae.check_image_size(self.data.img_size, self.data.img_size)?;
+        let vae_sha256 = weights_of(weights_in(&self.vae).as_slice())?;
+        let pictures = data::open(&self.data, Split::Train, global.quiet)?;
+        let plan = training.plan(pictures.len()).map_err(run::in_words)?;
+        let data = Pictures::of(&*pictures)?;
+        let known = Known {
+            kind: KIND,
+            training: &training,
+            head_subset: self.head_subset,
+            data: &data,
+            vae_sha256: &vae_sha256,
+        };
+        run::require_same(&entry, &known)?;
+        let in_run = self.run.output.join(LATENTS_FILE);
+        let kept = Kept {
+            file: self.cached.as_deref().unwrap_or(&in_run),
+            named: self.cached.is_some(),
+            provenance: provenance(
+                serde_json::json!(vae.config()),
+                &vae_sha256,
+                self.data.img_size,
+                &data,
+            ),
+            quiet: global.quiet,
+        };
+        let cache = kept.posteriors(&*pictures, || {
+            Ok(encoding(global.quiet, |progress| {
+                encode_posteriors(&vae, &*pictures, &device, progress)
+            })?)
+        })?;
+        drop(pictures);
         let options = CalibrationOptions {
             bits: self.bits,
             range: self.range,
@@ -162,21 +219,22 @@ impl TrainAr {
         let card = self.card(&cache, &calibration)?;
         let config = self.generator(&cache, &calibration, card.class_names.len());
         config.validate()?;
-        let training = self.training.config();
         if let Some(moe) = &config.moe {
             let tokens = config.buffer_size + config.seq();
             moe.validate_races([training.batch_size / training.grad_accum.max(1), tokens])?;
         }
         let run_config = RunConfig {
-            kind: "gen-ar",
+            kind: KIND,
             generator: &config,
             training: &training,
             head_subset: self.head_subset,
             quantizer: quantizer.config(),
             class_names: &card.class_names,
+            data: &data,
+            vae_sha256: &vae_sha256,
         };
-        let (ranks, sequence) = ranks::training(self.attn_grid)?;
-        let run = ranks.open(&self.run.output, &run_config, self.run.start())?;
+        let run = run::open(&ranks, entry, &run_config, &training, global.quiet)?;
+        let _lock = run.lock();
         let autodiff = device.burn().clone().autodiff();
         let model = config.init(quantizer.values(), training.seed, &autodiff);
         let model = model.on(sequence)?;
@@ -188,7 +246,6 @@ impl TrainAr {
                 config.seq()
             ));
         }
-        let plan = training.plan(cache.len())?;
         let objective = TokenObjective {
             cache: &cache,
             quantizer: &quantizer,
@@ -210,8 +267,13 @@ impl TrainAr {
             progress,
             model: model_so_far,
             folder: self.run.output.join("samples"),
+            cadence: self.training.cadence(global.quiet),
+            steps: self.sample_steps,
         };
-        let trained = train_on(&ranks, model, &objective, &training, run, &mut watch)?;
+        let saving = interrupt::Saving::begin();
+        let trained = train_on(&ranks, model, &objective, &training, run, &mut watch);
+        let trained = trained.map_err(run::in_words)?;
+        drop(saving);
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
@@ -227,31 +289,6 @@ impl TrainAr {
         .save(&folder, self.dtype.into())?;
         output::text(folder.display())?;
         Ok(())
-    }
-
-    fn latents(&self, vae: &KlVae, device: &Device, global: &Global) -> Result<LatentCache> {
-        if let Some(file) = self.cached.as_deref().filter(|file| file.exists()) {
-            let cache = LatentCache::read(file)?;
-            let expected = serde_json::json!({ "vae": vae.config() });
-            if cache.provenance != expected {
-                bail!(
-                    "{}: latents of another VAE: {}, expected {expected}",
-                    file.display(),
-                    cache.provenance
-                );
-            }
-            return Ok(cache);
-        }
-        let pictures = data::open(&self.data, Split::Train, global.quiet)?;
-        let sample = pictures.image(0)?;
-        vae.check_image_size(sample.dim().1, sample.dim().2)?;
-        let cache = encoding(global.quiet, |progress| {
-            encode_posteriors(vae, &*pictures, device, progress)
-        })?;
-        if let Some(file) = self.cached.as_ref().filter(|_| ranks::first()) {
-            cache.write(file, LatentPrecision::F32)?;
-        }
-        Ok(cache)
     }
 
     fn card(&self, cache: &LatentCache, calibration: &Calibration) -> Result<ArCard> {
@@ -324,6 +361,9 @@ struct Watch {
     progress: Progress,
     model: ArModel,
     folder: PathBuf,
+    cadence: Cadence,
+    /// Steps of a grid, which has no more than tokens.
+    steps: usize,
 }
 
 impl Observer<GenAr> for Watch {
@@ -343,14 +383,38 @@ impl Observer<GenAr> for Watch {
         interrupt::flow()
     }
 
-    fn on_epoch(&mut self, epoch: u64, _: &GenAr, ema: &GenAr) -> Result<(), BoxError> {
+    fn saves(&mut self) -> bool {
+        self.cadence.saves()
+    }
+
+    fn watches(&self, epoch: u64) -> bool {
+        self.cadence.draws(epoch)
+    }
+
+    fn on_resume(&mut self, epoch: u64, model: &GenAr, ema: &GenAr) -> Flow {
+        match samples_file(&self.folder, epoch).exists() {
+            true => Ok(ControlFlow::Continue(())),
+            false => self.on_epoch(epoch, model, ema),
+        }
+    }
+
+    fn on_epoch(&mut self, epoch: u64, _: &GenAr, ema: &GenAr) -> Flow {
         let (requests, columns) = sample_requests(self.model.card.class_names.len());
         // The first rank draws alone.
         let ema = ema.clone().on(TokenSharding::Local)?;
-        let indices = ema.generate(&requests, &self.model.card.sampling, &mut |_| {
-            interrupt::flow()
-        })?;
-        let cells = self.model.decode(indices.view())?;
-        write_samples(&self.folder, epoch, &cells, columns).map_err(Into::into)
+        let sampling = self.model.card.sampling.clone();
+        let sampling = SampleConfig {
+            steps: self.steps.min(sampling.steps),
+            ..sampling
+        };
+        match ema.generate(&requests, &sampling, &mut |_| interrupt::flow()) {
+            Ok(indices) => {
+                let cells = self.model.decode(indices.view())?;
+                write_samples(&self.folder, epoch, &cells, columns)?;
+                Ok(interrupt::flow())
+            }
+            Err(tessera::gen_ar::Error::Cancelled { .. }) => Ok(ControlFlow::Break(())),
+            Err(error) => Err(error.into()),
+        }
     }
 }

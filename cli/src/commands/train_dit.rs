@@ -1,8 +1,10 @@
 //! `tessera train dit`.
 
-use super::training::{self, sample_requests, write_samples};
+use super::training::latents::{Kept, provenance, weights_of};
+use super::training::run::{self, Pictures};
+use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{DataArgs, Dtype, Global, LoopArgs, MOST_STEPS, RunArgs, above, spelled, within};
-use crate::progress::{Progress, encoding};
+use crate::progress::{Cadence, Progress, encoding};
 use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
@@ -19,8 +21,10 @@ use tessera::moe::{Gate, MoeConfig, RoutingRule};
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{MomentsBuilder, ScaleBy};
 use tessera::tokenizers::{ImageTokenizer, PixelTokenizer};
-use tessera::train::{BoxError, Observer, StepReport, TrainConfig, train_on};
-use tessera::{ComputePrecision, Device, DitCard, DitModel, Orientation, encode_dataset, open_vae};
+use tessera::train::{LATENTS_FILE, Observer, StepReport, TrainConfig, train_on};
+use tessera::{
+    ComputePrecision, Device, DitCard, DitModel, LatentFile, Orientation, encode_dataset, open_vae,
+};
 
 /// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
 #[derive(Debug, Clone, Args)]
@@ -60,10 +64,10 @@ pub struct TrainDit {
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     #[arg(value_parser = within(0.0_f64..=1.0))]
     val_share: f64,
-    /// Epochs between sample grids.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    #[arg(value_parser = within(0..=MOST_STEPS))]
-    sample_every: u64,
+    /// Steps of drawing a sample grid.
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(value_parser = within(1..=MOST_STEPS as usize))]
+    sample_steps: usize,
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
@@ -171,6 +175,9 @@ fn size(text: &str) -> Result<TransformerConfig, String> {
     training::transformer(text, "256,8,4")
 }
 
+/// What `config.json` calls a run of this command.
+const KIND: &str = "gen-dit";
+
 /// What `config.json` of the run says; a resumed run must say the same.
 #[derive(Serialize)]
 struct RunConfig<'a> {
@@ -182,6 +189,20 @@ struct RunConfig<'a> {
     class_names: &'a [String],
     flip: bool,
     val_share: f64,
+    data: &'a Pictures,
+    vae_sha256: Option<&'a str>,
+}
+
+/// What of it is known before the pictures are encoded.
+#[derive(Serialize)]
+struct Known<'a> {
+    kind: &'static str,
+    model: &'a DitConfig,
+    training: &'a TrainConfig,
+    flip: bool,
+    val_share: f64,
+    data: &'a Pictures,
+    vae_sha256: Option<&'a str>,
 }
 
 impl TrainDit {
@@ -191,18 +212,59 @@ impl TrainDit {
     /// Bad data, bad sizes, a tokenizer that does not fit, a loss that is not finite.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
-        let tokenizer = self.tokenizer(&device)?;
+        let training = self.training.config();
+        let (ranks, sequence) = ranks::training(self.attn_grid)?;
+        let entry = run::enter(&ranks, &self.run)?;
+        let (tokenizer, vae_sha256) = self.tokenizer(&device)?;
+        tokenizer.check_image_size(self.data.img_size, self.data.img_size)?;
         let pictures = data::open(&self.data, Split::Train, global.quiet)?;
-        let (_, height, width) = pictures.image(0)?.dim();
-        tokenizer.check_image_size(height, width)?;
+        let config = self.model(&*tokenizer, pictures.class_names().len())?;
+        let (train, held_out) = held_out(pictures.len(), self.val_share)?;
+        let plan = training.plan(train.len()).map_err(run::in_words)?;
+        let trained_on = Pictures::of(&*pictures)?;
+        let known = Known {
+            kind: KIND,
+            model: &config,
+            training: &training,
+            flip: self.flip,
+            val_share: self.val_share,
+            data: &trained_on,
+            vae_sha256: vae_sha256.as_deref(),
+        };
+        run::require_same(&entry, &known)?;
         let encode = |orientation| {
             encoding(global.quiet, |progress| {
                 encode_dataset(&*tokenizer, &*pictures, orientation, &device, progress)
             })
         };
-        let encoded = encode(Orientation::Upright)?;
-        let (card, config) = self.describe(&encoded, &*tokenizer, pictures.class_names())?;
-        let training = self.training.config();
+        let both = || -> Result<LatentFile> {
+            Ok(LatentFile {
+                latents: encode(Orientation::Upright)?,
+                mirrored: match self.flip {
+                    true => Some(encode(Orientation::Mirrored)?),
+                    false => None,
+                },
+                provenance: serde_json::Value::Null,
+            })
+        };
+        let LatentFile {
+            latents, mirrored, ..
+        } = match &vae_sha256 {
+            Some(weights) => Kept {
+                file: &self.run.output.join(LATENTS_FILE),
+                named: false,
+                provenance: provenance(
+                    serde_json::json!({ "flip": self.flip }),
+                    weights,
+                    self.data.img_size,
+                    &trained_on,
+                ),
+                quiet: global.quiet,
+            }
+            .means(both)?,
+            None => both()?,
+        };
+        let card = self.card(&latents, pictures.class_names())?;
         if let Some(moe) = &config.moe {
             moe.validate_races([
                 training.batch_size / training.grad_accum.max(1),
@@ -210,7 +272,7 @@ impl TrainDit {
             ])?;
         }
         let run_config = RunConfig {
-            kind: "gen-dit",
+            kind: KIND,
             model: &config,
             training: &training,
             latent_mean: &card.latent_mean,
@@ -218,18 +280,15 @@ impl TrainDit {
             class_names: &card.class_names,
             flip: self.flip,
             val_share: self.val_share,
+            data: &trained_on,
+            vae_sha256: vae_sha256.as_deref(),
         };
-        let (ranks, sequence) = ranks::training(self.attn_grid)?;
-        let run = ranks.open(&self.run.output, &run_config, self.run.start())?;
-        let mirrored = match self.flip {
-            true => Some(encode(Orientation::Mirrored)?),
-            false => None,
-        };
+        let run = run::open(&ranks, entry, &run_config, &training, global.quiet)?;
+        let _lock = run.lock();
         let labels: Vec<usize> = (0..pictures.len()).map(|i| pictures.label(i)).collect();
-        let (train, held_out) = held_out(labels.len(), self.val_share)?;
         let autodiff = device.burn().clone().autodiff();
         let data = LatentObjective {
-            values: card.normalize(encoded),
+            values: card.normalize(latents),
             mirrored: mirrored.map(|mirrored| card.normalize(mirrored)),
             labels,
             train,
@@ -246,7 +305,6 @@ impl TrainDit {
                 config.seq()
             ));
         }
-        let plan = training.plan(data.train.len())?;
         let mut watch = Watch {
             progress: Progress::new("train dit", "steps", plan.total_steps, global.quiet),
             model: DitModel {
@@ -258,10 +316,14 @@ impl TrainDit {
             },
             data: &data,
             held_out,
-            every: self.sample_every.max(1),
+            cadence: self.training.cadence(global.quiet),
+            steps: self.sample_steps,
             output: self.run.output.clone(),
         };
-        let trained = train_on(&ranks, model, &data, &training, run, &mut watch)?;
+        let saving = interrupt::Saving::begin();
+        let trained = train_on(&ranks, model, &data, &training, run, &mut watch);
+        let trained = trained.map_err(run::in_words)?;
+        drop(saving);
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
@@ -278,39 +340,24 @@ impl TrainDit {
         Ok(())
     }
 
-    fn tokenizer(&self, device: &Device) -> Result<Box<dyn ImageTokenizer>> {
+    /// The tokenizer, and SHA-256 of its weights if it has some.
+    fn tokenizer(&self, device: &Device) -> Result<(Box<dyn ImageTokenizer>, Option<String>)> {
         let Some(path) = &self.vae else {
-            return Ok(Box::new(PixelTokenizer::new(
-                self.data.channels,
-                device.burn(),
-            )));
+            let pixels = PixelTokenizer::new(self.data.channels, device.burn());
+            return Ok((Box::new(pixels), None));
         };
-        let tokenizer = open_vae(path, device)?.tokenizer;
-        ensure!(
-            tokenizer.image_channels() == self.data.channels,
-            "{}: takes pictures of {} channels, --channels says {}",
-            path.display(),
-            tokenizer.image_channels(),
-            self.data.channels
-        );
-        Ok(tokenizer)
+        let opened = open_vae(path, device)?;
+        run::require_channels(path, &*opened.tokenizer, self.data.channels)?;
+        Ok((opened.tokenizer, Some(weights_of(&opened.files)?)))
     }
 
-    /// What the data and the options make of the model.
-    fn describe(
-        &self,
-        encoded: &Array4<f32>,
-        tokenizer: &dyn ImageTokenizer,
-        class_names: &[String],
-    ) -> Result<(DitCard, DitConfig)> {
-        let mut moments = MomentsBuilder::new();
-        moments.add(encoded.view())?;
-        let normal = moments.finish()?.quantizer_config(8, 5.0, ScaleBy::Channel);
+    /// What the options and the tokenizer make of the model.
+    fn model(&self, tokenizer: &dyn ImageTokenizer, classes: usize) -> Result<DitConfig> {
         let process = Process::from(self.process);
         let config = DitConfig {
             input_size: self.data.img_size / tokenizer.downsampling(),
             in_channels: tokenizer.latent_channels(),
-            num_classes: class_names.len(),
+            num_classes: classes,
             learn_sigma: process == Process::Ddpm,
             process,
             moe: self.experts.clone().map(|moe| self.routing.over(moe)),
@@ -321,12 +368,20 @@ impl TrainDit {
             ..DitConfig::xl_2()
         };
         config.validate()?;
+        Ok(config)
+    }
+
+    /// What the data and the options make of its card.
+    fn card(&self, latents: &Array4<f32>, class_names: &[String]) -> Result<DitCard> {
+        let mut moments = MomentsBuilder::new();
+        moments.add(latents.view())?;
+        let normal = moments.finish()?.quantizer_config(8, 5.0, ScaleBy::Channel);
         let sampling = SampleConfig {
             steps: self.steps,
             cfg_scale: self.cfg_scale,
         };
         sampling.validate()?;
-        let card = DitCard {
+        Ok(DitCard {
             schema: DitCard::SCHEMA.into(),
             name: self.name.clone(),
             img_size: self.data.img_size,
@@ -334,8 +389,7 @@ impl TrainDit {
             latent_mean: normal.mean,
             latent_scale: normal.scale,
             sampling,
-        };
-        Ok((card, config))
+        })
     }
 }
 
@@ -356,11 +410,26 @@ struct Watch<'a> {
     model: DitModel,
     data: &'a LatentObjective,
     held_out: Vec<usize>,
-    every: u64,
+    cadence: Cadence,
+    /// Steps of a grid.
+    steps: usize,
     output: PathBuf,
 }
 
+/// The folder of the grids.
+const SAMPLES: &str = "samples";
+
 impl Watch<'_> {
+    /// Whether the loss of that epoch is in `validation.jsonl`.
+    fn is_measured(&self, epoch: u64) -> bool {
+        let text = std::fs::read_to_string(self.output.join("validation.jsonl"));
+        let is_epoch = |line: &str| {
+            let line = serde_json::from_str::<serde_json::Value>(line);
+            line.is_ok_and(|line| line["epoch"].as_u64() == Some(epoch))
+        };
+        text.is_ok_and(|text| text.lines().any(is_epoch))
+    }
+
     /// Appends the loss of the averaged weights, as at inference, on the held-out images to `validation.jsonl`. The
     /// same noise at every epoch.
     fn validate(&self, epoch: u64, ema: &Dit) -> Result<()> {
@@ -399,27 +468,44 @@ impl Observer<Dit> for Watch<'_> {
         interrupt::flow()
     }
 
-    fn on_epoch(&mut self, epoch: u64, _: &Dit, ema: &Dit) -> Result<(), BoxError> {
+    fn saves(&mut self) -> bool {
+        self.cadence.saves()
+    }
+
+    fn watches(&self, epoch: u64) -> bool {
+        !self.held_out.is_empty() || self.cadence.draws(epoch)
+    }
+
+    fn on_resume(&mut self, epoch: u64, model: &Dit, ema: &Dit) -> Flow {
+        let samples = samples_file(&self.output.join(SAMPLES), epoch);
+        let drawn = !self.cadence.draws(epoch) || samples.exists();
+        match drawn && (self.held_out.is_empty() || self.is_measured(epoch)) {
+            true => Ok(ControlFlow::Continue(())),
+            false => self.on_epoch(epoch, model, ema),
+        }
+    }
+
+    fn on_epoch(&mut self, epoch: u64, _: &Dit, ema: &Dit) -> Flow {
         // The first rank draws and measures alone.
         let ema = &ema.clone().on(TokenSharding::Local)?;
         if !self.held_out.is_empty() {
             self.validate(epoch, ema)?;
         }
-        if !epoch.is_multiple_of(self.every) {
-            return Ok(());
+        if !self.cadence.draws(epoch) {
+            return Ok(interrupt::flow());
         }
         let (requests, columns) = sample_requests(self.model.card.class_names.len());
-        let latents = ema.generate(&requests, &self.model.card.sampling, &mut |_| {
-            interrupt::flow()
-        });
-        match latents {
+        let sampling = SampleConfig {
+            steps: self.steps,
+            ..self.model.card.sampling
+        };
+        match ema.generate(&requests, &sampling, &mut |_| interrupt::flow()) {
             Ok(latents) => {
                 let cells = self.model.decode(latents)?;
-                write_samples(&self.output.join("samples"), epoch, &cells, columns)
-                    .map_err(Into::into)
+                write_samples(&self.output.join(SAMPLES), epoch, &cells, columns)?;
+                Ok(interrupt::flow())
             }
-            // The checkpoint that the step's own Break brings must not be lost to a grid.
-            Err(tessera::gen_dit::Error::Cancelled { .. }) => Ok(()),
+            Err(tessera::gen_dit::Error::Cancelled { .. }) => Ok(ControlFlow::Break(())),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,7 +1,8 @@
 //! `tessera train judge`.
 
+use super::training::run::{self, Pictures};
 use crate::args::{DataArgs, Global, MOST_STEPS, RunArgs, within};
-use crate::progress::Progress;
+use crate::progress::{Cadence, Progress};
 use crate::{data, interrupt, output};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -10,7 +11,7 @@ use std::ops::ControlFlow;
 use tessera::WeightDtype;
 use tessera::evaluate::{Classifier, ClassifierConfig, classifier_recipe, train_classifier};
 use tessera::pictures::dataset::Split;
-use tessera::train::{Observer, RunFolder, StepReport, TrainConfig};
+use tessera::train::{Observer, Ranks, StepReport, TrainConfig};
 
 /// Train the classifier that `tessera eval` judges generated pictures with.
 #[derive(Debug, Clone, Args)]
@@ -25,7 +26,7 @@ pub struct TrainJudge {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS))]
     epochs: Option<u64>,
-    /// Stop after so many steps; --epochs alone ends it unless given.
+    /// Steps of the whole run: they alone decide its end, whatever --epochs says.
     #[arg(long, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS))]
     max_steps: Option<u64>,
@@ -40,6 +41,7 @@ struct RunConfig<'a> {
     kind: &'static str,
     classifier: &'a ClassifierConfig,
     training: &'a TrainConfig,
+    data: &'a Pictures,
 }
 
 impl TrainJudge {
@@ -49,6 +51,8 @@ impl TrainJudge {
     /// Bad data, a loss that is not finite, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
+        let ranks = Ranks::alone();
+        let entry = run::enter(&ranks, &self.run)?;
         let train = data::open(&self.data, Split::Train, global.quiet)?;
         let test = data::open(&self.data, Split::Test, global.quiet)?;
         let config = ClassifierConfig::small(
@@ -66,10 +70,21 @@ impl TrainJudge {
             kind: "judge",
             classifier: &config,
             training: &training,
+            data: &Pictures::of(&*train)?,
         };
-        let run = RunFolder::open(&self.run.output, &run_config, self.run.start())?;
-        let total = training.plan(train.len())?.total_steps;
-        let mut watch = Watch(Progress::new("train judge", "steps", total, global.quiet));
+        let run = run::open(&ranks, entry, &run_config, &training, global.quiet)?;
+        let _lock = run.lock();
+        let total = training
+            .plan(train.len())
+            .map_err(run::in_words)?
+            .total_steps;
+        let cadence = Cadence {
+            sample_every: 0,
+            quiet: global.quiet,
+        };
+        let progress = Progress::new("train judge", "steps", total, global.quiet);
+        let mut watch = Watch { progress, cadence };
+        let saving = interrupt::Saving::begin();
         let (classifier, accuracy) = train_classifier(
             &*train,
             &*test,
@@ -79,7 +94,8 @@ impl TrainJudge {
             &mut watch,
             device.burn(),
         )?;
-        watch.0.finish();
+        drop(saving);
+        watch.progress.finish();
         if interrupt::requested() {
             bail!("stopped; go on with --resume latest");
         }
@@ -95,11 +111,14 @@ impl TrainJudge {
     }
 }
 
-struct Watch(Progress);
+struct Watch {
+    progress: Progress,
+    cadence: Cadence,
+}
 
 impl Observer<Classifier> for Watch {
     fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
-        self.0.set(
+        self.progress.set(
             report.step,
             format!(
                 "loss {:.4} {:.0} img/s",
@@ -107,5 +126,13 @@ impl Observer<Classifier> for Watch {
             ),
         );
         interrupt::flow()
+    }
+
+    fn saves(&mut self) -> bool {
+        self.cadence.saves()
+    }
+
+    fn watches(&self, _: u64) -> bool {
+        false
     }
 }

@@ -1,9 +1,11 @@
 //! `tessera train vae`.
 
-use super::training::write_samples;
+use super::training::Flow;
+use super::training::run::{self, Pictures};
+use super::training::{samples_file, write_samples};
 use crate::args::{DataArgs, Global, LoopArgs, RunArgs, within};
 use crate::data::open;
-use crate::progress::Progress;
+use crate::progress::{Cadence, Progress};
 use crate::{interrupt, output, ranks};
 use anyhow::Result;
 use clap::Args;
@@ -14,7 +16,7 @@ use tessera::backend::{download, upload};
 use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Split, batch};
 use tessera::tokenizers::{Flip, KlVae, KlVaeConfig, ReconstructionObjective, VaeLossConfig};
-use tessera::train::{BoxError, Observer, StepReport, TrainConfig, train_on};
+use tessera::train::{Observer, StepReport, TrainConfig, train_on};
 use tessera::{Device, WeightDtype};
 
 /// Train a KL-VAE.
@@ -74,6 +76,7 @@ struct RunConfig<'a> {
     loss: &'a VaeLossConfig,
     training: &'a TrainConfig,
     flip: bool,
+    data: &'a Pictures,
 }
 
 impl TrainVae {
@@ -98,16 +101,21 @@ impl TrainVae {
         };
         let training = self.training.config();
         let model = sizes.init(training.seed, &device.burn().clone().autodiff())?;
+        let (ranks, _) = ranks::training(None)?;
+        let entry = run::enter(&ranks, &self.run)?;
         let data = open(&self.data, Split::Train, global.quiet)?;
+        let pictures = Pictures::of(&*data)?;
+        let plan = training.plan(data.len()).map_err(run::in_words)?;
         let config = RunConfig {
             kind: "kl-vae",
             vae: &sizes,
             loss: &loss,
             training: &training,
             flip: self.flip,
+            data: &pictures,
         };
-        let (ranks, _) = ranks::training(None)?;
-        let run = ranks.open(&self.run.output, &config, self.run.start())?;
+        let run = run::open(&ranks, entry, &config, &training, global.quiet)?;
+        let _lock = run.lock();
         let objective = ReconstructionObjective {
             data: &*data,
             device: device.burn().clone().autodiff(),
@@ -117,15 +125,18 @@ impl TrainVae {
                 false => Flip::Never,
             },
         };
-        let plan = training.plan(data.len())?;
         let shown = data.len().min(16);
         let mut watch = Watch {
             progress: Progress::new("train vae", "steps", plan.total_steps, global.quiet),
             images: batch(&*data, &(0..shown).collect::<Vec<_>>())?,
             device,
             folder: self.run.output.join("samples"),
+            cadence: self.training.cadence(global.quiet),
         };
-        let trained = train_on(&ranks, model, &objective, &training, run, &mut watch)?;
+        let saving = interrupt::Saving::begin();
+        let trained = train_on(&ranks, model, &objective, &training, run, &mut watch);
+        let trained = trained.map_err(run::in_words)?;
+        drop(saving);
         watch.progress.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
@@ -144,6 +155,7 @@ struct Watch {
     images: Array4<f32>,
     device: Device,
     folder: std::path::PathBuf,
+    cadence: Cadence,
 }
 
 impl Observer<KlVae> for Watch {
@@ -161,13 +173,29 @@ impl Observer<KlVae> for Watch {
         interrupt::flow()
     }
 
-    fn on_epoch(&mut self, epoch: u64, _: &KlVae, ema: &KlVae) -> Result<(), BoxError> {
+    fn saves(&mut self) -> bool {
+        self.cadence.saves()
+    }
+
+    fn watches(&self, epoch: u64) -> bool {
+        self.cadence.draws(epoch)
+    }
+
+    fn on_resume(&mut self, epoch: u64, model: &KlVae, ema: &KlVae) -> Flow {
+        match samples_file(&self.folder, epoch).exists() {
+            true => Ok(ControlFlow::Continue(())),
+            false => self.on_epoch(epoch, model, ema),
+        }
+    }
+
+    fn on_epoch(&mut self, epoch: u64, _: &KlVae, ema: &KlVae) -> Flow {
         let posterior = ema.encode(upload(self.images.clone(), self.device.burn()));
         let decoded = download(ema.decode(posterior.mode()));
         let images = self.images.outer_iter().chain(decoded.outer_iter());
         let cells = images
             .map(Pixels::from_array)
             .collect::<Result<Vec<_>, _>>()?;
-        write_samples(&self.folder, epoch, &cells, self.images.dim().0).map_err(Into::into)
+        write_samples(&self.folder, epoch, &cells, self.images.dim().0)?;
+        Ok(interrupt::flow())
     }
 }

@@ -1,11 +1,19 @@
-//! What the trainings of generators share.
+//! What the trainings share.
+
+pub mod latents;
+pub mod run;
 
 use anyhow::Result;
-use std::path::Path;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use tessera::backend::ImageRequest;
 use tessera::checkpoint::create_folder;
 use tessera::gen_ar::TransformerConfig;
 use tessera::pictures::{Existing, GridStyle, Pixels, grid, write_png};
+use tessera::train::BoxError;
+
+/// What an observer says of an epoch.
+pub type Flow = Result<ControlFlow<()>, BoxError>;
 
 /// Reads width,depth,heads; `example` is shown where that is none.
 pub fn transformer(text: &str, example: &str) -> Result<TransformerConfig, String> {
@@ -40,6 +48,15 @@ pub fn sample_requests(classes: usize) -> (Vec<ImageRequest>, usize) {
 pub fn write_samples(folder: &Path, epoch: u64, cells: &[Pixels], columns: usize) -> Result<()> {
     let picture = grid(cells, columns, GridStyle::default())?;
     create_folder(folder)?;
-    let file = folder.join(format!("epoch-{epoch:04}.png"));
-    Ok(write_png(file, &picture, &[], Existing::Replace)?)
+    Ok(write_png(
+        samples_file(folder, epoch),
+        &picture,
+        &[],
+        Existing::Replace,
+    )?)
+}
+
+/// The grid of an epoch.
+pub fn samples_file(folder: &Path, epoch: u64) -> PathBuf {
+    folder.join(format!("epoch-{epoch:04}.png"))
 }

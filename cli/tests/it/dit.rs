@@ -141,7 +141,7 @@ fn a_run_goes_on_where_it_was_and_refuses_other_settings() {
     let other = resumed.replace("2-in-4", "1-in-4");
     let error = failure(1, &other, &[&WORLD.pictures(), &run]);
     assert!(
-        error.contains("model.moe.split: ran with 2, now 1"),
+        error.contains("--experts (split): ran with 2, now 1"),
         "{error}"
     );
 }

@@ -16,6 +16,7 @@ mod old_files;
 mod parity;
 mod photographs;
 mod route;
+mod runs;
 mod shell;
 mod tokens;
 mod weights;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod buffers;
+mod folder;
 mod kill;
 mod latents;
 mod optimizer;

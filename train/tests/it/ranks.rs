@@ -12,6 +12,8 @@ use tessera_train::{
 };
 use tessera_weights::Weights;
 
+type Flow = std::result::Result<ControlFlow<()>, BoxError>;
+
 /// Stops after a step, and counts epochs.
 #[derive(Default)]
 struct Watcher {
@@ -29,9 +31,9 @@ impl Observer<Toy> for Watcher {
         }
     }
 
-    fn on_epoch(&mut self, _: u64, _: &Toy, _: &Toy) -> std::result::Result<(), BoxError> {
+    fn on_epoch(&mut self, _: u64, _: &Toy, _: &Toy) -> Flow {
         self.epochs += 1;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -50,7 +52,8 @@ fn run(
         };
         let ranks = Ranks::new(comm, 1).unwrap();
         let device = Device::flex().autodiff();
-        let run = ranks.open(folder, config, start).unwrap();
+        let entry = ranks.enter(folder, start).unwrap();
+        let run = ranks.open(entry, config).unwrap();
         let (model, data) = (Toy::new(&device), Rotation::on(&device));
         let trained = train_on(&ranks, model, &data, config, run, &mut watcher).unwrap();
         let weights = Weights::of(&trained.model);
@@ -110,7 +113,8 @@ fn a_batch_that_ranks_cannot_share_evenly_is_refused() {
     let texts = threads::run(3, |comm| {
         let ranks = Ranks::new(comm, 1).unwrap();
         let device = Device::flex().autodiff();
-        let run = ranks.open(folder.path(), &config(), Start::New).unwrap();
+        let entry = ranks.enter(folder.path(), Start::New).unwrap();
+        let run = ranks.open(entry, &config()).unwrap();
         let (model, data) = (Toy::new(&device), Rotation::on(&device));
         let error: Error = train_on(&ranks, model, &data, &config(), run, &mut ()).unwrap_err();
         Ok(error.to_string())

@@ -14,10 +14,17 @@ use tessera_weights::Weights;
 
 /// Stops after a step, and remembers what it was told.
 #[derive(Default)]
-struct Watcher {
-    stop_after: Option<u64>,
-    steps: Vec<StepReport>,
-    epochs: Vec<u64>,
+pub struct Watcher {
+    pub stop_after: Option<u64>,
+    /// Stops while the end of an epoch is handled, as Ctrl-C in a sample grid does.
+    pub stop_in_epoch: Option<u64>,
+    /// Wants a checkpoint after that step.
+    pub save_after: Option<u64>,
+    /// The run, whose checkpoint must be there when an epoch's end is told of.
+    pub folder: Option<PathBuf>,
+    pub steps: Vec<StepReport>,
+    pub epochs: Vec<u64>,
+    pub resumed: Option<u64>,
 }
 
 impl Observer<Toy> for Watcher {
@@ -29,14 +36,35 @@ impl Observer<Toy> for Watcher {
         }
     }
 
-    fn on_epoch(&mut self, epoch: u64, model: &Toy, ema: &Toy) -> Result<(), BoxError> {
+    fn saves(&mut self) -> bool {
+        self.save_after == self.steps.last().map(|report| report.step)
+    }
+
+    fn on_epoch(
+        &mut self,
+        epoch: u64,
+        model: &Toy,
+        ema: &Toy,
+    ) -> Result<ControlFlow<()>, BoxError> {
         assert!(!model.first.weight.val().is_autodiff() && !ema.first.weight.val().is_autodiff());
         self.epochs.push(epoch);
-        Ok(())
+        if let Some(folder) = &self.folder {
+            let (step, _) = newest_whole(folder).unwrap().unwrap();
+            assert_eq!(step, self.steps.last().unwrap().step, "it is on disk");
+        }
+        match self.stop_in_epoch == Some(epoch) {
+            true => Ok(ControlFlow::Break(())),
+            false => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    fn on_resume(&mut self, epoch: u64, _: &Toy, _: &Toy) -> Result<ControlFlow<()>, BoxError> {
+        self.resumed = Some(epoch);
+        Ok(ControlFlow::Continue(()))
     }
 }
 
-fn run(
+pub fn run(
     folder: &Path,
     start: Start,
     config: &TrainConfig,
@@ -53,7 +81,7 @@ fn run(
     )
 }
 
-fn checkpoints(folder: &Path) -> Vec<PathBuf> {
+pub fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir(folder.join("checkpoint"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -63,7 +91,7 @@ fn checkpoints(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The lines without the one field that is a time.
-fn metrics(folder: &Path) -> Vec<serde_json::Value> {
+pub fn metrics(folder: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     text.lines()
         .map(|line| {
@@ -203,12 +231,11 @@ fn what_a_killed_run_leaves_behind_is_removed_and_its_metrics_are_trimmed() {
     let bytes = |folder: &Path| fs::read(&checkpoints(folder)[1]).unwrap();
     assert!(bytes(folder.path()) == bytes(whole.path()));
 
-    fs::write(&log, "{\"step\":1}\nnonsense\n{\"step\":2}\n").unwrap();
-    let error = RunFolder::open(folder.path(), &config(), Start::Resume).unwrap_err();
-    assert!(
-        error.to_string().contains("metrics.jsonl, line 2"),
-        "{error}"
-    );
+    fs::write(&log, b"{\"step\":1}\nnonsense\n\xff\n{\"step\":2}\n").unwrap();
+    let run = RunFolder::open(folder.path(), &config(), Start::Resume).unwrap();
+    assert_eq!(run.dropped_metrics(), [2, 3], "a log forbids nothing");
+    let kept = fs::read_to_string(&log).unwrap();
+    assert_eq!(kept, "{\"step\":1}\n{\"step\":2}\n");
 }
 
 #[test]
@@ -241,6 +268,7 @@ fn a_folder_in_use_is_refused_and_overwriting_starts_over() {
     )
     .unwrap();
     fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+    fs::create_dir(folder.path().join("model")).unwrap();
     let error = run(
         folder.path(),
         Start::New,
@@ -258,6 +286,8 @@ fn a_folder_in_use_is_refused_and_overwriting_starts_over() {
     run(folder.path(), Start::Overwrite, &other, &mut watcher).unwrap();
     assert_eq!(metrics(folder.path()).len(), 1);
     assert_eq!(checkpoints(folder.path()).len(), 2);
+    let model = folder.path().join("model");
+    assert!(!model.exists(), "the old run's model is not the new one's");
     assert_eq!(
         fs::read_to_string(folder.path().join("notes.txt")).unwrap(),
         "mine"
@@ -276,11 +306,16 @@ fn there_is_no_resuming_without_a_run_a_checkpoint_or_its_configuration() {
     let error = resume(&config()).to_string();
     assert!(error.ends_with("it has no checkpoint"), "{error}");
 
+    let mut watcher = Watcher {
+        stop_after: Some(1),
+        ..Watcher::default()
+    };
+    run(folder.path(), Start::Overwrite, &config(), &mut watcher).unwrap();
     let mut changed = config();
     (changed.lr, changed.batch_size, changed.max_steps) = (0.5, 4, Some(3));
     let error = resume(&changed).to_string();
     let expected = "differs from the configuration given: batch_size: ran with 8, now 4; \
-                    lr: ran with 0.05, now 0.5; max_steps: ran with null, now 3";
+                    lr: ran with 0.05, now 0.5";
     assert!(error.ends_with(expected), "{error}");
 }
 
@@ -300,31 +335,36 @@ fn a_checkpoint_of_another_run_or_a_damaged_one_is_refused() {
     run(other.path(), Start::New, &changed, &mut Watcher::default()).unwrap();
     let last = &checkpoints(folder.path())[1];
     fs::copy(&checkpoints(other.path())[1], last).unwrap();
-    let error = run(
-        folder.path(),
-        Start::Resume,
-        &config(),
-        &mut Watcher::default(),
-    )
-    .unwrap_err();
+    let resume = || {
+        run(
+            folder.path(),
+            Start::Resume,
+            &config(),
+            &mut Watcher::default(),
+        )
+    };
+    let error = resume().unwrap_err();
     assert!(
-        error.to_string().contains("the mark of the configuration"),
+        error_text(&error).contains("the mark of the configuration"),
         "{error}"
     );
 
     let bytes = fs::read(last).unwrap();
     fs::write(last, &bytes[..bytes.len() / 2]).unwrap();
-    let error = run(
-        folder.path(),
-        Start::Resume,
-        &config(),
-        &mut Watcher::default(),
-    )
-    .unwrap_err();
-    assert!(
-        matches!(error, Error::Weights(tessera_weights::Error::Checkpoint(_))),
-        "{error}"
-    );
+    match resume().unwrap_err() {
+        Error::BadCheckpoint { file, older, .. } => {
+            assert_eq!(file, checkpoints(folder.path())[1]);
+            assert_eq!(older, Some(checkpoints(folder.path())[0].clone()));
+            fs::remove_file(file).unwrap();
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(resume().unwrap().step, 20, "from the one before");
+}
+
+fn error_text(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(error_text).unwrap_or_default();
+    format!("{error}: {cause}")
 }
 
 #[test]
