@@ -194,7 +194,7 @@ pub struct LoopArgs {
     #[arg(long, default_value_t = 10, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS))]
     pub epochs: u64,
-    /// Steps of the whole run: they alone decide its end, whatever --epochs says.
+    /// Steps of the whole run, whatever --epochs says; --epochs decides its end unless given.
     #[arg(long, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS))]
     pub max_steps: Option<u64>,

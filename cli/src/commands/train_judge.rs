@@ -26,7 +26,7 @@ pub struct TrainJudge {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS))]
     epochs: Option<u64>,
-    /// Steps of the whole run: they alone decide its end, whatever --epochs says.
+    /// Steps of the whole run, whatever --epochs says; --epochs decides its end unless given.
     #[arg(long, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS))]
     max_steps: Option<u64>,
