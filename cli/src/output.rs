@@ -195,6 +195,11 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     text(json)
 }
 
+/// A figure of SSIM, or a dash for pictures that are too small to have one.
+pub fn ssim(ssim: Option<f64>) -> String {
+    ssim.map_or_else(|| "-".into(), |ssim| format!("{ssim:.4}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,9 +246,4 @@ mod tests {
         }
         assert_eq!(lines("a\tb\n\u{1b}c").to_string(), "a\tb\n\\u{1b}c");
     }
-}
-
-/// A figure of SSIM, or a dash for pictures that are too small to have one.
-pub fn ssim(ssim: Option<f64>) -> String {
-    ssim.map_or_else(|| "-".into(), |ssim| format!("{ssim:.4}"))
 }
