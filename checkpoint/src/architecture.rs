@@ -52,7 +52,7 @@ pub enum Architecture {
 }
 
 /// Names that each must begin one of the tensors' names. The first architecture that fits counts.
-const SIGNATURES: &[(Architecture, &[&str])] = &[
+pub(crate) const SIGNATURES: &[(Architecture, &[&str])] = &[
     (
         Architecture::RunCheckpoint,
         &["model.", "exp_avg.", "exp_avg_sq."],
@@ -130,6 +130,27 @@ const SIGNATURES: &[(Architecture, &[&str])] = &[
 ];
 
 impl Architecture {
+    /// The rank of what has no model here.
+    pub(crate) const FOREIGN: u8 = 3;
+
+    /// The order in which weights of several kinds in one file are taken.
+    pub(crate) fn rank(self) -> u8 {
+        match self {
+            Self::TokenBridge | Self::Dit => 0,
+            Self::Classifier => 2,
+            tokenizer if tokenizer.is_tokenizer() => 1,
+            _ => Self::FOREIGN,
+        }
+    }
+
+    /// Whether it is what a whole file is, and never a part of one.
+    pub(crate) fn is_a_file(self) -> bool {
+        matches!(
+            self,
+            Self::RunCheckpoint | Self::LatentCache | Self::Tokens | Self::StableDiffusion
+        )
+    }
+
     /// What the names of tensors give away, if anything.
     pub fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let names: BTreeSet<&str> = names.into_iter().collect();

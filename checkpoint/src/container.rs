@@ -1,46 +1,27 @@
-//! State dicts inside training checkpoints: the weights as trained, their average, and what else a run keeps.
+//! State dicts inside other things: the weights as trained, their average, and what else a file keeps.
+//!
+//! The search knows what it looks for. Where the names under a path fit an architecture, that path is a candidate,
+//! whatever trainers and wrappers call it. Of several, a generator comes before a tokenizer before the rest, then the
+//! shortest path. Two that are equal in that are refused by their paths.
 
+mod average;
+mod parts;
+mod places;
+mod words;
+
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::open::Checkpoint;
 use crate::tensor::StoredTensor;
-use std::collections::{BTreeMap, BTreeSet};
+use places::{Place, places};
+use std::collections::BTreeMap;
 
-/// Where trainers put the weights, the likeliest first.
-const RAW: [&str; 6] = [
-    "model",
-    "state_dict",
-    "model_state_dict",
-    "module",
-    "net",
-    "generator",
+/// What wrappers put into the middle of names, too.
+const WRAPPERS: [&str; 3] = [
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
 ];
-/// Where they put the average of the weights.
-const EMA: [&str; 5] = [
-    "model_ema",
-    "ema",
-    "ema_state_dict",
-    "state_dict_ema",
-    "model_ema_state_dict",
-];
-/// What else they keep.
-const OTHER: [&str; 14] = [
-    "optimizer",
-    "opt",
-    "optimizer_states",
-    "optimizer_state_dict",
-    "optimizers",
-    "scaler",
-    "scheduler",
-    "lr_scheduler",
-    "lr_schedulers",
-    "callbacks",
-    "loops",
-    "rng_state",
-    "exp_avg",
-    "exp_avg_sq",
-];
-/// What data-parallel wrappers put before every name.
-const WRAPPER: &str = "module.";
 
 /// Which weights of a training checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,83 +43,199 @@ impl Which {
 }
 
 /// The weights that were found in a checkpoint.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct StateDict {
     /// Tensors by the names that the model has for them.
     pub tensors: BTreeMap<String, StoredTensor>,
     /// What of a training checkpoint they are; `None` where the file is a bare state dict.
     pub which: Option<Which>,
+    /// Where the raw weights are, as a path without its last dot; empty for the file itself and where there are none.
+    pub path: String,
+    /// Where the average is, if it was taken.
+    pub average: Option<String>,
     /// The other parts of a training checkpoint, with how many tensors each has.
     pub left_out: BTreeMap<String, usize>,
+    /// What these parts are, and why they are not used, as far as that is known.
+    pub kinds: BTreeMap<String, String>,
 }
 
+/// Tensors by what their names are without wrappers.
+type Names<'a> = BTreeMap<String, &'a StoredTensor>;
+
 impl Checkpoint {
-    /// The weights of a model: the whole file if it is a bare state dict, else those of a training checkpoint. Where
-    /// `which` does not say, the average is taken if there is one; it replaces the raw weights name by name, since
-    /// trainers average parameters and not buffers.
+    /// The weights of a model, wherever they are in the file. Where `which` does not say, the average is taken if there
+    /// is one; it replaces the raw weights name by name, since trainers average parameters and not buffers.
     ///
     /// # Errors
-    /// [`Error::Format`] if `which` asks for what the file has not.
+    /// [`Error::Format`] if `which` asks for what the file has not, or weights of one kind are in several places.
     pub fn state_dict(&self, which: Option<Which>) -> Result<StateDict> {
-        let mut parts = BTreeMap::new();
-        for name in self.tensors.keys() {
-            *parts.entry(head(name).to_owned()).or_insert(0) += 1;
-        }
-        let first = |names: &[&'static str]| {
-            names
-                .iter()
-                .find(|name| parts.contains_key(**name))
-                .copied()
+        self.state_dict_of(which, |_| true)
+    }
+
+    /// [`state_dict`](Self::state_dict) of the `wanted` architectures, where the file has one of them.
+    ///
+    /// # Errors
+    /// As [`state_dict`](Self::state_dict).
+    pub fn state_dict_of(
+        &self,
+        which: Option<Which>,
+        wanted: impl Fn(Architecture) -> bool,
+    ) -> Result<StateDict> {
+        let names = self.names();
+        let mut places = places(names.keys().map(String::as_str));
+        places.retain(|place| !words::is_of_an_optimizer(place.path));
+        let fits = |place: &&Place<'_>| wanted(place.architecture);
+        let best = |places: &mut dyn Iterator<Item = &Place<'_>>| {
+            places
+                .min_by_key(|place| (place.architecture.rank(), place.depth()))
+                .map(|place| place.architecture)
         };
-        let (raw, ema) = (first(&RAW), first(&EMA));
-        let known: BTreeSet<&str> = [&RAW[..], &EMA, &OTHER].concat().into_iter().collect();
-        let container =
-            (raw.is_some() || ema.is_some()) && parts.keys().all(|part| known.contains(&**part));
-        if !container {
-            return match which {
-                Some(Which::Ema) => Err(Error::format(
+        let architecture =
+            best(&mut places.iter().filter(fits)).or_else(|| best(&mut places.iter()));
+        match architecture {
+            Some(architecture) if architecture.rank() < Architecture::FOREIGN => {
+                self.found(&names, &places, architecture, which)
+            }
+            _ => words::state_dict(self, which),
+        }
+    }
+
+    /// The weights of `architecture`, which one of the `places` has.
+    fn found(
+        &self,
+        names: &Names<'_>,
+        places: &[Place<'_>],
+        architecture: Architecture,
+        which: Option<Which>,
+    ) -> Result<StateDict> {
+        let of = |average: bool| {
+            let places = places.iter().filter(move |place| {
+                place.architecture == architecture && words::is_average(place.path) == average
+            });
+            places.copied().collect::<Vec<_>>()
+        };
+        let (raw, averaged) = (of(false), of(true));
+        let one = |places: &[Place<'_>], what: &str| {
+            self.one(names, places, architecture, what)
+                .map(|place| place.map(|place| place.path.to_owned()))
+        };
+        let raw = match which {
+            Some(Which::Ema) if !averaged.is_empty() => one(&raw, "").ok().flatten(),
+            _ => one(&raw, "")?,
+        };
+        let mut weights = match &raw {
+            Some(path) => parts::under(names, path, places),
+            None => BTreeMap::new(),
+        };
+        let mut kinds = BTreeMap::new();
+        let average = match which {
+            Some(Which::Raw) => None,
+            _ => match one(&averaged, "averaged ")? {
+                Some(path) => Some((path.clone(), parts::under(names, &path, places))),
+                None => {
+                    let path = raw.as_deref().unwrap_or_default();
+                    average::without_names(names, path, &weights, &mut kinds)
+                }
+            },
+        };
+        let which = match (which, &average, &raw) {
+            (Some(Which::Ema), None, _) => {
+                let not_used = kinds
+                    .iter()
+                    .map(|(path, why)| format!("; `{path}` is {why}"));
+                let found = format!("raw weights alone{}", not_used.collect::<Vec<_>>().join(""));
+                return Err(Error::format(
                     &self.file,
                     "the content",
-                    format!("averaged weights ({})", EMA.join(", ")),
-                    "a bare state dict, which holds raw weights alone",
-                )),
-                _ => Ok(StateDict {
-                    tensors: unwrapped(self.tensors.clone()),
-                    which: None,
-                    left_out: BTreeMap::new(),
-                }),
-            };
-        }
-        let absent = |what: &str, names: &[&str]| {
-            let found: Vec<_> = parts.keys().map(String::as_str).collect();
-            let expected = format!("{what} ({})", names.join(", "));
-            Error::format(
-                &self.file,
-                "the content",
-                expected,
-                format!("{} only", found.join(", ")),
-            )
+                    format!("averaged weights of a {architecture}"),
+                    found,
+                ));
+            }
+            (Some(Which::Raw), _, None) => {
+                let found = averaged.iter().map(|place| parts::shown(place.path));
+                let found = found.collect::<Vec<_>>().join(", ");
+                return Err(Error::format(
+                    &self.file,
+                    "the content",
+                    format!("weights as trained of a {architecture}"),
+                    format!("averaged ones alone, at {found}"),
+                ));
+            }
+            (_, Some(_), _) => Which::Ema,
+            (_, None, _) => Which::Raw,
         };
-        let which = match (which, ema) {
-            (Some(Which::Ema), None) => return Err(absent("averaged weights", &EMA)),
-            (Some(Which::Ema), _) | (None, Some(_)) => Which::Ema,
-            _ => Which::Raw,
-        };
-        let of =
-            |part: Option<&str>| part.map_or_else(BTreeMap::new, |part| unwrapped(self.part(part)));
-        let mut tensors = of(raw);
-        match which {
-            Which::Ema => tensors.extend(of(ema)),
-            Which::Raw if raw.is_none() => return Err(absent("weights as trained", &RAW)),
-            Which::Raw => {}
-        }
-        let used = [raw, ema.filter(|_| which == Which::Ema)];
-        parts.retain(|part, _| !used.contains(&Some(part)));
+        let average = average.map(|(path, averaged)| {
+            weights.extend(averaged);
+            path
+        });
+        let home = raw.as_deref().or(average.as_deref()).unwrap_or_default();
+        let left_out = parts::left_out(names, &weights, home, places, &mut kinds);
+        let bare = |path: &str| path.split_terminator('.').all(|part| part == "module");
+        let bare = average.is_none() && left_out.is_empty() && bare(home);
+        let in_file = |path: &String| parts::in_file(names, path);
         Ok(StateDict {
-            tensors,
-            which: Some(which),
-            left_out: parts,
+            tensors: weights
+                .into_iter()
+                .map(|(name, tensor)| (name, tensor.clone()))
+                .collect(),
+            which: (!bare).then_some(which),
+            path: raw.as_ref().map(in_file).unwrap_or_default(),
+            average: average.as_ref().map(in_file),
+            left_out,
+            kinds,
         })
+    }
+
+    /// The place with the shortest path, if there is any.
+    fn one<'a>(
+        &self,
+        names: &Names<'_>,
+        places: &[Place<'a>],
+        architecture: Architecture,
+        what: &str,
+    ) -> Result<Option<Place<'a>>> {
+        let Some(depth) = places.iter().map(Place::depth).min() else {
+            return Ok(None);
+        };
+        let mut nearest = places.iter().filter(|place| place.depth() == depth);
+        let first = nearest.next().copied();
+        let tensors = |place: &Place<'_>| parts::under(names, place.path, places);
+        let differs = |place: &&Place<'_>| {
+            let (mine, others) = (first.as_ref().map(tensors), tensors(place));
+            !mine.is_some_and(|mine| parts::same(&mine, &others))
+        };
+        let others: Vec<_> = nearest.filter(differs).collect();
+        match (first, &others[..]) {
+            (first, []) => Ok(first),
+            (first, others) => {
+                let paths = first.iter().chain(others.iter().copied());
+                let paths: Vec<_> = paths.map(|place| parts::shown(place.path)).collect();
+                Err(Error::format(
+                    &self.file,
+                    format!("the place of the {what}weights"),
+                    format!("one {architecture}"),
+                    format!("several: {}", paths.join(", ")),
+                ))
+            }
+        }
+    }
+
+    /// The names without what wrappers put into them.
+    fn names(&self) -> Names<'_> {
+        let mut names = BTreeMap::new();
+        for (name, tensor) in &self.tensors {
+            let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
+            names.insert(parts.collect::<Vec<_>>().join("."), tensor);
+        }
+        match names.len() == self.tensors.len() {
+            true => names,
+            // A name with and without its wrapper: they stay what they are.
+            false => self
+                .tensors
+                .iter()
+                .map(|(name, tensor)| (name.clone(), tensor))
+                .collect(),
+        }
     }
 
     /// The tensors whose name begins with `part.`, without it.
@@ -151,19 +248,4 @@ impl Checkpoint {
             })
             .collect()
     }
-}
-
-/// The first part of a name.
-fn head(name: &str) -> &str {
-    name.split_once('.').map_or(name, |(head, _)| head)
-}
-
-fn unwrapped(tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, StoredTensor> {
-    if tensors.is_empty() || !tensors.keys().all(|name| name.starts_with(WRAPPER)) {
-        return tensors;
-    }
-    let tensors = tensors.into_iter();
-    tensors
-        .map(|(name, tensor)| (name[WRAPPER.len()..].to_owned(), tensor))
-        .collect()
 }

@@ -60,6 +60,8 @@ pub struct Checkpoint {
     pub checksums: bool,
     /// What the file says besides: safetensors' metadata, or the numbers and strings of a pickle by their path.
     pub metadata: BTreeMap<String, String>,
+    /// Objects of a pickle that are not read, by their path: the class of each. Nothing of them is run.
+    pub opaque: BTreeMap<String, String>,
     /// Tensors by name; those of nested dictionaries by their path, joined with `.`.
     pub tensors: BTreeMap<String, StoredTensor>,
 }
@@ -102,6 +104,7 @@ impl Checkpoint {
             let torch::Parsed {
                 kind,
                 metadata,
+                opaque,
                 tensors,
             } = torch::open(source)?;
             let format = match kind {
@@ -113,6 +116,7 @@ impl Checkpoint {
                 format,
                 checksums: false,
                 metadata,
+                opaque,
                 tensors,
             });
         }
@@ -144,6 +148,7 @@ impl Checkpoint {
             format,
             checksums: parsed.summed,
             metadata: parsed.metadata,
+            opaque: BTreeMap::new(),
             tensors: parsed.tensors,
         })
     }

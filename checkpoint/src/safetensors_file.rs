@@ -192,6 +192,7 @@ pub(crate) fn open(source: &Arc<Source>) -> Result<Parsed> {
             range: start + from as u64..start + to as u64,
             crc32: crcs.as_ref().map(|crcs| crcs[index]),
             view: None,
+            position: None,
         };
         (name, tensor)
     };

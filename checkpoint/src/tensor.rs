@@ -19,6 +19,8 @@ pub struct StoredTensor {
     /// CRC-32 of those bytes, where the file states it.
     pub(crate) crc32: Option<u32>,
     pub(crate) view: Option<View>,
+    /// Its place in the order of the file, where the format keeps one.
+    pub(crate) position: Option<usize>,
 }
 
 /// Which elements of a storage a tensor is made of, where they do not simply follow each other.
@@ -31,6 +33,22 @@ pub(crate) struct View {
 }
 
 impl StoredTensor {
+    /// Its name as the file has it, with all that stands before the model's own.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn position(&self) -> Option<usize> {
+        self.position
+    }
+
+    /// Whether both are the same bytes of one file.
+    pub(crate) fn is_at_the_place_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source)
+            && (self.dtype, &self.shape, &self.range, &self.view)
+                == (other.dtype, &other.shape, &other.range, &other.view)
+    }
+
     /// The type of the elements in the file.
     pub fn dtype(&self) -> Dtype {
         self.dtype
@@ -154,7 +172,67 @@ fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         Dtype::U64 => each(bytes, |b| u64::from_le_bytes(b) as f32),
         Dtype::U32 => each(bytes, |b| u32::from_le_bytes(b) as f32),
         Dtype::U16 => each(bytes, |b| u16::from_le_bytes(b).into()),
+        Dtype::F8_E4M3 => each(bytes, |[b]| e4m3_to_f32(b)),
+        // The upper half of an f16.
+        Dtype::F8_E5M2 => each(bytes, |[b]| f16::from_bits(u16::from(b) << 8).to_f32()),
         Dtype::U8 | Dtype::BOOL => each(bytes, |b| u8::from_le_bytes(b).into()),
         _ => None,
+    }
+}
+
+/// A float of 8 bits with four of exponent and three of mantissa; it has no infinity, and one NaN of either sign.
+fn e4m3_to_f32(bits: u8) -> f32 {
+    let sign = if bits & 0x80 == 0 { 1.0 } else { -1.0 };
+    let (exponent, mantissa) = (i32::from(bits >> 3 & 0xf), f32::from(bits & 7));
+    let value = match (exponent, bits & 7) {
+        (0xf, 7) => f32::NAN,
+        (0, _) => mantissa * 2_f32.powi(-9),
+        (exponent, _) => (8.0 + mantissa) * 2_f32.powi(exponent - 10),
+    };
+    sign * value
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// The value that sign, exponent and mantissa stand for, in f64; `bias` of the exponent, `bits` of the mantissa.
+    fn by_formula(byte: u8, bits: u32, bias: i32) -> f64 {
+        let sign = if byte >= 128 { -1.0 } else { 1.0 };
+        let exponent = i32::from((byte & 0x7f) >> bits);
+        let fraction = f64::from(byte & ((1 << bits) - 1)) / f64::from(1 << bits);
+        sign * match exponent {
+            0 => fraction * 2_f64.powi(1 - bias),
+            _ => (1.0 + fraction) * 2_f64.powi(exponent - bias),
+        }
+    }
+
+    #[test]
+    fn every_float_of_8_bits_is_what_its_fields_say() {
+        for byte in 0..=255_u8 {
+            let value = |dtype| to_f32(dtype, &[byte]).unwrap()[0];
+            let (e4m3, e5m2) = (value(Dtype::F8_E4M3), value(Dtype::F8_E5M2));
+            match byte & 0x7f {
+                0x7f => assert!(e4m3.is_nan(), "{byte:#x}"),
+                _ => assert_eq!(f64::from(e4m3), by_formula(byte, 3, 7), "{byte:#x}"),
+            }
+            match byte & 0x7f {
+                0x7c => assert_eq!(
+                    e5m2,
+                    if byte >= 128 {
+                        -f32::INFINITY
+                    } else {
+                        f32::INFINITY
+                    }
+                ),
+                0x7d.. => assert!(e5m2.is_nan(), "{byte:#x}"),
+                _ => assert_eq!(f64::from(e5m2), by_formula(byte, 2, 15), "{byte:#x}"),
+            }
+        }
+        assert_eq!(
+            to_f32(Dtype::F8_E4M3, &[0x7e, 0x01]).unwrap(),
+            [448.0, 1.0 / 512.0]
+        );
     }
 }

@@ -26,6 +26,10 @@ impl Machine<'_> {
     /// The value of `callable(*arguments)`.
     pub(super) fn call(&mut self, callable: Value, arguments: Value) -> Result<Value, Fault> {
         let (class, span) = match (callable, arguments) {
+            (Value::Class(Class::Foreign(class)), arguments) => {
+                self.put_into(class, &[arguments]);
+                return Ok(Value::Foreign(class));
+            }
             (Value::Class(class), Value::Tuple(span)) => (class, span),
             (Value::Class(_), other) => return Err(wrong("a tuple of arguments", other.kind())),
             (other, _) => return Err(wrong("a class", other.kind())),
@@ -61,12 +65,43 @@ impl Machine<'_> {
             Class::Device => Ok(Value::Opaque),
             Class::Tensor | Class::TypedTensor => self.tensor(class, span),
             Class::Parameter => match first {
-                Some(tensor @ Value::Tensor(_)) => Ok(tensor),
+                Some(tensor @ (Value::Tensor(_) | Value::Foreign(_))) => Ok(tensor),
                 other => Err(wrong("a tensor", other.map_or("nothing", Value::kind))),
             },
-            Class::Dtype(_) | Class::Storage(_) => {
+            Class::FromType => match *self.arena.tuple(span) {
+                [
+                    function @ Value::Class(_),
+                    Value::Class(Class::PlainTensor | Class::Parameter),
+                    arguments @ Value::Tuple(_),
+                    ..,
+                ] if function != Value::Class(Class::FromType) => self.call(function, arguments),
+                [_, Value::Class(Class::Foreign(class)), arguments, ..] => {
+                    self.put_into(class, &[arguments]);
+                    self.arena.foreign[class as usize].holds_tensors = true;
+                    Ok(Value::Foreign(class))
+                }
+                ref parts => Err(wrong("a function, a class and arguments", &kinds(parts))),
+            },
+            Class::Dtype(_) | Class::Storage(_) | Class::PlainTensor | Class::Foreign(_) => {
                 Err(wrong("a class that is called", "an element type"))
             }
+        }
+    }
+
+    /// Notes whether a tensor becomes a part of an object of a class that is not known here. What else becomes one is
+    /// forgotten.
+    pub(super) fn put_into(&mut self, class: u32, values: &[Value]) {
+        let tensor = |value: &Value| matches!(value, Value::Tensor(_) | Value::Storage(_));
+        let holds = values.iter().any(|value| match *value {
+            Value::Tuple(span) => self.arena.tuple(span).iter().any(tensor),
+            Value::List(list) => self.arena.list(list).iter().any(tensor),
+            Value::Dict(dict) | Value::Object(dict) => {
+                self.arena.dict(dict).iter().any(|(_, value)| tensor(value))
+            }
+            other => tensor(&other),
+        });
+        if let Some(class) = self.arena.foreign.get_mut(class as usize) {
+            class.holds_tensors |= holds;
         }
     }
 
@@ -104,6 +139,12 @@ impl Machine<'_> {
                 Ok(self.budget.extend(attributes, &state)?)
             }
             (Value::Dict(_), Value::Dict(_)) => Ok(()),
+            (Value::Foreign(class), state) => {
+                self.put_into(class, &[state]);
+                Ok(())
+            }
+            // A tensor's own attributes.
+            (Value::Tensor(_), _) => Ok(()),
             (Value::Object(_) | Value::Dict(_), other) => {
                 Err(wrong("a dict of attributes", other.kind()))
             }
@@ -117,6 +158,9 @@ impl Machine<'_> {
             return Err(wrong("a tuple that names a storage", id.kind()));
         };
         let parts = self.arena.tuple(span);
+        if let [Value::Text(_), Value::Class(Class::Foreign(class)), ..] = *parts {
+            return Ok(Value::Foreign(class));
+        }
         let &[
             Value::Text(word),
             Value::Class(Class::Storage(dtype)),
@@ -157,6 +201,13 @@ impl Machine<'_> {
 
     fn tensor(&mut self, class: Class, arguments: Span) -> Result<Value, Fault> {
         let parts = self.arena.tuple(arguments);
+        // Elements of a type that is not read here.
+        if let (&[Value::Foreign(foreign), ..], _)
+        | (_, Some(&Value::Class(Class::Foreign(foreign)))) = (parts, parts.get(6))
+        {
+            self.arena.foreign[foreign as usize].holds_tensors = true;
+            return Ok(Value::Foreign(foreign));
+        }
         let &[
             Value::Storage(storage),
             Value::Int(offset),

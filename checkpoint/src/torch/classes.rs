@@ -1,4 +1,5 @@
-//! The classes that a pickle of weights may ask for. Every other is refused by name.
+//! The classes that a pickle of weights may ask for. Objects of others are kept by the name of their class alone; what
+//! no program keeps beside weights is refused.
 
 use safetensors::Dtype;
 
@@ -27,6 +28,46 @@ pub(super) enum Class {
     TypedTensor,
     /// `(tensor, …)`
     Parameter,
+    /// `(function, class, arguments, state)` of a tensor that has attributes, or is of a subclass.
+    FromType,
+    /// `torch.Tensor` itself.
+    PlainTensor,
+    /// Any other, by its place among the names in the arena.
+    Foreign(u32),
+}
+
+/// Modules whose functions reach out of the program: a pickle that names one means harm.
+const HARMFUL: [&[u8]; 21] = [
+    b"os",
+    b"nt",
+    b"posix",
+    b"sys",
+    b"subprocess",
+    b"pty",
+    b"socket",
+    b"shutil",
+    b"runpy",
+    b"builtins",
+    b"__builtin__",
+    b"importlib",
+    b"commands",
+    b"ctypes",
+    b"webbrowser",
+    b"code",
+    b"codeop",
+    b"marshal",
+    b"pickle",
+    b"_pickle",
+    b"operator",
+];
+
+/// Whether a class is not even to be named: a function of the system, or one that loads or runs others.
+pub(super) fn is_harmful(module: &[u8], name: &[u8]) -> bool {
+    let package = module
+        .split(|&byte| byte == b'.')
+        .next()
+        .unwrap_or_default();
+    HARMFUL.contains(&package) || name == b"_load_from_bytes"
 }
 
 /// The table. None of these can do more than hold data: the machine builds its own values and calls nothing.
@@ -42,6 +83,10 @@ pub(super) fn class(module: &[u8], name: &[u8]) -> Option<Class> {
         (b"torch._utils", b"_rebuild_tensor" | b"_rebuild_tensor_v2") => Class::Tensor,
         (b"torch._utils", b"_rebuild_tensor_v3") => Class::TypedTensor,
         (b"torch._utils", b"_rebuild_parameter") => Class::Parameter,
+        (b"torch._tensor", b"_rebuild_from_type_v2") => Class::FromType,
+        (b"torch", b"Tensor") | (b"torch.nn.parameter", b"Parameter" | b"Buffer") => {
+            Class::PlainTensor
+        }
         (b"torch", b"Size") => Class::Size,
         (b"torch", b"device") => Class::Device,
         (b"torch" | b"torch.storage", b"UntypedStorage") => Class::Storage(None),
@@ -86,6 +131,8 @@ fn dtype(name: &[u8]) -> Option<Dtype> {
         b"int8" => Dtype::I8,
         b"uint8" => Dtype::U8,
         b"bool" => Dtype::BOOL,
+        b"float8_e4m3fn" => Dtype::F8_E4M3,
+        b"float8_e5m2" => Dtype::F8_E5M2,
         _ => return None,
     })
 }

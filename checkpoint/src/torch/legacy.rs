@@ -72,14 +72,10 @@ pub(super) fn open(source: &Arc<Source>) -> Result<Parsed> {
     });
     let dtypes = dtypes(source, &object, object_pickle)?;
     let places = places(source, &bytes, at as u64, keys, &dtypes)?;
-    let (metadata, tensors) = collect(source, object_pickle, &object, |key| {
+    let content = collect(source, object_pickle, &object, |key| {
         places.get(key.as_bytes()).cloned()
     })?;
-    Ok(Parsed {
-        kind: Kind::Legacy,
-        metadata,
-        tensors,
-    })
+    Ok(Parsed::of(Kind::Legacy, content))
 }
 
 /// The value of a dictionary under a string.

@@ -29,7 +29,25 @@ pub(crate) enum Kind {
 pub(crate) struct Parsed {
     pub kind: Kind,
     pub metadata: BTreeMap<String, String>,
+    /// Objects that are not read: their classes, by their paths.
+    pub opaque: BTreeMap<String, String>,
     pub tensors: BTreeMap<String, StoredTensor>,
+}
+
+impl Parsed {
+    fn of(kind: Kind, content: tensors::Content) -> Self {
+        let tensors::Content {
+            metadata,
+            opaque,
+            tensors,
+        } = content;
+        Self {
+            kind,
+            metadata,
+            opaque,
+            tensors,
+        }
+    }
 }
 
 /// The container, by the first bytes.
@@ -96,10 +114,6 @@ fn open_zip(source: &Arc<Source>) -> Result<Parsed> {
     let pickle = zip::read(source, &name, &entries[&name])?;
     let object = pickle::unpickle(source.name(), &pickle, &mut Budget::of(source))?;
     let place = |key: &str| entries.get(&format!("{root}/data/{key}")).cloned();
-    let (metadata, tensors) = tensors::collect(source, &pickle, &object, place)?;
-    Ok(Parsed {
-        kind: Kind::Zip,
-        metadata,
-        tensors,
-    })
+    let content = tensors::collect(source, &pickle, &object, place)?;
+    Ok(Parsed::of(Kind::Zip, content))
 }

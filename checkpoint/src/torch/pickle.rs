@@ -1,10 +1,10 @@
 //! A machine for the opcodes of a pickle that build data. None of them calls anything: where Python would call a class,
-//! one of a dozen known ones is made into a value of its own, and the others were refused before.
+//! one of a dozen known ones is made into a value of its own, and an object of any other is its class's name.
 
 use super::budget::Budget;
 use super::calls::Fault;
-use super::classes::class;
-use super::value::{Arena, Span, Value};
+use super::classes::{Class, class, is_harmful};
+use super::value::{Arena, ForeignClass, Span, Value};
 use crate::error::{Error, Result};
 use std::num::IntErrorKind;
 use std::path::Path;
@@ -240,6 +240,11 @@ impl Machine<'_> {
                 let value = self.call(callable, arguments)?;
                 self.push(value)?;
             }
+            0x92 => {
+                let (_keywords, arguments, callable) = (self.pop()?, self.pop()?, self.pop()?);
+                let value = self.call(callable, arguments)?;
+                self.push(value)?;
+            }
             b'b' => {
                 let state = self.pop()?;
                 let object = self.top()?;
@@ -330,6 +335,10 @@ impl Machine<'_> {
                 let list = &mut self.arena.lists[list as usize];
                 Ok(self.budget.extend(list, items)?)
             }
+            Value::Foreign(class) => {
+                self.put_into(class, items);
+                Ok(())
+            }
             other => Err(wrong("a list", other.kind())),
         }
     }
@@ -339,6 +348,10 @@ impl Machine<'_> {
             Value::Dict(dict) => {
                 let dict = &mut self.arena.dicts[dict as usize];
                 Ok(self.budget.extend(dict, &pairs(items)?)?)
+            }
+            Value::Foreign(class) => {
+                self.put_into(class, items);
+                Ok(())
             }
             other => Err(wrong("a dict", other.kind())),
         }
@@ -369,12 +382,22 @@ impl Machine<'_> {
     }
 
     fn class(&mut self, module: Span, name: Span) -> Result<(), Fault> {
-        let (module, name) = (self.slice(module), self.slice(name));
-        let class = class(module, name).ok_or_else(|| {
-            let shown = |text: &[u8]| text[..text.len().min(80)].escape_ascii().to_string();
-            Fault::Refused(format!("{}.{}", shown(module), shown(name)))
-        })?;
-        self.push(Value::Class(class))
+        let (in_module, called) = (self.slice(module), self.slice(name));
+        if let Some(class) = class(in_module, called) {
+            return self.push(Value::Class(class));
+        }
+        let harmful = is_harmful(in_module, called);
+        let foreign = short(self.arena.foreign.len())?;
+        let class = ForeignClass {
+            module,
+            name,
+            holds_tensors: false,
+        };
+        self.budget.push(&mut self.arena.foreign, class)?;
+        match harmful {
+            true => Err(Fault::Refused(self.arena.class_name(foreign, self.bytes))),
+            false => self.push(Value::Class(Class::Foreign(foreign))),
+        }
     }
 
     // The stream.

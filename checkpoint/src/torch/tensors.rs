@@ -2,6 +2,7 @@
 //! claims is there.
 
 use super::budget::Budget;
+use super::classes::Class;
 use super::pickle::Unpickled;
 use super::value::{Span, StorageRef, TensorRef, Value};
 use crate::error::{Error, Result};
@@ -37,8 +38,13 @@ struct Storage {
     part: Range<u64>,
 }
 
-/// What a file says besides tensors, and its tensors, by name.
-pub(super) type Content = (BTreeMap<String, String>, BTreeMap<String, StoredTensor>);
+/// What a file says besides tensors, what of it is not read, and its tensors, by name.
+#[derive(Default)]
+pub(super) struct Content {
+    pub metadata: BTreeMap<String, String>,
+    pub opaque: BTreeMap<String, String>,
+    pub tensors: BTreeMap<String, StoredTensor>,
+}
 
 /// Everything in the containers of `object`, which was unpickled from `pickle`. `place` says where a storage is.
 pub(super) fn collect(
@@ -54,8 +60,7 @@ pub(super) fn collect(
         storages: Vec::new(),
         name: String::new(),
         budget: Budget::of(source),
-        metadata: BTreeMap::new(),
-        tensors: BTreeMap::new(),
+        content: Content::default(),
     };
     let storages = &object.arena.storages;
     walk.charge(size_of::<Storage>() * storages.len())?;
@@ -64,7 +69,20 @@ pub(super) fn collect(
         walk.storages.push(locate(source, pickle, storage, &place)?);
     }
     walk.visit(object.root, 0)?;
-    Ok((walk.metadata, walk.tensors))
+    match object.arena.foreign.is_empty() || !walk.content.tensors.is_empty() {
+        true => Ok(walk.content),
+        // No weights but an object: of a class that would have to be run.
+        false => {
+            let class = match object.root {
+                Value::Foreign(class) | Value::Class(Class::Foreign(class)) => class,
+                _ => 0,
+            };
+            Err(Error::Refused {
+                file: source.name().into(),
+                class: object.arena.class_name(class, pickle),
+            })
+        }
+    }
 }
 
 /// Finds a storage and holds what the pickle says of it against its bytes.
@@ -111,8 +129,7 @@ struct Walk<'a> {
     /// For the result. A container in many places is walked in each of them, and its tensors are
     /// named in each, so that a short pickle may describe more than fits anywhere.
     budget: Budget,
-    metadata: BTreeMap<String, String>,
-    tensors: BTreeMap<String, StoredTensor>,
+    content: Content,
 }
 
 impl Walk<'_> {
@@ -125,6 +142,10 @@ impl Walk<'_> {
                     match key {
                         Value::Text(key) => {
                             let key = self.text(key).into_owned();
+                            self.under(&key, value, depth)?;
+                        }
+                        Value::Class(Class::Foreign(class)) | Value::Foreign(class) => {
+                            let key = arena.class_name(class, self.pickle);
                             self.under(&key, value, depth)?;
                         }
                         Value::Int(key) => self.under(&key.to_string(), value, depth)?,
@@ -147,6 +168,7 @@ impl Walk<'_> {
                 // Bytes, such as the state of a random number generator.
                 Err(_) => Ok(()),
             },
+            Value::Foreign(class) => self.leave(class),
             Value::None | Value::Class(_) | Value::Storage(_) | Value::Opaque => Ok(()),
         }
     }
@@ -201,10 +223,28 @@ impl Walk<'_> {
         } else {
             MAX_METADATA / 2
         };
-        if self.metadata.len() < room {
+        if self.content.metadata.len() < room {
             let value = value.to_string();
             self.charge(self.name.len() + value.len())?;
-            self.metadata.insert(self.name.clone(), value);
+            self.content.metadata.insert(self.name.clone(), value);
+        }
+        Ok(())
+    }
+
+    /// Names an object that is not read.
+    fn leave(&mut self, class: u32) -> Result<()> {
+        let arena = &self.object.arena;
+        if self.content.opaque.len() < MAX_METADATA {
+            let mut what = arena.class_name(class, self.pickle);
+            if arena
+                .foreign
+                .get(class as usize)
+                .is_some_and(|class| class.holds_tensors)
+            {
+                what.push_str(", which holds tensors");
+            }
+            self.charge(self.name.len() + what.len())?;
+            self.content.opaque.insert(self.name.clone(), what);
         }
         Ok(())
     }
@@ -217,7 +257,7 @@ impl Walk<'_> {
         let axes = tensor.sizes.length as usize + tensor.strides.length as usize;
         self.charge(size_of::<StoredTensor>() + 2 * name.len() + size_of::<usize>() * axes)?;
         let tensor = self.tensor(&name, tensor)?;
-        match self.tensors.insert(name, tensor) {
+        match self.content.tensors.insert(name, tensor) {
             None => Ok(()),
             Some(tensor) => {
                 let what = format!("the name `{}`", tensor.name);
@@ -231,7 +271,7 @@ impl Walk<'_> {
         }
     }
 
-    fn tensor(&self, name: &str, tensor: &TensorRef) -> Result<StoredTensor> {
+    fn tensor(&mut self, name: &str, tensor: &TensorRef) -> Result<StoredTensor> {
         let wrong = |expected: String, found: String| {
             Error::format(
                 self.source.name(),
@@ -287,7 +327,23 @@ impl Walk<'_> {
             .filter(|&&size| size != 0)
             .try_fold(1usize, |product, &size| product.checked_mul(size));
         let elements = product.map(|product| if shape.contains(&0) { 0 } else { product });
-        let (Some(elements), Some(_)) = (fits(elements), fits(view.reach(&shape))) else {
+        // More elements than there are bytes for, of an expanded tensor, are taken as far as the file is that long.
+        let repeated = elements.filter(|&elements| {
+            elements as u64 > there
+                && view
+                    .strides
+                    .iter()
+                    .zip(&shape)
+                    .any(|(stride, size)| *stride == 0 && *size > 1)
+        });
+        let more = repeated.and_then(|elements| (elements as u64 - there).checked_mul(size));
+        let allowed = more.is_some_and(|more| {
+            self.budget
+                .charge(usize::try_from(more).unwrap_or(usize::MAX))
+                .is_ok()
+        });
+        let elements = if allowed { elements } else { fits(elements) };
+        let (Some(elements), Some(_)) = (elements, fits(view.reach(&shape))) else {
             let expected = format!("within the {there} elements of its storage");
             let found = format!(
                 "sizes {shape:?} with strides {:?} from element {offset}",
@@ -310,6 +366,7 @@ impl Walk<'_> {
             crc32: storage.whole.crc32.filter(|_| whole(&range)),
             range,
             view,
+            position: Some(self.content.tensors.len()),
         })
     }
 }

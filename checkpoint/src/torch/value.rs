@@ -41,6 +41,17 @@ pub(super) enum Value {
     Tensor(u32),
     /// What is of no use here, such as a device.
     Opaque,
+    /// An object of a class that is not known here, by the place of its name in the arena.
+    Foreign(u32),
+}
+
+/// A class that is not known here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ForeignClass {
+    pub module: Span,
+    pub name: Span,
+    /// Whether a tensor was put into an object of it.
+    pub holds_tensors: bool,
 }
 
 /// A storage that the pickle refers to. Numbers are as the pickle states them, unchecked.
@@ -74,6 +85,7 @@ pub(super) struct Arena {
     pub dicts: Vec<Vec<(Value, Value)>>,
     pub storages: Vec<StorageRef>,
     pub tensors: Vec<TensorRef>,
+    pub foreign: Vec<ForeignClass>,
 }
 
 impl Arena {
@@ -82,6 +94,19 @@ impl Arena {
         self.items
             .get(start..start + span.length as usize)
             .unwrap_or_default()
+    }
+
+    /// The name of a class that is not known here, of a pickle's bytes.
+    pub(super) fn class_name(&self, class: u32, pickle: &[u8]) -> String {
+        let shown = |text: &[u8]| text[..text.len().min(80)].escape_ascii().to_string();
+        let class = self.foreign.get(class as usize);
+        class.map_or_else(String::new, |class| {
+            format!(
+                "{}.{}",
+                shown(class.module.of(pickle)),
+                shown(class.name.of(pickle))
+            )
+        })
     }
 
     pub(super) fn list(&self, list: u32) -> &[Value] {
@@ -109,7 +134,7 @@ impl Value {
             Self::Class(_) => "a class",
             Self::Storage(_) => "a storage",
             Self::Tensor(_) => "a tensor",
-            Self::Opaque => "an object",
+            Self::Opaque | Self::Foreign(_) => "an object",
         }
     }
 }
