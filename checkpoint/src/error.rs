@@ -28,14 +28,6 @@ pub enum Error {
         /// What this one has.
         found: String,
     },
-    /// A safetensors header does not parse, or its offsets do not tile the file.
-    #[error("{} is not a whole safetensors file", file.display())]
-    Safetensors {
-        /// The file.
-        file: PathBuf,
-        /// What the format's parser said.
-        source: safetensors::SafeTensorError,
-    },
     /// A file that should hold JSON does not.
     #[error("{}: not the JSON expected there", file.display())]
     Json {
@@ -54,7 +46,7 @@ pub enum Error {
         /// What the file looks like.
         found: String,
     },
-    /// A pickle asks for something that is neither a tensor nor a plain container of Python's.
+    /// A pickle is an object of a class that would have to be run, or asks for one that means harm.
     #[error(
         "{}: refused: its pickle asks for the class `{class}`, which is not among those that weights are made of",
         file.display()

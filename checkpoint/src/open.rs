@@ -21,6 +21,12 @@ const NAMES: [&str; 6] = [
     "kl16.ckpt",
 ];
 
+/// What stands before the ending of these names where the weights are stored with fewer bits.
+const VARIANTS: [&str; 3] = ["", ".fp16", ".bf16"];
+
+/// How files of weights end, where a folder has one under another name.
+const ENDINGS: [&str; 5] = [".safetensors", ".pt", ".pth", ".ckpt", ".bin"];
+
 /// What is read, in words.
 const EXPECTED: &str =
     "safetensors, an index of safetensors shards, or a PyTorch file (.pt, .pth, .ckpt)";
@@ -74,13 +80,20 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            let found = weights_in(path).ok_or_else(|| Error::Unknown {
-                file: path.into(),
-                expected: "a folder with model.safetensors, diffusion_pytorch_model.safetensors or a PyTorch \
-                    checkpoint",
-                found: "a folder without weights".into(),
-            });
-            return Self::of(Source::open(&found?)?);
+            return match choice_in(path) {
+                Choice::One(file) => Self::of(Source::open(&file)?),
+                Choice::Several(names) => Err(Error::Unknown {
+                    file: path.into(),
+                    expected: "a folder with one file of weights, or one of a usual name such as model.safetensors",
+                    found: format!("several: {}", listed(&names)),
+                }),
+                Choice::None => Err(Error::Unknown {
+                    file: path.into(),
+                    expected: "a folder with model.safetensors, diffusion_pytorch_model.safetensors or a PyTorch \
+                        checkpoint",
+                    found: "a folder without weights".into(),
+                }),
+            };
         }
         Self::of(Source::open(path)?)
     }
@@ -154,13 +167,63 @@ impl Checkpoint {
     }
 }
 
-/// The weights of a folder, under one of their usual names; sharded ones by their index.
+/// The weights of a folder: under one of their usual names, sharded ones by their index, as they are or as a variant
+/// (`model.fp16.safetensors`); else the one file of weights that lies there.
 pub fn weights_in(folder: &Path) -> Option<PathBuf> {
-    NAMES
+    match choice_in(folder) {
+        Choice::One(file) => Some(file),
+        Choice::None | Choice::Several(_) => None,
+    }
+}
+
+/// The weights that a folder has.
+enum Choice {
+    None,
+    One(PathBuf),
+    Several(Vec<String>),
+}
+
+fn choice_in(folder: &Path) -> Choice {
+    let usual = |variant: &str| {
+        let names = NAMES.iter().map(|name| {
+            let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+            format!("{stem}{variant}.{ending}")
+        });
+        names
+            .flat_map(|name| {
+                let index = format!("{name}{INDEX_SUFFIX}");
+                [name, index]
+            })
+            .map(|name| folder.join(name))
+            .find(|path| path.is_file())
+    };
+    if let Some(file) = VARIANTS.iter().find_map(|variant| usual(variant)) {
+        return Choice::One(file);
+    }
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    let indices: Vec<String> = names
         .iter()
-        .flat_map(|name| [(*name).to_owned(), format!("{name}{INDEX_SUFFIX}")])
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file())
+        .filter(|name| name.ends_with(INDEX_SUFFIX))
+        .cloned()
+        .collect();
+    if indices.is_empty() {
+        names.retain(|name| ENDINGS.iter().any(|ending| name.ends_with(ending)));
+    } else {
+        names = indices;
+    }
+    match &names[..] {
+        [] => Choice::None,
+        [name] => Choice::One(folder.join(name)),
+        _ => Choice::Several(names),
+    }
 }
 
 /// What a file that holds no weights is, where its first bytes give it away.
@@ -188,6 +251,16 @@ fn what(start: &[u8]) -> Option<&'static str> {
         [b'{', ..] => "JSON",
         _ => return None,
     })
+}
+
+/// The first few names.
+fn listed(names: &[String]) -> String {
+    const LISTED: usize = 5;
+    let more = match names.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!("{}{more}", names[..names.len().min(LISTED)].join(", "))
 }
 
 fn unknown(start: &[u8]) -> String {

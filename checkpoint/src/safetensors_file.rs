@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::source::Source;
 use crate::tensor::StoredTensor;
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -148,30 +149,53 @@ pub(crate) struct Parsed {
 
 /// Reads the header of a safetensors file; the tensors stay where they are.
 pub(crate) fn open(source: &Arc<Source>) -> Result<Parsed> {
-    let corrupt = |fault| Error::Safetensors {
-        file: source.name().into(),
-        source: fault,
+    let wrong = |what: &str, expected: String, found: String| {
+        Error::format(source.name(), what, expected, found)
     };
     let length = source.length();
+    let cut = |whole: u64| {
+        wrong(
+            "the length of the file",
+            format!("{whole} bytes"),
+            format!("cut short: it ends after {length} of {whole} bytes, as half a download does"),
+        )
+    };
     if length < 8 {
-        return Err(corrupt(SafeTensorError::HeaderTooSmall));
+        return Err(wrong(
+            "the length of the file",
+            "8 bytes and a header at least".into(),
+            format!("{length} bytes"),
+        ));
     }
     let prefix = source.window(0..8)?;
     let prefix = prefix.first_chunk().expect("the window is of eight bytes");
     let header_bytes = u64::from_le_bytes(*prefix);
     if header_bytes > MAX_HEADER_BYTES {
-        return Err(corrupt(SafeTensorError::HeaderTooLarge));
+        return Err(wrong(
+            "the length of the header",
+            format!("at most {MAX_HEADER_BYTES} bytes"),
+            format!("{header_bytes} bytes"),
+        ));
     }
     if header_bytes > length - 8 {
-        return Err(corrupt(SafeTensorError::InvalidHeaderLength));
+        return Err(cut(8 + header_bytes));
     }
     let start = 8 + header_bytes;
     let text = source.window(8..start)?;
     // Parsing also checks that the tensors follow each other without holes or overlaps.
-    let header: Metadata = serde_json::from_slice(&text)
-        .map_err(|e| corrupt(SafeTensorError::InvalidHeaderDeserialization(e)))?;
-    if header.data_len() as u64 != length - start {
-        return Err(corrupt(SafeTensorError::MetadataIncompleteBuffer));
+    let header: Metadata =
+        serde_json::from_slice(&text).map_err(|fault| header_fault(source, &text, &fault))?;
+    let whole = start.saturating_add(header.data_len() as u64);
+    match whole.cmp(&length) {
+        Ordering::Greater => return Err(cut(whole)),
+        Ordering::Less => {
+            return Err(wrong(
+                "the length of the file",
+                format!("{whole} bytes, where the last tensor ends"),
+                format!("{length} bytes"),
+            ));
+        }
+        Ordering::Equal => {}
     }
     let mut metadata: BTreeMap<_, _> = header
         .metadata()
@@ -201,6 +225,44 @@ pub(crate) fn open(source: &Arc<Source>) -> Result<Parsed> {
         metadata,
         summed: crcs.is_some(),
     })
+}
+
+/// What is wrong with a header that does not parse, said once.
+fn header_fault(source: &Source, text: &[u8], fault: &serde_json::Error) -> Error {
+    /// As much as tells a fault from another.
+    #[derive(serde::Deserialize)]
+    struct Loose {
+        dtype: Option<serde_json::Value>,
+    }
+    let what = |what: String, expected: &str, found: String| {
+        Error::format(source.name(), what, expected, found)
+    };
+    let loose: Option<BTreeMap<String, serde_json::Value>> = serde_json::from_slice(text).ok();
+    for (name, value) in loose.into_iter().flatten() {
+        if name == "__metadata__" {
+            let texts = value.as_object().into_iter().flatten();
+            if let Some((key, value)) = texts.into_iter().find(|(_, value)| !value.is_string()) {
+                return what(
+                    format!("the metadata `{key}`"),
+                    "a string",
+                    value.to_string(),
+                );
+            }
+            continue;
+        }
+        let Ok(Loose { dtype: Some(dtype) }) = serde_json::from_value(value) else {
+            continue;
+        };
+        if serde_json::from_value::<Dtype>(dtype.clone()).is_err() {
+            let expected = "one of the format's types, such as F32, F16, BF16 or F8_E4M3";
+            return what(format!("the type of `{name}`"), expected, dtype.to_string());
+        }
+    }
+    what(
+        "the header".into(),
+        "that of a safetensors file",
+        fault.to_string(),
+    )
 }
 
 /// Takes the checksums out of the metadata, holds the header's against `text`, and gives the tensors'.

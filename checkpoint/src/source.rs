@@ -41,11 +41,18 @@ impl Deref for Window<'_> {
 impl Source {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let unreadable = || Error::io("cannot read", path);
+        // Before it is opened: opening a pipe waits for whoever writes into it.
+        let kind = std::fs::metadata(path).map_err(unreadable())?.file_type();
+        if !kind.is_file() {
+            let found = if kind.is_dir() {
+                "a folder"
+            } else {
+                "a pipe, a socket or a device"
+            };
+            return Err(Error::format(path, "the path", "a file", found));
+        }
         let file = File::open(path).map_err(unreadable())?;
         let metadata = file.metadata().map_err(unreadable())?;
-        if metadata.is_dir() {
-            return Err(Error::format(path, "the path", "a file", "a folder"));
-        }
         Ok(Self {
             name: path.into(),
             bytes: Bytes::File {

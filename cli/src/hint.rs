@@ -37,14 +37,15 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
             file,
             ..
         }) => {
-            let file = file
-                .as_ref()
-                .map_or(String::new(), |file| format!(" {}", file.display()));
-            let revision = revision
-                .as_ref()
-                .map_or(String::new(), |name| format!(" --revision {name}"));
+            let file = file.as_ref().map_or(String::new(), |file| {
+                format!(" {}", quoted(&file.to_string_lossy()))
+            });
+            let revision = revision.as_ref().map_or(String::new(), |name| {
+                format!(" --revision {}", quoted(name))
+            });
             return Some(format!(
-                "to download it, run: hf download {name}{file}{revision}"
+                "to download it, run: hf download {}{file}{revision}",
+                quoted(name)
             ));
         }
         Some(Error::DataType { .. }) => return Some("give another --dtype or --device".into()),
@@ -104,6 +105,15 @@ fn of_run(error: &tessera::train::Error) -> Option<String> {
     }
 }
 
+/// A text as one word of a shell's command.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./@:+,=".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.into(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +158,8 @@ mod tests {
         assert!(hint(missing(None, None)).ends_with("run: hf download org/a.model"));
         assert!(hint(missing(None, Some("x.pth"))).ends_with("download org/a.model x.pth"));
         assert!(hint(missing(Some("v2"), None)).ends_with("org/a.model --revision v2"));
+        assert!(hint(missing(None, Some("a;rm -rf ~"))).ends_with("org/a.model 'a;rm -rf ~'"));
+        assert!(hint(missing(None, Some("it's"))).ends_with(r"org/a.model 'it'\''s'"));
     }
 
     #[test]

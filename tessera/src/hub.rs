@@ -22,6 +22,12 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Whether a text is a name of the hub's, and so one part of a path.
+fn plain(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    text.chars().all(allowed) && !["", ".", ".."].contains(&text)
+}
+
 /// Where the hub's own tools keep what they downloaded.
 fn cache(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let folder = |name: &str| {
@@ -63,16 +69,13 @@ impl Name {
             Some((name, revision)) => (name, Some(revision.to_owned())),
             None => (name.as_str(), None),
         };
-        let plain = |text: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            !text.is_empty() && text.chars().all(allowed)
-        };
         // A name with a weights file's ending is a path that was mistyped.
         let is_file = file.is_empty()
             && [".safetensors", ".pth", ".pt", ".ckpt", ".json"]
                 .iter()
                 .any(|e| name.ends_with(e));
-        (plain(org) && plain(name) && !is_file).then(|| Self {
+        let revision_is_plain = revision.as_deref().is_none_or(plain);
+        (plain(org) && plain(name) && revision_is_plain && !is_file).then(|| Self {
             org: org.clone(),
             name: name.into(),
             revision,
@@ -86,6 +89,12 @@ impl Name {
         // A reference holds the commit that a branch or tag stood at; a commit is its own name.
         let commit = std::fs::read_to_string(folder.join("refs").join(revision));
         let commit = commit.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
+        // What is no plain name would lead out of the cache.
+        let commit = if plain(&commit) {
+            commit
+        } else {
+            revision.to_owned()
+        };
         let snapshot = folder.join("snapshots").join(&commit);
         let found = match &self.file {
             Some(file) => snapshot.join(file),
@@ -143,8 +152,30 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_does_not_lead_out_of_the_cache() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = cache.path().join("models--org--a.model");
+        std::fs::create_dir_all(folder.join("snapshots")).unwrap();
+        std::fs::create_dir_all(folder.join("refs")).unwrap();
+        std::fs::create_dir_all(cache.path().join("elsewhere")).unwrap();
+        let outside = cache.path().join("elsewhere").display().to_string();
+        for commit in [&outside, "../../elsewhere", "..", "", "."] {
+            std::fs::write(folder.join("refs/main"), commit).unwrap();
+            let name = Name::parse(Path::new("org/a.model")).unwrap();
+            let found = name.locate(cache.path());
+            assert!(
+                matches!(found, Err(Error::NotInCache { .. })),
+                "{commit}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
     fn paths_are_no_names() {
         for path in [
+            "org/a.model@..",
+            "org/..",
+            "org/a.model@v1;rm -rf ~",
             "/a/b",
             "../a/b",
             "a",

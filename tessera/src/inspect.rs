@@ -30,9 +30,21 @@ pub struct Report {
     /// `raw` or `ema`, of a training checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<&'static str>,
+    /// Where the raw weights are in it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// Where the average is, if it was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub average: Option<String>,
     /// What else a training checkpoint holds, with how many tensors each part has.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, usize>,
+    /// What these parts are, and why they are not used, as far as that is known.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub kinds: BTreeMap<String, String>,
+    /// Objects of a pickle that are not read, by their path: the class of each.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_read: BTreeMap<String, String>,
     /// Numbers that are trained.
     pub parameters: usize,
     /// Bytes of the tensors.
@@ -112,7 +124,11 @@ impl Report {
             config: config(architecture, &checkpoint, &found),
             metadata: checkpoint.metadata.clone(),
             tensors: found.tensors.iter().map(line).collect(),
+            path: found.path,
+            average: found.average,
             left_out: found.left_out,
+            kinds: found.kinds,
+            not_read: checkpoint.opaque,
             check: None,
         })
     }
@@ -181,13 +197,17 @@ impl Report {
     /// The same for a person.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = vec![self.summary()];
+        lines.extend(self.weights.map(|which| self.place(which)));
+        lines.extend(self.left_out.iter().map(|(part, count)| {
+            let kind = self.kinds.get(part);
+            let kind = kind.map_or(String::new(), |kind| format!(": {kind}"));
+            format!("beside them: `{part}`, {count} tensors{kind}")
+        }));
         lines.extend(
-            self.weights
-                .map(|which| format!("weights: {which}, of a training checkpoint")),
+            self.not_read
+                .iter()
+                .map(|(path, class)| format!("not read: `{path}`, a {class}")),
         );
-        if !self.left_out.is_empty() {
-            lines.push(format!("beside them: {}", counted(&self.left_out)));
-        }
         let dtypes: Vec<_> = self
             .dtypes
             .iter()
@@ -235,6 +255,17 @@ impl Report {
         lines
     }
 
+    /// Where the weights are.
+    fn place(&self, which: &str) -> String {
+        let at = match (&*self.path, &self.average) {
+            ("", None) => String::new(),
+            ("", Some(average)) => format!(" at `{average}`"),
+            (raw, None) => format!(" at `{raw}`"),
+            (raw, Some(average)) => format!(" at `{average}`, over `{raw}`"),
+        };
+        format!("weights: {which}{at}, of a training checkpoint")
+    }
+
     /// The first line of it.
     pub fn summary(&self) -> String {
         format!(
@@ -258,7 +289,7 @@ pub fn counted(parts: &BTreeMap<String, usize>) -> String {
 fn is_parameter((name, tensor): &(&String, &StoredTensor)) -> bool {
     let float = matches!(
         tensor.dtype(),
-        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16
+        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F8_E4M3 | Dtype::F8_E5M2
     );
     float && !BUFFERS.contains(&name.as_str())
 }

@@ -16,6 +16,7 @@ use tessera_quantize::{Calibration, QuantizerConfig};
 use tessera_tokenizer::{
     ImageTokenizer, Opened, Tiling, decode_tiled, encode_tiled, open_tokenizer, tiles,
 };
+use tessera_weights::Which;
 
 /// Pixels worked on at once: 64 small pictures, or 16 of 256 px.
 const BATCH_PIXELS: usize = 1 << 20;
@@ -83,6 +84,8 @@ pub struct VaeOptions<'a> {
     pub calibration: Option<&'a Path>,
     /// The size of the pictures; the one that it was made for unless given.
     pub img_size: Option<ImgSize>,
+    /// Which weights of a training checkpoint; averaged ones where there are any unless given.
+    pub which: Option<Which>,
     /// Side and overlap of tiles in px; a side of 0 never cuts.
     pub tile: Option<usize>,
     /// What neighboring tiles share, in px.
@@ -135,7 +138,7 @@ impl Tokenizer {
             tokenizer: vae,
             files,
             latents,
-        } = open_tokenizer(&path, None, device.burn())?;
+        } = open_tokenizer(&path, options.which, device.burn())?;
         let calibration = options.calibration.map(Calibration::load).transpose()?;
         if let Some(found) = calibration
             .as_ref()

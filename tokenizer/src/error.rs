@@ -15,6 +15,22 @@ pub enum Error {
         /// The file asked for.
         path: PathBuf,
     },
+    /// A file is one half of a tiny autoencoder, and the other is not beside it.
+    #[error(
+        "{}: is the {found} of a tiny autoencoder alone; its {missing} is missing, expected as {}",
+        path.display(),
+        other.display()
+    )]
+    HalfOfTiny {
+        /// The file.
+        path: PathBuf,
+        /// The half that it is.
+        found: &'static str,
+        /// The other one.
+        missing: &'static str,
+        /// Where that is expected.
+        other: PathBuf,
+    },
     /// The file could not be read.
     #[error("{}: cannot read", path.display())]
     ReadFile {

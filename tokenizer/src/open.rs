@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::{Checkpoint, Which, weights_in};
+use tessera_checkpoint::{Architecture, Checkpoint, Which, weights_in};
 use tessera_weights::Weights;
 
 /// What the names of the two halves of a tiny autoencoder end with, before the ending of the file.
@@ -67,15 +67,7 @@ pub fn open_tokenizer(
         return open_folder(path, which, device);
     }
     if let Some(halves) = halves(path) {
-        let [encoder, decoder] = halves
-            .each_ref()
-            .map(|half| Weights::read_model(half, which));
-        let weights = TinyAutoencoder::merge(encoder?, decoder?);
-        return Ok(Opened {
-            tokenizer: Box::new(TinyAutoencoder::from_weights(weights, device)?),
-            files: halves.into(),
-            latents: Some(LatentScale::UNIT),
-        });
+        return open_halves(halves, which, device);
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     if weights_in(folder).as_deref() == Some(path) && folder.join(CONFIG_FILE).is_file() {
@@ -84,12 +76,27 @@ pub fn open_tokenizer(
     of_weights(path, None, which, device)
 }
 
+fn open_halves(halves: [PathBuf; 2], which: Option<Which>, device: &Device) -> Result<Opened> {
+    let [encoder, decoder] = halves
+        .each_ref()
+        .map(|half| Weights::read_model(half, which));
+    let weights = TinyAutoencoder::merge(encoder?, decoder?);
+    Ok(Opened {
+        tokenizer: Box::new(TinyAutoencoder::from_weights(weights, device)?),
+        files: halves.into(),
+        latents: Some(LatentScale::UNIT),
+    })
+}
+
 fn open_folder(folder: &Path, which: Option<Which>, device: &Device) -> Result<Opened> {
     let config = folder.join(CONFIG_FILE);
     if !config.is_file() {
         let inner = folder.join(PIPELINE_VAE);
         if inner.join(CONFIG_FILE).is_file() {
             return open_folder(&inner, which, device);
+        }
+        if let Some(halves) = halves_in(folder) {
+            return open_halves(halves, which, device);
         }
         return of_weights(folder, None, which, device);
     }
@@ -124,8 +131,9 @@ fn of_weights(
 ) -> Result<Opened> {
     let checkpoint = Checkpoint::open(path)?;
     let file = checkpoint.file.clone();
-    let found = checkpoint.state_dict(which)?;
+    let found = checkpoint.state_dict_of(which, Architecture::is_tokenizer)?;
     let weights = Weights::of_state_dict(&checkpoint, found);
+    lone_half(&file, &weights)?;
     let config = config
         .map(|(path, json)| Diffusers::parse(path, json))
         .transpose()?;
@@ -182,6 +190,42 @@ fn halves(path: &Path) -> Option<[PathBuf; 2]> {
     };
     let halves = HALVES.map(|half| path.with_file_name(format!("{common}{half}.{ending}")));
     halves.iter().all(|half| half.is_file()).then_some(halves)
+}
+
+/// The files of both halves in a folder that has no other weights.
+fn halves_in(folder: &Path) -> Option<[PathBuf; 2]> {
+    if weights_in(folder).is_some() {
+        return None;
+    }
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let mut found: Vec<_> = entries.filter_map(|entry| halves(&entry.path())).collect();
+    found.sort();
+    found.dedup();
+    match &mut found[..] {
+        [halves] => Some(std::mem::take(halves)),
+        _ => None,
+    }
+}
+
+/// Refuses one half of a tiny autoencoder, whose other half is not beside it.
+fn lone_half(file: &Path, weights: &Weights) -> Result<()> {
+    let (found, missing) = match weights.guess() {
+        Some(Architecture::TinyEncoder) => (HALVES[0], HALVES[1]),
+        Some(Architecture::TinyDecoder) => (HALVES[1], HALVES[0]),
+        _ => return Ok(()),
+    };
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = file.extension().unwrap_or_default().to_string_lossy();
+    let other = match stem.strip_suffix(found) {
+        Some(common) => file.with_file_name(format!("{common}{missing}.{ending}")),
+        None => file.with_file_name(format!("…{missing}.{ending}")),
+    };
+    Err(Error::HalfOfTiny {
+        path: file.into(),
+        found: &found[1..],
+        missing: &missing[1..],
+        other,
+    })
 }
 
 /// The tokenizer in a folder, whichever it is: `config.json` tells.

@@ -1,7 +1,7 @@
 //! Walks over a module's parameters by name.
 
 use crate::error::{Error, Result};
-use crate::mismatch::{Mismatch, Misshapen, with_nearest};
+use crate::mismatch::{Mismatch, Misshapen, Stray, with_nearest};
 use crate::weights::{Weight, Weights};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -209,7 +209,7 @@ impl Weights {
                     .get(name)
                     .filter(|shape| **shape != weight.shape())?;
                 Some(Misshapen {
-                    name: name.clone(),
+                    name: self.in_file(name).into(),
                     found: weight.shape().to_vec(),
                     expected: expected.clone(),
                 })
@@ -230,8 +230,20 @@ impl Weights {
         Err(Error::Mismatch(Box::new(Mismatch {
             file: self.file.clone(),
             guess: self.guess(),
-            missing: with_nearest(missing, &there),
-            unexpected: with_nearest(unexpected, &wanted),
+            missing: with_nearest(missing, &there)
+                .into_iter()
+                .map(|stray| Stray {
+                    nearest: stray.nearest.map(|name| self.in_file(&name).into()),
+                    ..stray
+                })
+                .collect(),
+            unexpected: with_nearest(unexpected, &wanted)
+                .into_iter()
+                .map(|stray| Stray {
+                    name: self.in_file(&stray.name).into(),
+                    ..stray
+                })
+                .collect(),
             misshapen,
         })))
     }

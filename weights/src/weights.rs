@@ -274,6 +274,14 @@ impl Weights {
         Architecture::of_names(self.tensors.keys().map(String::as_str))
     }
 
+    /// The name that the file has for what is called `name` here: with the path before it, and untranslated.
+    pub(crate) fn in_file<'a>(&'a self, name: &'a str) -> &'a str {
+        match self.tensors.get(name).map(|weight| &weight.values) {
+            Some(Values::Stored(tensor)) => tensor.name(),
+            _ => name,
+        }
+    }
+
     /// Number of tensors.
     pub fn len(&self) -> usize {
         self.tensors.len()

@@ -35,6 +35,12 @@ pub(super) fn unpickle(file: &Path, bytes: &[u8], budget: &mut Budget) -> Result
         budget,
     };
     let root = machine.run()?;
+    if let Value::Foreign(class) | Value::Class(Class::Foreign(class)) = root {
+        return Err(Error::Refused {
+            file: file.into(),
+            class: machine.arena.class_name(class, bytes),
+        });
+    }
     Ok(Unpickled {
         root,
         length: machine.at,

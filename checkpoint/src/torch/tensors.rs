@@ -71,17 +71,11 @@ pub(super) fn collect(
     walk.visit(object.root, 0)?;
     match object.arena.foreign.is_empty() || !walk.content.tensors.is_empty() {
         true => Ok(walk.content),
-        // No weights but an object: of a class that would have to be run.
-        false => {
-            let class = match object.root {
-                Value::Foreign(class) | Value::Class(Class::Foreign(class)) => class,
-                _ => 0,
-            };
-            Err(Error::Refused {
-                file: source.name().into(),
-                class: object.arena.class_name(class, pickle),
-            })
-        }
+        // No weights but an object, of a class that would have to be run.
+        false => Err(Error::Refused {
+            file: source.name().into(),
+            class: object.arena.class_name(0, pickle),
+        }),
     }
 }
 

@@ -40,6 +40,15 @@ pub(super) fn entries(source: &Source) -> Result<BTreeMap<String, Place>> {
             let what = format!("entry {index} of the central directory");
             Error::format(source.name(), what, "a whole header", "something else")
         })?;
+        if entry.is_of_torchscript() {
+            let found = "TorchScript, which is a program: save the state_dict() of the module with torch.save";
+            return Err(Error::format(
+                source.name(),
+                "the archive",
+                "a file of torch.save",
+                found,
+            ));
+        }
         let (name, place, header) = entry.locate(source, directory.range.start)?;
         taken.push(header..place.range.end);
         if entries.insert(name.clone(), place).is_some() {
@@ -118,8 +127,10 @@ impl Directory {
         let at = (0..tail.len()).rev().find(ends_there);
         let at = at.ok_or_else(|| {
             wrong(
-                "an end of the central directory",
-                "none: the file is cut short".into(),
+                "whole, with a directory at its end",
+                format!(
+                    "cut short: it ends after {length} bytes without one, as half a download does"
+                ),
             )
         })?;
         let end = tail_start + at as u64;
@@ -273,6 +284,12 @@ impl<'a> Entry<'a> {
             size,
             header,
         })
+    }
+
+    /// Whether it is one that `torch.jit.save` writes and `torch.save` does not.
+    fn is_of_torchscript(&self) -> bool {
+        let name = self.name.splitn(2, |&byte| byte == b'/').nth(1);
+        name.is_some_and(|name| name == b"constants.pkl" || name.starts_with(b"code/__torch__"))
     }
 
     /// Its name, its bytes, and where its header starts.

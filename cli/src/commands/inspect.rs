@@ -51,7 +51,7 @@ impl Inspect {
         }
         match self.json {
             true => output::report("tessera.inspect/v1", &found),
-            false => output::text(describe(&found)?.join("\n")),
+            false => output::text(described(&describe(&found)?)),
         }
     }
 }
@@ -93,6 +93,16 @@ fn card(card: &ModelCard) -> Result<Vec<String>> {
     lines.extend(quantizer);
     lines.push(format!("sampling: {sampling}"));
     Ok(lines)
+}
+
+/// The lines as a terminal shows them. What breaks a line is in names and texts of the file: none may forge another,
+/// so that what follows a break is indented.
+fn described(lines: &[String]) -> String {
+    let shown = lines.iter().map(|line| {
+        let parts = line.split('\n').map(|part| output::shown(part).to_string());
+        parts.collect::<Vec<_>>().join("\n  ")
+    });
+    shown.collect::<Vec<_>>().join("\n")
 }
 
 /// What was found, in lines.

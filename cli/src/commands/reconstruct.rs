@@ -1,6 +1,6 @@
 //! `tessera reconstruct`: what the tokenizer keeps of a picture, before and after its latents are quantized.
 
-use crate::args::{Global, above, within};
+use crate::args::{Global, WeightsKind, above, within};
 use crate::output;
 use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
 use anyhow::{Context, Result};
@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tessera::pictures::{Pixels, difference};
 use tessera::quantize::{MomentsBuilder, Quantizer, QuantizerConfig, ScaleBy};
-use tessera::{ImgSize, Quality, RateDistortion, Reconstructions, Tokenizer, VaeOptions};
+use tessera::{ImgSize, Quality, RateDistortion, Reconstructions, Tokenizer, VaeOptions, Which};
 
 /// Pictures that a grid shows at most.
 const GRID_ROWS: usize = 32;
@@ -41,6 +41,9 @@ pub struct Reconstruct {
     /// autoencoder (their common name), or org/name in the hub's cache.
     #[arg(long, value_name = "PATH")]
     vae: Option<PathBuf>,
+    /// Which weights of that tokenizer's checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, value_name = "KIND", requires = "vae")]
+    weights: Option<WeightsKind>,
     /// Side in px to crop pictures to, or `full` to leave each its size; what the VAE was made for unless given.
     #[arg(long, value_name = "PX", requires = "vae")]
     img_size: Option<ImgSize>,
@@ -125,6 +128,7 @@ impl Reconstruct {
                 let options = VaeOptions {
                     calibration: self.calibration.as_deref(),
                     img_size: self.img_size,
+                    which: self.weights.map(Which::from),
                     tile: self.vae_tile,
                     tile_overlap: self.vae_tile_overlap,
                 };
