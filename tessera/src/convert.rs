@@ -8,7 +8,7 @@ use crate::vae::open_vae;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::{Architecture, Checkpoint, Dtype, StateDict};
+use tessera_checkpoint::{Architecture, Checkpoint, Dtype, StateDict, weights_in};
 use tessera_evaluate::Classifier;
 use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
 use tessera_gen_dit::DitConfig;
@@ -86,8 +86,8 @@ impl Converter {
         progress: &mut dyn FnMut(Loaded),
     ) -> Result<Conversion> {
         let paths = [input, output];
-        if !input.exists() {
-            // The common name of a tokenizer in two files is none itself.
+        if !input.exists() || (input.is_dir() && weights_in(input).is_none()) {
+            // The common name of a tokenizer in two files is none itself; a folder has both, or a pipeline's VAE.
             return self.tokenizer(paths, None, device, progress);
         }
         let checkpoint = Checkpoint::open(input)?;
@@ -212,11 +212,12 @@ impl Converter {
         let origin = match origin {
             Some(origin) => origin,
             None => {
-                let half = Checkpoint::open(&opened.files[0])?;
-                Origin {
-                    architecture: Some(Architecture::TinyAutoencoder),
-                    ..Origin::of(&half, &half.state_dict(self.which)?)
+                let first = Checkpoint::open(&opened.files[0])?;
+                let mut origin = Origin::of(&first, &first.state_dict(self.which)?);
+                if opened.files.len() > 1 {
+                    origin.architecture = Some(Architecture::TinyAutoencoder);
                 }
+                origin
             }
         };
         let aside = tempfile::tempdir_in(output).map_err(Error::io("write into", output))?;

@@ -11,7 +11,7 @@ use crate::model::{dit_config, generator_config};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tessera_checkpoint::{Architecture, Dtype, StateDict, StoredTensor};
 use tessera_gen_ar::{BUFFERS, GenAr, GenArConfig};
@@ -22,6 +22,9 @@ use tessera_weights::{Checkpoint, Loaded, Weights, Which};
 /// A file of weights, or an index of several.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// The file or folder that was looked at.
+    #[serde(skip)]
+    path_read: PathBuf,
     /// What the names of its tensors say it is, or `unknown`.
     #[serde(serialize_with = "named")]
     pub architecture: Option<Architecture>,
@@ -108,6 +111,7 @@ impl Report {
             shape: tensor.shape().to_vec(),
         };
         Ok(Self {
+            path_read: path.into(),
             architecture,
             format: checkpoint.format.to_string(),
             weights: found.which.map(Which::name),
@@ -140,12 +144,12 @@ impl Report {
     /// A checksum that is wrong, a number that is not finite, weights that do not fit the model.
     pub fn check(
         &mut self,
-        path: &Path,
         which: Option<Which>,
         device: &Device,
         progress: &mut dyn FnMut(Loaded),
     ) -> Result<()> {
         let started = Instant::now();
+        let path = &*self.path_read.clone();
         let weights = Weights::read_model(path, which)?;
         for (tensors, (name, weight)) in (1..).zip(weights.iter()) {
             let values = weight.values()?;

@@ -79,12 +79,21 @@ pub(super) fn left_out(
         }
         *parts.entry(part.to_owned()).or_insert(0) += 1;
     }
+    // What was found out of a path inside a part is said of the part.
+    for (path, why) in std::mem::take(kinds) {
+        let inside = |part: &&String| {
+            path.strip_prefix(part.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if let Some(part) = parts.keys().find(inside) {
+            kinds.insert(part.clone(), why);
+        }
+    }
     for part in parts.keys() {
         if let Some(kind) = kind(part) {
             kinds.entry(part.clone()).or_insert_with(|| kind.into());
         }
     }
-    kinds.retain(|part, _| parts.contains_key(part));
     parts
 }
 

@@ -43,8 +43,16 @@ impl Inspect {
             Found::Weights(weights) if self.check => {
                 let device = global.open()?;
                 loading(global.quiet, |progress| {
-                    weights.check(&path, which, &device, progress)
+                    weights.check(which, &device, progress)
                 })?;
+            }
+            Found::Model { weights, .. } if self.check => {
+                let device = global.open()?;
+                for part in weights.values_mut() {
+                    loading(global.quiet, |progress| {
+                        part.check(which, &device, progress)
+                    })?;
+                }
             }
             _ if self.check => bail!("{}: --verify is for weights", path.display()),
             _ => {}

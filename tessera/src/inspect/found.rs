@@ -16,6 +16,9 @@ use tessera_pictures::{read, read_metadata};
 use tessera_quantize::Calibration;
 use tessera_weights::Which;
 
+/// What a pipeline of diffusers has; its VAE is what can be used of it here.
+const PIPELINE_FILE: &str = "model_index.json";
+
 /// What a file or folder is, with what it says of itself; `kind` in JSON.
 ///
 /// ```
@@ -96,6 +99,9 @@ impl Found {
         if path.is_dir() {
             return Self::folder(path, which);
         }
+        if !path.is_file() {
+            return Ok(Self::Weights(Box::new(Report::of(path, which)?)));
+        }
         let mut start = [0; 16];
         let mut file = File::open(path).map_err(Error::io("read", path))?;
         let length = file.read(&mut start).map_err(Error::io("read", path))?;
@@ -124,6 +130,9 @@ impl Found {
             () if weights_in(folder).is_some() => {
                 Ok(Self::Weights(Box::new(Report::of(folder, which)?)))
             }
+            () if has(PIPELINE_FILE) && weights_in(&folder.join("vae")).is_some() => Ok(
+                Self::Weights(Box::new(Report::of(&folder.join("vae"), which)?)),
+            ),
             () => Err(Error::UnknownFolder {
                 path: folder.into(),
             }),

@@ -28,6 +28,25 @@ struct Fields {
     norm_num_groups: Option<usize>,
     scaling_factor: Option<f32>,
     shift_factor: Option<f32>,
+    latents_mean: Option<Vec<f32>>,
+    latents_std: Option<Vec<f32>>,
+}
+
+impl Fields {
+    /// What all channels have in common. `latents_mean` and `latents_std` are of each channel: where these differ,
+    /// there is no one scale, and it must be measured.
+    fn latents(&self) -> Option<LatentScale> {
+        let one = |values: &Option<Vec<f32>>, none: f32| match values.as_deref() {
+            None | Some([]) => Some(none),
+            Some([first, others @ ..]) => {
+                others.iter().all(|value| value == first).then_some(*first)
+            }
+        };
+        let (mean, std) = (one(&self.latents_mean, 0.0)?, one(&self.latents_std, 1.0)?);
+        let scale = self.scaling_factor? / std;
+        let mean = mean + self.shift_factor.unwrap_or(0.0);
+        scale.is_finite().then_some(LatentScale { mean, scale })
+    }
 }
 
 impl Diffusers {
@@ -41,12 +60,9 @@ impl Diffusers {
                         path: path.into(),
                         source,
                     })?;
-                let mean = fields.shift_factor.unwrap_or(0.0);
                 Ok(Self::Kl {
                     norm_groups: fields.norm_num_groups,
-                    latents: fields
-                        .scaling_factor
-                        .map(|scale| LatentScale { mean, scale }),
+                    latents: fields.latents(),
                 })
             }
             other => Err(Error::TokenizerKind {
@@ -200,4 +216,25 @@ fn with_identities(mut weights: Weights) -> Weights {
         );
     }
     weights
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn statistics_of_channels_are_used_where_they_are_one() {
+        let latents = |json: Value| Fields::deserialize(&json).unwrap().latents();
+        let scale = |mean, scale| Some(LatentScale { mean, scale });
+        assert_eq!(latents(json!({"scaling_factor": 0.5})), scale(0.0, 0.5));
+        let one =
+            json!({"scaling_factor": 0.5, "latents_mean": [0.25, 0.25], "latents_std": [2.0, 2.0]});
+        assert_eq!(latents(one), scale(0.25, 0.25));
+        let several = json!({"scaling_factor": 0.5, "latents_mean": [0.25, 0.5]});
+        assert_eq!(latents(several), None, "no one scale: it is measured");
+        let null = json!({"scaling_factor": 0.5, "latents_mean": null, "latents_std": null});
+        assert_eq!(latents(null), scale(0.0, 0.5));
+    }
 }
