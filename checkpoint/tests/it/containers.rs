@@ -393,10 +393,10 @@ fn a_header_is_refused_with_one_reason() {
     let one =
         |dtype: &str| format!(r#"{{"a":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,4]}}}}"#);
     for (error, expected) in [
-        (refusal(&one("F32"), 3), "it ends after 70 of 71 bytes"),
+        (refusal(&one("F32"), 3), "it ends after 65 of 66 bytes"),
         (
             refusal(&one("F32"), 5),
-            "72 bytes, expected 71 bytes, where the last tensor ends",
+            "67 bytes, expected 66 bytes, where the last tensor ends",
         ),
         (
             refusal(&one("Q4_0"), 4),
