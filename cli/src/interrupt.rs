@@ -5,7 +5,7 @@
 //! an error that says how far it came. Whatever does not is ended after a moment, which is safe: files appear whole or
 //! not at all. Only what has something to save holds a [`Saving`].
 
-use crate::{output, ranks};
+use crate::output;
 use anyhow::{Result, ensure};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -55,19 +55,20 @@ enum Asked {
     Save,
 }
 
-/// Begins to listen; says on stderr what happens then, unless it should be quiet.
+/// Begins to listen; says on stderr what happens then, unless it should be quiet. `ranks` is how many a launcher started,
+/// if one did.
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub fn listen(quiet: bool) -> Result<()> {
+pub fn listen(quiet: bool, ranks: Option<usize>) -> Result<()> {
     let handle = move |asked: Asked| match asked {
         Asked::Save => SAVE.store(true, Ordering::SeqCst),
-        Asked::Interrupt | Asked::Terminate => stop(asked, quiet),
+        Asked::Interrupt | Asked::Terminate => stop(asked, quiet, ranks),
     };
     on_signals(handle)
 }
 
-fn stop(asked: Asked, quiet: bool) {
+fn stop(asked: Asked, quiet: bool, ranks: Option<usize>) {
     if REQUESTED.swap(true, Ordering::SeqCst) {
         // A terminal that closes may send two signals of its own: only somebody who presses again means it.
         if let Asked::Interrupt = asked {
@@ -80,7 +81,7 @@ fn stop(asked: Asked, quiet: bool) {
             true => "stopping after this step",
             false => "stopping",
         };
-        let launcher = match ranks::launched() {
+        let launcher = match ranks {
             Some(2..) if is_saving() => {
                 "; mpirun may end a step that takes seconds before it is saved, unless started with \
                  --mca odls_base_sigkill_timeout 600"

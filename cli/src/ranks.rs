@@ -3,6 +3,7 @@
 use crate::{hint, interrupt, output};
 use anyhow::{Context, Result, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -77,6 +78,20 @@ fn told<const N: usize>(names: [&str; N]) -> Option<usize> {
 /// When it differs; names the rank.
 pub fn require_same(what: &str, text: &str) -> Result<()> {
     Ok(world().require_same(what, text)?)
+}
+
+/// Compares the weights that the ranks draw with: those of a model, or of the one that is built in.
+///
+/// # Errors
+/// When they differ; names the rank.
+pub fn require_same_weights(model: Option<&Path>) -> Result<()> {
+    match model {
+        Some(model) if world().size() > 1 => {
+            let sha256 = tessera::sha256_of_weights(model)?;
+            require_same("the ranks' models differ", &sha256)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How many ranks a launcher says there are.

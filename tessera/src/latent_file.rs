@@ -94,3 +94,31 @@ impl LatentFile {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn latents_are_read_as_they_were_written_and_only_as_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("latents.safetensors");
+        let latents = Array4::from_shape_fn((2, 3, 4, 5), |(i, c, h, w)| {
+            (i * 1000 + c * 100 + h * 10 + w) as f32
+        });
+        let mut file = LatentFile {
+            mirrored: Some(latents.mapv(|value| -value)),
+            latents,
+            provenance: json!({ "data": "a" }),
+        };
+        for mirrored in [file.mirrored.clone(), None] {
+            file.mirrored = mirrored;
+            file.write(&path).unwrap();
+            let found = LatentFile::read(&path, &file.provenance).unwrap();
+            assert_eq!(found.as_ref(), Some(&file));
+        }
+        let other = LatentFile::read(&path, &json!({ "data": "b" })).unwrap();
+        assert_eq!(other, None);
+    }
+}

@@ -77,6 +77,12 @@ pub trait Observer<M> {
         ControlFlow::Continue(())
     }
 
+    /// Whether a step in progress should be given up, and the run end where it was before it. Asked between the parts of
+    /// a batch.
+    fn stops(&self) -> bool {
+        false
+    }
+
     /// Whether a checkpoint should be saved after this step, and the run go on. Asked after every step.
     fn saves(&mut self) -> bool {
         false
@@ -267,8 +273,15 @@ impl<O, B> Training<'_, O, B> {
         }
         while state.step < plan.total_steps && outcome == Outcome::Finished {
             let report;
-            (state, report) = self.step(state)?;
+            (state, report) = self.step(state, observer)?;
             let step = state.step;
+            let Some(report) = report else {
+                if self.ranks.first() && !self.run.checkpoint_file(step).exists() {
+                    state.save(&self.run, config, &plan)?;
+                }
+                outcome = Outcome::Stopped;
+                break;
+            };
             let last = step == plan.total_steps;
             if self.ranks.first() && (last || step.is_multiple_of(config.log_every)) {
                 self.run.log(&MetricsLine::of(&report))?;
@@ -322,20 +335,27 @@ impl<O, B> Training<'_, O, B> {
         Ok(stops)
     }
 
-    /// One optimizer step: gradients of the whole batch, then AdamW, then the average.
-    fn step<M>(&mut self, state: TrainState<M>) -> Result<(TrainState<M>, StepReport)>
+    /// One optimizer step: gradients of the whole batch, then AdamW, then the average. No report, and the state as it
+    /// was, if the observer stops it.
+    fn step<M>(
+        &mut self,
+        state: TrainState<M>,
+        observer: &dyn Observer<M>,
+    ) -> Result<(TrainState<M>, Option<StepReport>)>
     where
         M: Module,
         O: Objective<M, Batch = B>,
     {
         let started = Instant::now();
+        let Some((losses, grads)) = self.gradients(&state.model, state.step, observer)? else {
+            return Ok((state, None));
+        };
         let TrainState {
             model,
             ema,
             mut optimizer,
             step,
         } = state;
-        let (losses, grads) = self.gradients(&model, step)?;
         let lr = self.config.schedule(&self.plan).at(step);
         let (model, done) = optimizer.step(model, grads, lr)?;
         let ema = ema.update(&model, step);
@@ -364,11 +384,16 @@ impl<O, B> Training<'_, O, B> {
             optimizer,
             step: step + 1,
         };
-        Ok((state, report))
+        Ok((state, Some(report)))
     }
 
-    /// Mean losses and gradients of a batch, part by part.
-    fn gradients<M>(&mut self, model: &M, step: u64) -> Result<(LossValues, Grads)>
+    /// Mean losses and gradients of a batch, part by part; nothing if the observer stops between two parts.
+    fn gradients<M>(
+        &mut self,
+        model: &M,
+        step: u64,
+        observer: &dyn Observer<M>,
+    ) -> Result<Option<(LossValues, Grads)>>
     where
         M: Module,
         O: Objective<M, Batch = B>,
@@ -381,6 +406,9 @@ impl<O, B> Training<'_, O, B> {
         let mut grads = Grads::default();
         let mut values = LossValues::default();
         for number in step * parts..(step + 1) * parts {
+            if number > step * parts && self.ranks.any([observer.stops()])? == [true] {
+                return Ok(None);
+            }
             let batch = self.batches.recv();
             let batch = batch.expect("every step has its batch, unless preparing one panicked");
             let rng = streams::LOSS.of(self.config.seed, number);
@@ -393,7 +421,10 @@ impl<O, B> Training<'_, O, B> {
             let mut gradients = (losses.total / parts as f64).backward();
             grads = grads.plus(Grads::of(model, &mut gradients));
         }
-        self.ranks.mean(model, values.divided(parts as f32), grads)
+        let mean = self
+            .ranks
+            .mean(model, values.divided(parts as f32), grads)?;
+        Ok(Some(mean))
     }
 }
 

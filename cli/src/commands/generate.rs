@@ -182,6 +182,7 @@ impl Generate {
         let model = loading(global.quiet, |progress| {
             Model::open(source.on_progress(progress), &device)
         })?;
+        ranks::require_same_weights(self.model.as_deref())?;
         let (requests, sampling, dtype) = self.requests(&model, global.quiet)?;
         let total = requests.total();
         let columns = self.grid.as_deref();

@@ -170,7 +170,7 @@ pub fn run(cli: Cli) -> Result<()> {
         .num_threads(threads)
         .build_global()
         .with_context(|| format!("cannot start {threads} threads"))?;
-    crate::interrupt::listen(cli.global.quiet)?;
+    crate::interrupt::listen(cli.global.quiet, crate::ranks::launched())?;
     // On a worker of the pool: from any other thread every operation would wait for one to wake up.
     rayon::scope(|_| dispatch(cli))
 }

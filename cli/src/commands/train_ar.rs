@@ -383,6 +383,10 @@ impl Observer<GenAr> for Watch {
         interrupt::flow()
     }
 
+    fn stops(&self) -> bool {
+        interrupt::requested()
+    }
+
     fn saves(&mut self) -> bool {
         self.cadence.saves()
     }

@@ -468,6 +468,10 @@ impl Observer<Dit> for Watch<'_> {
         interrupt::flow()
     }
 
+    fn stops(&self) -> bool {
+        interrupt::requested()
+    }
+
     fn saves(&mut self) -> bool {
         self.cadence.saves()
     }

@@ -128,6 +128,10 @@ impl Observer<Classifier> for Watch {
         interrupt::flow()
     }
 
+    fn stops(&self) -> bool {
+        interrupt::requested()
+    }
+
     fn saves(&mut self) -> bool {
         self.cadence.saves()
     }

@@ -173,6 +173,10 @@ impl Observer<KlVae> for Watch {
         interrupt::flow()
     }
 
+    fn stops(&self) -> bool {
+        interrupt::requested()
+    }
+
     fn saves(&mut self) -> bool {
         self.cadence.saves()
     }

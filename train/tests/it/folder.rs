@@ -167,3 +167,20 @@ fn steps_alone_decide_the_end_when_they_are_given_and_no_run_is_empty() {
         assert!(error.ends_with("= 0: must be 1 or more"), "{error}");
     }
 }
+
+#[test]
+fn a_step_may_be_given_up_between_the_parts_of_its_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    run(&whole, Start::New, &config(), &mut Watcher::default()).unwrap();
+    let mut watcher = Watcher {
+        stop_in_step: Some(7),
+        ..Watcher::default()
+    };
+    let stopped = run(&parts, Start::New, &config(), &mut watcher).unwrap();
+    assert_eq!((stopped.outcome, stopped.step), (Outcome::Stopped, 7));
+    run(&parts, Start::Resume, &config(), &mut Watcher::default()).unwrap();
+    let [found, expected] = [&parts, &whole].map(|run| fs::read(&checkpoints(run)[1]).unwrap());
+    assert!(found == expected);
+    assert_eq!(metrics(&parts), metrics(&whole));
+}

@@ -18,6 +18,8 @@ pub struct Watcher {
     pub stop_after: Option<u64>,
     /// Stops while the end of an epoch is handled, as Ctrl-C in a sample grid does.
     pub stop_in_epoch: Option<u64>,
+    /// Gives up the step after so many.
+    pub stop_in_step: Option<usize>,
     /// Wants a checkpoint after that step.
     pub save_after: Option<u64>,
     /// The run, whose checkpoint must be there when an epoch's end is told of.
@@ -34,6 +36,10 @@ impl Observer<Toy> for Watcher {
             Some(step) if report.step >= step => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         }
+    }
+
+    fn stops(&self) -> bool {
+        self.stop_in_step == Some(self.steps.len())
     }
 
     fn saves(&mut self) -> bool {

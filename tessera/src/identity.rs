@@ -1,0 +1,114 @@
+//! What two things are the same by: digests of models and of data sets.
+
+use crate::digest::{hexadecimal, sha256_of_file, sha256_of_files};
+use crate::error::Result;
+use crate::hub;
+use crate::model::model_folder;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use tessera_checkpoint::weights_in;
+use tessera_pictures::dataset::{Dataset, spaced};
+
+/// SHA-256 of the weights of a model, and of the tokenizer in its folder.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn sha256_of_weights(model: &Path) -> Result<String> {
+    let path = hub::locate(model)?;
+    let folder = model_folder(&path).unwrap_or(path);
+    if !folder.is_dir() {
+        return sha256_of_file(&folder);
+    }
+    let parts = [folder.clone(), folder.join("vae")];
+    let files: Vec<PathBuf> = parts.iter().filter_map(|part| weights_in(part)).collect();
+    sha256_of_files(&files)
+}
+
+/// Values of images that a digest of a data set reads, so that it takes a second at most where reading is decoding.
+const DIGESTED: usize = 1 << 26;
+
+/// SHA-256 of a data set: the names of its classes, its labels, and its images, each value rounded to 8 bits. Of images
+/// with more values than 2^26 together as many are read, evenly spaced.
+///
+/// # Errors
+/// When an image cannot be read.
+pub fn sha256_of_data(data: &dyn Dataset) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for name in data.class_names() {
+        hasher.update((name.len() as u64).to_le_bytes());
+        hasher.update(name);
+    }
+    hasher.update((data.len() as u64).to_le_bytes());
+    for index in 0..data.len() {
+        hasher.update((data.label(index) as u64).to_le_bytes());
+    }
+    if !data.is_empty() {
+        let values = data.image(0)?.len().max(1);
+        for index in spaced(data.len(), (DIGESTED / values).max(1)) {
+            let image = data.image(index)?;
+            let (channels, height, width) = image.dim();
+            for side in [channels, height, width] {
+                hasher.update((side as u64).to_le_bytes());
+            }
+            let levels = image
+                .iter()
+                .map(|value| (value * 127.5 + 127.5).round() as u8);
+            hasher.update(levels.collect::<Vec<u8>>());
+        }
+    }
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array3;
+
+    struct Gray {
+        names: Vec<String>,
+        labels: Vec<usize>,
+        values: Vec<f32>,
+    }
+
+    impl Dataset for Gray {
+        fn name(&self) -> &str {
+            "gray"
+        }
+
+        fn len(&self) -> usize {
+            self.labels.len()
+        }
+
+        fn label(&self, index: usize) -> usize {
+            self.labels[index]
+        }
+
+        fn class_names(&self) -> &[String] {
+            &self.names
+        }
+
+        fn image(&self, index: usize) -> tessera_pictures::Result<Array3<f32>> {
+            Ok(Array3::from_elem((1, 2, 2), self.values[index]))
+        }
+    }
+
+    #[test]
+    fn a_data_set_is_known_by_names_labels_and_content() {
+        let data = |names: [&str; 2], labels: &[usize], values: &[f32]| Gray {
+            names: names.map(String::from).into(),
+            labels: labels.to_vec(),
+            values: values.to_vec(),
+        };
+        let of = |data: &Gray| sha256_of_data(data).unwrap();
+        let same = of(&data(["a", "b"], &[0, 1], &[0.0, 0.5]));
+        assert_eq!(same, of(&data(["a", "b"], &[0, 1], &[0.0, 0.5])));
+        for other in [
+            data(["a", "c"], &[0, 1], &[0.0, 0.5]),
+            data(["a", "b"], &[1, 0], &[0.0, 0.5]),
+            data(["a", "b"], &[0, 1], &[0.0, 0.6]),
+            data(["a", "b"], &[0], &[0.0]),
+        ] {
+            assert_ne!(same, of(&other));
+        }
+    }
+}
