@@ -89,7 +89,10 @@ impl Device {
         tokenizer: &dyn ImageTokenizer,
         latents: Array4<f32>,
     ) -> Result<Array4<f32>> {
-        if let Some(largest) = latents.iter().find(|latent| !(latent.abs() <= MOST_LATENT)) {
+        if let Some(largest) = latents
+            .iter()
+            .find(|latent| latent.is_nan() || latent.abs() > MOST_LATENT)
+        {
             return Err(Error::Invalid {
                 what: "latents to decode",
                 expected: format!("values of -{MOST_LATENT} to {MOST_LATENT}"),
