@@ -55,8 +55,8 @@ enum Asked {
     Save,
 }
 
-/// Begins to listen; says on stderr what happens then, unless it should be quiet. `ranks` is how many a launcher started,
-/// if one did.
+/// Begins to listen; says on stderr what happens then, unless it should be quiet. `ranks` is how many a launcher
+/// started, if one did.
 ///
 /// # Errors
 /// When the system refuses a handler.

@@ -77,8 +77,8 @@ pub trait Observer<M> {
         ControlFlow::Continue(())
     }
 
-    /// Whether a step in progress should be given up, and the run end where it was before it. Asked between the parts of
-    /// a batch.
+    /// Whether a step in progress should be given up, and the run end where it was before it. Asked between the parts
+    /// of a batch.
     fn stops(&self) -> bool {
         false
     }
