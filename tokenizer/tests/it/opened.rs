@@ -234,7 +234,22 @@ fn two_files_of_a_tiny_autoencoder_are_found_by_their_common_name() {
         assert_eq!(opened.latents, Some(LatentScale::UNIT));
         assert_eq!(round_trip(&*opened.tokenizer, 16), round_trip(&tiny, 16));
     }
+    let opened = open_tokenizer(folder.path(), None, &device).unwrap();
+    assert_eq!(opened.files.len(), 2, "the folder has both");
     std::fs::remove_file(folder.path().join("taesd_decoder.safetensors")).unwrap();
+    for alone in [
+        folder.path(),
+        &folder.path().join("taesd_encoder.safetensors"),
+    ] {
+        let error = open_tokenizer(alone, None, &device)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("its decoder is missing, expected as"),
+            "{error}"
+        );
+        assert!(error.contains("taesd_decoder.safetensors"), "{error}");
+    }
     let error = open_tokenizer(folder.path().join("taesd.safetensors"), None, &device).unwrap_err();
     assert!(error.to_string().contains("taesd.safetensors"), "{error}");
 }
