@@ -6,6 +6,7 @@ use tessera::Error;
 use tessera::attention2d::Error as RankError;
 use tessera::backend::Error as DeviceError;
 use tessera::evaluate::Error as JudgeError;
+use tessera::gen_dit::Error as DitError;
 use tessera::pictures::Error as PictureError;
 use tessera::tokenizers::Error as TokenizerError;
 
@@ -54,6 +55,19 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
         Some(Error::Tokenizer(error)) => return hint(error),
         Some(Error::Train(error)) => return of_run(error),
         Some(Error::Pictures(error)) => return hint(error),
+        Some(Error::GenDit(DitError::Large { .. })) => {
+            return Some("give a smaller --cfg-scale".into());
+        }
+        Some(Error::AmbiguousClass { .. }) => {
+            return Some("give its id, or its name to the letter".into());
+        }
+        Some(Error::UnknownClass { nearest, .. })
+            if nearest.iter().any(|name| name.contains(',')) =>
+        {
+            return Some(
+                "a name with a comma in it stands in double quotes: --class '\"a, b\"'".into(),
+            );
+        }
         _ => {}
     }
     if let Some(DeviceError::NotBuiltIn { feature, .. }) = cause.downcast_ref() {
@@ -144,6 +158,25 @@ mod tests {
         let hint = of(&Error::from(mismatch).into()).unwrap();
         assert!(hint.contains("--check"), "{hint}");
         assert_eq!(of(&anyhow::anyhow!("other")), None);
+    }
+
+    #[test]
+    fn classes_and_guidance_that_cannot_be_say_what_can() {
+        let unknown = |nearest: &str| Error::UnknownClass {
+            found: "shirt".into(),
+            nearest: vec![nearest.into()],
+        };
+        let hint = of(&unknown("shirt,long (2)").into()).unwrap();
+        assert!(hint.contains("double quotes"), "{hint}");
+        assert_eq!(of(&unknown("skirt (1)").into()), None);
+        let large = DitError::Large {
+            step: 1,
+            steps: 2,
+            image: 0,
+            size: 1e9,
+        };
+        let hint = of(&Error::from(large).into()).unwrap();
+        assert!(hint.contains("--cfg-scale"), "{hint}");
     }
 
     #[test]

@@ -140,6 +140,18 @@ fn lines(text: impl Display) -> impl Display {
     })
 }
 
+/// Prints what the command line asks for, which is help, or what is wrong with it; its arguments may hold anything.
+pub fn usage(error: &clap::Error) {
+    let text = error.to_string();
+    let plain = lines(&text).to_string();
+    if plain == text {
+        // In colors, where it is a terminal.
+        let _ = error.print();
+    } else {
+        let _ = io::stderr().lock().write_all(plain.as_bytes());
+    }
+}
+
 /// Writes one line on stderr, as [`shown`] has it. That nobody reads stderr any more is no reason to end: whether the
 /// line arrives changes nothing.
 pub fn note(line: impl Display) {

@@ -121,7 +121,7 @@ pub fn wrong_usage(error: &clap::Error) -> ExitCode {
         std::thread::sleep(PATIENCE);
         output::note(format_args!("rank {}:", launched_rank()));
     }
-    let _ = error.print();
+    output::usage(error);
     ExitCode::from(error.exit_code() as u8)
 }
 
@@ -253,7 +253,8 @@ pub fn sequence(grid: Option<Grid>) -> Result<TokenSharding> {
     let world = world();
     match grid {
         None if world.size() > 1 => bail!(
-            "{} ranks and no --attn-grid: give RxC with R times C = {0}",
+            "{} ranks and no --attn-grid: give RxC with R times C = {0}, on which all draw every picture together; to \
+             divide the pictures, start a process for each part of them, with a --seed and an -o of its own",
             world.size()
         ),
         None => Ok(TokenSharding::Local),

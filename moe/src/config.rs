@@ -146,6 +146,9 @@ impl MoeConfig {
 }
 
 /// `4-in-32`, or `4in32`.
+/// Experts at most, as text: larger numbers overflow before they are out of memory.
+const MOST_EXPERTS: usize = 65_536;
+
 impl FromStr for MoeConfig {
     type Err = Error;
 
@@ -155,7 +158,9 @@ impl FromStr for MoeConfig {
             .split_once("in")
             .and_then(|(k, experts)| Some((k.parse().ok()?, experts.parse().ok()?)));
         match parsed {
-            Some((k, experts)) if (1..=experts).contains(&k) => Ok(Self::k_in_e(k, experts)),
+            Some((k, experts)) if (1..=experts).contains(&k) && experts <= MOST_EXPERTS => {
+                Ok(Self::k_in_e(k, experts))
+            }
             _ => Err(Error::KInE { found: text.into() }),
         }
     }

@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod dist;
 mod docs;
+mod fuzz;
 mod install;
 mod recipe;
 mod report;
@@ -33,6 +34,7 @@ use xshell::Shell;
         cargo xtask ci                           every check that a change must pass\n  \
         cargo xtask tidy --graph                 the imports between the files of every crate\n  \
         cargo xtask docs                         docs/commands.md, after a change of the command line\n  \
+        cargo xtask fuzz --lists 20000           random arguments for the program
         cargo xtask demo --quick                 data, training, pictures and a report in minutes\n  \
         cargo xtask study expert-race --quick    the comparisons of a paper in minutes\n  \
         cargo xtask bench --peer attention       attention in Tessera and PyTorch\n  \
@@ -53,6 +55,7 @@ enum Command {
     Ci(ci::Ci),
     Tidy(tidy::Tidy),
     Docs(docs::Docs),
+    Fuzz(fuzz::Fuzz),
     Dist(dist::Dist),
     #[cfg(unix)]
     Torture(torture::Torture),
@@ -77,6 +80,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ci(ci) => ci.run(&sh),
         Command::Tidy(tidy) => tidy.run(),
         Command::Docs(docs) => docs.run(&sh),
+        Command::Fuzz(fuzz) => fuzz.run(&sh),
         Command::Dist(dist) => dist.run(&sh),
         #[cfg(unix)]
         Command::Torture(torture) => torture.run(&sh),

@@ -109,8 +109,8 @@ impl FromStr for Grid {
             .split_once('x')
             .and_then(|(r, c)| Some((r.trim().parse().ok()?, c.trim().parse().ok()?)));
         match sides {
-            Some((rows, cols)) => Self::new(rows, cols),
-            None => Err(Error::config("a grid", "rows x columns such as 2x4", text)),
+            Some((rows, cols)) if usize::checked_mul(rows, cols).is_some() => Self::new(rows, cols),
+            _ => Err(Error::config("a grid", "rows x columns such as 2x4", text)),
         }
     }
 }

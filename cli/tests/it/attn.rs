@@ -39,6 +39,12 @@ fn attn_plan_refuses_what_cannot_be() {
     assert!(error.contains("one of a100, h100"), "{error}");
     let error = failure(2, "attn plan --ranks 0 --tokens 64", &[]);
     assert!(error.contains("of 1 to 65536"), "{error}");
+    let error = failure(
+        1,
+        "attn bench --threads-as-ranks 2 --tokens 4294967296",
+        &[],
+    );
+    assert!(error.contains("elements or fewer"), "{error}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod devices;
 mod dit;
 mod faults;
 mod files;
+mod fuzz;
 mod limits;
 mod model;
 mod old_files;

@@ -113,12 +113,30 @@ struct Inputs {
     d_out: Tensor<4>,
 }
 
+/// Elements of queries at most: 4 GiB, and as much of keys, values, the output and their gradients.
+const MOST_ELEMENTS: usize = 1 << 30;
+
 impl Bench {
     /// Measures and prints.
     ///
     /// # Errors
     /// Methods, grids or heads that do not go with the ranks; a rank that failed.
     pub fn run(self, global: &Global, world: &Comm) -> Result<()> {
+        for &tokens in &self.tokens {
+            let shape = self.shape(tokens);
+            let sizes = [shape.batch, shape.heads, shape.head_dim, tokens];
+            let elements = sizes
+                .iter()
+                .try_fold(1_usize, |all, &size| all.checked_mul(size));
+            ensure!(
+                elements.is_some_and(|elements| elements <= MOST_ELEMENTS),
+                "{} x {} x {tokens} x {} (batch, heads, tokens, head): expected {MOST_ELEMENTS} elements or fewer to \
+                 measure with",
+                shape.batch,
+                shape.heads,
+                shape.head_dim
+            );
+        }
         let (ranks, rows) = match self.threads_as_ranks {
             Some(ranks) => {
                 ensure!(
@@ -127,7 +145,10 @@ impl Bench {
                     world.size()
                 );
                 let methods = self.methods(ranks)?;
-                let each = global.threads.unwrap_or(1);
+                let each = global
+                    .threads
+                    .unwrap_or(1)
+                    .clamp(1, rayon::current_num_threads());
                 let measure = |comm: Comm| {
                     if global.check {
                         comm.enable_check();

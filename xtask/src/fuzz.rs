@@ -1,0 +1,42 @@
+//! `cargo xtask fuzz`: random argument lists, more than the suite tries.
+
+use crate::workspace;
+use anyhow::Result;
+use clap::Args;
+use xshell::{Shell, cmd};
+
+/// Run the program with random arguments, and print how often each command ended with each exit code.
+///
+/// It fails where an answer is a panic, a signal, an exit code that is not documented, or none in time; each such list
+/// is printed with its number, which --first repeats.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask fuzz --lists 20000\n  cargo xtask fuzz --first 4711 --lists 1"
+)]
+pub struct Fuzz {
+    /// How many.
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    lists: u64,
+    /// The number of the first.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    first: u64,
+}
+
+impl Fuzz {
+    /// Tries them.
+    ///
+    /// # Errors
+    /// Where the program does not compile, or an answer is a fault.
+    pub fn run(self, sh: &Shell) -> Result<()> {
+        let _root = sh.push_dir(workspace::root());
+        let [lists, first] = [self.lists, self.first].map(|number| number.to_string());
+        let test = cmd!(
+            sh,
+            "cargo test --release -p tessera-cli --test it fuzz -- --nocapture"
+        );
+        let test = test
+            .env("TESSERA_FUZZ_LISTS", lists)
+            .env("TESSERA_FUZZ_SEED", first);
+        Ok(test.quiet().run()?)
+    }
+}
