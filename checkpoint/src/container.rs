@@ -7,13 +7,17 @@
 mod average;
 mod parts;
 mod places;
+mod state_dict;
 mod words;
+
+pub use state_dict::{StateDict, Which};
 
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::open::Checkpoint;
 use crate::tensor::StoredTensor;
 use places::{Place, places};
+use state_dict::Names;
 use std::collections::BTreeMap;
 
 /// What wrappers put into the middle of names, too.
@@ -22,45 +26,6 @@ const WRAPPERS: [&str; 3] = [
     "_fsdp_wrapped_module",
     "_checkpoint_wrapped_module",
 ];
-
-/// Which weights of a training checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
-    /// As the last step left them.
-    Raw,
-    /// Their moving average, over what was not averaged (buffers).
-    Ema,
-}
-
-impl Which {
-    /// In a word, as on a command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Ema => "ema",
-        }
-    }
-}
-
-/// The weights that were found in a checkpoint.
-#[derive(Debug, Clone, Default)]
-pub struct StateDict {
-    /// Tensors by the names that the model has for them.
-    pub tensors: BTreeMap<String, StoredTensor>,
-    /// What of a training checkpoint they are; `None` where the file is a bare state dict.
-    pub which: Option<Which>,
-    /// Where the raw weights are, as a path without its last dot; empty for the file itself and where there are none.
-    pub path: String,
-    /// Where the average is, if it was taken.
-    pub average: Option<String>,
-    /// The other parts of a training checkpoint, with how many tensors each has.
-    pub left_out: BTreeMap<String, usize>,
-    /// What these parts are, and why they are not used, as far as that is known.
-    pub kinds: BTreeMap<String, String>,
-}
-
-/// Tensors by what their names are without wrappers.
-type Names<'a> = BTreeMap<String, &'a StoredTensor>;
 
 impl Checkpoint {
     /// The weights of a model, wherever they are in the file. Where `which` does not say, the average is taken if there

@@ -59,8 +59,8 @@ pub enum Error {
     },
     /// The latents left every scale that a decoder makes a picture of.
     #[error(
-        "step {step} of {steps}: the latents of image {image} grew to {size:.1e} on average, expected about 1: too much \
-         guidance, or weights that do not fit"
+        "step {step} of {steps}: the latents of image {image} grew to {size:.1e} on average, expected about 1: too \
+         much guidance, or weights that do not fit"
     )]
     Large {
         /// The step, from 1.

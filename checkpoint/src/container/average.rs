@@ -1,6 +1,7 @@
 //! Averages that do not have the names of what they are of: flat copies, whose names have lost their dots, and lists.
 
-use super::{Names, words};
+use super::state_dict::Names;
+use super::words;
 use crate::tensor::StoredTensor;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 //! The parts of a checkpoint: what is under a path, and what is left beside it.
 
 use super::places::Place;
-use super::{Names, words};
+use super::state_dict::Names;
+use super::words;
 use crate::tensor::StoredTensor;
 use std::collections::{BTreeMap, BTreeSet};
 

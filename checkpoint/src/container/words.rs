@@ -1,7 +1,7 @@
 //! What the words in a path say: an average, the state of an optimizer; and the words by which weights of an unknown
 //! architecture are found.
 
-use super::{StateDict, Which};
+use super::state_dict::{StateDict, Which};
 use crate::error::{Error, Result};
 use crate::open::Checkpoint;
 use crate::tensor::StoredTensor;

@@ -150,7 +150,8 @@ fn threads(given: Option<usize>, quiet: bool) -> usize {
         Some(asked) if asked > processors => {
             if !quiet {
                 output::note(format_args!(
-                    "note: {asked} threads, of which this machine runs {processors} at a time: working with {processors}"
+                    "note: {asked} threads, of which this machine runs {processors} at a time: working with \
+                     {processors}"
                 ));
             }
             processors

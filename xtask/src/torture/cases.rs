@@ -132,10 +132,10 @@ pub const JUDGE: Case = Case {
     ..FILES
 };
 
-const VAE: &str = "train vae --data in/data --img-size 32 --channels 1 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size 10 \
-     --epochs 2 --save-every 1 --keep-last 2 -t 1 -o out";
-const AR: &str = "train ar --data in/data --img-size 32 --channels 1 --vae in/vae/vae --bits 4 --picture-size 28 --enc 16,1,2 --dec 16,1,2 \
-     --head 16,1,2 --buffer-size 2 --batch-size 10 --epochs 2 --save-every 1 -t 1 -o out";
+const VAE: &str = "train vae --data in/data --img-size 32 --channels 1 --ch 8 --ch-mult 1,2 --z-channels 4 \
+     --batch-size 10 --epochs 2 --save-every 1 --keep-last 2 -t 1 -o out";
+const AR: &str = "train ar --data in/data --img-size 32 --channels 1 --vae in/vae/vae --bits 4 --picture-size 28 \
+     --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --buffer-size 2 --batch-size 10 --epochs 2 --save-every 1 -t 1 -o out";
 const DIT: &str = "train dit --data in/data --img-size 32 --channels 1 --patch 4 --size 16,2,2 --experts 2-in-4 \
      --batch-size 10 --steps 2 --epochs 2 --save-every 1 -t 1 -o out";
 

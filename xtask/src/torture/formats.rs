@@ -37,10 +37,11 @@ const INSPECT: Format = Format {
     share: 4,
 };
 
-const RESUME: &str = "train vae --data in/data --img-size 32 --channels 1 --ch 8 --ch-mult 1,2 --z-channels 4 --batch-size \
-     10 --epochs 2 --save-every 1 --keep-last 2 -t 1 -o r --resume latest";
+const RESUME: &str = "train vae --data in/data --img-size 32 --channels 1 --ch 8 --ch-mult 1,2 --z-channels 4 \
+     --batch-size 10 --epochs 2 --save-every 1 --keep-last 2 -t 1 -o r --resume latest";
 const CACHED: &str = "train ar --data in/data --img-size 32 --channels 1 --vae in/vae/vae --cached latents.safetensors \
-     --bits 4 --picture-size 28 --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --buffer-size 2 --batch-size 10 --epochs 1 -t 1 --overwrite -o r";
+     --bits 4 --picture-size 28 --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --buffer-size 2 --batch-size 10 \
+     --epochs 1 -t 1 --overwrite -o r";
 const DRAW: &str = "generate -m m -c 0 --steps 1 -t 1 --overwrite -o o.png";
 
 /// The formats.
@@ -120,7 +121,6 @@ pub const FORMATS: [Format; 22] = [
         file: "d/t10k-labels-idx1-ubyte",
         args: "tokenize --data d --limit 2 -t 1 --overwrite -o t",
         share: 2,
-        ..INSPECT
     },
     Format {
         name: "IDX, gzip",
@@ -160,7 +160,6 @@ pub const FORMATS: [Format; 22] = [
         file: "m/model.json",
         args: DRAW,
         share: 6,
-        ..INSPECT
     },
     Format {
         name: "model.json, diffusion",
@@ -177,7 +176,6 @@ pub const FORMATS: [Format; 22] = [
         file: "m/config.json",
         args: DRAW,
         share: 6,
-        ..INSPECT
     },
     Format {
         name: "config.json of a VAE",

@@ -29,7 +29,13 @@ pub struct Bench {
     #[arg(long, value_name = "P", value_parser = within(1_usize..=1024))]
     threads_as_ranks: Option<usize>,
     /// Lengths of the sequence.
-    #[arg(long, value_delimiter = ',', default_value = "1024", value_name = "N,…", value_parser = within(1..=MOST_TOKENS))]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1024",
+        value_name = "N,…",
+        value_parser = within(1..=MOST_TOKENS)
+    )]
     tokens: Vec<usize>,
     /// Sequences.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = within(1_usize..=65_536))]
