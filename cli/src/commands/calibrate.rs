@@ -3,13 +3,14 @@
 use crate::args::{DataArgs, Global, MOST_PX, above, within};
 use crate::progress::encoding;
 use crate::{data, output, plot};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use std::path::PathBuf;
+use tessera::checkpoint::weights_in;
 use tessera::pictures::dataset::{First, Split};
 use tessera::quantize::{Calibration, Dimension};
 use tessera::tokenizers::{ImageTokenizer, KlVae};
-use tessera::{CalibrationOptions, ScaleBy, calibrate, encode_posteriors};
+use tessera::{CalibrationOptions, ModelCard, ScaleBy, calibrate, encode_posteriors, model_folder};
 
 /// Measure a VAE's latents on data: scale, clipping, entropy and order of the dimensions.
 #[derive(Debug, Clone, Args)]
@@ -73,7 +74,7 @@ impl Calibrate {
             output::file(file, self.overwrite)?;
         }
         let device = global.open()?;
-        let vae = KlVae::load_dir(&self.vae, device.burn())?;
+        let vae = KlVae::load_dir(self.vae_folder()?, device.burn())?;
         let size = self.img_size.unwrap_or(vae.config().resolution);
         vae.check_image_size(size, size)?;
         let args = DataArgs {
@@ -120,6 +121,25 @@ impl Calibrate {
                 self.output.display()
             )),
         }
+    }
+}
+
+impl Calibrate {
+    /// The VAE's folder, which may be a part of a model's or a run's.
+    fn vae_folder(&self) -> Result<PathBuf> {
+        let Some(model) = model_folder(&self.vae) else {
+            let in_run = self.vae.join("vae");
+            let of_run = weights_in(&self.vae).is_none() && weights_in(&in_run).is_some();
+            return Ok(if of_run { in_run } else { self.vae.clone() });
+        };
+        let vae = model.join("vae");
+        ensure!(
+            weights_in(&vae).is_some(),
+            "{}: expected a KL-VAE or a model with one, found the model `{}`, which works on pixels",
+            self.vae.display(),
+            ModelCard::read(&model)?.name()
+        );
+        Ok(vae)
     }
 }
 

@@ -139,8 +139,13 @@ impl Eval {
         let model = Model::open(Source::of(self.model.as_deref()), &device)?;
         match (model, self.reconstruction) {
             (Model::Ar(model), true) => self.reconstruction(model, global.quiet),
+            (Model::Dit(model), _) => bail!(
+                "{}: expected an autoregressive model, found the diffusion transformer `{}`; `tessera generate` draws \
+                its pictures, and `tessera eval --pictures DIR --judge DIR` judges them",
+                self.model.as_deref().unwrap_or(Path::new("")).display(),
+                model.card.name
+            ),
             (model, false) => self.generation(&model, global.quiet),
-            (model, true) => bail!("{}: has no tokens to reconstruct from", model.name()),
         }
     }
 

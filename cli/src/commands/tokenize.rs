@@ -4,10 +4,10 @@ use crate::args::{Global, ModelArgs, within};
 use crate::output;
 use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
 use crate::progress::Progress;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use ndarray::Axis;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tessera::pictures::Pixels;
 use tessera::quantize::Quantizer;
 use tessera::{MANIFEST_FILE, Manifest, TokenWriter, Tokenizer};
@@ -70,10 +70,18 @@ impl Tokenize {
         if self.model.model.is_none() {
             say_builtin(&tokenizer, global.quiet);
         }
-        let config = tokenizer
-            .quantizer
-            .clone()
-            .context("the model has no quantizer")?;
+        let Some(config) = tokenizer.quantizer.clone() else {
+            bail!(
+                "{}: expected an autoregressive model, whose quantizer makes tokens, found the diffusion transformer \
+                `{}`, which has none",
+                self.model
+                    .model
+                    .as_deref()
+                    .unwrap_or(Path::new(""))
+                    .display(),
+                tokenizer.name
+            );
+        };
         let quantizer = Quantizer::new(config)?;
         let pictures = Pictures::open(&self.pictures, &tokenizer, global.quiet)?;
         output::folder(&self.output, self.overwrite)?;

@@ -196,3 +196,40 @@ fn presets_are_written_under_dits_names() {
     );
     assert_eq!(report["architecture"], "DiT");
 }
+
+#[test]
+fn every_command_takes_a_model_of_pixels_or_says_which_it_takes() {
+    let (run, folder) = (&RUN.1, tempfile::tempdir().unwrap());
+    let (model, out) = (run.join("model"), folder.path().join("out"));
+    let kind = |path: &Path| {
+        let found = json("inspect {} --json", &[path], "tessera.inspect/v1");
+        found["kind"].as_str().unwrap().to_owned()
+    };
+    let of = |name: &str| model.join(name);
+    for path in [&model, &of("model.json"), &of("config.json")] {
+        assert_eq!(kind(path), "model", "{}", path.display());
+    }
+    for path in [run, &run.join("config.json")] {
+        assert_eq!(kind(path), "run", "{}", path.display());
+    }
+    let files = [of("model.json"), of("config.json"), of("model.safetensors")];
+    for path in [run, &model].into_iter().chain(&files) {
+        assert_eq!(stdout("classes -m {}", &[path]), "0\tdisc\n1\tsquare\n");
+    }
+    for (i, path) in files.iter().enumerate() {
+        let out = folder.path().join(format!("{i}.png"));
+        stdout("generate -m {} -c disc --steps 2 -o {}", &[path, &out]);
+    }
+    let data = &WORLD.pictures();
+    let found = "found the diffusion transformer `tessera-dit`";
+    let error = failure(1, "tokenize -m {} -i {} -o {}", &[run, data, &out]);
+    assert!(error.contains(found), "{error}");
+    let error = failure(1, "eval -m {}", &[&model]);
+    assert!(error.contains(found), "{error}");
+    let error = failure(1, "calibrate --vae {} --data {} -o {}", &[run, data, &out]);
+    assert!(error.contains("which works on pixels"), "{error}");
+    for error in ["route -m {} -i {}"].map(|args| failure(1, args, &[&WORLD.run(), data])) {
+        let expected = "expected a diffusion transformer with experts, found the autoregressive";
+        assert!(error.contains(expected), "{error}");
+    }
+}

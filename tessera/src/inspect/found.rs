@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use tessera_checkpoint::weights_in;
+use tessera_checkpoint::{CONFIG_FILE, weights_in};
 use tessera_pictures::{read, read_metadata};
 use tessera_quantize::Calibration;
+use tessera_tokenizer::PixelTokenizer;
 use tessera_weights::Which;
 
 /// What a pipeline of diffusers has; its VAE is what can be used of it here.
@@ -106,12 +107,11 @@ impl Found {
         let mut file = File::open(path).map_err(Error::io("read", path))?;
         let length = file.read(&mut start).map_err(Error::io("read", path))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let folder = folder.unwrap_or(Path::new("."));
         match &start[..length] {
             [0x89, b'P', b'N', b'G', ..] => Ok(Self::Picture(PictureFile::read(path)?)),
-            _ if name == MANIFEST_FILE => {
-                let folder = path.parent().filter(|folder| *folder != Path::new(""));
-                Self::folder(folder.unwrap_or(Path::new(".")), which)
-            }
+            _ if describes_folder(&name, folder) => Self::folder(folder, which),
             [b'{', ..] if !name.ends_with(".index.json") => Ok(Self::Calibration {
                 calibration: Box::new(Calibration::load(path)?),
             }),
@@ -127,6 +127,7 @@ impl Found {
                 manifest: Box::new(Manifest::read(folder)?),
             }),
             () if has("checkpoint") && has("config.json") => Self::run(folder),
+            () if has("model/model.json") => Self::model(&folder.join("model"), which),
             () if weights_in(folder).is_some() => {
                 Ok(Self::Weights(Box::new(Report::of(folder, which)?)))
             }
@@ -141,7 +142,11 @@ impl Found {
 
     fn model(folder: &Path, which: Option<Which>) -> Result<Self> {
         let parts = ["", "vae", "judge"].into_iter();
-        let parts = parts.filter(|part| part.is_empty() || folder.join(part).exists());
+        // The tokenizer of pixels has a config alone.
+        let parts = parts.filter(|part| {
+            let folder = folder.join(part);
+            part.is_empty() || folder.exists() && !is_pixels(&folder)
+        });
         let weights = parts.map(|part| {
             let folder = folder.join(part);
             let report = Report::of(&folder, which)?;
@@ -178,6 +183,23 @@ impl Found {
             last_metrics,
         })
     }
+}
+
+/// Whether a file of JSON says what the folder around it is.
+fn describes_folder(name: &str, folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).exists();
+    match name {
+        CARD_FILE | MANIFEST_FILE => true,
+        CONFIG_FILE => has(CARD_FILE) || has("checkpoint") || weights_in(folder).is_some(),
+        _ => false,
+    }
+}
+
+/// Whether a tokenizer's folder has no weights because it needs none.
+fn is_pixels(folder: &Path) -> bool {
+    let config: Result<Value> = read_json(&folder.join(CONFIG_FILE), "JSON");
+    weights_in(folder).is_none()
+        && config.is_ok_and(|config| config["kind"] == PixelTokenizer::KIND)
 }
 
 impl PictureFile {

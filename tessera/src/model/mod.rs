@@ -19,7 +19,8 @@ use ndarray::{Array3, Array4, Axis};
 use std::path::{Path, PathBuf};
 use tessera_attention2d::TokenSharding;
 use tessera_backend::ComputePrecision;
-use tessera_gen_ar::{CfgSchedule, SampleConfig};
+use tessera_checkpoint::weights_in;
+use tessera_gen_ar::{CONFIG_FILE, CfgSchedule, SampleConfig};
 use tessera_gen_dit::DitConfig;
 use tessera_pictures::{Channels, Pixels};
 use tessera_weights::{WeightDtype, Weights};
@@ -232,12 +233,29 @@ impl Model {
     }
 }
 
-/// The folder with a model's card: the path itself, or `model` in a run's folder.
+/// The folder with a model's card: the path itself, `model` in a run's folder, or the folder around the path if that is
+/// the card, the config or the weights of a model's folder.
 pub fn model_folder(path: &Path) -> Option<PathBuf> {
+    if path.is_file() {
+        return around(path);
+    }
     let folders = [path.to_owned(), path.join("model")];
     folders
         .into_iter()
         .find(|folder| folder.join(CARD_FILE).is_file())
+}
+
+/// The model's folder that a file is a part of.
+fn around(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    let folder = match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    };
+    let name = file.file_name()?;
+    let described = [CARD_FILE, CONFIG_FILE].iter().any(|known| name == *known);
+    let weights = || weights_in(folder).is_some_and(|weights| weights.file_name() == Some(name));
+    (folder.join(CARD_FILE).is_file() && (described || weights())).then(|| folder.to_owned())
 }
 
 impl From<&str> for Source<'_> {
