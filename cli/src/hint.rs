@@ -32,6 +32,9 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
     let boxed = cause.downcast_ref::<Box<Error>>().map(|boxed| &**boxed);
     match boxed.or_else(|| cause.downcast_ref()) {
         Some(Error::NoTokenizer { .. }) => return Some("give its tokenizer with --vae".into()),
+        Some(Error::Unfinished { .. }) => {
+            return Some("the command that began it, with --resume latest, finishes it".into());
+        }
         Some(Error::NotInCache {
             name,
             revision,

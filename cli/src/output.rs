@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tessera::Which;
 use tessera::checkpoint::{create_folder, visible_entries};
 use tessera::pictures::{self, Existing, GridStyle, Pixels, write_png};
 
@@ -210,6 +211,18 @@ pub fn json(value: &impl Serialize) -> Result<()> {
 /// A figure of SSIM, or a dash for pictures that are too small to have one.
 pub fn ssim(ssim: Option<f64>) -> String {
     ssim.map_or_else(|| "-".into(), |ssim| format!("{ssim:.4}"))
+}
+
+/// Says which checkpoint of a run is drawn with.
+pub fn of_checkpoint(quiet: bool) -> Option<fn(&Path, Which)> {
+    let told: fn(&Path, Which) = |file, which| {
+        let kind = match which {
+            Which::Raw => "raw",
+            Which::Ema => "averaged",
+        };
+        note(format_args!("{kind} weights of {}", shown(file.display())));
+    };
+    (!quiet).then_some(told)
 }
 
 #[cfg(test)]

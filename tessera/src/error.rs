@@ -69,6 +69,30 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// A run of an older version that has not ended has no model.
+    #[error(
+        "{}: this run has not ended, and there is no model yet; its newest whole checkpoint is {}",
+        run.display(),
+        newest.display()
+    )]
+    Unfinished {
+        /// The run's folder.
+        run: PathBuf,
+        /// The file.
+        newest: PathBuf,
+    },
+    /// There is no `model.json`, neither here nor beside it.
+    #[error("{}: expected a model's or a run's folder, found no model.json", path.display())]
+    NoCard {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A run has no checkpoint to draw with.
+    #[error("{}: expected a whole checkpoint of the run, found none", run.display())]
+    NoCheckpoint {
+        /// The run's folder.
+        run: PathBuf,
+    },
     /// Files of the Hugging Face hub that its cache does not have.
     #[error("{name}: no such path, and not in the hub's cache at {}", cache.display())]
     NotInCache {

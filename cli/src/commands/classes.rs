@@ -5,7 +5,7 @@ use crate::output;
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
-use tessera::{Model, ModelCard, hub, model_folder};
+use tessera::{Model, ModelCard};
 
 /// List the classes of a model: their ids and names.
 #[derive(Debug, Clone, Args)]
@@ -37,8 +37,7 @@ impl Classes {
     pub fn run(self, global: &Global) -> Result<()> {
         let (name, class_names) = match &self.model.model {
             Some(path) => {
-                let path = hub::locate(path)?;
-                let card = ModelCard::read(&model_folder(&path).unwrap_or(path))?;
+                let card = ModelCard::of(path)?;
                 (card.name().to_owned(), card.class_names().to_vec())
             }
             None => {

@@ -136,7 +136,10 @@ impl Eval {
         if let Some(folder) = &self.output {
             output::folder(folder, self.overwrite)?;
         }
-        let model = Model::open(Source::of(self.model.as_deref()), &device)?;
+        let model = Model::open(
+            Source::of(self.model.as_deref()).on_checkpoint(output::of_checkpoint(global.quiet)),
+            &device,
+        )?;
         match (model, self.reconstruction) {
             (Model::Ar(model), true) => self.reconstruction(model, global.quiet),
             (Model::Dit(model), _) => bail!(

@@ -175,7 +175,9 @@ impl Generate {
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
         let sequence = ranks::sequence(self.attn_grid)?;
-        let mut source = Source::of(self.model.as_deref()).weights(self.weights.map(Which::from));
+        let mut source = Source::of(self.model.as_deref())
+            .weights(self.weights.map(Which::from))
+            .on_checkpoint(output::of_checkpoint(global.quiet));
         if let Some(vae) = &self.vae {
             source = source.vae(vae);
         }

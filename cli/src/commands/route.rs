@@ -137,7 +137,9 @@ impl Route {
     /// The model, which must have experts.
     fn open(&self, global: &Global) -> Result<DitModel> {
         let device = global.open()?;
-        let mut source = Source::new(&self.model).weights(self.weights.map(Which::from));
+        let mut source = Source::new(&self.model)
+            .weights(self.weights.map(Which::from))
+            .on_checkpoint(output::of_checkpoint(global.quiet));
         if let Some(vae) = &self.vae {
             source = source.vae(vae);
         }

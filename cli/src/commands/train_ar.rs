@@ -262,6 +262,11 @@ impl TrainAr {
             precision: ComputePrecision::F32,
             device,
         };
+        let folder = self.run.output.join("model");
+        if ranks.first() {
+            // So that the checkpoints can be drawn with while the run goes on.
+            model_so_far.describe(&folder, self.dtype.into())?;
+        }
         let progress = Progress::new("train ar", "steps", plan.total_steps, global.quiet);
         let mut watch = Watch {
             progress,
@@ -280,7 +285,6 @@ impl TrainAr {
             return Ok(());
         }
         let ema = trained.ema.on(TokenSharding::Local)?;
-        let folder = self.run.output.join("model");
         let calibrated = objective.calibrated(ema, &training);
         ArModel {
             generator: calibrated.map_err(anyhow::Error::from_boxed)?,

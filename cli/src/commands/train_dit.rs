@@ -320,6 +320,11 @@ impl TrainDit {
             steps: self.sample_steps,
             output: self.run.output.clone(),
         };
+        let folder = self.run.output.join("model");
+        if ranks.first() {
+            // So that the checkpoints can be drawn with while the run goes on.
+            watch.model.describe(&folder)?;
+        }
         let saving = interrupt::Saving::begin();
         let trained = train_on(&ranks, model, &data, &training, run, &mut watch);
         let trained = trained.map_err(run::in_words)?;
@@ -330,7 +335,6 @@ impl TrainDit {
             return Ok(());
         }
         let ema = trained.ema.on(TokenSharding::Local)?;
-        let folder = self.run.output.join("model");
         DitModel {
             transformer: data.calibrated(ema, training.batch_size, training.seed)?,
             ..watch.model

@@ -169,3 +169,116 @@ fn a_running_training_refuses_others_saves_when_asked_and_stops_when_told() {
     let saved = fs::read_dir(run.join("checkpoint")).unwrap().count();
     assert_eq!(saved, 2, "one when it was asked to, one at its end");
 }
+
+/// Trains until so many steps are done, then stops it as a user does.
+#[cfg(unix)]
+fn stopped(args: &str, paths: &[&Path], at: &str) {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let mut paths = paths.iter();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tessera"));
+    for arg in args.split_whitespace() {
+        match arg {
+            "{}" => command.arg(paths.next().unwrap()),
+            arg => command.arg(arg),
+        };
+    }
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains(at)), "no {at}");
+    let kill = Command::new("kill").arg(child.id().to_string()).status();
+    assert!(kill.unwrap().success());
+    assert!(said.all(|line| line.is_ok()));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_run_draws_from_its_newest_whole_checkpoint_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let end = "--max-steps 1000 --save-every 50 --keep-last 2 --sample-every 0 -t 1";
+    let ar = AR.replace("--enc 16,1,2", "--enc 16,1,2 --experts 1-in-2");
+    let ar = format!("{ar} {end}").replace("--epochs 9", "--epochs 99999");
+    stopped(
+        &ar,
+        &[&WORLD.pictures(), &WORLD.vae(), &at("ar")],
+        "train ar 100/1000",
+    );
+    let dit = "train dit --data {} --img-size 16 --patch 4 --size 16,2,2 --experts 2-in-4 --batch-size 3 \
+               --epochs 99999 -o {}";
+    let dit = format!("{dit} {end}");
+    stopped(&dit, &[&WORLD.pictures(), &at("dit")], "train dit 100/1000");
+    for (kind, run) in [("ar", at("ar")), ("dit", at("dit"))] {
+        assert_eq!(
+            stdout("classes -m {}", &[&run]),
+            "0\tdisc\n1\tsquare\n",
+            "{kind}"
+        );
+        stdout("inspect {}", &[&run]);
+        stdout("inspect {}", &[&run.join("model")]);
+        let mut files: Vec<_> = fs::read_dir(run.join("checkpoint"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        let draw = |options: &str, model: &Path| {
+            let out = folder.path().join("out");
+            let args = format!("generate -m {{}} -c disc --overwrite -o {{}} {options}");
+            let said = stderr(&args, &[model, &out]);
+            (said, fs::read(out.join("00000.png")).unwrap())
+        };
+        let newest = files.last().unwrap();
+        let (said, of_run) = draw("", &run);
+        let expected = format!("averaged weights of {}", newest.display());
+        assert!(said.contains(&expected), "{said}");
+        assert_eq!(draw("", newest).1, of_run);
+        assert_eq!(draw("--weights ema", &run.join("model")).1, of_run);
+        let (said, raw) = draw("--weights raw", &run);
+        let expected = format!("raw weights of {}", newest.display());
+        assert!(said.contains(&expected), "{said}");
+        assert_ne!(raw, of_run);
+        fs::write(newest, "cut").unwrap();
+        let (said, _) = draw("", &run);
+        let older = files[0].display().to_string();
+        assert!(said.contains(&older), "{said}");
+        // As a run of an older version, which has no model until it ends.
+        fs::remove_dir_all(run.join("model")).unwrap();
+        for args in ["generate -m {} -o {}", "classes -m {}"] {
+            let paths: [&Path; 2] = [&run, &at("out")];
+            let error = failure(1, args, &paths[..args.matches("{}").count()]);
+            assert!(error.contains("this run has not ended"), "{error}");
+            assert!(error.contains(&older), "{error}");
+            assert!(error.contains("--resume latest"), "{error}");
+        }
+        fs::remove_dir_all(run.join("checkpoint")).unwrap();
+        fs::create_dir(run.join("checkpoint")).unwrap();
+        let error = failure(1, "classes -m {}", &[&run]);
+        assert!(error.contains("expected a whole checkpoint"), "{error}");
+    }
+    let error = failure(1, "classes -m {}", &[WORLD.vae().parent().unwrap()]);
+    assert!(error.contains("kind of the run"), "{error}");
+}
+
+#[test]
+fn raw_weights_of_a_run_are_those_of_its_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |options: &str, name: &str, model: &Path| {
+        let out = folder.path().join(name);
+        let args = format!("generate -m {{}} -c disc -o {{}} {options}");
+        let said = stderr(&args, &[model, &out]);
+        (said, fs::read(out.join("00000.png")).unwrap())
+    };
+    for run in [&WORLD.run(), &crate::dit::RUN.1] {
+        let name = |kind: &str| format!("{}-{kind}", run.file_name().unwrap().display());
+        let (said, averaged) = draw("", &name("averaged"), run);
+        assert!(!said.contains("weights of"), "{said}");
+        assert_eq!(
+            draw("--weights ema", &name("ema"), &run.join("model")).1,
+            averaged
+        );
+        let (said, raw) = draw("--weights raw", &name("raw"), run);
+        assert!(said.contains("raw weights of"), "{said}");
+        assert_ne!(raw, averaged);
+    }
+}

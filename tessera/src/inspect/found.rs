@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::error::{Error, Result, read_json};
-use crate::model::{CARD_FILE, ModelCard};
+use crate::model::{CARD_FILE, ModelCard, run};
 use crate::params::ImageParams;
 use crate::tokens::{MANIFEST_FILE, Manifest};
 use serde::Serialize;
@@ -143,9 +143,11 @@ impl Found {
     fn model(folder: &Path, which: Option<Which>) -> Result<Self> {
         let parts = ["", "vae", "judge"].into_iter();
         // The tokenizer of pixels has a config alone.
-        let parts = parts.filter(|part| {
-            let folder = folder.join(part);
-            part.is_empty() || folder.exists() && !is_pixels(&folder)
+        // A run that has not ended has its weights in checkpoints.
+        let unfinished = run::around(folder).is_some() && weights_in(folder).is_none();
+        let parts = parts.filter(|part| match *part {
+            "" => !unfinished,
+            part => folder.join(part).exists() && !is_pixels(&folder.join(part)),
         });
         let weights = parts.map(|part| {
             let folder = folder.join(part);

@@ -18,6 +18,7 @@ use crate::vae::{open_vae, vae_of};
 use ndarray::{Array3, Array4, ArrayView3, s};
 use std::path::Path;
 use tessera_backend::ComputePrecision;
+use tessera_checkpoint::weights_in;
 use tessera_evaluate::Classifier;
 use tessera_gen_ar::{CONFIG_FILE, GenAr, GenArConfig};
 use tessera_pictures::Pixels;
@@ -197,12 +198,31 @@ impl ArModel {
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
+        self.save_parts(folder, dtype)?;
+        self.generator.save_dir(folder, dtype)?;
+        self.card.save(folder)
+    }
+
+    /// Writes all of [`save`](Self::save) but the generator's weights, which the checkpoints of a run hold until it
+    /// ends. A model that is there whole stays.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn describe(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
+        if weights_in(folder).is_some() {
+            return Ok(());
+        }
+        self.save_parts(folder, dtype)?;
+        self.generator.config().save(folder)?;
+        self.card.save(folder)
+    }
+
+    fn save_parts(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
         self.vae.save_dir(&folder.join("vae"), dtype)?;
         if let Some(calibration) = &self.calibration {
             calibration.save(folder.join("calibration.json"))?;
         }
-        self.generator.save_dir(folder, dtype)?;
-        self.card.save(folder)
+        Ok(())
     }
 
     /// The latents `[images, channels, height, width]` of images `[images, channels, img_size, img_size]` in `[-1, 1]`,
@@ -276,7 +296,7 @@ pub fn generator_config(path: &Path, weights: &Weights) -> Result<GenArConfig> {
 
 /// The generator of a file or folder.
 fn generator(path: &Path, source: Source<'_>, device: &Device) -> Result<GenAr> {
-    let weights = Weights::read_model(path, source.which)?;
+    let weights = source.weights_of(path)?;
     let config = generator_config(path, &weights)?;
     let progress = source.progress;
     let mut silent = |_| ();

@@ -1,6 +1,8 @@
 //! `model.json`: what there is to say of a model beside its weights.
 
+use super::{model_folder, run};
 use crate::error::{Error, Result, read_json};
+use crate::hub;
 use crate::spread::quantizer_of;
 use crate::square::Square;
 use ndarray::{Array4, Axis};
@@ -96,6 +98,22 @@ impl ModelCard {
                 expected: format!("{} or {}", ArCard::SCHEMA, DitCard::SCHEMA),
                 found: schema,
             }),
+        }
+    }
+
+    /// Reads the card of a model wherever it is, as [`Model::open`](crate::Model::open) takes it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and for a run that has no model.
+    pub fn of(path: &Path) -> Result<Self> {
+        let path = hub::locate(path)?;
+        if let Some(folder) = model_folder(&path) {
+            return Self::read(&folder);
+        }
+        run::require_none(&path)?;
+        match path.exists() {
+            true => Err(Error::NoCard { path }),
+            false => Err(Error::NoModel { path }),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::vae::{open_vae, vae_of};
 use ndarray::Array4;
 use std::path::Path;
 use tessera_backend::ComputePrecision;
+use tessera_checkpoint::weights_in;
 use tessera_gen_dit::{CONFIG_FILE, Dit, DitConfig};
 use tessera_pictures::Pixels;
 use tessera_tokenizer::ImageTokenizer;
@@ -44,7 +45,7 @@ impl DitModel {
         device: &Device,
     ) -> Result<Self> {
         let tokenizer = vae_of(folder, source.vae.as_deref(), device)?;
-        let weights = Weights::read_model(folder, source.which)?;
+        let weights = source.weights_of(folder)?;
         let config = DitConfig::load(folder)?;
         Self {
             card,
@@ -126,6 +127,26 @@ impl DitModel {
         self.tokenizer
             .save_dir(&folder.join("vae"), WeightDtype::F32)?;
         self.transformer.save_dir(folder, dtype)?;
+        self.card.save(folder)
+    }
+
+    /// Writes all of [`save`](Self::save) but the transformer's weights, which the checkpoints of a run hold until it
+    /// ends. A model that is there whole stays.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn describe(&self, folder: &Path) -> Result<()> {
+        if weights_in(folder).is_some() {
+            return Ok(());
+        }
+        self.tokenizer
+            .save_dir(&folder.join("vae"), WeightDtype::F32)?;
+        let mut config = self.transformer.config().clone();
+        if let Some(moe) = &mut config.moe {
+            // The heads of this loss are of no use in drawing.
+            moe.target_weight = 0.0;
+        }
+        config.save(folder)?;
         self.card.save(folder)
     }
 

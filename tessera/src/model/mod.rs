@@ -4,6 +4,7 @@ mod ar;
 pub(crate) mod builtin;
 mod card;
 mod dit;
+pub(crate) mod run;
 mod source;
 
 pub use ar::{ArModel, generator_config};
@@ -52,21 +53,27 @@ impl Model {
     /// # Errors
     /// When a file is missing or broken, or the parts do not fit each other.
     pub fn open<'a>(source: impl Into<Source<'a>>, device: &Device) -> Result<Self> {
-        let source = source.into();
+        let mut source = source.into();
         let Some(path) = &source.model else {
             return Self::builtin(device);
         };
         let path = hub::locate(path)?;
         let opened = match model_folder(&path) {
-            Some(folder) => match ModelCard::read(&folder)? {
-                ModelCard::Ar(card) => {
-                    ArModel::of_folder(&folder, card, source, device).map(Self::Ar)
+            Some(folder) => {
+                source.at(run::checkpoint(&path, &folder, source.which)?, &folder);
+                match ModelCard::read(&folder)? {
+                    ModelCard::Ar(card) => {
+                        ArModel::of_folder(&folder, card, source, device).map(Self::Ar)
+                    }
+                    ModelCard::Dit(card) => {
+                        DitModel::of_folder(&folder, card, source, device).map(Self::Dit)
+                    }
                 }
-                ModelCard::Dit(card) => {
-                    DitModel::of_folder(&folder, card, source, device).map(Self::Dit)
-                }
-            },
-            None if path.exists() => Self::released(&path, source, device),
+            }
+            None if path.exists() => {
+                run::require_none(&path)?;
+                Self::released(&path, source, device)
+            }
             None => return Err(Error::NoModel { path }),
         };
         opened.map_err(|error| error.during(format!("in {}", path.display())))
@@ -234,12 +241,12 @@ impl Model {
 }
 
 /// The folder with a model's card: the path itself, `model` in a run's folder, or the folder around the path if that is
-/// the card, the config or the weights of a model's folder.
+/// the card, the config or the weights of a model's folder, or a checkpoint of a run's.
 pub fn model_folder(path: &Path) -> Option<PathBuf> {
     if path.is_file() {
-        return around(path);
+        return around(path).or_else(|| run::of_checkpoint(path));
     }
-    let folders = [path.to_owned(), path.join("model")];
+    let folders = [path.to_owned(), path.join(run::MODEL)];
     folders
         .into_iter()
         .find(|folder| folder.join(CARD_FILE).is_file())

@@ -1,7 +1,12 @@
 //! Where a model is, and which of its weights are meant.
 
+use super::run;
+use crate::error::Result;
 use std::path::{Path, PathBuf};
-use tessera_weights::{Loaded, Which};
+use tessera_weights::{Loaded, Weights, Which};
+
+/// What is in the names of the heads by which a router guesses a target in training.
+const TARGET_HEAD: &str = ".router.target.";
 
 /// What a user says of a model: where it is, its tokenizer, which of its weights.
 ///
@@ -18,6 +23,9 @@ pub struct Source<'a> {
     pub(crate) vae: Option<PathBuf>,
     pub(crate) which: Option<Which>,
     pub(crate) progress: Option<&'a mut dyn FnMut(Loaded)>,
+    /// The run's checkpoint that holds the weights, in place of the model's folder.
+    pub(crate) checkpoint: Option<PathBuf>,
+    pub(crate) told: Option<fn(&Path, Which)>,
 }
 
 impl Source<'_> {
@@ -61,7 +69,47 @@ impl Source<'_> {
             vae: self.vae,
             which: self.which,
             progress: Some(progress),
+            checkpoint: self.checkpoint,
+            told: self.told,
         }
+    }
+
+    /// Hears which checkpoint of a run is drawn with, where it is one: the run has not ended, or its raw weights are
+    /// meant.
+    pub fn on_checkpoint(mut self, told: Option<fn(&Path, Which)>) -> Self {
+        self.told = told;
+        self
+    }
+
+    /// Sets where the weights of a model's folder are.
+    pub(crate) fn at(&mut self, checkpoint: Option<PathBuf>, folder: &Path) {
+        match &checkpoint {
+            Some(file) => {
+                let which = self.which.unwrap_or(Which::Ema);
+                self.which = Some(which);
+                if let Some(told) = self.told {
+                    told(file, which);
+                }
+            }
+            // What a run ends with is the average, and all there is in its file.
+            None if run::around(folder).is_some() => self.which = None,
+            None => {}
+        }
+        self.checkpoint = checkpoint;
+    }
+
+    /// The weights of the model in `folder`. A run's checkpoint also holds heads that only training needs.
+    pub(crate) fn weights_of(&self, folder: &Path) -> Result<Weights> {
+        let Some(file) = &self.checkpoint else {
+            return Ok(Weights::read_model(folder, self.which)?);
+        };
+        let mut weights = Weights::read_model(file, self.which)?;
+        let names = weights.iter().map(|(name, _)| name.to_owned());
+        let of_training: Vec<String> = names.filter(|name| name.contains(TARGET_HEAD)).collect();
+        for name in &of_training {
+            weights.take(name);
+        }
+        Ok(weights)
     }
 }
 
