@@ -1,6 +1,6 @@
 //! `model.json`: what there is to say of a model beside its weights.
 
-use super::{model_folder, run};
+use super::run::{self, CARD_FILE, model_folder};
 use crate::error::{Error, Result, read_json};
 use crate::hub;
 use crate::spread::quantizer_of;
@@ -13,9 +13,6 @@ use tessera_gen_ar::{CfgSchedule, GenArConfig, SampleConfig};
 use tessera_gen_dit::DitConfig;
 use tessera_quantize::QuantizerConfig;
 use tessera_tokenizer::{LatentScale, Opened};
-
-/// The file that makes a folder a model's.
-pub const CARD_FILE: &str = "model.json";
 
 /// `(z − mean) · scale` of the autoencoder of Stable Diffusion, which released models were trained on (DiT's
 /// `train.py`).

@@ -8,8 +8,9 @@ pub(crate) mod run;
 mod source;
 
 pub use ar::{ArModel, generator_config};
-pub use card::{ArCard, CARD_FILE, DitCard, ModelCard};
+pub use card::{ArCard, DitCard, ModelCard};
 pub use dit::{DitModel, dit_config};
+pub use run::{CARD_FILE, model_folder};
 pub use source::Source;
 
 use crate::class::class_id;
@@ -20,8 +21,7 @@ use ndarray::{Array3, Array4, Axis};
 use std::path::{Path, PathBuf};
 use tessera_attention2d::TokenSharding;
 use tessera_backend::ComputePrecision;
-use tessera_checkpoint::weights_in;
-use tessera_gen_ar::{CONFIG_FILE, CfgSchedule, SampleConfig};
+use tessera_gen_ar::{CfgSchedule, SampleConfig};
 use tessera_gen_dit::DitConfig;
 use tessera_pictures::{Channels, Pixels};
 use tessera_weights::{WeightDtype, Weights};
@@ -238,31 +238,6 @@ impl Model {
             Self::Dit(model) => model.save(folder, dtype),
         }
     }
-}
-
-/// The folder with a model's card: the path itself, `model` in a run's folder, or the folder around the path if that is
-/// the card, the config or the weights of a model's folder, or a checkpoint of a run's.
-pub fn model_folder(path: &Path) -> Option<PathBuf> {
-    if path.is_file() {
-        return around(path).or_else(|| run::of_checkpoint(path));
-    }
-    let folders = [path.to_owned(), path.join(run::MODEL)];
-    folders
-        .into_iter()
-        .find(|folder| folder.join(CARD_FILE).is_file())
-}
-
-/// The model's folder that a file is a part of.
-fn around(file: &Path) -> Option<PathBuf> {
-    let parent = file.parent()?;
-    let folder = match parent.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => parent,
-    };
-    let name = file.file_name()?;
-    let described = [CARD_FILE, CONFIG_FILE].iter().any(|known| name == *known);
-    let weights = || weights_in(folder).is_some_and(|weights| weights.file_name() == Some(name));
-    (folder.join(CARD_FILE).is_file() && (described || weights())).then(|| folder.to_owned())
 }
 
 impl From<&str> for Source<'_> {

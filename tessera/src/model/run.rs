@@ -1,18 +1,45 @@
-//! Which weights a model of a run's folder has: those of its end, or of a checkpoint while there is no end yet.
+//! Where a model's folder is, and which weights it has in a run: those of the end, or of a checkpoint before there is
+//! one.
 
-use super::card::CARD_FILE;
 use crate::error::{Error, Result, read_json};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{CONFIG_FILE, weights_in};
 use tessera_weights::Which;
 
+/// The file that makes a folder a model's.
+pub const CARD_FILE: &str = "model.json";
 /// The folder of a run's checkpoints.
 const CHECKPOINTS: &str = "checkpoint";
 /// The folder of what a run makes.
-pub(super) const MODEL: &str = "model";
+const MODEL: &str = "model";
 /// What `config.json` calls the runs that make a model which draws.
 const KINDS: [&str; 2] = ["gen-ar", "gen-dit"];
+
+/// The folder with a model's card: the path itself, `model` in a run's folder, or the folder around the path if that is
+/// the card, the config or the weights of a model's folder, or a checkpoint of a run's.
+pub fn model_folder(path: &Path) -> Option<PathBuf> {
+    if path.is_file() {
+        return folder_around(path).or_else(|| of_checkpoint(path));
+    }
+    let folders = [path.to_owned(), path.join(MODEL)];
+    folders
+        .into_iter()
+        .find(|folder| folder.join(CARD_FILE).is_file())
+}
+
+/// The model's folder that a file is a part of.
+fn folder_around(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    let folder = match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    };
+    let name = file.file_name()?;
+    let described = [CARD_FILE, CONFIG_FILE].iter().any(|known| name == *known);
+    let weights = || weights_in(folder).is_some_and(|weights| weights.file_name() == Some(name));
+    (folder.join(CARD_FILE).is_file() && (described || weights())).then(|| folder.to_owned())
+}
 
 /// Whether a folder is a run's.
 fn is_run(folder: &Path) -> bool {
@@ -26,15 +53,15 @@ pub(crate) fn around(model: &Path) -> Option<&Path> {
 }
 
 /// The model's folder of the run that a checkpoint is of.
-pub(super) fn of_checkpoint(file: &Path) -> Option<PathBuf> {
+fn of_checkpoint(file: &Path) -> Option<PathBuf> {
     let folder = file.parent()?;
     let model = folder.parent()?.join(MODEL);
     let known = folder.file_name() == Some(OsStr::new(CHECKPOINTS));
     (known && model.join(CARD_FILE).is_file()).then_some(model)
 }
 
-/// The checkpoint to read for the model in `folder`, which was opened by `path`; none where the folder's own weights are
-/// meant. A run ends with the average, so that its raw weights are those of its last checkpoint.
+/// The checkpoint to read for the model in `folder`, which was opened by `path`; none where the folder's own weights
+/// are meant. A run ends with the average, so that its raw weights are those of its last checkpoint.
 ///
 /// # Errors
 /// When there is no whole checkpoint.
