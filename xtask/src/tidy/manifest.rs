@@ -1,7 +1,8 @@
-//! Versions of dependencies.
+//! Versions of dependencies, and tests that no build would have.
 
 use super::broken::Broken;
-use super::members::File;
+use super::members::{File, RustFile};
+use std::path::PathBuf;
 
 /// Refuses a dependency of a member whose version is not the workspace's.
 pub fn versions(file: &File) -> Vec<Broken> {
@@ -42,6 +43,26 @@ pub fn versions(file: &File) -> Vec<Broken> {
     broken
 }
 
+/// Refuses tests in the library of a crate whose manifest builds none: they would never run.
+pub fn unbuilt_tests(files: &[File], rust: &[RustFile<'_>]) -> Vec<(PathBuf, Broken)> {
+    let without = files.iter().filter(|file| {
+        let compact = file.text.replace(' ', "");
+        file.name.ends_with("Cargo.toml") && compact.contains("[lib]\ntest=false")
+    });
+    let mut broken = Vec::new();
+    for manifest in without {
+        let sources = manifest.name.with_file_name("src");
+        for file in rust.iter().filter(|file| file.name.starts_with(&sources)) {
+            let tests = file.source.lines_with(&["#", "[", "cfg", "(", "test"]);
+            broken.extend(tests.into_iter().map(|line| {
+                let rule = "a test that is never built: the manifest says test = false";
+                (file.name.to_owned(), Broken::new(line, rule))
+            }));
+        }
+    }
+    broken
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::members::testing::files;
@@ -66,5 +87,22 @@ mod tests {
         };
         assert_eq!(lines(&files[0]), [8, 10, 13]);
         assert!(lines(&files[1]).is_empty() && lines(&files[2]).is_empty());
+    }
+
+    #[test]
+    fn tests_are_where_they_are_built() {
+        let tested = "//! A.\n#[cfg(test)]\nmod tests {}\n";
+        let files = files(&[
+            ("a/Cargo.toml", "[lib]\ntest = false\n"),
+            ("a/src/lib.rs", tested),
+            ("b/Cargo.toml", "[package]\n"),
+            ("b/src/lib.rs", tested),
+        ]);
+        let broken = unbuilt_tests(&files, &super::super::members::rust(&files));
+        let places: Vec<_> = broken
+            .iter()
+            .map(|(file, broken)| (file.to_str().unwrap(), broken.line))
+            .collect();
+        assert_eq!(places, [("a/src/lib.rs", 2)]);
     }
 }

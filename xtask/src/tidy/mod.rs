@@ -19,9 +19,10 @@ use members::{File, RustFile};
 /// Check the rules that no lint checks; list every line that breaks one.
 ///
 /// The rules: at most 600 lines a file and 120 columns a line; docs on every module; no `unwrap` outside tests; no work
-/// announced in comments; dependency versions from the workspace; no circle of imports between more than three files;
-/// no library that prints or names a command-line option; shapes in the docs of public functions on tensors; transfers
-/// between host and device only through `tessera_backend`; random streams only from its registry.
+/// announced in comments; dependency versions from the workspace; no tests where the manifest builds none; no circle of
+/// imports between more than three files; no library that prints or names a command-line option; shapes in the docs of
+/// public functions on tensors; transfers between host and device only through `tessera_backend`; random streams only
+/// from its registry.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask tidy\n  cargo xtask tidy --graph")]
 pub struct Tidy {
@@ -78,6 +79,7 @@ pub fn check() -> Result<()> {
 fn broken(files: &[File]) -> Vec<String> {
     let rust = members::rust(files);
     let mut found = imports::circles(&rust);
+    found.extend(manifest::unbuilt_tests(files, &rust));
     for file in files {
         let broken = FILE_RULES.iter().flat_map(|rule| rule(file));
         found.extend(broken.map(|broken| (file.name.clone(), broken)));
