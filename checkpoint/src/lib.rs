@@ -59,5 +59,5 @@ pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};
 pub use tensor::StoredTensor;
-pub use tessera_files::{Existing, sync_folder};
+pub use tessera_files::{Existing, TEMPORARY, abandon, final_path, sync_folder};
 pub use write::{Shards, write_shards};

@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tessera::checkpoint::abandon;
 use tessera::train::{Outcome, Trained};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -72,6 +73,8 @@ fn stop(asked: Asked, quiet: bool, ranks: Option<usize>) {
     if REQUESTED.swap(true, Ordering::SeqCst) {
         // A terminal that closes may send two signals of its own: only somebody who presses again means it.
         if let Asked::Interrupt = asked {
+            // Held to the end: a writer must not find its file gone and say so.
+            let _abandoned = abandon();
             std::process::exit(INTERRUPTED);
         }
         return;
@@ -106,6 +109,7 @@ fn stop(asked: Asked, quiet: bool, ranks: Option<usize>) {
         if !quiet {
             output::note("stopped");
         }
+        let _abandoned = abandon();
         std::process::exit(INTERRUPTED);
     });
 }

@@ -31,13 +31,21 @@ pub fn existing(overwrite: bool) -> Existing {
 /// # Errors
 /// When it is a file, is not empty, or cannot be made.
 pub fn folder(path: &Path, overwrite: bool) -> Result<()> {
+    free(path, overwrite)?;
+    Ok(create_folder(path)?)
+}
+
+/// Refuses a folder that is in use, unless told to write over what it holds.
+///
+/// # Errors
+/// When it is a file, is not empty, or cannot be read.
+pub fn free(path: &Path, overwrite: bool) -> Result<()> {
     if path.exists() && !path.is_dir() {
         bail!(
             "{}: expected a folder to write into, found a file",
             path.display()
         );
     }
-    create_folder(path)?;
     let entries = visible_entries(path)?;
     if let (Some(first), false) = (entries.first(), overwrite) {
         bail!(

@@ -9,9 +9,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 /// What becomes of something that is already there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Existing {
     /// It stays; writing is an error.
+    #[default]
     Keep,
     /// It is replaced.
     Replace,

@@ -29,4 +29,4 @@ mod temporary;
 pub use error::{Error, Result};
 pub use file::{Existing, write_atomically};
 pub use folder::{create_folder, is_vacant, sync_folder, visible_entries, write_folder_atomically};
-pub use temporary::{TEMPORARY, final_path, remove_temporaries};
+pub use temporary::{TEMPORARY, abandon, final_path, remove_temporaries};

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What the names of unfinished files and folders begin with.
@@ -64,6 +64,7 @@ impl Temporary {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
+            live().insert(path.clone());
             let made = Self {
                 path,
                 file,
@@ -93,6 +94,7 @@ impl Temporary {
 
     /// Keeps it: it has its final name now.
     pub(crate) fn placed(mut self) {
+        live().remove(&self.path);
         self.placed = true;
     }
 }
@@ -102,8 +104,26 @@ impl Drop for Temporary {
         if !self.placed {
             // What cannot be removed now is removed by the next writer.
             let _ = remove(&self.path);
+            live().remove(&self.path);
         }
     }
+}
+
+/// What this process has not finished.
+fn live() -> MutexGuard<'static, HashSet<PathBuf>> {
+    static LIVE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes all that this process has not finished, for one that ends now. Until what is returned is dropped, no writer
+/// begins another file, or gives up and says so.
+pub fn abandon() -> impl Drop {
+    let live = live();
+    for path in live.iter() {
+        // What cannot be removed now is removed by the next writer.
+        let _ = remove(path);
+    }
+    live
 }
 
 /// The folder that a path is in.

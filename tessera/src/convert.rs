@@ -7,8 +7,12 @@ use crate::model::{ArCard, CARD_FILE, DitCard, ModelCard, dit_config, generator_
 use crate::vae::open_vae;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::{Architecture, Checkpoint, Dtype, StateDict, weights_in};
+use tessera_checkpoint::{
+    Architecture, Checkpoint, Dtype, Existing, StateDict, TEMPORARY, final_path, weights_in,
+    write_folder_atomically,
+};
 use tessera_evaluate::Classifier;
 use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
 use tessera_gen_dit::DitConfig;
@@ -32,6 +36,8 @@ pub struct Converter {
     pub shard_bytes: Option<u64>,
     /// The sizes of a generator whose shapes do not tell its number of heads.
     pub config: Option<PathBuf>,
+    /// What becomes of a model that the folder holds.
+    pub existing: Existing,
 }
 
 /// What was written.
@@ -74,11 +80,24 @@ impl Conversion {
 }
 
 impl Converter {
-    /// Reads `input`, a file, a folder or the common name of a tokenizer in two files, and writes an existing folder.
+    /// Reads `input`, a file, a folder or the common name of a tokenizer in two files, and writes the folder `output`:
+    /// all of it or nothing, in the place of a model that is there if it may be replaced.
     ///
     /// # Errors
     /// A file that cannot be read or written, weights that do not fit what they are of.
     pub fn convert(
+        &self,
+        input: &Path,
+        output: &Path,
+        device: &Device,
+        progress: &mut dyn FnMut(Loaded),
+    ) -> Result<Conversion> {
+        write_folder_atomically(output, self.existing, of_model, |aside| {
+            self.fill(input, aside, device, progress)
+        })
+    }
+
+    fn fill(
         &self,
         input: &Path,
         output: &Path,
@@ -135,7 +154,7 @@ impl Converter {
         config.save(output)?;
         if let Some(vae) = &self.vae {
             let opened = open_vae(vae, device)?;
-            let card = ArCard::of_released(&base_name(output), &config, &opened);
+            let card = ArCard::of_released(&base_name(&final_path(output)), &config, &opened);
             let dtype = self.dtype.unwrap_or_default();
             opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
             card.save(output)?;
@@ -165,7 +184,7 @@ impl Converter {
         let dtype = self.dtype.unwrap_or_default();
         if let Some(vae) = &self.vae {
             let opened = open_vae(vae, device)?;
-            let card = DitCard::of_released(&base_name(output), &config, &opened);
+            let card = DitCard::of_released(&base_name(&final_path(output)), &config, &opened);
             opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
             card.save(output)?;
         } else if input.join(CARD_FILE).is_file() {
@@ -220,14 +239,15 @@ impl Converter {
                 origin
             }
         };
-        let aside = tempfile::tempdir_in(output).map_err(Error::io("write into", output))?;
-        opened.tokenizer.save_dir(aside.path(), WeightDtype::F32)?;
-        let weights = Weights::read(aside.path())?;
+        let whole = output.join(format!("{TEMPORARY}whole"));
+        opened.tokenizer.save_dir(&whole, WeightDtype::F32)?;
+        let weights = Weights::read(&whole)?;
         let dtype = self.dtype.map_or_else(|| stored(&opened.files), Ok)?;
         let report = self.write(output, &weights, origin, Some(dtype), progress)?;
         let config = output.join(CONFIG_FILE);
-        std::fs::rename(aside.path().join(CONFIG_FILE), &config)
-            .map_err(Error::io("write", &config))?;
+        std::fs::rename(whole.join(CONFIG_FILE), &config)
+            .and_then(|()| std::fs::remove_dir_all(&whole))
+            .map_err(Error::io("write", &final_path(&config)))?;
         Ok(report)
     }
 
@@ -265,6 +285,14 @@ impl Origin {
             left_out: found.left_out.clone(),
         }
     }
+}
+
+/// Whether an entry of a folder, by its name, is a part of a model or of its weights.
+pub fn of_model(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let weights = name.starts_with("model") && name.contains(".safetensors");
+    let parts = [CARD_FILE, CONFIG_FILE, "calibration.json", "vae", "judge"];
+    weights || parts.contains(&&*name)
 }
 
 /// 16 bits if all of a file's tensors are stored so, else 32.

@@ -58,7 +58,7 @@ mod tokens;
 mod vae;
 
 pub use class::class_id;
-pub use convert::{Conversion, Converter, Origin};
+pub use convert::{Conversion, Converter, Origin, of_model};
 pub use device::Device;
 pub use digest::{base_name, sha256, sha256_of_file, sha256_of_files};
 pub use error::{Error, Result};

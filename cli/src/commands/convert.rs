@@ -70,8 +70,9 @@ impl Convert {
             dtype: self.dtype.map(WeightDtype::from),
             shard_bytes: self.shard,
             config: self.config.clone(),
+            existing: output::existing(self.overwrite),
         };
-        output::folder(&self.output, self.overwrite)?;
+        output::free(&self.output, self.overwrite)?;
         let device = global.open()?;
         let conversion = loading(global.quiet, |progress| {
             converter.convert(&input, &self.output, &device, progress)

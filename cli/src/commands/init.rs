@@ -4,7 +4,9 @@ use crate::args::{Dtype, Global, within};
 use crate::output;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use tessera::Device;
+use tessera::checkpoint::write_folder_atomically;
 use tessera::gen_ar::GenArConfig;
 use tessera::gen_dit::DitConfig;
 use tessera::quantize::{Quantizer, QuantizerConfig};
@@ -85,8 +87,18 @@ impl Init {
     /// An output folder that is in use, a file that cannot be written.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
-        output::folder(&self.output, self.overwrite)?;
-        let (folder, dtype, seed) = (&self.output, self.dtype.into(), self.seed);
+        output::free(&self.output, self.overwrite)?;
+        let existing = output::existing(self.overwrite);
+        let folder = self.output.clone();
+        let parameters = write_folder_atomically(&folder, existing, tessera::of_model, |aside| {
+            self.write(aside, &device)
+        })?;
+        output::text(format!("{parameters} parameters in {}", folder.display()))
+    }
+
+    /// Draws and writes into a folder; how many parameters there are.
+    fn write(self, folder: &Path, device: &Device) -> Result<usize> {
+        let (dtype, seed) = (self.dtype.into(), self.seed);
         let generator = |config: GenArConfig| -> Result<usize> {
             let quantizer = Quantizer::new(QuantizerConfig::tokenbridge())?;
             let model = config.init(quantizer.values(), seed, device.burn());
@@ -98,7 +110,7 @@ impl Init {
             model.save_dir(folder, dtype)?;
             Ok(burn::module::Module::num_params(&model))
         };
-        let parameters = match self.arch {
+        Ok(match self.arch {
             Arch::TokenbridgeB => generator(GenArConfig::tokenbridge_b())?,
             Arch::TokenbridgeL => generator(GenArConfig::tokenbridge_l())?,
             Arch::TokenbridgeH => generator(GenArConfig::tokenbridge_h())?,
@@ -117,7 +129,6 @@ impl Init {
                 model.save_dir(folder, dtype)?;
                 burn::module::Module::num_params(&model)
             }
-        };
-        output::text(format!("{parameters} parameters in {}", folder.display()))
+        })
     }
 }

@@ -180,13 +180,13 @@ impl Torture {
                 true => self.mutations.min(500),
                 false => self.mutations,
             };
-            for (name, tally) in mutate::torture(sandbox, count, jobs)? {
+            mutate::torture(sandbox, count, jobs, |name, tally| {
                 add(Row {
                     name: name.into(),
                     kind: "mutate",
                     tally,
                 });
-            }
+            })?;
         }
         Ok(rows)
     }

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 /// Address space in KiB; what the commands need on good files is a third of it.
 const MEMORY: u64 = 3_000_000;
 /// Seconds.
-const PATIENCE: u32 = 20;
+const PATIENCE: u32 = 60;
 /// What a panic or an assertion says, and no message for people.
 const PANICS: [&str; 5] = [
     "panicked",
@@ -26,13 +26,17 @@ const PANICS: [&str; 5] = [
     "assertion",
 ];
 
-/// Damages files of every format, `count` in all, and opens each.
+/// Damages files of every format, `count` in all, and opens each; `done` hears of a format.
 ///
 /// # Errors
 /// When a command cannot be started, or refuses a good file.
-pub fn torture(sandbox: &Sandbox, count: usize, jobs: usize) -> Result<Vec<(&'static str, Tally)>> {
+pub fn torture(
+    sandbox: &Sandbox,
+    count: usize,
+    jobs: usize,
+    mut done: impl FnMut(&'static str, Tally),
+) -> Result<()> {
     let shares: usize = FORMATS.iter().map(|format| format.share).sum();
-    let mut tallies = Vec::new();
     for format in FORMATS {
         let good = good(sandbox, &format)?;
         let tried = open(sandbox, &format, &good, usize::MAX)?;
@@ -43,9 +47,9 @@ pub fn torture(sandbox: &Sandbox, count: usize, jobs: usize) -> Result<Vec<(&'st
         let tally = in_parallel(&points, jobs, |&number| {
             open(sandbox, &format, &damaged(&good, number as u64), number)
         })?;
-        tallies.push((format.name, tally));
+        done(format.name, tally);
     }
-    Ok(tallies)
+    Ok(())
 }
 
 fn good(sandbox: &Sandbox, format: &Format) -> Result<Vec<u8>> {
