@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{
-    Architecture, Checkpoint, Dtype, Existing, StateDict, TEMPORARY, final_path, weights_in,
+    Architecture, Checkpoint, Dtype, Existing, StateDict, final_path, weights_in,
     write_folder_atomically,
 };
 use tessera_evaluate::Classifier;
@@ -239,7 +239,7 @@ impl Converter {
                 origin
             }
         };
-        let whole = output.join(format!("{TEMPORARY}whole"));
+        let whole = output.join(".whole");
         opened.tokenizer.save_dir(&whole, WeightDtype::F32)?;
         let weights = Weights::read(&whole)?;
         let dtype = self.dtype.map_or_else(|| stored(&opened.files), Ok)?;
