@@ -17,7 +17,7 @@ use tessera_evaluate::Classifier;
 use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
 use tessera_gen_dit::DitConfig;
 use tessera_quantize::Calibration;
-use tessera_tokenizer::{load_tokenizer, open_tokenizer};
+use tessera_tokenizer::{Opened, load_tokenizer, open_tokenizer};
 use tessera_weights::{Loaded, WeightDtype, Weights, Which};
 
 /// Hears of every tensor that is written.
@@ -121,7 +121,29 @@ impl Converter {
             Some(architecture) if architecture.is_tokenizer() => {
                 self.tokenizer(paths, Some(origin), device, progress)
             }
+            _ if self.vae.is_some() || self.config.is_some() => Err(Error::Format {
+                path: input.into(),
+                what: "weights",
+                expected: "a generator's, since a tokenizer or sizes of one are given".into(),
+                found: "names of no architecture that is known here".into(),
+            }),
             _ => self.write(output, &weights, origin, self.dtype, progress),
+        }
+    }
+
+    /// The tokenizer that is given for a generator whose latents have `channels`.
+    fn given_tokenizer(&self, channels: usize, device: &Device) -> Result<Option<Opened>> {
+        let Some(vae) = &self.vae else {
+            return Ok(None);
+        };
+        let opened = open_vae(vae, device)?;
+        match opened.tokenizer.latent_channels() {
+            found if found == channels => Ok(Some(opened)),
+            found => Err(Error::Parts {
+                what: "channels of the latents",
+                expected: format!("{found}, as {} has them", vae.display()),
+                found: channels.to_string(),
+            }),
         }
     }
 
@@ -149,11 +171,10 @@ impl Converter {
             parameters.take(buffer);
         }
         parameters.fits(&config.init(&vec![0.0; config.levels], 0, device.burn()))?;
-        let dtype = self.dtype;
-        let report = self.write(output, &weights, origin, dtype, progress)?;
+        let given = self.given_tokenizer(config.token_embed_dim, device)?;
+        let report = self.write(output, &weights, origin, self.dtype, progress)?;
         config.save(output)?;
-        if let Some(vae) = &self.vae {
-            let opened = open_vae(vae, device)?;
+        if let Some(opened) = given {
             let card = ArCard::of_released(&base_name(&final_path(output)), &config, &opened);
             let dtype = self.dtype.unwrap_or_default();
             opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
@@ -179,11 +200,11 @@ impl Converter {
         };
         config.validate()?;
         weights.fits(&config.init(0, device.burn()))?;
+        let given = self.given_tokenizer(config.in_channels, device)?;
         let report = self.write(output, &weights, origin, self.dtype, progress)?;
         config.save(output)?;
         let dtype = self.dtype.unwrap_or_default();
-        if let Some(vae) = &self.vae {
-            let opened = open_vae(vae, device)?;
+        if let Some(opened) = given {
             let card = DitCard::of_released(&base_name(&final_path(output)), &config, &opened);
             opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
             card.save(output)?;

@@ -130,3 +130,27 @@ fn a_name_that_the_hubs_cache_lacks_comes_with_the_command_that_fetches_it() {
         assert!(error.contains("hf download tessera-tests/none"), "{error}");
     }
 }
+
+#[test]
+fn what_does_not_fit_a_conversion_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/7e7173e");
+    // Of three channels, where the generator's latents have four.
+    let other = fixtures.join("ar/model/vae");
+    let args = "convert {} --vae {} -o {}";
+    let error = failure(1, args, &[&WORLD.model(), &other, &at("model")]);
+    assert!(
+        error.contains("channels of the latents should be 3") && error.contains("generator has 4"),
+        "{error}"
+    );
+    let error = failure(1, args, &[&WORLD.vae(), &other, &at("model")]);
+    assert!(error.contains("a tokenizer itself"), "{error}");
+    let stranger = at("stranger.safetensors");
+    std::fs::copy(fixtures.join("tokens/tokens-00000.safetensors"), &stranger).unwrap();
+    let error = failure(1, args, &[&stranger, &other, &at("model")]);
+    assert!(error.contains("no architecture that is known"), "{error}");
+    assert!(!at("model").exists(), "a folder was left");
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "something was left beside it");
+}
