@@ -3,20 +3,20 @@
 mod pictures;
 mod print;
 
-use crate::args::{Global, MOST_PICTURES, within};
+use crate::args::{DataArgs, Global, MOST_PICTURES, within};
 use crate::draw::draw;
 use crate::progress::Progress;
 use crate::sampling::SamplingArgs;
-use crate::{output, plot};
+use crate::{data, output, plot};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use pictures::Pictures;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tessera::evaluate::{Evaluation, RealPictures, evaluate, on_squares};
-use tessera::pictures::dataset::{Dataset, Padded, Split, load_mnist_folder, spaced};
-use tessera::pictures::{Channels, Pixels};
+use tessera::evaluate::{Classifier, Evaluation, RealPictures, evaluate, on_squares};
+use tessera::pictures::Pixels;
+use tessera::pictures::dataset::{Dataset, Split, spaced};
 use tessera::quantize::{Quantizer, QuantizerConfig};
 use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer, entropy_bits};
 
@@ -37,8 +37,8 @@ pub struct Eval {
     /// The model's folder; the built-in Fashion-MNIST model unless given.
     #[arg(short, long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// The real data: the training half for the floor, the test half to compare with. For a model IDX files, for
-    /// pictures also a folder of train/ and test/.
+    /// The real data, IDX files or a folder of train/ and test/, sized as for training: the training half for the floor,
+    /// the test half to compare with.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Judge the pictures of this folder, whatever drew them, instead of a model's. Where all say in their metadata
@@ -50,8 +50,8 @@ pub struct Eval {
         conflicts_with_all = ["model", "reconstruction", "num_images", "seed", "output"]
     )]
     pictures: Option<PathBuf>,
-    /// The classifier for --pictures, as `tessera train judge` leaves it.
-    #[arg(long, value_name = "DIR", requires = "pictures")]
+    /// The classifier, as `tessera train judge` leaves it; the model's own unless given.
+    #[arg(long, value_name = "DIR", conflicts_with = "reconstruction")]
     judge: Option<PathBuf>,
     /// Measure reconstructions of the test images instead of generated pictures.
     #[arg(long)]
@@ -158,30 +158,58 @@ impl Eval {
         img_size: usize,
         channels: usize,
         split: Split,
-    ) -> Result<Option<Padded<impl Dataset + use<>>>> {
-        let folder = match &self.data {
+        quiet: bool,
+    ) -> Result<Option<Box<dyn Dataset>>> {
+        let data = match &self.data {
             Some(folder) => folder.clone(),
             None if Path::new(FASHION_MNIST).is_dir() && self.model.is_none() => {
                 FASHION_MNIST.into()
             }
             None => return Ok(None),
         };
-        let data = load_mnist_folder(&folder, split)?;
-        let channels = Channels::try_from(channels)?;
-        Ok(Some(Padded::new(data, img_size, channels)?))
+        let args = DataArgs {
+            data,
+            img_size,
+            channels,
+            strict: false,
+        };
+        data::open(&args, split, quiet).map(Some)
+    }
+
+    /// The classifier that is given, held against the model whose pictures it is to judge.
+    fn judge(&self, model: &ArModel) -> Result<Option<Classifier>> {
+        let Some(folder) = &self.judge else {
+            return Ok(None);
+        };
+        let judge = pictures::open_judge(folder, &model.device)?;
+        let (config, card) = (judge.config(), &model.card);
+        for (what, found, expected) in [
+            ("classes", config.classes, card.class_names.len()),
+            ("pixels a side", config.img_size, card.img_size),
+            ("channels", config.in_channels, model.vae.image_channels()),
+        ] {
+            if found != expected {
+                bail!(
+                    "{}: the judge is of {found} {what}, the model of {expected}",
+                    folder.display()
+                );
+            }
+        }
+        Ok(Some(judge))
     }
 
     fn generation(&self, model: &Model, quiet: bool) -> Result<()> {
-        let Model::Ar(ArModel {
-            classifier: Some(classifier),
-            card,
-            ..
-        }) = model
-        else {
-            bail!(
-                "the model has no judge: train one with `tessera train judge` and put its model folder at MODEL/judge"
-            );
+        let Model::Ar(ar) = model else {
+            bail!("expected an autoregressive model");
         };
+        let (given, card) = (self.judge(ar)?, &ar.card);
+        let classifier = given.as_ref().or(ar.classifier.as_ref()).context(
+            "the model has no judge: train one with `tessera train judge`, and give it with --judge or put its model \
+            folder at MODEL/judge",
+        )?;
+        let channels = classifier.config().in_channels;
+        let train = self.real(card.img_size, channels, Split::Train, quiet)?;
+        let test = self.real(card.img_size, channels, Split::Test, quiet)?;
         let sampling = self.sampling.of_model(model, &model.sampling())?;
         let classes = model.class_names().len();
         let request = |i: usize| Request::new(i / self.num_images, self.seed + i as u64);
@@ -200,13 +228,10 @@ impl Eval {
             batches.map(|batch| on_squares(batch, card.img_size)),
         )?;
         let requested: Vec<usize> = (0..total).map(|i| i / self.num_images).collect();
-        let channels = classifier.config().in_channels;
-        let train = self.real(card.img_size, channels, Split::Train)?;
-        let test = self.real(card.img_size, channels, Split::Test)?;
         let real = train.as_ref().zip(test.as_ref());
         let real = real.map(|(train, test)| RealPictures {
-            train,
-            test,
+            train: &**train,
+            test: &**test,
             limit: self.limit,
         });
         let report = GenerationReport {
@@ -247,7 +272,12 @@ impl Eval {
             .square
             .context("a model's pictures are of one size")?;
         let test = self
-            .real(size.img_size, tokenizer.vae.image_channels(), Split::Test)?
+            .real(
+                size.img_size,
+                tokenizer.vae.image_channels(),
+                Split::Test,
+                quiet,
+            )?
             .context("--reconstruction needs --data")?;
         let indices = spaced(test.len(), self.limit.unwrap_or(usize::MAX));
         let of_bits = |&bits: &u8| {

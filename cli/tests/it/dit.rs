@@ -175,6 +175,18 @@ fn a_folder_of_pictures_is_judged_whoever_drew_them() {
     assert!(distance(&real).abs() < 1e-3 && distance(&drawn) > distance(&real));
     let error = failure(2, "eval --pictures {}", &[&at("drawn")]);
     assert!(error.contains("--judge"), "{error}");
+    // The same judge for a model that has none, with folders as data; what is missing is said before drawing.
+    let eval = "eval -m {} --judge {} --data {} -n 1 --steps 1 --json";
+    let schema = "tessera.eval.generation/v1";
+    let report = json(eval, &[&WORLD.model(), &judge, &at("real")], schema);
+    assert_eq!(
+        (&report["images"], &report["frechet"]["count"]),
+        (&2.into(), &2.into())
+    );
+    let error = failure(1, eval, &[&WORLD.model(), &judge, &at("nowhere")]);
+    assert!(error.contains("nowhere"), "{error}");
+    let error = failure(1, "eval -m {} -n 1", &[&WORLD.model()]);
+    assert!(error.contains("--judge"), "{error}");
     std::fs::create_dir(at("sheet")).unwrap();
     std::fs::copy(at("drawn/grid.png"), at("sheet/sheet.png")).unwrap();
     let error = failure(1, "eval --pictures {} --judge {}", &[&at("sheet"), &judge]);

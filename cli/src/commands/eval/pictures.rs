@@ -43,8 +43,7 @@ impl Pictures<'_> {
     /// # Errors
     /// A folder without pictures, pictures of other sizes than the judge's, a judge or data that cannot be read.
     pub fn run(&self, device: &Device, quiet: bool) -> Result<()> {
-        let judge = Classifier::load_dir(self.judge, device.burn())
-            .with_context(|| format!("cannot open the judge in {}", self.judge.display()))?;
+        let judge = open_judge(self.judge, device)?;
         let shape = judge.config();
         let files = files(self.folder)?;
         let batches = files.chunks(BLOCK).map(|block| {
@@ -93,6 +92,15 @@ impl Pictures<'_> {
         output::text(format_args!("{} pictures", report.images))?;
         print::print(&report.evaluation, &report.classes)
     }
+}
+
+/// Opens a classifier.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn open_judge(folder: &Path, device: &Device) -> Result<Classifier> {
+    Classifier::load_dir(folder, device.burn())
+        .with_context(|| format!("cannot open the judge in {}", folder.display()))
 }
 
 /// The pictures of a folder, without the grid that `tessera generate` puts beside them.
