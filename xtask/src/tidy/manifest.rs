@@ -53,11 +53,9 @@ pub fn unbuilt_tests(files: &[File], rust: &[RustFile<'_>]) -> Vec<(PathBuf, Bro
     for manifest in without {
         let sources = manifest.name.with_file_name("src");
         for file in rust.iter().filter(|file| file.name.starts_with(&sources)) {
-            let tests = file.source.lines_with(&["#", "[", "cfg", "(", "test"]);
-            broken.extend(tests.into_iter().map(|line| {
-                let rule = "a test that is never built: the manifest says test = false";
-                (file.name.to_owned(), Broken::new(line, rule))
-            }));
+            let rule = "a test that is never built: the manifest says test = false";
+            let test = file.source.first_test();
+            broken.extend(test.map(|line| (file.name.to_owned(), Broken::new(line, rule))));
         }
     }
     broken

@@ -67,6 +67,12 @@ impl<'a> Source<'a> {
             .collect()
     }
 
+    /// The line where the first item begins that is compiled for tests only.
+    pub fn first_test(&self) -> Option<usize> {
+        let token = self.tokens.iter().find(|token| token.in_tests);
+        token.map(|token| token.line)
+    }
+
     /// The names of modules in files of their own that are compiled for tests only.
     pub fn test_modules(&self) -> Vec<&'a str> {
         let declared = |window: &&[Piece<'a>]| {
