@@ -298,6 +298,7 @@ impl<'a> Generation<'a> {
         ImageParams {
             schema: ImageParams::SCHEMA.into(),
             model: self.model.name().into(),
+            weights: self.model.digest().map(Into::into),
             version: env!("CARGO_PKG_VERSION").into(),
             class: request.class,
             class_name: match request.class {

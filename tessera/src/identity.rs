@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::weights_in;
 use tessera_pictures::dataset::{Dataset, spaced};
+use tessera_weights::Weights;
 
 /// SHA-256 of the weights of a model, and of the tokenizer in its folder.
 ///
@@ -22,6 +23,33 @@ pub fn sha256_of_weights(model: &Path) -> Result<String> {
     let parts = [folder.clone(), folder.join("vae")];
     let files: Vec<PathBuf> = parts.iter().filter_map(|part| weights_in(part)).collect();
     sha256_of_files(&files)
+}
+
+/// Elements of a tensor that a digest of weights reads; a larger one counts by its name and shape, so that opening a model
+/// of gigabytes reads little twice. Training changes all tensors.
+const READ: usize = 1 << 20;
+
+/// What a model's weights are known by in the pictures that it drew: 16 digits of SHA-256 over names, shapes and values,
+/// whatever file or type they are stored in.
+///
+/// # Errors
+/// When a tensor cannot be read.
+pub(crate) fn digest_of(weights: &Weights) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for (name, weight) in weights.iter() {
+        hasher.update((name.len() as u64).to_le_bytes());
+        hasher.update(name);
+        hasher.update((weight.shape().len() as u64).to_le_bytes());
+        for &side in weight.shape() {
+            hasher.update((side as u64).to_le_bytes());
+        }
+        if weight.shape().iter().product::<usize>() <= READ {
+            for value in weight.values()?.iter() {
+                hasher.update(value.to_le_bytes());
+            }
+        }
+    }
+    Ok(hexadecimal(&hasher.finalize()[..8]))
 }
 
 /// Values of images that a digest of a data set reads, so that it takes a second at most where reading is decoding.

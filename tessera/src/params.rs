@@ -13,6 +13,9 @@ pub struct ImageParams {
     pub schema: String,
     /// The model's name.
     pub model: String,
+    /// What its weights are known by ([`Model::digest`](crate::Model::digest)); none in pictures of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// The version of the program or library that drew it.
     pub version: String,
     /// The class that was asked for, if one was.

@@ -260,6 +260,16 @@ impl Generate {
                     model.name()
                 );
             }
+            if let (Some(made), Some(now)) = (&params.weights, model.digest())
+                && made != now
+            {
+                bail!(
+                    "{}: made with other weights of `{}`: {}, this model has {now}",
+                    file.display(),
+                    model.name(),
+                    output::shown(made)
+                );
+            }
             let requests = Requests::new(vec![params.class], 1, params.seed)?;
             let last = model.class_names().len();
             if let Some(class) = params.class.filter(|&class| class >= last) {

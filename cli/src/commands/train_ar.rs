@@ -259,6 +259,7 @@ impl TrainAr {
             card,
             vae: Box::new(vae),
             calibration: Some(calibration),
+            digest: None,
             precision: ComputePrecision::F32,
             device,
         };

@@ -311,6 +311,7 @@ impl TrainDit {
                 card,
                 tokenizer,
                 transformer: config.init(0, device.burn()),
+                digest: None,
                 precision: ComputePrecision::F32,
                 device,
             },

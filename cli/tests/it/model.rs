@@ -1,6 +1,6 @@
 //! Reconstruction, calibration and what the program says of models and of itself.
 
-use crate::world::{WORLD, json, stdout};
+use crate::world::{WORLD, failure, json, stdout};
 
 #[test]
 fn reconstruct_prints_a_row_per_picture_and_writes_every_version() {
@@ -151,4 +151,30 @@ fn doctor_reports_every_check() {
     for name in ["seeded numbers", "device", "matrix product"] {
         assert_eq!(verdict(name), Some("PASS".into()), "{name}");
     }
+}
+
+#[test]
+fn a_picture_is_repeated_with_the_weights_that_drew_it_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let run = WORLD.run();
+    stdout(
+        "generate -m {} -c disc --steps 2 -o {}",
+        &[&run, &at("a.png")],
+    );
+    // The same weights elsewhere and in other files are the same.
+    stdout(
+        "convert {} --shard 10kB -o {}",
+        &[&WORLD.model(), &at("copy")],
+    );
+    let again = "generate -m {} --from {} -o {}";
+    stdout(again, &[&at("copy"), &at("a.png"), &at("b.png")]);
+    assert_eq!(
+        std::fs::read(at("a.png")).unwrap(),
+        std::fs::read(at("b.png")).unwrap()
+    );
+    let raw = "generate -m {} --weights raw --from {} -o {}";
+    let error = failure(1, raw, &[&run, &at("a.png"), &at("c.png")]);
+    assert!(error.contains("made with other weights"), "{error}");
+    assert!(!at("c.png").exists());
 }

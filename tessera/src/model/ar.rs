@@ -14,6 +14,7 @@ use super::source::Source;
 use crate::device::Device;
 use crate::digest::base_name;
 use crate::error::{Error, Result};
+use crate::identity::digest_of;
 use crate::vae::{open_vae, vae_of};
 use ndarray::{Array3, Array4, ArrayView3, s};
 use std::path::Path;
@@ -41,6 +42,8 @@ pub struct ArModel {
     pub calibration: Option<Calibration>,
     /// What pictures of the model are evaluated with.
     pub classifier: Option<Classifier>,
+    /// What the generator's weights are known by, where they were read from a file: 16 hexadecimal digits.
+    pub digest: Option<String>,
     /// The data type of its linear maps.
     pub precision: ComputePrecision,
     /// Where it all is.
@@ -65,8 +68,13 @@ impl ArModel {
             serde_json::from_slice(builtin::CARD).map_err(json("a model description"))?;
         let calibration =
             serde_json::from_slice(builtin::CALIBRATION).map_err(json("a calibration"))?;
-        let generator = GenAr::from_bytes(builtin::CONFIG, builtin::WEIGHTS, burn)?;
+        let config =
+            serde_json::from_slice(builtin::CONFIG).map_err(json("a generator's config"))?;
+        let weights = Weights::read_bytes("built-in model", builtin::WEIGHTS)?;
+        let digest = digest_of(&weights)?;
+        let generator = GenAr::from_weights(&config, weights, burn)?;
         Self {
+            digest: Some(digest),
             vae: Box::new(KlVae::from_bytes(
                 builtin::VAE_CONFIG,
                 builtin::VAE_WEIGHTS,
@@ -97,9 +105,10 @@ impl ArModel {
         let classifier = folder.join("judge");
         let calibration = folder.join("calibration.json");
         let vae = source.vae.clone();
-        let generator = generator(folder, source, device)?;
+        let (generator, digest) = generator(folder, source, device)?;
         let vae = vae_of(folder, vae.as_deref(), device)?;
         Self {
+            digest: Some(digest),
             vae,
             quantizer: quantizer(&card.quantizer, &generator)?,
             generator,
@@ -124,9 +133,10 @@ impl ArModel {
             return Err(Error::NoTokenizer { path: model.into() });
         };
         let opened = open_vae(vae, device)?;
-        let generator = generator(model, source, device)?;
+        let (generator, digest) = generator(model, source, device)?;
         let card = ArCard::of_released(&base_name(model), generator.config(), &opened);
         Self {
+            digest: Some(digest),
             vae: opened.tokenizer,
             quantizer: quantizer(&card.quantizer, &generator)?,
             generator,
@@ -294,18 +304,20 @@ pub fn generator_config(path: &Path, weights: &Weights) -> Result<GenArConfig> {
     })
 }
 
-/// The generator of a file or folder.
-fn generator(path: &Path, source: Source<'_>, device: &Device) -> Result<GenAr> {
+/// The generator of a file or folder, and what its weights are known by.
+fn generator(path: &Path, source: Source<'_>, device: &Device) -> Result<(GenAr, String)> {
     let weights = source.weights_of(path)?;
+    let digest = digest_of(&weights)?;
     let config = generator_config(path, &weights)?;
     let progress = source.progress;
     let mut silent = |_| ();
-    Ok(GenAr::from_weights_with(
+    let generator = GenAr::from_weights_with(
         &config,
         weights,
         device.burn(),
         progress.unwrap_or(&mut silent),
-    )?)
+    )?;
+    Ok((generator, digest))
 }
 
 /// The quantizer with the table that the generator was trained with.

@@ -11,6 +11,7 @@ use super::source::Source;
 use crate::device::Device;
 use crate::digest::base_name;
 use crate::error::{Error, Result};
+use crate::identity::digest_of;
 use crate::vae::{open_vae, vae_of};
 use ndarray::Array4;
 use std::path::Path;
@@ -30,6 +31,8 @@ pub struct DitModel {
     pub tokenizer: Box<dyn ImageTokenizer>,
     /// Draws latents.
     pub transformer: Dit,
+    /// What the transformer's weights are known by, where they were read from a file: 16 hexadecimal digits.
+    pub digest: Option<String>,
     /// The data type of its linear maps.
     pub precision: ComputePrecision,
     /// Where it all is.
@@ -48,6 +51,7 @@ impl DitModel {
         let weights = source.weights_of(folder)?;
         let config = DitConfig::load(folder)?;
         Self {
+            digest: Some(digest_of(&weights)?),
             card,
             tokenizer,
             transformer: transformer(&config, weights, source, device)?,
@@ -70,6 +74,7 @@ impl DitModel {
         let opened = open_vae(vae, device)?;
         let config = DitConfig::infer(&weights)?;
         Self {
+            digest: Some(digest_of(&weights)?),
             card: DitCard::of_released(&base_name(path), &config, &opened),
             tokenizer: opened.tokenizer,
             transformer: transformer(&config, weights, source, device)?,

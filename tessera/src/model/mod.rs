@@ -106,6 +106,14 @@ impl Model {
         }
     }
 
+    /// What the weights that it draws with are known by, where they were read from a file: 16 hexadecimal digits.
+    pub fn digest(&self) -> Option<&str> {
+        match self {
+            Self::Ar(model) => model.digest.as_deref(),
+            Self::Dit(model) => model.digest.as_deref(),
+        }
+    }
+
     /// The names of its classes, in the order of their ids.
     pub fn class_names(&self) -> &[String] {
         match self {

@@ -38,6 +38,7 @@ fn model(experts: Option<&str>) -> DitModel {
         },
         tokenizer: Box::new(PixelTokenizer::new(1, device.burn())),
         transformer: config.init(0, device.burn()),
+        digest: None,
         precision: ComputePrecision::F32,
         device,
     }
