@@ -80,6 +80,7 @@ pub struct Step {
 
 /// What drawing comes to next.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // taken one at a time, and moved once
 pub enum Event {
     /// A step of the current batch is done; [`Generation::preview`] shows it.
     Step(Step),

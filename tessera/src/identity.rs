@@ -25,12 +25,12 @@ pub fn sha256_of_weights(model: &Path) -> Result<String> {
     sha256_of_files(&files)
 }
 
-/// Elements of a tensor that a digest of weights reads; a larger one counts by its name and shape, so that opening a model
-/// of gigabytes reads little twice. Training changes all tensors.
+/// Elements of a tensor that a digest of weights reads; a larger one counts by its name and shape, so that opening a
+/// model of gigabytes reads little twice. Training changes all tensors.
 const READ: usize = 1 << 20;
 
-/// What a model's weights are known by in the pictures that it drew: 16 digits of SHA-256 over names, shapes and values,
-/// whatever file or type they are stored in.
+/// What a model's weights are known by in the pictures that it drew: 16 digits of SHA-256 over names, shapes and
+/// values, whatever file or type they are stored in.
 ///
 /// # Errors
 /// When a tensor cannot be read.

@@ -37,8 +37,8 @@ pub struct Eval {
     /// The model's folder; the built-in Fashion-MNIST model unless given.
     #[arg(short, long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// The real data, IDX files or a folder of train/ and test/, sized as for training: the training half for the floor,
-    /// the test half to compare with.
+    /// The real data, IDX files or a folder of train/ and test/, sized as for training: the training half for the
+    /// floor, the test half to compare with.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Judge the pictures of this folder, whatever drew them, instead of a model's. Where all say in their metadata
