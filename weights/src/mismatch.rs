@@ -109,23 +109,3 @@ fn nearest(name: &str, others: &[&str]) -> Option<String> {
         .filter(|(distance, _)| *distance <= name.len() / 2)
         .map(|(_, other)| (*other).into())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_name_takes_the_fewest_edits() {
-        let others = [
-            "blocks.0.attn.qkv.bias",
-            "blocks.0.attn.qkv.weight",
-            "norm.weight",
-        ];
-        let strays = with_nearest(vec!["blocks.0.attn.qkv.weigth", "x"], &others);
-        assert_eq!(
-            strays[0].nearest.as_deref(),
-            Some("blocks.0.attn.qkv.weight")
-        );
-        assert_eq!(strays[1].nearest, None);
-    }
-}

@@ -9,6 +9,10 @@ use tessera_train::{
     BoxError, Losses, Objective, Observer, RunFolder, Share, Start, StepReport, TrainConfig, train,
 };
 
+/// Enough to learn from.
+const STEPS: usize = 200;
+const BATCH: usize = 16;
+
 /// Latents of a class: its own wave over the square, a random sign and brightness, a little noise.
 struct Waves {
     device: Device,
@@ -36,7 +40,7 @@ impl Objective<Dit> for Waves {
     type Batch = Vec<usize>;
 
     fn examples(&self) -> usize {
-        32 * 8
+        8 * BATCH
     }
 
     fn batch(&self, indices: &[usize], _: Rng) -> Result<Self::Batch, BoxError> {
@@ -89,14 +93,14 @@ fn calibrated_thresholds_keep_as_many_experts_busy_as_the_config_says() {
         let folder = tempfile::tempdir().unwrap();
         let device = Device::flex().autodiff();
         let settings = TrainConfig {
-            batch_size: 32,
+            batch_size: BATCH,
             epochs: 1000,
-            max_steps: Some(400),
+            max_steps: Some(STEPS as u64),
             lr: 2e-3,
             warmup_epochs: 2.0,
             weight_decay: 0.0,
             ema_decay: 0.99,
-            save_every: 400,
+            save_every: STEPS as u64,
             ..TrainConfig::default()
         };
         let run = RunFolder::open(folder.path(), &settings, Start::New).unwrap();
@@ -113,7 +117,7 @@ fn calibrated_thresholds_keep_as_many_experts_busy_as_the_config_says() {
         )
         .unwrap();
         let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
-        let [first, last] = [mean(&record.0[..20]), mean(&record.0[380..])];
+        let [first, last] = [mean(&record.0[..20]), mean(&record.0[STEPS - 20..])];
         println!(
             "{:?}: error {first} at first, {last} at last",
             config.process

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calibration;
 mod config;
 mod layer;
 mod losses;

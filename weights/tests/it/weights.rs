@@ -100,6 +100,25 @@ fn applying_weights_keeps_identity_device_and_training_state() {
 }
 
 #[test]
+fn the_nearest_name_takes_the_fewest_edits_and_may_be_none() {
+    let toy = Toy::new(&Device::flex());
+    let mut weights = Weights::of(&toy);
+    for name in ["first.weigth", "x"] {
+        weights.insert(name, Weight::new([1], vec![0.0]));
+    }
+    let found = mismatch(weights.apply(toy).unwrap_err());
+    let unexpected: Vec<_> = found
+        .unexpected
+        .iter()
+        .map(|stray| (&*stray.name, stray.nearest.as_deref()))
+        .collect();
+    assert_eq!(
+        unexpected,
+        [("first.weigth", Some("first.weight")), ("x", None)]
+    );
+}
+
+#[test]
 fn what_is_missing_unexpected_or_misshapen_is_named_with_its_nearest() {
     let toy = Toy::new(&Device::flex());
     let mut weights = Weights::of(&toy);
