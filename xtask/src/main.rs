@@ -34,7 +34,7 @@ use xshell::Shell;
         cargo xtask ci                           every check that a change must pass\n  \
         cargo xtask tidy --graph                 the imports between the files of every crate\n  \
         cargo xtask docs                         docs/commands.md, after a change of the command line\n  \
-        cargo xtask fuzz --lists 20000           random arguments for the program
+        cargo xtask fuzz --lists 20000           random arguments for the program\n  \
         cargo xtask demo --quick                 data, training, pictures and a report in minutes\n  \
         cargo xtask study expert-race --quick    the comparisons of a paper in minutes\n  \
         cargo xtask bench --peer attention       attention in Tessera and PyTorch\n  \

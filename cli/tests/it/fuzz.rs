@@ -6,21 +6,30 @@
 
 use crate::world::{WORLD, stdout};
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::ffi::OsString;
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use tessera_backend::Rng;
 
 /// Lists that the suite tries.
 const LISTS: u64 = 200;
 
+/// Lists between two lines that say how far it is.
+const BLOCK: u64 = 1000;
+
 /// What a shell bounds a run by: memory, the size of a file (an error, not a signal), and time: after 1 s it is asked
-/// to stop, as by Ctrl-C, after 2 more again, and after 11 more it has failed.
+/// to stop, as by Ctrl-C, after 2 more again, and after $PATIENCE it has failed.
 const BOUNDS: &str = "ulimit -v 4000000; ulimit -c 0; ulimit -f 100000; trap '' XFSZ; \
-                      exec timeout --preserve-status -s KILL 14 timeout --preserve-status -s TERM 3 \
+                      exec timeout --preserve-status -s KILL $PATIENCE timeout --preserve-status -s TERM 3 \
                       timeout --preserve-status -s INT 1 \"$0\" \"$@\"";
+
+/// Seconds that a run has to end, and those that it has when it is tried again alone: other work on the machine is no
+/// fault of the program.
+const PATIENCE: [u32; 2] = [14, 120];
 
 /// A code that `timeout` ends with when it had to kill.
 const KILLED: i32 = 137;
@@ -278,63 +287,132 @@ fn fault(code: Option<i32>, stdout: &str, stderr: &str) -> Option<&'static str> 
     }
 }
 
+/// How a run with one list ended.
+struct Answer {
+    command: String,
+    code: Option<i32>,
+    /// What is wrong with it, with the list and what was said.
+    fault: Option<String>,
+}
+
+/// The lists and what they are tried with.
+struct Trial {
+    program: OsString,
+    commands: Vec<(String, Vec<Argument>)>,
+    files: Vec<(&'static str, String)>,
+}
+
+impl Trial {
+    fn run(&self, seed: u64, patience: u32) -> Answer {
+        let [words, list] = list(seed, &self.commands, &self.files);
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Command::new("sh");
+        let run = run.args(["-c", BOUNDS]).arg(&self.program);
+        let run = run.args(&words).args(["-t", "1"]).args(&list);
+        let run = run.current_dir(folder.path()).stdin(Stdio::null());
+        let run = run.env("PATIENCE", patience.to_string());
+        let output = run.env("RUST_BACKTRACE", "0").output().unwrap();
+        let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        let code = output.status.code();
+        // What a completion says is the shell's.
+        let out = if words == ["completions"] {
+            "".into()
+        } else {
+            out
+        };
+        let told = &err[..err.floor_char_boundary(600)];
+        let fault = fault(code, &out, &err).map(|fault| {
+            format!("{seed}: {fault} ({code:?}): tessera {words:?} {list:?}\n{told}\n")
+        });
+        Answer {
+            command: words.join(" "),
+            code,
+            fault,
+        }
+    }
+
+    /// Runs these lists, so many at once; those that did not end in time again, each alone.
+    fn block(&self, lists: Range<u64>, jobs: usize) -> Vec<Answer> {
+        let next = AtomicU64::new(lists.start);
+        let answers = Mutex::new((Vec::new(), Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if !lists.contains(&seed) {
+                            break;
+                        }
+                        let answer = self.run(seed, PATIENCE[0]);
+                        let mut answers = answers.lock().unwrap();
+                        match answer.code {
+                            Some(KILLED) => answers.1.push(seed),
+                            _ => {
+                                tell(&answer);
+                                answers.0.push(answer);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let (mut answers, slow) = answers.into_inner().unwrap();
+        for seed in slow {
+            let answer = self.run(seed, PATIENCE[1]);
+            tell(&answer);
+            answers.push(answer);
+        }
+        answers
+    }
+}
+
+/// Prints a fault as soon as it is found: who tries many lists does not wait for the last.
+fn tell(answer: &Answer) {
+    if let Some(fault) = &answer.fault {
+        println!("{fault}");
+    }
+}
+
 #[test]
 fn any_list_of_arguments_is_answered_in_words_and_in_time() {
-    let number = |name: &str| std::env::var(name).ok()?.parse().ok();
+    let number = |name: &str| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
     let lists = number("TESSERA_FUZZ_LISTS").unwrap_or(LISTS);
     let first = number("TESSERA_FUZZ_SEED").unwrap_or(0);
-    let (commands, files) = (commands(), Files::make());
-    assert!(commands.len() > 25, "{commands:?}");
-    let named = files.all();
-    let next = AtomicU64::new(first);
-    let codes = Mutex::new(BTreeMap::<(String, i32), usize>::new());
-    let faults = Mutex::new(String::new());
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + lists {
-                break;
-            }
-            let [words, list] = list(seed, &commands, &named);
-            let folder = tempfile::tempdir().unwrap();
-            let mut run = Command::new("sh");
-            let run = run.args(["-c", BOUNDS, env!("CARGO_BIN_EXE_tessera")]);
-            let run = run.args(&words).args(["-t", "1"]).args(&list);
-            let run = run.current_dir(folder.path()).stdin(Stdio::null());
-            let output = run.env("RUST_BACKTRACE", "0").output().unwrap();
-            let [out, err] =
-                [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
-            let code = output.status.code();
-            let key = (words.join(" "), code.unwrap_or(-1));
-            *codes.lock().unwrap().entry(key).or_default() += 1;
-            // What a completion says is the shell's.
-            let out = if words == ["completions"] {
-                "".into()
-            } else {
-                out
-            };
-            if let Some(fault) = fault(code, &out, &err) {
-                let told = &err[..err.floor_char_boundary(600)];
-                let mut faults = faults.lock().unwrap();
-                writeln!(
-                    faults,
-                    "{seed}: {fault} ({code:?}): tessera {words:?} {list:?}\n{told}\n"
-                )
-                .unwrap();
-            }
-        }
-    };
     // Some wait until they are stopped.
-    let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
+    let twice = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = number("TESSERA_FUZZ_JOBS").map_or(twice, |jobs| jobs.max(1) as usize);
+    let files = Files::make();
+    let trial = Trial {
+        program: std::env::var_os("TESSERA_FUZZ_PROGRAM")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_tessera").into()),
+        commands: commands(),
+        files: files.all(),
+    };
+    assert!(trial.commands.len() > 25, "{:?}", trial.commands);
+    let mut codes = BTreeMap::<(String, i32), usize>::new();
+    let mut faults = Vec::new();
+    let end = first + lists;
+    let mut begin = first;
+    while begin < end {
+        let (block, started) = (begin..end.min(begin + BLOCK), Instant::now());
+        begin = block.end;
+        let mut of_block = BTreeMap::<i32, usize>::new();
+        for answer in trial.block(block.clone(), jobs) {
+            let code = answer.code.unwrap_or(-1);
+            *of_block.entry(code).or_default() += 1;
+            *codes.entry((answer.command, code)).or_default() += 1;
+            faults.extend(answer.fault);
         }
-    });
-    let codes = codes.into_inner().unwrap();
+        println!(
+            "lists {} to {}: exit codes {of_block:?}, {} faults so far, {:.0} s",
+            block.start,
+            block.end - 1,
+            faults.len(),
+            started.elapsed().as_secs_f64()
+        );
+    }
     for ((command, code), count) in &codes {
         println!("{command:<16} {code:>4} {count:>6}");
     }
-    let faults = faults.into_inner().unwrap();
-    assert!(faults.is_empty(), "{faults}");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
