@@ -179,7 +179,12 @@ pub fn train_on<M: Module, O: Objective<M>>(
     let state = match run.latest()? {
         Some((step, file)) => {
             plan.require_beyond(step, config)?;
-            TrainState::load(model, config, &run, step, &file)?
+            let state = TrainState::load(model, config, &run, step, &file)?;
+            if ranks.first() {
+                // A kill may have come after a checkpoint and before the removal of those that it follows.
+                run.prune(config.keep_last)?;
+            }
+            state
         }
         None => {
             let state = TrainState::new(model, config);

@@ -106,6 +106,12 @@ impl Config {
         })
     }
 
+    /// Whether a file is the configuration of a run.
+    pub fn is_of_run(file: &Path) -> bool {
+        let value = fs::read(file).map(|text| serde_json::from_slice::<Value>(&text));
+        matches!(value, Ok(Ok(value)) if value[MARK].is_string())
+    }
+
     /// Writes the file: whole or not at all.
     pub fn write(&self, file: &Path) -> Result<()> {
         let text = self.text.trim_end();

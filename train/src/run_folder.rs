@@ -8,13 +8,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{
-    Checkpoint, create_folder, is_vacant, remove_temporaries, sync_folder, write_atomically,
+    Checkpoint, create_folder, is_vacant, remove_temporaries, sync_folder, visible_entries,
+    write_atomically,
 };
 
 /// What the run was started with.
 const CONFIG_FILE: &str = "config.json";
 /// The log.
 const METRICS_FILE: &str = "metrics.jsonl";
+/// The folder of the checkpoints.
+const CHECKPOINTS: &str = "checkpoint";
 /// Latents of the pictures that a run is trained on, kept in its folder.
 pub const LATENTS_FILE: &str = "latents.safetensors";
 /// Folders that a run leaves.
@@ -23,7 +26,7 @@ const RESULTS: [&str; 3] = ["samples", "model", "vae"];
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Start {
-    /// In a folder that is empty or does not exist.
+    /// In a folder that is empty or does not exist, or where a run was killed before its first checkpoint.
     #[default]
     New,
     /// At step 0, removing the run that is there: its configuration, metrics, checkpoints, samples and model; nothing
@@ -127,7 +130,7 @@ impl RunEntry {
             if self.start == Start::Overwrite {
                 remove_run(&self.root)?;
             }
-            let checkpoints = self.root.join("checkpoint");
+            let checkpoints = self.root.join(CHECKPOINTS);
             create_folder(&checkpoints)?;
             for folder in [&self.root, &checkpoints] {
                 remove_temporaries(folder)?;
@@ -224,7 +227,7 @@ impl RunFolder {
 
     pub(crate) fn checkpoint_file(&self, step: u64) -> PathBuf {
         self.root
-            .join(format!("checkpoint/step-{step:08}.safetensors"))
+            .join(format!("{CHECKPOINTS}/step-{step:08}.safetensors"))
     }
 
     /// Puts the log on the disk, before a checkpoint that comes after its lines: resuming needs them.
@@ -254,19 +257,22 @@ fn json(file: &Path, line: usize, source: serde_json::Error) -> Error {
     }
 }
 
-/// Whether there is nothing of anybody's. Hidden files do not count, nor do latents that a killed process left, which
-/// know what they are of.
+/// Whether there is nothing of anybody's. Hidden files do not count, nor does what a run leaves that was killed before
+/// its first checkpoint: there is nothing to resume. Latents know what they are of.
 fn is_empty(root: &Path) -> Result<bool> {
-    if is_vacant(root)? {
-        return Ok(true);
-    }
-    let latents_alone = |entry: std::io::Result<fs::DirEntry>| {
-        let name = entry.map_err(Error::io("cannot list", root))?.file_name();
-        Ok(name == LATENTS_FILE || name.as_encoded_bytes().starts_with(b"."))
-    };
-    let entries = fs::read_dir(root).map_err(Error::io("cannot list", root))?;
-    let others = entries.map(latents_alone).collect::<Result<Vec<_>>>()?;
-    Ok(others.into_iter().all(|latents| latents))
+    let entries = visible_entries(root)?;
+    let names = entries.iter().map(|name| (name, root.join(name)));
+    let nothing = names.map(|(name, path)| {
+        Ok(match name.to_str() {
+            Some(LATENTS_FILE) => true,
+            Some(CONFIG_FILE) => Config::is_of_run(&path),
+            Some(METRICS_FILE) => fs::metadata(&path).is_ok_and(|file| file.len() == 0),
+            Some(CHECKPOINTS) => path.is_dir() && is_vacant(&path)?,
+            _ => false,
+        })
+    });
+    let nothing = nothing.collect::<Result<Vec<_>>>()?;
+    Ok(nothing.into_iter().all(|nothing| nothing))
 }
 
 /// Checkpoints first: what is left after a kill in the middle must not look like a run to resume. What the run had made
@@ -297,7 +303,7 @@ fn remove_run(root: &Path) -> Result<()> {
 
 /// The checkpoints of a run by ascending step. Every one is whole, because none ever had this name otherwise.
 fn checkpoints(root: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let folder = root.join("checkpoint");
+    let folder = root.join(CHECKPOINTS);
     if !folder.is_dir() {
         return Ok(Vec::new());
     }

@@ -124,6 +124,37 @@ fn a_folder_has_one_writer_at_a_time() {
 }
 
 #[test]
+fn a_run_that_was_killed_before_its_first_checkpoint_is_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let enter = |start| RunFolder::open(folder.path(), &config(), start).map(drop);
+    enter(Start::New).unwrap();
+    // As a kill leaves it.
+    fs::write(at("checkpoint/.tessera-tmp-0-0-step"), "half").unwrap();
+    assert!(at("config.json").is_file() && at("metrics.jsonl").is_file());
+    let error = enter(Start::Resume).unwrap_err().to_string();
+    assert!(error.contains("checkpoint"), "{error}");
+    enter(Start::New).unwrap();
+    // What is anybody's is not.
+    for (name, text) in [
+        ("metrics.jsonl", "{\"step\": 1}\n"),
+        ("config.json", "{\"kind\": \"pixels\"}"),
+        ("checkpoint/step-00000000.safetensors", "weights"),
+        ("notes.txt", ""),
+    ] {
+        let kept = fs::read(at(name));
+        fs::write(at(name), text).unwrap();
+        let error = enter(Start::New).unwrap_err().to_string();
+        assert!(error.contains("not empty"), "{name}: {error}");
+        match kept {
+            Ok(kept) => fs::write(at(name), kept).unwrap(),
+            Err(_) => fs::remove_file(at(name)).unwrap(),
+        }
+    }
+    enter(Start::New).unwrap();
+}
+
+#[test]
 fn a_run_of_an_older_version_goes_on_without_what_it_did_not_record() {
     let folder = tempfile::tempdir().unwrap();
     let mut watcher = Watcher {

@@ -261,6 +261,19 @@ fn a_finished_run_resumes_into_nothing_more() {
         (Outcome::Finished, 20, 0)
     );
     assert_eq!(Weights::of(&again.ema), Weights::of(&first.ema));
+
+    // As a kill leaves it between the last checkpoint and the removal of an old one.
+    let whole = checkpoints(folder.path());
+    let old = folder.path().join("checkpoint/step-00000012.safetensors");
+    fs::copy(&whole[0], &old).unwrap();
+    run(
+        folder.path(),
+        Start::Resume,
+        &config(),
+        &mut Watcher::default(),
+    )
+    .unwrap();
+    assert_eq!(checkpoints(folder.path()), whole);
 }
 
 #[test]
