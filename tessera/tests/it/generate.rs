@@ -1,5 +1,7 @@
 //! Pictures as an iterator: whatever the batch, with steps and previews, until dropped.
 
+use ndarray::Array4;
+use tessera::tokenizers::PixelTokenizer;
 use tessera::{Device, Error, Event, Model, Request, Source};
 
 fn model() -> Model {
@@ -95,4 +97,24 @@ fn a_saved_model_draws_the_same() {
     assert_eq!(draw(&model), draw(&again));
     let missing = Model::open(Source::new(folder.path().join("none")), model.device());
     assert!(matches!(missing, Err(Error::NoModel { .. })));
+}
+
+#[test]
+fn latents_beyond_any_tokenizers_are_an_error_and_no_flat_picture() {
+    let tokenizer = PixelTokenizer::new(1, Device::cpu().burn());
+    let decoded = |value: f32| {
+        let mut latents = Array4::zeros([1, 1, 2, 2]);
+        latents[[0, 0, 1, 1]] = value;
+        Device::cpu().decode(&tokenizer, latents)
+    };
+    for value in [1e6, -1e6] {
+        assert!(decoded(value).is_ok(), "{value}");
+    }
+    for value in [1.1e6, -1.1e6, 1e30, f32::INFINITY, f32::NAN] {
+        let error = decoded(value).unwrap_err().to_string();
+        assert!(
+            error.contains("latents") && error.contains(&format!("{value:e}")),
+            "{error}"
+        );
+    }
 }
