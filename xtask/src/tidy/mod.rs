@@ -13,39 +13,100 @@ mod source;
 use crate::workspace;
 use anyhow::{Result, bail};
 use broken::Broken;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use members::{File, RustFile};
+use std::path::PathBuf;
 
 /// Check the rules that no lint checks; list every line that breaks one.
-///
-/// The rules: at most 600 lines a file and 120 columns a line; docs on every module; no `unwrap` outside tests; no work
-/// announced in comments; dependency versions from the workspace; no tests where the manifest builds none; no circle of
-/// imports between more than three files; no library that prints or names a command-line option; shapes in the docs of
-/// public functions on tensors; transfers between host and device only through `tessera_backend`; random streams only
-/// from its registry.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  cargo xtask tidy\n  cargo xtask tidy --graph")]
+#[command(
+    after_help = "Examples:\n  cargo xtask tidy\n  cargo xtask tidy --rule columns,lines\n  cargo xtask tidy --graph"
+)]
 pub struct Tidy {
+    /// Check these rules alone; all of them unless given.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "RULE,…")]
+    rule: Vec<Rule>,
     /// Check nothing; print for every crate which file imports from which, and all circles of imports.
     #[arg(long)]
     graph: bool,
 }
 
-/// Rules on any file.
-const FILE_RULES: [fn(&File) -> Vec<Broken>; 2] = [size::columns, manifest::versions];
+/// A rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rule {
+    /// At most 600 lines in a Rust file.
+    Lines,
+    /// At most 120 columns in a line.
+    Columns,
+    /// Docs on every module.
+    ModuleDocs,
+    /// No `unwrap` outside tests.
+    Unwraps,
+    /// No work announced in comments.
+    Unfinished,
+    /// Versions of dependencies from the workspace.
+    Versions,
+    /// No tests where the manifest builds none.
+    UnbuiltTests,
+    /// No circle of imports between more than three files.
+    Circles,
+    /// No library that prints.
+    Prints,
+    /// No library that names an option of a command line.
+    Options,
+    /// Shapes in the docs of public functions on tensors.
+    Shapes,
+    /// Transfers between host and device only through `tessera_backend`.
+    Transfers,
+    /// Random streams only from the registry of `tessera_backend`.
+    Streams,
+}
 
-/// Rules on one Rust file.
-const RUST_RULES: [fn(&RustFile<'_>) -> Vec<Broken>; 9] = [
-    size::lines,
-    habits::module_docs,
-    habits::unwraps,
-    habits::unfinished,
-    habits::transfers,
-    habits::streams,
-    boundary::prints,
-    boundary::options,
-    shapes::documented,
-];
+impl Rule {
+    /// Where it is broken.
+    fn broken(self, files: &[File], rust: &[RustFile<'_>]) -> Vec<(PathBuf, Broken)> {
+        match self {
+            Self::Lines => in_rust(rust, size::lines),
+            Self::Columns => in_files(files, size::columns),
+            Self::ModuleDocs => in_rust(rust, habits::module_docs),
+            Self::Unwraps => in_rust(rust, habits::unwraps),
+            Self::Unfinished => in_rust(rust, habits::unfinished),
+            Self::Versions => in_files(files, manifest::versions),
+            Self::UnbuiltTests => manifest::unbuilt_tests(files, rust),
+            Self::Circles => imports::circles(rust),
+            Self::Prints => in_rust(rust, boundary::prints),
+            Self::Options => in_rust(rust, boundary::options),
+            Self::Shapes => in_rust(rust, shapes::documented),
+            Self::Transfers => in_rust(rust, habits::transfers),
+            Self::Streams => in_rust(rust, habits::streams),
+        }
+    }
+}
+
+/// Where a rule on any file is broken.
+fn in_files(files: &[File], rule: fn(&File) -> Vec<Broken>) -> Vec<(PathBuf, Broken)> {
+    let of = |file: &File| {
+        let name = file.name.clone();
+        rule(file)
+            .into_iter()
+            .map(move |broken| (name.clone(), broken))
+    };
+    files.iter().flat_map(of).collect()
+}
+
+/// Where a rule on Rust files is broken.
+fn in_rust(
+    files: &[RustFile<'_>],
+    rule: fn(&RustFile<'_>) -> Vec<Broken>,
+) -> Vec<(PathBuf, Broken)> {
+    let of = |file: &RustFile<'_>| {
+        let name = file.name.to_owned();
+        rule(file)
+            .into_iter()
+            .map(move |broken| (name.clone(), broken))
+    };
+    files.iter().flat_map(of).collect()
+}
 
 impl Tidy {
     /// Checks the workspace, or prints its imports.
@@ -58,7 +119,10 @@ impl Tidy {
             print!("{}", imports::describe(&members::rust(&files)));
             return Ok(());
         }
-        check()
+        match self.rule[..] {
+            [] => check(),
+            ref rules => check_these(rules),
+        }
     }
 }
 
@@ -67,8 +131,12 @@ impl Tidy {
 /// # Errors
 /// If a rule is broken; the message lists every place.
 pub fn check() -> Result<()> {
+    check_these(Rule::value_variants())
+}
+
+fn check_these(rules: &[Rule]) -> Result<()> {
     let files = members::files(workspace::root())?;
-    let broken = broken(&files);
+    let broken = broken(&files, rules);
     if !broken.is_empty() {
         bail!("{} broken rules\n{}", broken.len(), broken.join("\n"));
     }
@@ -76,18 +144,12 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-fn broken(files: &[File]) -> Vec<String> {
+fn broken(files: &[File], rules: &[Rule]) -> Vec<String> {
     let rust = members::rust(files);
-    let mut found = imports::circles(&rust);
-    found.extend(manifest::unbuilt_tests(files, &rust));
-    for file in files {
-        let broken = FILE_RULES.iter().flat_map(|rule| rule(file));
-        found.extend(broken.map(|broken| (file.name.clone(), broken)));
-    }
-    for file in &rust {
-        let broken = RUST_RULES.iter().flat_map(|rule| rule(file));
-        found.extend(broken.map(|broken| (file.name.to_owned(), broken)));
-    }
+    let mut found: Vec<_> = rules
+        .iter()
+        .flat_map(|rule| rule.broken(files, &rust))
+        .collect();
     found.sort_by(|a, b| (&a.0, a.1.line).cmp(&(&b.0, b.1.line)));
     found
         .iter()
@@ -98,45 +160,68 @@ fn broken(files: &[File]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::members::testing::files;
+    use super::{Rule, ValueEnum, broken};
+
+    /// Files that break one rule and no other.
+    fn breaking(rule: Rule) -> Vec<(&'static str, String)> {
+        let lib = |text: &str| vec![("moe/src/lib.rs", format!("//! Docs.\n{text}\n"))];
+        match rule {
+            Rule::Lines => lib(&"\n".repeat(600)),
+            Rule::Columns => vec![("docs/a.md", "x".repeat(121))],
+            Rule::ModuleDocs => vec![("moe/src/lib.rs", "fn f() {}\n".into())],
+            Rule::Unwraps => lib("fn f(x: Option<u8>) -> u8 { x.unwrap() }"),
+            Rule::Unfinished => lib(concat!("// TO", "DO: more")),
+            Rule::Versions => vec![("moe/Cargo.toml", "[dependencies]\na = \"1\"\n".into())],
+            Rule::UnbuiltTests => {
+                let mut files = lib("#[cfg(test)]\nmod tests { #[test] fn one() {} }");
+                files.push(("moe/Cargo.toml", "[lib]\ntest = false\n".into()));
+                files
+            }
+            Rule::Circles => {
+                let file = |own: &str, next: &str| {
+                    format!("//! Docs.\nuse crate::{next}::of_{next};\npub fn of_{own}() {{}}\n")
+                };
+                let mut files = lib("");
+                files.extend([
+                    ("moe/src/a.rs", file("a", "b")),
+                    ("moe/src/b.rs", file("b", "c")),
+                    ("moe/src/c.rs", file("c", "d")),
+                    ("moe/src/d.rs", file("d", "a")),
+                ]);
+                files
+            }
+            Rule::Prints => lib("fn f() { println!(); }"),
+            Rule::Options => lib("const X: &str = \"give another --seed\";"),
+            Rule::Shapes => lib("/// Adds one.\npub fn f(x: Tensor<1>) -> Tensor<1> { x + 1 }"),
+            Rule::Transfers => lib("fn f(x: Tensor<1>) { x.into_data(); }"),
+            Rule::Streams => lib("fn f() { Rng::new(1, 2); }"),
+        }
+    }
 
     #[test]
-    fn every_family_of_rules_is_applied_and_names_its_place() {
-        let wide = "x".repeat(121);
-        let source = "pub fn f(x: Tensor<1>) { x.unwrap(); println!(); }\n";
-        let found = super::broken(&files(&[
-            ("docs/a.md", &wide),
-            ("moe/Cargo.toml", "[dependencies]\na = \"1\"\n"),
-            ("moe/src/lib.rs", source),
-        ]));
-        let places: Vec<_> = found
-            .iter()
-            .map(|line| line.rsplit_once(": ").map_or("", |(place, _)| place))
-            .collect();
-        let first: Vec<_> = places
-            .iter()
-            .map(|place| place.split(": ").next().unwrap_or_default())
-            .collect();
-        assert_eq!(
-            first,
-            [
-                "docs/a.md:1",
-                "moe/Cargo.toml:2",
-                "moe/src/lib.rs:1",
-                "moe/src/lib.rs:1",
-                "moe/src/lib.rs:1",
-                "moe/src/lib.rs:1"
-            ]
-        );
+    fn every_rule_has_a_name_and_is_broken_alone() {
+        for &rule in Rule::value_variants() {
+            let made = breaking(rule);
+            let made: Vec<_> = made.iter().map(|(name, text)| (*name, &**text)).collect();
+            let made = files(&made);
+            let value = rule.to_possible_value().unwrap();
+            let named = Rule::from_str(value.get_name(), false).unwrap();
+            let found = broken(&made, &[named]);
+            assert_eq!(found.len(), 1, "{rule:?}: {found:?}");
+            assert_eq!(found, broken(&made, Rule::value_variants()), "{rule:?}");
+            assert!(value.get_help().is_some(), "{rule:?}");
+        }
     }
 
     #[test]
     fn a_tidy_workspace_breaks_no_rule() {
         let source =
             "//! Docs.\n\n/// Adds one to `[N]`.\npub fn f(x: Tensor<1>) -> Tensor<1> { x + 1 }\n";
-        let found = super::broken(&files(&[
+        let made = files(&[
             ("moe/Cargo.toml", "[dependencies]\na.workspace = true\n"),
             ("moe/src/lib.rs", source),
-        ]));
+        ]);
+        let found = broken(&made, Rule::value_variants());
         assert!(found.is_empty(), "{found:?}");
     }
 }
