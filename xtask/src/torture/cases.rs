@@ -14,7 +14,7 @@ pub struct Case {
     /// The command.
     pub args: &'static str,
     /// What differs in another command of the kind, which wrote what is replaced.
-    pub other: [&'static str; 2],
+    other: (&'static str, &'static str),
     /// Whether what is left of it goes on with `--resume latest`.
     pub resumes: bool,
     /// Whether all of `out` is one thing that appears, and is replaced, at once.
@@ -23,126 +23,69 @@ pub struct Case {
     pub quick: bool,
 }
 
-const FILES: Case = Case {
-    name: "",
-    args: "",
-    other: ["", ""],
-    resumes: false,
-    is_one: false,
-    quick: false,
-};
+/// A row for a command: its name, whether it is `one` thing, `resumes` and is `quick`, how the command differs that
+/// wrote what it replaces, and the command.
+const TABLE: &str = "
+| generate       | quick         | --seed 1 > --seed 5       | generate -c 0,1 --seed 1 --steps 4 -t 1 --grid -o out
+| reconstruct    |               | --bits 4 > --bits 5       | reconstruct -i in/photos --bits 4 -t 1 --grid -o out
+| tokenize       |               | --limit 8 > --limit 7     | tokenize --data in/data --limit 8 --shard-size 3 -t 1 -o out
+| decode         |               | in/tokens > in/tokens2    | decode -i in/tokens -t 1 --grid -o out
+| calibrate      |               | --bits 4 > --bits 5       | CALIBRATE
+| convert        | one quick     | in/ar/model > in/ar2/model | convert in/ar/model -t 1 -o out
+| convert-shards | one           | in/ar/model --shard 20KB > in/vae/vae | convert in/ar/model --shard 20KB -t 1 -o out
+| init           | one           | -t 1 > --seed 1 -t 1      | init --arch taef1 --dtype f16 -t 1 -o out
+| route          |               | -c 0 > -c 1               | route -m in/dit -c 0 --steps 2 -t 1 -o out
+| eval           |               | --limit 8 > --limit 7     | eval --data in/data --reconstruction --limit 8 -t 1 -o out
+| train-vae      | resumes quick | -t 1 > --seed 7 -t 1      | VAE
+| train-ar       | resumes       | -t 1 > --seed 7 -t 1      | AR
+| train-dit      | resumes       | -t 1 > --seed 7 -t 1      | DIT
+| train-judge    | resumes       | -t 1 > --seed 7 -t 1      | JUDGE
+";
 
-/// The commands.
-pub const CASES: [Case; 13] = [
-    Case {
-        name: "generate",
-        args: "generate -c 0,1 --seed 1 --steps 4 -t 1 --grid -o out",
-        other: ["--seed 1", "--seed 5"],
-        quick: true,
-        ..FILES
-    },
-    Case {
-        name: "reconstruct",
-        args: "reconstruct -i in/photos --bits 4 -t 1 --grid -o out",
-        other: ["--bits 4", "--bits 5"],
-        ..FILES
-    },
-    Case {
-        name: "tokenize",
-        args: "tokenize --data in/data --limit 8 --shard-size 3 -t 1 -o out",
-        other: ["--limit 8", "--limit 7"],
-        ..FILES
-    },
-    Case {
-        name: "decode",
-        args: "decode -i in/tokens -t 1 --grid -o out",
-        other: ["in/tokens", "in/tokens2"],
-        ..FILES
-    },
-    Case {
-        name: "calibrate",
-        args: "calibrate --vae in/vae/vae --data in/data --limit 12 --bits 4 -t 1 -o out/c.json --plot out/c.svg",
-        other: ["--bits 4", "--bits 5"],
-        ..FILES
-    },
-    Case {
-        name: "convert",
-        args: "convert in/ar/model -t 1 -o out",
-        other: ["in/ar/model", "in/ar2/model"],
-        is_one: true,
-        quick: true,
-        ..FILES
-    },
-    Case {
-        name: "convert-shards",
-        args: "convert in/ar/model --shard 20KB -t 1 -o out",
-        other: ["in/ar/model --shard 20KB", "in/vae/vae"],
-        is_one: true,
-        ..FILES
-    },
-    Case {
-        name: "init",
-        args: "init --arch taef1 --dtype f16 -t 1 -o out",
-        other: ["-o out", "--seed 1 -o out"],
-        is_one: true,
-        ..FILES
-    },
-    Case {
-        name: "route",
-        args: "route -m in/dit -c 0 --steps 2 -t 1 -o out",
-        other: ["-c 0", "-c 1"],
-        ..FILES
-    },
-    Case {
-        name: "eval",
-        args: "eval --data in/data --reconstruction --limit 8 -t 1 -o out",
-        other: ["--limit 8", "--limit 7"],
-        ..FILES
-    },
-    Case {
-        name: "train-vae",
-        args: VAE,
-        resumes: true,
-        other: ["--epochs", "--seed 7 --epochs"],
-        quick: true,
-        ..FILES
-    },
-    Case {
-        name: "train-ar",
-        args: AR,
-        resumes: true,
-        other: ["--epochs", "--seed 7 --epochs"],
-        ..FILES
-    },
-    Case {
-        name: "train-dit",
-        args: DIT,
-        resumes: true,
-        other: ["--epochs", "--seed 7 --epochs"],
-        ..FILES
-    },
-];
-
-/// One more, slower one.
-pub const JUDGE: Case = Case {
-    name: "train-judge",
-    args: "train judge --data in/many --img-size 32 --channels 1 --max-steps 2 -t 1 -o out",
-    resumes: true,
-    other: ["-t 1", "--seed 7 -t 1"],
-    ..FILES
-};
-
+const CALIBRATE: &str = "calibrate --vae in/vae/vae --data in/data --limit 12 --bits 4 -t 1 \
+     -o out/c.json --plot out/c.svg";
 const VAE: &str = "train vae --data in/data --img-size 32 --channels 1 --ch 8 --ch-mult 1,2 --z-channels 4 \
      --batch-size 10 --epochs 2 --save-every 1 --keep-last 2 -t 1 -o out";
 const AR: &str = "train ar --data in/data --img-size 32 --channels 1 --vae in/vae/vae --bits 4 --picture-size 28 \
      --enc 16,1,2 --dec 16,1,2 --head 16,1,2 --buffer-size 2 --batch-size 10 --epochs 2 --save-every 1 -t 1 -o out";
 const DIT: &str = "train dit --data in/data --img-size 32 --channels 1 --patch 4 --size 16,2,2 --experts 2-in-4 \
      --batch-size 10 --steps 2 --epochs 2 --save-every 1 -t 1 -o out";
+const JUDGE: &str =
+    "train judge --data in/many --img-size 32 --channels 1 --max-steps 2 -t 1 -o out";
+
+/// The commands.
+pub fn cases() -> Vec<Case> {
+    TABLE.trim().lines().map(Case::of).collect()
+}
 
 impl Case {
+    /// The command of a row.
+    fn of(row: &'static str) -> Self {
+        let cells: Vec<_> = row.split('|').skip(1).map(str::trim).collect();
+        let [name, marks, other, args] = cells[..] else {
+            unreachable!("a row of four cells: {row}");
+        };
+        let is = |mark| marks.split(' ').any(|given| given == mark);
+        Self {
+            name,
+            args: match args {
+                "CALIBRATE" => CALIBRATE,
+                "VAE" => VAE,
+                "AR" => AR,
+                "DIT" => DIT,
+                "JUDGE" => JUDGE,
+                args => args,
+            },
+            other: other.split_once(" > ").unwrap_or_default(),
+            resumes: is("resumes"),
+            is_one: is("one"),
+            quick: is("quick"),
+        }
+    }
+
     /// The command that wrote what is to be replaced.
     pub fn before(&self) -> String {
-        self.args.replacen(self.other[0], self.other[1], 1)
+        self.args.replacen(self.other.0, self.other.1, 1)
     }
 }
 
@@ -177,7 +120,7 @@ pub fn prepare(sandbox: &Sandbox) -> Result<()> {
     };
     make("vae", VAE)?;
     make("ar", AR)?;
-    make("ar2", &AR.replace("--epochs", "--seed 7 --epochs"))?;
+    make("ar2", &AR.replace("-t 1", "--seed 7 -t 1"))?;
     make("dit", DIT)?;
     make("photos", "generate -c 0,1,2 --steps 2 -o out")?;
     make(
@@ -205,4 +148,29 @@ fn first(folder: &Path) -> std::path::PathBuf {
         .into_iter()
         .next()
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_command_and_another_before_it() {
+        let marks = TABLE
+            .split('|')
+            .skip(2)
+            .step_by(4)
+            .flat_map(str::split_whitespace);
+        for mark in marks {
+            assert!(["one", "resumes", "quick"].contains(&mark), "{mark}");
+        }
+        for case in cases() {
+            assert!(
+                case.args.contains(' ') && case.args.contains("out"),
+                "{case:?}"
+            );
+            assert_ne!(case.args, case.before(), "{case:?}");
+        }
+        assert!(cases().iter().any(|case| case.resumes && case.quick));
+    }
 }

@@ -1,8 +1,8 @@
 //! A full or failing disk at every operation: one line that names the file and the cause, and nothing half.
 
-use super::sandbox::{Sandbox, Scratch, TEMPORARY, Tree, Watch};
+use super::sandbox::{Ended, Sandbox, Scratch, TEMPORARY, Tree, Watch};
 use super::tally::{Outcome, Tally, in_parallel};
-use super::trace::{Event, Op, operations};
+use super::trace::{Event, Op, message_is_whole, operations};
 use super::undisturbed::Undisturbed;
 use super::whole::{difference, halves, timeless};
 use anyhow::Result;
@@ -26,33 +26,41 @@ pub fn torture(sandbox: &Sandbox, run: &Undisturbed, every: usize, jobs: usize) 
     };
     let ops = run.ops.iter().filter(may_fail).step_by(every);
     let points: Vec<_> = ops.flat_map(|op| ERRORS.map(|error| (op, error))).collect();
-    in_parallel(&points, jobs, |(op, (error, words))| {
-        let scratch = sandbox.scratch(run.before.as_ref())?;
-        let inject = format!("{}:error={error}:when={}", op.call, op.nth);
-        let ended = sandbox.run(&scratch, &run.args, Watch::Inject(&inject))?;
-        let hit = operations(&ended.log, &scratch.path)
-            .into_iter()
-            .find(|op| op.injected);
-        let Some(hit) = hit else {
-            // Another thread was faster this time, and what failed was no file of this command.
-            return Ok(Outcome::Missed);
-        };
-        let name = hit.event.path().strip_prefix(&scratch.path);
-        let at = format!(
-            "{error} at {} of {}",
-            hit.call,
-            name.unwrap_or(hit.event.path()).display()
-        );
-        let broken = match (ended.code, ended.signal) {
-            (Some(0), _) => after_success(run, &scratch),
-            (Some(1), _) => after_failure(run, &scratch, &ended.stderr, words),
-            (code, signal) => Some(format!("ended with {code:?}, signal {signal:?}")),
-        };
-        Ok(match broken {
-            Some(broken) => Outcome::Broken(format!("{at}: {broken}")),
-            None => Outcome::Held,
-        })
-    })
+    in_parallel(
+        &format!("{}, disk", run.name()),
+        &points,
+        jobs,
+        |(op, (error, words))| {
+            let scratch = sandbox.scratch(run.before.as_ref())?;
+            let inject = format!("{}:error={error}:when={}", op.call, op.nth);
+            let ended = sandbox.run(&scratch, &run.args, Watch::Fail(&inject))?;
+            let hit = operations(&ended.log, &scratch.path)
+                .into_iter()
+                .find(|op| op.injected);
+            let Some(hit) = hit else {
+                // Another thread was faster this time, and what failed was no file of this command.
+                return Ok(Outcome::Missed);
+            };
+            let name = hit.event.path().strip_prefix(&scratch.path);
+            let at = format!(
+                "{error} at {} of {}",
+                hit.call,
+                name.unwrap_or(hit.event.path()).display()
+            );
+            let broken = match (ended.code, ended.signal) {
+                (Some(0), _) => after_success(run, &scratch),
+                (Some(1), _) => {
+                    let said = said_wrong(&ended, words);
+                    said.or_else(|| after_failure(run, &scratch))
+                }
+                (code, signal) => Some(format!("ended with {code:?}, signal {signal:?}")),
+            };
+            Ok(match broken {
+                Some(broken) => Outcome::Broken(format!("{at}: {broken}")),
+                None => Outcome::Held,
+            })
+        },
+    )
 }
 
 fn after_success(run: &Undisturbed, scratch: &Scratch) -> Option<String> {
@@ -60,12 +68,13 @@ fn after_success(run: &Undisturbed, scratch: &Scratch) -> Option<String> {
     Some(format!("exit 0, and {} is another", name.display()))
 }
 
-fn after_failure(
-    run: &Undisturbed,
-    scratch: &Scratch,
-    stderr: &str,
-    words: &str,
-) -> Option<String> {
+/// What is wrong with the message, if it could be written: a call fails in every thread that comes so far, and the
+/// message's own write may be among them.
+fn said_wrong(ended: &Ended, words: &str) -> Option<String> {
+    if !message_is_whole(&ended.log) {
+        return None;
+    }
+    let stderr = &ended.stderr;
     let errors: Vec<_> = stderr
         .lines()
         .filter(|line| line.starts_with("error:"))
@@ -79,6 +88,10 @@ fn after_failure(
     if stderr.contains(TEMPORARY) || !line.contains("out") {
         return Some(format!("the file is not named as it will be: {line}"));
     }
+    None
+}
+
+fn after_failure(run: &Undisturbed, scratch: &Scratch) -> Option<String> {
     let left = scratch.out();
     if let Some(half) = halves(&left).first() {
         return Some(format!("{} is half a file", half.display()));

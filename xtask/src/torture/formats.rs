@@ -51,7 +51,7 @@ pub const FORMATS: [Format; 22] = [
         good: Good::Input("vae/vae/model.safetensors"),
         beside: &[("vae/vae", "v")],
         file: "v/model.safetensors",
-        args: "inspect --check v/model.safetensors",
+        args: "inspect --verify v/model.safetensors",
         ..INSPECT
     },
     Format {
@@ -66,7 +66,7 @@ pub const FORMATS: [Format; 22] = [
         name: "PyTorch, zip",
         good: Good::Bytes(include_bytes!("seeds/zip.pt")),
         file: "a.pt",
-        args: "inspect --check a.pt",
+        args: "inspect --verify a.pt",
         share: 8,
         ..INSPECT
     },
@@ -74,7 +74,7 @@ pub const FORMATS: [Format; 22] = [
         name: "PyTorch, legacy",
         good: Good::Bytes(include_bytes!("seeds/legacy.pt")),
         file: "a.pt",
-        args: "inspect --check a.pt",
+        args: "inspect --verify a.pt",
         share: 8,
         ..INSPECT
     },

@@ -15,11 +15,11 @@ const KILL: i32 = 9;
 /// When a command cannot be started.
 pub fn torture(sandbox: &Sandbox, run: &Undisturbed, every: usize, jobs: usize) -> Result<Tally> {
     let points: Vec<_> = run.ops.iter().step_by(every).collect();
-    in_parallel(&points, jobs, |op| {
+    in_parallel(&format!("{}, kill", run.name()), &points, jobs, |op| {
         let at = format!("killed at {} of {}", op.call, shown(op.event.path()));
         let scratch = sandbox.scratch(run.before.as_ref())?;
         let inject = format!("{}:signal=KILL:when={}", op.call, op.nth);
-        let killed = sandbox.run(&scratch, &run.args, Watch::Inject(&inject))?;
+        let killed = sandbox.run(&scratch, &run.args, Watch::Signal(&inject))?;
         if killed.signal != Some(KILL) && killed.code != Some(128 + KILL) {
             // Another thread was faster this time, and the call was never reached.
             return Ok(Outcome::Missed);

@@ -15,7 +15,7 @@ mod whole;
 
 use crate::workspace;
 use anyhow::{Context, Result, bail};
-use cases::{CASES, Case, JUDGE};
+use cases::Case;
 use clap::{Args, ValueEnum};
 use sandbox::Sandbox;
 use std::path::PathBuf;
@@ -111,8 +111,8 @@ impl Torture {
     }
 
     fn cases(&self) -> Result<Vec<Case>> {
-        let all = CASES.iter().copied().chain([JUDGE]);
-        let mut names: Vec<_> = all.clone().map(|case| case.name).collect();
+        let all = cases::cases();
+        let mut names: Vec<_> = all.iter().map(|case| case.name).collect();
         if let Some(unknown) = self
             .command
             .iter()
@@ -128,7 +128,7 @@ impl Torture {
             true => case.quick || !self.quick,
             false => self.command.iter().any(|name| name == case.name),
         };
-        Ok(all.filter(chosen).collect())
+        Ok(all.into_iter().filter(chosen).collect())
     }
 
     fn does(&self, kind: Kind) -> bool {

@@ -44,7 +44,7 @@ pub fn torture(
             anyhow::bail!("{}: the good file: {what}", format.name);
         }
         let points: Vec<usize> = (0..(count * format.share).div_ceil(shares)).collect();
-        let tally = in_parallel(&points, jobs, |&number| {
+        let tally = in_parallel(format.name, &points, jobs, |&number| {
             open(sandbox, &format, &damaged(&good, number as u64), number)
         })?;
         done(format.name, tally);

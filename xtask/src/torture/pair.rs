@@ -16,7 +16,8 @@ const STEP: Duration = Duration::from_millis(40);
 /// When a command cannot be started.
 pub fn torture(sandbox: &Sandbox, run: &Undisturbed, tries: u32, jobs: usize) -> Result<Tally> {
     let points: Vec<u32> = (0..tries).collect();
-    in_parallel(&points, jobs.div_ceil(2), |&number| {
+    let what = format!("{}, pair", run.name());
+    in_parallel(&what, &points, jobs.div_ceil(2), |&number| {
         let scratch = sandbox.scratch(run.before.as_ref())?;
         let (first, second) = std::thread::scope(|scope| {
             let first = scope.spawn(|| sandbox.run(&scratch, &run.args, Watch::Off));

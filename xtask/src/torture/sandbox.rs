@@ -59,8 +59,10 @@ pub enum Watch<'a> {
     Off,
     /// They are listed.
     List,
-    /// One of them is changed, as strace's `inject` says.
-    Inject(&'a str),
+    /// Some of them end in an error, as strace's `inject` says.
+    Fail(&'a str),
+    /// At some of them a signal comes, as strace's `inject` says.
+    Signal(&'a str),
 }
 
 impl Sandbox {
@@ -95,9 +97,10 @@ impl Sandbox {
     /// # Errors
     /// When it cannot be started.
     pub fn run(&self, scratch: &Scratch, args: &str, watch: Watch<'_>) -> Result<Ended> {
+        let inject = |what: &str| format!("inject={what}");
         let mut command = Command::new("timeout");
         command.arg(PATIENCE);
-        if let Watch::List | Watch::Inject(_) = watch {
+        if !matches!(watch, Watch::Off) {
             command
                 .args(["strace", "-f", "-y", "-s", "0", "-qq", "-e"])
                 .arg(format!("trace={CALLS}"))
@@ -108,7 +111,8 @@ impl Sandbox {
             Watch::Off => {}
             // Faster, but it delivers no signals.
             Watch::List => drop(command.arg("--seccomp-bpf")),
-            Watch::Inject(what) => drop(command.arg("-e").arg(format!("inject={what}"))),
+            Watch::Fail(what) => drop(command.args(["--seccomp-bpf", "-e", &inject(what)])),
+            Watch::Signal(what) => drop(command.args(["-e", &inject(what)])),
         }
         let output = command
             .arg(&self.program)

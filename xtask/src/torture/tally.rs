@@ -4,9 +4,13 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Violations that are printed of one command and kind.
 const SHOWN: usize = 5;
+
+/// How long nothing is said while all holds.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// How a try ended.
 #[derive(Debug)]
@@ -42,16 +46,18 @@ impl Tally {
     }
 }
 
-/// Tries every point, on so many threads.
+/// Tries every point, on so many threads. What breaks is said on stderr at once, and every now and then how far it is.
 ///
 /// # Errors
 /// The first error, which is none of the program's.
 pub fn in_parallel<T: Sync>(
+    what: &str,
     points: &[T],
     jobs: usize,
     each: impl Fn(&T) -> Result<Outcome> + Sync,
 ) -> Result<Tally> {
     let next = AtomicUsize::new(0);
+    let said = Mutex::new(Instant::now());
     let tally = Mutex::new(Ok(Tally::default()));
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
@@ -60,7 +66,17 @@ pub fn in_parallel<T: Sync>(
                     let outcome = each(point);
                     let mut tally = tally.lock().unwrap_or_else(|broken| broken.into_inner());
                     match (&mut *tally, outcome) {
-                        (Ok(tally), Ok(outcome)) => tally.count(outcome),
+                        (Ok(tally), Ok(outcome)) => {
+                            if let Outcome::Broken(fault) = &outcome {
+                                eprintln!("{what}: {fault}");
+                            }
+                            tally.count(outcome);
+                            let mut said = said.lock().unwrap_or_else(|broken| broken.into_inner());
+                            if said.elapsed() > QUIET && tally.tried < points.len() {
+                                *said = Instant::now();
+                                eprintln!("{what}: {} of {}", tally.tried, points.len());
+                            }
+                        }
                         (tally @ Ok(_), Err(error)) => *tally = Err(error),
                         (Err(_), _) => {}
                     }

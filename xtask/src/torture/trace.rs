@@ -62,12 +62,26 @@ pub struct Op {
     pub injected: bool,
 }
 
-/// The operations in a log of `strace -f -y`, in their order, on files below `folder`, which is the working folder.
-pub fn operations(log: &str, folder: &Path) -> Vec<Op> {
+/// A system call in a log of `strace -f -y`.
+struct Call<'a> {
+    name: &'a str,
+    /// Which of this name it is in its thread, from 1.
+    nth: usize,
+    /// Arguments and result.
+    text: String,
+}
+
+impl Call<'_> {
+    fn is_injected(&self) -> bool {
+        self.text.contains("(INJECTED)")
+    }
+}
+
+/// The system calls of a log, in the order in which they begin.
+fn calls(log: &str) -> Vec<Call<'_>> {
     let mut counts: HashMap<(&str, &str), usize> = HashMap::new();
     let mut open: HashMap<&str, (usize, &str, &str)> = HashMap::new();
-    // In the order in which they begin.
-    let mut calls: Vec<(&str, usize, String)> = Vec::new();
+    let mut calls: Vec<Call<'_>> = Vec::new();
     for line in log.lines() {
         let Some((thread, rest)) = line.split_once(char::is_whitespace) else {
             continue;
@@ -77,7 +91,7 @@ pub fn operations(log: &str, folder: &Path) -> Vec<Op> {
             if let (Some((at, ..)), Some((_, end))) =
                 (open.remove(thread), resumed.split_once("resumed>"))
             {
-                calls[at].2.push_str(end);
+                calls[at].text.push_str(end);
             }
             continue;
         }
@@ -97,27 +111,41 @@ pub fn operations(log: &str, folder: &Path) -> Vec<Op> {
             }
             None => args.to_owned(),
         };
-        calls.push((name, nth, text));
+        calls.push(Call { name, nth, text });
     }
     calls
+}
+
+/// Whether no write to stderr was made to fail.
+pub fn message_is_whole(log: &str) -> bool {
+    let to_stderr = |call: &Call<'_>| call.name.contains("write") && call.text.starts_with("2<");
+    !calls(log)
+        .iter()
+        .any(|call| call.is_injected() && to_stderr(call))
+}
+
+/// The operations in a log of `strace -f -y`, in their order, on files below `folder`, which is the working folder.
+pub fn operations(log: &str, folder: &Path) -> Vec<Op> {
+    calls(log)
         .into_iter()
-        .filter_map(|(call, nth, text)| {
-            let injected = text.contains("(INJECTED)");
-            let failed = text
+        .filter_map(|call| {
+            let injected = call.is_injected();
+            let failed = call
+                .text
                 .rsplit_once(" = ")
                 .is_some_and(|(_, end)| end.starts_with('-'));
             if failed && !injected {
                 return None;
             }
-            let event = event(call, &arguments(&text), folder)?;
+            let event = event(call.name, &arguments(&call.text), folder)?;
             let inside = event.path().starts_with(folder)
                 && event
                     .path()
                     .strip_prefix(folder)
                     .is_ok_and(|rest| !rest.starts_with("in"));
             inside.then(|| Op {
-                call: call.to_owned(),
-                nth,
+                call: call.name.to_owned(),
+                nth: call.nth,
                 event,
                 injected,
             })
@@ -232,5 +260,9 @@ mod tests {
             ]
         );
         assert_eq!((ops[3].nth, ops[3].injected), (2, true));
+        assert!(message_is_whole(log));
+        let failed = "7  write(2<pipe:[1]>, \"\"..., 24 <unfinished ...>\n\
+                      7  <... write resumed>) = -1 EIO (Input/output error) (INJECTED)\n";
+        assert!(!message_is_whole(failed));
     }
 }
