@@ -32,6 +32,7 @@ mod arguments;
 mod arrays;
 mod autodiff;
 mod backward;
+mod count;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
 mod device;
@@ -53,6 +54,7 @@ pub mod transformer;
 #[cfg(feature = "wgpu")]
 pub use adapters::{Adapter, Limits, adapters, limits};
 pub use arrays::{download, upload};
+pub use count::elements_of;
 pub use device::{DeviceName, DeviceSpec, device_names};
 pub use error::{Error, Result};
 pub use extension::Backend;

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use tessera_backend::nn::GroupNorm;
 use tessera_backend::ops::{Activation, activation, conv2d, group_norm, linear};
-use tessera_backend::{Rng, streams};
+use tessera_backend::{Rng, elements_of, streams};
 use tessera_checkpoint::write_json;
 use tessera_weights::{WeightDtype, Weights};
 
@@ -26,6 +26,8 @@ const GROUPS: usize = 8;
 const EPS: f64 = 1e-5;
 /// What the last convolution of a branch is scaled by at the start, so that the branch does not drown the shortcut.
 const BRANCH_GAIN: f64 = 0.7;
+/// More px than a side of any picture that is read has; a damaged file may claim any number.
+const MOST_PX: usize = 1 << 14;
 /// One pixel of zeros on every side: a 3 × 3 convolution keeps the size, or halves it with stride 2.
 const SAME: [usize; 4] = [1; 4];
 
@@ -96,11 +98,34 @@ impl ClassifierConfig {
         let fits = self.img_size.checked_shr(halvings).unwrap_or(0) > 0;
         let size = self.img_size.to_string();
         require(
-            fits,
+            fits && self.img_size <= MOST_PX,
             "img_size",
             size,
-            "must be at least 1 after the halvings",
+            "must be at least 1 after the halvings, and 16384 at most",
         )
+    }
+
+    /// How many numbers the parameters are; `u64::MAX` where they are more.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn elements(&self) -> Result<u64> {
+        self.validate()?;
+        let (first, last) = (self.widths[0], self.widths[self.widths.len() - 1]);
+        let around = elements_of(&[
+            &[9, self.in_channels, first],
+            &[first],
+            &[2, last],
+            &[last, self.features],
+            &[self.features],
+            &[self.features, self.classes],
+            &[self.classes],
+        ]);
+        let stages = self.widths.windows(2).map(|widths| {
+            let (from, to) = (widths[0], widths[1]);
+            elements_of(&[&[2, from], &[9, from, to], &[18, to, to], &[7, to]])
+        });
+        Ok(stages.fold(around, u64::saturating_add))
     }
 
     /// A classifier with random weights, the same for the same seed.
@@ -313,6 +338,7 @@ impl Classifier {
                 found: schema.into(),
             });
         }
+        weights.require_room(config.elements()?)?;
         Ok(weights.apply(config.init(0, device)?)?)
     }
 }

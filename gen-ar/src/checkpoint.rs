@@ -116,6 +116,7 @@ impl GenAr {
         config.validate()?;
         weights.take(BOUNDARIES);
         weights.take(CHANNEL_MASK);
+        weights.require_room(config.elements())?;
         if let Some(values) = weights.get(VALUES) {
             check_values(config, &values.values()?)?;
         }

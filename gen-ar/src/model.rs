@@ -2,14 +2,16 @@
 
 use crate::attention::NORM_EPS;
 use crate::block::{Block, ChannelBlock, ChannelFinal};
+use crate::config::TransformerConfig;
 use crate::{Error, GenArConfig, Result};
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 use tessera_attention2d::TokenSharding;
-use tessera_backend::host_values;
 use tessera_backend::init::ParamInit;
 use tessera_backend::nn::LayerNorm;
+use tessera_backend::{elements_of, host_values};
+use tessera_moe::MoeWidths;
 use tessera_quantize::STD_RANGE;
 
 /// The TokenBridge generator: a masked transformer over the positions of an image (`backbone.rs`) and an
@@ -49,6 +51,56 @@ pub struct GenAr {
 }
 
 impl GenArConfig {
+    /// How many numbers the parameters and the values of the levels are; `u64::MAX` where they are more. Needs no valid
+    /// config.
+    pub fn elements(&self) -> u64 {
+        let ([rows, columns], dims) = (self.grid, self.token_embed_dim);
+        let (enc, dec, ch) = (self.enc.width, self.dec.width, self.ch.width);
+        let around = elements_of(&[
+            &[enc],
+            &[self.buffer_size, enc],
+            &[rows, columns, enc],
+            &[dec],
+            &[self.buffer_size, dec],
+            &[2, rows, columns, dec],
+            &[self.class_num, enc],
+            &[dims, enc],
+            &[5, enc],
+            &[enc, dec],
+            &[3, dec],
+        ]);
+        let head = elements_of(&[
+            &[2, dims, ch],
+            &[dec, ch],
+            &[5, ch],
+            &[dims.saturating_sub(1), self.levels, ch],
+            &[2, ch, ch],
+            &[dims, ch, self.levels],
+            &[dims, self.levels],
+            &[self.levels],
+        ]);
+        let backbone = |size: TransformerConfig| {
+            let width = size.width;
+            let hidden = self.mlp_ratio.saturating_mul(width);
+            let mlp = match &self.moe {
+                None => mlp_elements(width, hidden),
+                Some(moe) => moe.elements(MoeWidths {
+                    d_model: width,
+                    hidden,
+                    target: None,
+                }),
+            };
+            let block = elements_of(&[&[4, width, width], &[8, width]]).saturating_add(mlp);
+            block.saturating_mul(size.depth as u64)
+        };
+        let block = elements_of(&[&[10, ch, ch], &[14, ch], &[4, ch / self.ch.heads.max(1)]]);
+        let block = block.saturating_add(mlp_elements(ch, self.mlp_ratio.saturating_mul(ch)));
+        let blocks = block.saturating_mul(self.ch.depth as u64);
+        [around, head, backbone(self.enc), backbone(self.dec), blocks]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+
     /// A generator with random weights, initialized as by the authors and the same on every device for one `seed`.
     /// `values` are the quantizer's reconstruction values, one per level. No parameter is allocated before its first
     /// use.
@@ -107,6 +159,10 @@ impl GenArConfig {
             sequence: TokenSharding::Local,
         }
     }
+}
+
+fn mlp_elements(width: usize, hidden: usize) -> u64 {
+    elements_of(&[&[2, width, hidden], &[hidden], &[width]])
 }
 
 /// The normalized value at the ends of the released quantizer's table.

@@ -61,6 +61,7 @@ impl Dit {
         progress: &mut dyn FnMut(Loaded),
     ) -> Result<Self> {
         config.validate()?;
+        weights.require_room(config.elements())?;
         Ok(weights.apply_with(config.init(0, device), progress)?)
     }
 }

@@ -137,7 +137,7 @@ impl DitConfig {
             return Err(fault("learn_sigma", expected.into(), "true".into()));
         }
         match &self.moe {
-            Some(moe) => Ok(moe.validate(self.mlp_ratio * self.hidden_size)?),
+            Some(moe) => Ok(moe.validate(self.mlp_ratio.saturating_mul(self.hidden_size))?),
             None => Ok(()),
         }
     }

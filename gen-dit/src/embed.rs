@@ -43,7 +43,7 @@ impl PatchEmbed {
 }
 
 /// Sines and cosines of the time embedding.
-const FREQUENCIES: usize = 256;
+pub(crate) const FREQUENCIES: usize = 256;
 /// Its longest period in radians.
 const MAX_PERIOD: f64 = 10_000.0;
 

@@ -1,15 +1,16 @@
 //! The parameters, named as in DiT's released checkpoints, and the forward pass.
 
 use crate::block::{DitBlock, FinalLayer};
-use crate::embed::{LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table};
+use crate::embed::{FREQUENCIES, LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table};
 use crate::patch::unpatchify;
 use crate::{DitConfig, Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use tessera_attention2d::TokenSharding;
+use tessera_backend::elements_of;
 use tessera_backend::init::ParamInit;
 use tessera_backend::ops::{self, Activation};
-use tessera_moe::RouterTrace;
+use tessera_moe::{MoeWidths, RouterTrace};
 
 /// The diffusion transformer. Made by [`DitConfig::init`] or loaded (`checkpoint.rs`).
 #[derive(Module, Debug)]
@@ -57,6 +58,43 @@ impl DitConfig {
             config: self.clone(),
             sequence: TokenSharding::Local,
         }
+    }
+
+    /// How many numbers the state dict has; `u64::MAX` where they are more. Needs no valid config.
+    pub fn elements(&self) -> u64 {
+        let (width, patch, experts) = (self.hidden_size, self.patch_size, self.moe.as_ref());
+        let grid = self.input_size / patch.max(1);
+        let hidden = self.mlp_ratio.saturating_mul(width);
+        let values = self
+            .in_channels
+            .saturating_mul(if self.learn_sigma { 2 } else { 1 });
+        let around = elements_of(&[
+            &[width, self.in_channels, patch, patch],
+            &[width],
+            &[FREQUENCIES, width],
+            &[width],
+            &[width, width],
+            &[width],
+            &[self.num_classes, width],
+            &[width],
+            &[grid, grid, width],
+            &[width, patch, patch, values],
+            &[patch, patch, values],
+            &[2, width, width],
+            &[2, width],
+        ]);
+        let block = elements_of(&[&[10, width, width], &[10, width]]);
+        let widths = MoeWidths {
+            d_model: width,
+            hidden,
+            target: Some(patch.saturating_mul(patch).saturating_mul(self.in_channels)),
+        };
+        let mlp = match experts {
+            Some(moe) => moe.elements(widths),
+            None => elements_of(&[&[2, width, hidden], &[hidden], &[width]]),
+        };
+        let blocks = block.saturating_add(mlp).saturating_mul(self.depth as u64);
+        around.saturating_add(blocks)
     }
 
     /// Counts parameters as the paper does: those of the matrix products in the blocks.

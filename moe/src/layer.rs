@@ -4,6 +4,7 @@ use crate::{Error, Experts, LayerTrace, Mode, MoeConfig, Router, RouterTrace, Ro
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use tessera_backend::device_values;
+use tessera_backend::elements_of;
 use tessera_backend::host_values;
 use tessera_backend::init::ParamInit;
 use tessera_backend::ops::Routes;
@@ -28,6 +29,34 @@ pub struct MoeWidths {
     pub hidden: usize,
     /// Features of the target of per-layer regularization (section 6); `None` if the model has no such target.
     pub target: Option<usize>,
+}
+
+impl MoeConfig {
+    /// How many numbers a layer has, thresholds among them; `u64::MAX` where they are more. Needs no valid config.
+    pub fn elements(&self, widths: MoeWidths) -> u64 {
+        let MoeWidths {
+            d_model: width,
+            hidden,
+            target,
+        } = widths;
+        let (experts, hidden) = (self.experts, hidden / self.split.max(1));
+        let router = elements_of(&[
+            &[width, width],
+            &[width],
+            &[width, experts],
+            &[experts],
+            &[1],
+        ]);
+        let target = target.filter(|_| self.target_weight > 0.0);
+        let target = target.map_or(0, |target| elements_of(&[&[width, target], &[target]]));
+        let experts = elements_of(&[
+            &[experts, width, hidden],
+            &[experts, hidden],
+            &[experts, hidden, width],
+            &[experts, width],
+        ]);
+        router.saturating_add(target).saturating_add(experts)
+    }
 }
 
 impl Moe {

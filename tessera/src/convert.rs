@@ -170,6 +170,7 @@ impl Converter {
         for buffer in &BUFFERS[1..] {
             parameters.take(buffer);
         }
+        parameters.require_room(config.elements())?;
         parameters.fits(&config.init(&vec![0.0; config.levels], 0, device.burn()))?;
         let given = self.given_tokenizer(config.token_embed_dim, device)?;
         let report = self.write(output, &weights, origin, self.dtype, progress)?;
@@ -199,6 +200,7 @@ impl Converter {
             None => dit_config(input, &weights)?,
         };
         config.validate()?;
+        weights.require_room(config.elements())?;
         weights.fits(&config.init(0, device.burn()))?;
         let given = self.given_tokenizer(config.in_channels, device)?;
         let report = self.write(output, &weights, origin, self.dtype, progress)?;

@@ -98,6 +98,14 @@ pub enum Error {
         /// The kind it gives.
         found: String,
     },
+    /// Pixels of a number of channels that no picture has.
+    #[error("{}: channels of the pixels: expected 1 or 3, found {found}", path.display())]
+    PixelChannels {
+        /// The file.
+        path: PathBuf,
+        /// The number it gives.
+        found: usize,
+    },
     /// Weights without a configuration do not tell what network they are of.
     #[error("{}: not the weights of a tokenizer: `{name}` is {found}, expected {expected}", file.display())]
     Infer {

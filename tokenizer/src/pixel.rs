@@ -44,6 +44,12 @@ impl PixelTokenizer {
         let path = folder.as_ref().join(CONFIG_FILE);
         let json = std::fs::read(&path).map_err(|source| Error::reading(&path, source))?;
         match serde_json::from_slice::<PixelConfig>(&json) {
+            Ok(PixelConfig { channels, .. }) if !matches!(channels, 1 | 3) => {
+                Err(Error::PixelChannels {
+                    path,
+                    found: channels,
+                })
+            }
             Ok(config) => Ok(Self::new(config.channels, device)),
             Err(source) => Err(Error::TokenizerConfigFile { path, source }),
         }

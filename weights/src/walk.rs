@@ -6,8 +6,9 @@ use crate::weights::{Weight, Weights};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
-use tessera_backend::device_values;
-use tessera_backend::host_values;
+use std::path::PathBuf;
+use tessera_backend::{device_values, elements_of, host_values};
+use tessera_checkpoint::CONFIG_FILE;
 
 /// Where in the module tree a walk is: the names of the fields it went through.
 #[derive(Debug, Default)]
@@ -181,6 +182,39 @@ impl Weights {
         };
         let module = module.map(&mut write);
         write.fault.map_or(Ok(module), Err)
+    }
+
+    /// Refuses a config that describes a model of `claimed` numbers where these weights are far fewer: before the
+    /// model is made, which would take the memory that the config claims. A model of up to twice as many, and a million
+    /// more, is made, so that the report of names and shapes says what differs.
+    ///
+    /// # Errors
+    /// [`Error::Claimed`].
+    pub fn require_room(&self, claimed: u64) -> Result<()> {
+        const SLACK: u64 = 1 << 20;
+        let held = self
+            .tensors
+            .values()
+            .map(|weight| elements_of(&[weight.shape()]));
+        let held = held.fold(0, u64::saturating_add);
+        if claimed <= held.saturating_mul(2).saturating_add(SLACK) {
+            return Ok(());
+        }
+        let file = match self.file.as_os_str().is_empty() {
+            true => PathBuf::from("the file of weights"),
+            false => self.file.clone(),
+        };
+        let beside = file.with_file_name(CONFIG_FILE);
+        Err(Error::Claimed {
+            // That of a run's checkpoint is in another folder, and some are given by themselves.
+            config: match beside.is_file() {
+                true => beside,
+                false => CONFIG_FILE.into(),
+            },
+            claimed,
+            file,
+            held,
+        })
     }
 
     /// Whether these are all the weights of a module, and no others; reads none.

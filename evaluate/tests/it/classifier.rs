@@ -1,5 +1,6 @@
 //! The classifier that pictures are evaluated with.
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, Array4, Axis};
 use std::fs;
@@ -410,4 +411,34 @@ fn pictures_of_unlike_shapes_do_not_make_a_batch() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn sizes_that_claim_more_than_the_weights_hold_are_refused_before_a_classifier_is_made() {
+    let (config, device) = (small_config(), Device::flex());
+    let classifier = busy_classifier(1);
+    assert_eq!(config.elements().unwrap(), classifier.num_params() as u64);
+    let folder = tempfile::tempdir().unwrap();
+    classifier
+        .save_dir(folder.path(), WeightDtype::F32)
+        .unwrap();
+    let refused = |change: fn(&mut ClassifierConfig)| {
+        let mut config = small_config();
+        change(&mut config);
+        let json = serde_json::to_vec(&config).unwrap();
+        fs::write(folder.path().join("config.json"), json).unwrap();
+        Classifier::load_dir(folder.path(), &device)
+            .unwrap_err()
+            .to_string()
+    };
+    for far in [
+        refused(|c| c.classes = 100_000_000),
+        refused(|c| c.features = usize::MAX),
+        refused(|c| c.widths[0] = 1 << 40),
+    ] {
+        assert!(far.contains("config.json: describes a model of "), "{far}");
+    }
+    // What pictures would be scaled to.
+    assert!(refused(|c| c.img_size = 1 << 20).contains("16384 at most"));
+    assert!(refused(|c| c.classes += 1).contains("misshapen"));
 }

@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
-use tessera_gen_ar::{Error, GenArConfig, TransformerConfig, default_channel_order};
+use tessera_gen_ar::{Error, GenAr, GenArConfig, TransformerConfig, default_channel_order};
+use tessera_moe::MoeConfig;
 
 #[test]
 fn the_presets_have_the_parameters_of_the_released_models() {
@@ -80,4 +81,52 @@ fn weights_depend_on_the_seed_alone() {
     assert_ne!(init(3), init(4));
     let clone = config.init(&super::tiny::values(8), 3, &Device::flex());
     assert_eq!(clone.clone().valid().weights(), init(3));
+}
+
+#[test]
+fn a_config_counts_what_its_model_has_without_making_it() {
+    let dense = super::tiny::config();
+    let experts = GenArConfig {
+        moe: Some(MoeConfig {
+            target_weight: 0.0,
+            ..MoeConfig::k_in_e(2, 6)
+        }),
+        ..dense.clone()
+    };
+    for config in [dense, experts, GenArConfig::tokenbridge_h()] {
+        let model = config.init(&vec![0.0; config.levels], 0, &Device::flex());
+        assert_eq!(config.elements(), model.num_params() as u64, "{config:?}");
+    }
+}
+
+#[test]
+fn a_config_that_claims_more_than_its_weights_hold_is_refused_before_a_model_is_made() {
+    let (good, weights) = (super::tiny::config(), super::tiny::model().weights());
+    let refused = |change: fn(&mut GenArConfig)| {
+        let mut config = good.clone();
+        change(&mut config);
+        let error = GenAr::from_weights(&config, weights.clone(), &Device::flex());
+        error.unwrap_err().to_string()
+    };
+    for far in [
+        refused(|c| c.enc.depth = 1 << 32),
+        refused(|c| c.ch.depth = usize::MAX),
+        refused(|c| c.grid = [1 << 40, 1 << 40]),
+        refused(|c| c.class_num = 100_000_000),
+        refused(|c| c.mlp_ratio = usize::MAX / 2),
+    ] {
+        assert!(
+            far.starts_with("config.json: describes a model of "),
+            "{far}"
+        );
+        assert!(
+            far.contains("parameters; the file of weights holds "),
+            "{far}"
+        );
+    }
+    // No memory of the claimed size to look at it, either.
+    assert!(refused(|c| c.token_embed_dim = 1 << 45).contains("channel_order"));
+    // A little more is said by name and shape.
+    let near = refused(|c| c.enc.depth += 1);
+    assert!(near.contains("missing (`encoder_blocks.2."), "{near}");
 }

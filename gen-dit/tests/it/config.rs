@@ -1,8 +1,9 @@
 //! Presets, the papers' counts of parameters, and configs that no model can have.
 
 use super::tiny;
+use burn::module::Module;
 use burn::tensor::Device;
-use tessera_gen_dit::{DitConfig, Error, Parameters};
+use tessera_gen_dit::{Dit, DitConfig, Error, Parameters};
 
 fn preset(name: &str) -> DitConfig {
     name.parse().unwrap()
@@ -175,4 +176,41 @@ fn a_config_is_the_same_after_json() {
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<DitConfig>(&json).unwrap(), config);
     }
+}
+
+#[test]
+fn a_config_counts_what_its_model_has_without_making_it() {
+    let mut configs: Vec<DitConfig> = tiny::all().into_iter().map(|(_, config)| config).collect();
+    configs.push(DitConfig::xl_2());
+    configs.push("race-dit-b/2-4in32".parse().unwrap());
+    for config in configs {
+        let model = config.init(0, &Device::flex());
+        assert_eq!(config.elements(), model.num_params() as u64, "{config:?}");
+    }
+}
+
+#[test]
+fn a_config_that_claims_more_than_its_weights_hold_is_refused_before_a_model_is_made() {
+    let good = tiny::config();
+    let weights = tiny::model(&good).weights();
+    let refused = |change: fn(&mut DitConfig)| {
+        let mut config = good.clone();
+        change(&mut config);
+        let error = Dit::from_weights(&config, weights.clone(), &Device::flex(), &mut |_| ());
+        error.unwrap_err().to_string()
+    };
+    for far in [
+        refused(|c| c.depth = 1 << 32),
+        // A table of positions, which the file has as a tensor.
+        refused(|c| c.input_size = 65_536),
+        refused(|c| c.num_classes = usize::MAX),
+        refused(|c| c.mlp_ratio = usize::MAX),
+    ] {
+        assert!(
+            far.starts_with("config.json: describes a model of "),
+            "{far}"
+        );
+    }
+    let near = refused(|c| c.depth += 1);
+    assert!(near.contains("missing (`blocks.2."), "{near}");
 }

@@ -22,6 +22,7 @@ impl KlVae {
     /// # Errors
     /// When the sizes make no network, or name other tensors or shapes than the weights have.
     pub fn from_weights(config: &KlVaeConfig, weights: &Weights, device: &Device) -> Result<Self> {
+        weights.require_room(config.elements()?)?;
         // Parameters draw their initial value at first use, so this seed is never used.
         Ok(weights.apply(config.init(0, device)?)?)
     }

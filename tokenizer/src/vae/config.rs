@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use tessera_backend::elements_of;
 
 /// The sizes of a [`KlVae`](super::KlVae), under the names of the reference configuration (`ddconfig`).
 ///
@@ -34,6 +35,9 @@ pub struct KlVaeConfig {
     #[serde(default = "default_norm_groups")]
     pub norm_groups: usize,
 }
+
+/// More px than a side of any picture that is read has; a damaged file may claim any number.
+const MOST_RESOLUTION: usize = 1 << 14;
 
 /// The reference's, everywhere.
 const DEFAULT_NORM_GROUPS: usize = 32;
@@ -102,6 +106,12 @@ impl KlVaeConfig {
             require(value > 0, field, "at least 1", value)?;
         }
         // Sixteen levels would already ask for images of 32,768 px.
+        require(
+            self.resolution <= MOST_RESOLUTION,
+            "resolution",
+            format!("at most {MOST_RESOLUTION}"),
+            self.resolution,
+        )?;
         let levels = (1..=16).contains(&self.ch_mult.len()) && !self.ch_mult.contains(&0);
         require(
             levels,
@@ -148,6 +158,67 @@ impl KlVaeConfig {
         1 << (self.levels() - 1)
     }
 
+    /// How many numbers the parameters are; `u64::MAX` where they are more.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn elements(&self) -> Result<u64> {
+        self.validate()?;
+        let (widths, latents) = (self.widths(), self.z_channels);
+        let (first, last) = (widths[0], widths[widths.len() - 1]);
+        let mut total = elements_of(&[
+            &[9, self.in_channels, self.ch],
+            &[self.ch],
+            &[2, last],
+            &[9, last, 2, latents],
+            &[4, latents, latents],
+            &[5, latents],
+            &[latents, latents],
+            &[9, latents, last],
+            &[last],
+            &[2, first],
+            &[9, first, self.out_ch],
+            &[self.out_ch],
+        ]);
+        let mut add = |elements: u64, times: usize| {
+            total = total.saturating_add(elements.saturating_mul(times as u64));
+        };
+        // The middle of either half.
+        add(residual_elements(last, last), 4);
+        add(attention_elements(last), 2);
+        for (level, &width) in widths.iter().enumerate() {
+            let sampling = elements_of(&[&[9, width, width], &[width]]);
+            let lowest = level + 1 == widths.len();
+            let encoder_from = match level {
+                0 => self.ch,
+                level => widths[level - 1],
+            };
+            let decoder_from = if lowest { last } else { widths[level + 1] };
+            for (blocks, from, attended, sampled) in [
+                (
+                    self.num_res_blocks,
+                    encoder_from,
+                    &self.attn_resolutions,
+                    !lowest,
+                ),
+                (
+                    self.num_res_blocks.saturating_add(1),
+                    decoder_from,
+                    &self.decoder_attn_resolutions,
+                    level > 0,
+                ),
+            ] {
+                add(residual_elements(from, width), 1);
+                add(residual_elements(width, width), blocks - 1);
+                if self.attends(attended, level) {
+                    add(attention_elements(width), blocks);
+                }
+                add(sampling, usize::from(sampled));
+            }
+        }
+        Ok(total)
+    }
+
     /// Number of resolution levels.
     pub(crate) fn levels(&self) -> usize {
         self.ch_mult.len()
@@ -155,13 +226,33 @@ impl KlVaeConfig {
 
     /// Width of each level, the full resolution first.
     pub(crate) fn widths(&self) -> Vec<usize> {
-        self.ch_mult.iter().map(|mult| self.ch * mult).collect()
+        let widths = self.ch_mult.iter();
+        widths.map(|mult| self.ch.saturating_mul(*mult)).collect()
     }
 
     /// Whether the level's side, at the configuration's resolution, is in the list.
     pub(crate) fn attends(&self, resolutions: &[usize], level: usize) -> bool {
         resolutions.contains(&(self.resolution >> level))
     }
+}
+
+/// Of a residual block: two normalizations and convolutions, and a shortcut where the width changes.
+fn residual_elements(from: usize, to: usize) -> u64 {
+    let shortcut = usize::from(from != to);
+    elements_of(&[
+        &[2, from],
+        &[9, from, to],
+        &[2, to],
+        &[9, to, to],
+        &[2, to],
+        &[shortcut, from, to],
+        &[shortcut, to],
+    ])
+}
+
+/// Of a block of attention: a normalization and four maps.
+fn attention_elements(width: usize) -> u64 {
+    elements_of(&[&[2, width], &[4, width, width], &[4, width]])
 }
 
 fn require(
