@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use burn::module::Module;
 use ndarray::Array4;
 use tessera_backend::{ComputePrecision, DeviceSpec};
-use tessera_tokenizer::{ImageTokenizer, decode_within, encode_within};
+use tessera_tokenizer::{ImageTokenizer, decode_within, encode_moments_within, encode_within};
 
 /// Tensors of about the largest size that a tokenizer holds at once: the input of a layer, its output, what is added to
 /// it, and the workspace of a convolution.
@@ -77,6 +77,20 @@ impl Device {
         images: Array4<f32>,
     ) -> Result<Array4<f32>> {
         Ok(encode_within(tokenizer, images, self.largest_tensor())?)
+    }
+
+    /// What latents of images are drawn from, as [`ImageTokenizer::encode_moments`] has it, in as many steps as the
+    /// memory asks for.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_moments(
+        &self,
+        tokenizer: &dyn ImageTokenizer,
+        images: Array4<f32>,
+    ) -> Result<Array4<f32>> {
+        let bytes = self.largest_tensor();
+        Ok(encode_moments_within(tokenizer, images, bytes)?)
     }
 
     /// The images of latents, in as many steps as the memory asks for; shapes as for [`encode`](Self::encode).

@@ -10,14 +10,18 @@ use tessera_tokenizer::ImageTokenizer;
 use {
     ndarray::Array3,
     std::ops::Range,
-    tessera_backend::{download, streams, upload},
+    tessera_backend::streams,
     tessera_quantize::{Calibration, CalibrationBuilder, MomentsBuilder, Quantizer, ScaleBy},
-    tessera_tokenizer::KlVae,
-    tessera_train::LatentCache,
+    tessera_train::{LatentCache, LatentKind},
 };
 
-/// Images encoded at once.
-const BATCH: usize = 64;
+/// Pixels worked on at once: 64 small pictures, or 16 of 256 px.
+const BATCH_PIXELS: usize = 1 << 20;
+
+/// How many pictures of so many pixels are worked on at once.
+pub(crate) fn at_once(pixels: usize) -> usize {
+    (BATCH_PIXELS / pixels.max(1)).clamp(1, 64)
+}
 
 /// Hears how many of how many images are done; `Break` cancels.
 pub type OnProgress<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
@@ -38,8 +42,13 @@ fn each(
     mut encode: impl FnMut(Array4<f32>) -> Result<Array4<f32>>,
 ) -> Result<Array4<f32>> {
     let indices: Vec<usize> = (0..data.len()).collect();
+    let pixels = match data.len() {
+        0 => 0,
+        _ => data.image(0)?.index_axis(Axis(0), 0).len(),
+    };
+    let batch = at_once(pixels);
     let mut encoded: Option<Array4<f32>> = None;
-    for chunk in indices.chunks(BATCH) {
+    for chunk in indices.chunks(batch) {
         let part = encode(dataset::batch(data, chunk)?)?;
         let (_, channels, height, width) = part.dim();
         let all =
@@ -81,28 +90,31 @@ pub fn encode_dataset(
     })
 }
 
-/// The posteriors of every image of a data set.
+/// What the latents of every image of a data set are drawn from: posteriors, or the latents themselves where a
+/// tokenizer gives no distributions.
 ///
 /// # Errors
 /// When an image cannot be read, or `progress` cancels.
 #[cfg(feature = "train")]
 pub fn encode_posteriors(
-    vae: &KlVae,
+    tokenizer: &dyn ImageTokenizer,
     data: &dyn Dataset,
     device: &Device,
     progress: OnProgress<'_>,
 ) -> Result<LatentCache> {
     let moments = each(data, progress, |images| {
-        Ok(download(
-            vae.encode(upload(images, device.burn())).moments(),
-        ))
+        device.encode_moments(tokenizer, images)
     })?;
     Ok(LatentCache {
+        kind: match moments.dim().1 == tokenizer.latent_channels() {
+            true => LatentKind::Point,
+            false => LatentKind::Posterior,
+        },
         moments,
         moments_flip: None,
         labels: (0..data.len()).map(|i| data.label(i) as u32).collect(),
         class_names: data.class_names().to_vec(),
-        provenance: serde_json::json!({ "vae": vae.config() }),
+        provenance: serde_json::json!({ "vae": tokenizer.config_json() }),
     })
 }
 
@@ -120,7 +132,8 @@ pub struct CalibrationOptions {
     pub seed: u64,
 }
 
-/// Measures scale, clipping, entropy and the order of the dimensions on samples of all posteriors.
+/// Measures scale, clipping, entropy and the order of the dimensions on a sample of every posterior, or on the latents
+/// themselves.
 ///
 /// # Errors
 /// Bits or range out of bounds, a latent that is not finite, a channel that never varies.

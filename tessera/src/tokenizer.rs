@@ -4,9 +4,11 @@ use crate::device::Device;
 use crate::digest::{base_name, sha256, sha256_of_files};
 use crate::error::{Error, Result};
 use crate::hub;
+use crate::latents::at_once;
 use crate::model::{ArModel, DitModel, Model, builtin, model_folder};
 use crate::spread::quantizer_of;
 use crate::square::Square;
+use crate::vae::locate_vae;
 use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 use std::path::Path;
 use std::str::FromStr;
@@ -17,9 +19,6 @@ use tessera_tokenizer::{
     ImageTokenizer, Opened, Tiling, decode_tiled, encode_tiled, open_tokenizer, tiles,
 };
 use tessera_weights::Which;
-
-/// Pixels worked on at once: 64 small pictures, or 16 of 256 px.
-const BATCH_PIXELS: usize = 1 << 20;
 
 /// What turns pictures into latents and latents into pictures, without the generator.
 #[derive(Debug)]
@@ -133,7 +132,7 @@ impl Tokenizer {
     /// # Errors
     /// When a file is missing or broken, the calibration is of latents of other channels, or sizes do not fit.
     pub fn of_vae(path: &Path, options: &VaeOptions<'_>, device: &Device) -> Result<Self> {
-        let path = hub::locate(path)?;
+        let path = locate_vae(path)?;
         let Opened {
             tokenizer: vae,
             files,
@@ -229,7 +228,7 @@ impl Tokenizer {
     /// How many pictures are worked on at once.
     pub fn batch(&self) -> usize {
         let side = self.square.map_or(usize::MAX, |square| square.img_size);
-        (BATCH_PIXELS / side.saturating_mul(side)).clamp(1, 64)
+        at_once(side.saturating_mul(side))
     }
 
     /// The latents `[pictures, channels, height, width]` of pictures of one size, whose sides are made to fit the

@@ -3,15 +3,36 @@
 use crate::device::Device;
 use crate::error::Result;
 use crate::hub;
-use std::path::Path;
+use crate::model::model_folder;
+use std::path::{Path, PathBuf};
+use tessera_checkpoint::{CONFIG_FILE, weights_in};
 use tessera_tokenizer::{ImageTokenizer, Opened, load_tokenizer, open_tokenizer};
 
-/// A tokenizer alone, of any kind that is known: a folder, a file of weights, or a name in the hub's cache.
+/// The folder of the tokenizer in a model's folder and in the run of one.
+const VAE: &str = "vae";
+
+/// A tokenizer alone, of any kind that is known: a folder, a file of weights, a model's or a run's folder, or a name in
+/// the hub's cache.
 ///
 /// # Errors
 /// When a file is missing or broken.
 pub fn open_vae(path: &Path, device: &Device) -> Result<Opened> {
-    Ok(open_tokenizer(hub::locate(path)?, None, device.burn())?)
+    Ok(open_tokenizer(locate_vae(path)?, None, device.burn())?)
+}
+
+/// Where the tokenizer is: in a model's folder, in a run's, or at the path itself.
+///
+/// # Errors
+/// When the hub's cache has none of this name.
+pub(crate) fn locate_vae(path: &Path) -> Result<PathBuf> {
+    let path = hub::locate(path)?;
+    let folder = model_folder(&path).unwrap_or_else(|| path.clone());
+    let inner = folder.join(VAE);
+    let own = folder == path && (path.is_file() || weights_in(&path).is_some());
+    Ok(match !own && inner.join(CONFIG_FILE).is_file() {
+        true => inner,
+        false => path,
+    })
 }
 
 /// The tokenizer of a model folder, or the one that takes its place.
@@ -22,6 +43,6 @@ pub(crate) fn vae_of(
 ) -> Result<Box<dyn ImageTokenizer>> {
     match instead {
         Some(vae) => Ok(open_vae(vae, device)?.tokenizer),
-        None => Ok(load_tokenizer(folder.join("vae"), device.burn())?),
+        None => Ok(load_tokenizer(folder.join(VAE), device.burn())?),
     }
 }

@@ -14,7 +14,9 @@
 //! # Ok::<(), tessera_tokenizer::Error>(())
 //! ```
 
-use crate::{Error, ImageTokenizer, Result, Tiling, decode_tiled, encode_tiled};
+use crate::tiles::encode_tiled_by;
+use crate::{Error, ImageTokenizer, Result, Tiling, decode_tiled};
+use burn::tensor::Tensor;
 use ndarray::{Array3, Array4, ArrayView3, Axis, concatenate, stack};
 use tessera_backend::{download, upload};
 
@@ -65,13 +67,40 @@ pub fn encode_within(
     images: Array4<f32>,
     bytes: u64,
 ) -> Result<Array4<f32>> {
+    encode_by(tokenizer, images, bytes, |images| tokenizer.encode(images))
+}
+
+/// [`ImageTokenizer::encode_moments`], no tensor of it larger than `bytes`.
+///
+/// # Shapes
+/// - `images`: `[batch, image_channels, height, width]`, in `[-1, 1]`
+/// - returns `[batch, 2 latent_channels, …]` where latents are distributions, or `[batch, latent_channels, …]`
+///
+/// # Errors
+/// As [`encode_within`].
+pub fn encode_moments_within(
+    tokenizer: &dyn ImageTokenizer,
+    images: Array4<f32>,
+    bytes: u64,
+) -> Result<Array4<f32>> {
+    encode_by(tokenizer, images, bytes, |images| {
+        tokenizer.encode_moments(images)
+    })
+}
+
+fn encode_by(
+    tokenizer: &dyn ImageTokenizer,
+    images: Array4<f32>,
+    bytes: u64,
+    encode: impl Fn(Tensor<4>) -> Tensor<4>,
+) -> Result<Array4<f32>> {
     let (_, _, height, width) = images.dim();
     tokenizer.check_image_size(height, width)?;
     run(
         images,
         way(tokenizer, [height, width], bytes)?,
-        |images| download(tokenizer.encode(upload(images, &tokenizer.device()))),
-        |image, tiling| encode_tiled(tokenizer, image, tiling),
+        |images| download(encode(upload(images, &tokenizer.device()))),
+        |image, tiling| encode_tiled_by(tokenizer, image, tiling, &encode),
     )
 }
 

@@ -3,6 +3,7 @@
 use crate::{Error, Result};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use serde_json::Value;
 use std::fmt::Debug;
 use std::path::Path;
 use tessera_weights::WeightDtype;
@@ -29,6 +30,9 @@ use tessera_weights::WeightDtype;
 pub trait ImageTokenizer: Debug + Send {
     /// What kind of network it is, in words.
     fn architecture(&self) -> &'static str;
+
+    /// What `config.json` says of it.
+    fn config_json(&self) -> Value;
 
     /// Channels of the images: 1 for gray, 3 for RGB.
     fn image_channels(&self) -> usize;
@@ -58,6 +62,19 @@ pub trait ImageTokenizer: Debug + Send {
     /// # Panics
     /// On another number of channels, or a size that [`check_image_size`](Self::check_image_size) refuses.
     fn encode(&self, images: Tensor<4>) -> Tensor<4>;
+
+    /// What latents of images are drawn from: means, then log-variances, where they are distributions; elsewhere
+    /// [`encode`](Self::encode)'s latents.
+    ///
+    /// # Shapes
+    /// - `images`: as [`encode`](Self::encode) takes them
+    /// - returns `[batch, 2 latent_channels, …]`, or `[batch, latent_channels, …]`
+    ///
+    /// # Panics
+    /// As [`encode`](Self::encode).
+    fn encode_moments(&self, images: Tensor<4>) -> Tensor<4> {
+        self.encode(images)
+    }
 
     /// Images of the latents. Nothing clamps them: values may lie a little outside `[-1, 1]`.
     ///

@@ -36,7 +36,7 @@ pub mod tiles;
 pub mod tiny;
 pub mod vae;
 
-pub use batches::{decode_within, encode_within};
+pub use batches::{decode_within, encode_moments_within, encode_within};
 pub use error::{Error, Result};
 pub use image_tokenizer::ImageTokenizer;
 pub use open::{LatentScale, Opened, load_tokenizer, open_tokenizer};

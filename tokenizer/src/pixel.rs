@@ -5,6 +5,7 @@ use crate::vae::CONFIG_FILE;
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::path::Path;
 use tessera_checkpoint::write_json;
 use tessera_weights::WeightDtype;
@@ -61,6 +62,13 @@ impl ImageTokenizer for PixelTokenizer {
         "pixels"
     }
 
+    fn config_json(&self) -> Value {
+        json!(PixelConfig {
+            kind: Self::KIND.into(),
+            channels: self.channels,
+        })
+    }
+
     fn image_channels(&self) -> usize {
         self.channels
     }
@@ -94,10 +102,6 @@ impl ImageTokenizer for PixelTokenizer {
     }
 
     fn save_dir(&self, folder: &Path, _: WeightDtype) -> Result<()> {
-        let config = PixelConfig {
-            kind: Self::KIND.into(),
-            channels: self.channels,
-        };
-        Ok(write_json(&folder.join(CONFIG_FILE), &config)?)
+        Ok(write_json(&folder.join(CONFIG_FILE), &self.config_json())?)
     }
 }

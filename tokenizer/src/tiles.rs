@@ -111,6 +111,16 @@ pub fn encode_tiled(
     image: ArrayView3<'_, f32>,
     tiling: &Tiling,
 ) -> Result<Array3<f32>> {
+    encode_tiled_by(tokenizer, image, tiling, |tile| tokenizer.encode(tile))
+}
+
+/// The same with what `encode` makes of a tile, such as [`ImageTokenizer::encode_moments`].
+pub(crate) fn encode_tiled_by(
+    tokenizer: &dyn ImageTokenizer,
+    image: ArrayView3<'_, f32>,
+    tiling: &Tiling,
+    encode: impl Fn(Tensor<4>) -> Tensor<4>,
+) -> Result<Array3<f32>> {
     let (channels, height, width) = image.dim();
     let factor = tokenizer.downsampling();
     tiling.validate(factor)?;
@@ -120,7 +130,7 @@ pub fn encode_tiled(
     let latent_cuts = [height, width].map(|side| tiling.cut(side / factor, factor));
     let image_cuts = latent_cuts.each_ref().map(|cut| cut.scaled(factor));
     Ok(tiled(image, &image_cuts, &latent_cuts, |tile| {
-        on_device(tokenizer, tile, |tile| tokenizer.encode(tile))
+        on_device(tokenizer, tile, &encode)
     }))
 }
 

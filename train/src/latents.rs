@@ -1,4 +1,5 @@
-//! Latents encoded once, for training without the tokenizer: mean and log-variance of every image's posterior.
+//! Latents encoded once, for training without the tokenizer: mean and log-variance of every image's posterior, or its
+//! latents where a tokenizer gives no distribution.
 
 use crate::error::{Error, Result};
 use ndarray::{Array3, Array4, ArrayView3, Axis};
@@ -25,10 +26,36 @@ pub enum LatentPrecision {
     F16,
 }
 
-/// The posteriors of a data set's images, in memory.
+/// What a cache has of every image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LatentKind {
+    /// A distribution: mean and log-variance.
+    #[default]
+    Posterior,
+    /// Latents as they are, of a tokenizer without distributions.
+    Point,
+}
+
+impl LatentKind {
+    /// The tensor's name in a file; that of mirrored images ends with [`FLIPPED`].
+    fn tensor(self) -> &'static str {
+        match self {
+            Self::Posterior => "moments",
+            Self::Point => "latents",
+        }
+    }
+}
+
+/// What the name of a tensor of mirrored images ends with.
+const FLIPPED: &str = "_flip";
+
+/// The latents of a data set's images, in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatentCache {
-    /// Mean, then log-variance: `[images, 2 channels, height, width]`, unscaled.
+    /// What `moments` are.
+    pub kind: LatentKind,
+    /// Of posteriors mean, then log-variance: `[images, 2 channels, height, width]`; of points the latents `[images,
+    /// channels, height, width]`. Unscaled.
     pub moments: Array4<f32>,
     /// The same of the images mirrored left to right.
     pub moments_flip: Option<Array4<f32>>,
@@ -54,29 +81,41 @@ impl LatentCache {
     /// `[channels, height, width]` of one latent.
     pub fn latent_shape(&self) -> [usize; 3] {
         let (_, moments, height, width) = self.moments.dim();
-        [moments / 2, height, width]
+        let channels = match self.kind {
+            LatentKind::Posterior => moments / 2,
+            LatentKind::Point => moments,
+        };
+        [channels, height, width]
     }
 
     /// Mean and log-variance of image `index`, each `[channels, height, width]`; of the mirrored image if `flip` is
-    /// set and the cache has it.
+    /// set and the cache has it. Points have no log-variance.
     pub fn posterior(
         &self,
         index: usize,
         flip: bool,
-    ) -> (ArrayView3<'_, f32>, ArrayView3<'_, f32>) {
+    ) -> (ArrayView3<'_, f32>, Option<ArrayView3<'_, f32>>) {
         let moments = match (&self.moments_flip, flip) {
             (Some(flipped), true) => flipped,
             _ => &self.moments,
         };
-        let [channels, ..] = self.latent_shape();
-        moments
-            .index_axis(Axis(0), index)
-            .split_at(Axis(0), channels)
+        let of_image = moments.index_axis(Axis(0), index);
+        match self.kind {
+            LatentKind::Posterior => {
+                let [channels, ..] = self.latent_shape();
+                let (mean, logvar) = of_image.split_at(Axis(0), channels);
+                (mean, Some(logvar))
+            }
+            LatentKind::Point => (of_image, None),
+        }
     }
 
-    /// A draw from the posterior of image `index`, `[channels, height, width]`, unscaled.
+    /// A draw from the posterior of image `index`, or its latents: `[channels, height, width]`, unscaled.
     pub fn sample(&self, index: usize, flip: bool, rng: &mut Rng) -> Array3<f32> {
         let (mean, logvar) = self.posterior(index, flip);
+        let Some(logvar) = logvar else {
+            return mean.to_owned();
+        };
         ndarray::Zip::from(mean)
             .and(logvar)
             .map_collect(|&mean, &logvar| {
@@ -95,9 +134,10 @@ impl LatentCache {
             LatentPrecision::F32 => Dtype::F32,
             LatentPrecision::F16 => Dtype::F16,
         };
+        let name = self.kind.tensor();
         let parts = [
-            ("moments", Some(&self.moments)),
-            ("moments_flip", self.moments_flip.as_ref()),
+            (name.to_owned(), Some(&self.moments)),
+            (format!("{name}{FLIPPED}"), self.moments_flip.as_ref()),
         ];
         let parts: Vec<_> = parts
             .into_iter()
@@ -161,14 +201,18 @@ impl LatentCache {
                     let (values, _) = bytes.as_chunks::<4>();
                     labels = Some(values.iter().map(|&b| u32::from_le_bytes(b)).collect());
                 }
-                ("moments" | "moments_flip", Dtype::F32 | Dtype::F16, &[n, c, h, w]) => {
+                (
+                    "moments" | "moments_flip" | "latents" | "latents_flip",
+                    Dtype::F32 | Dtype::F16,
+                    &[n, c, h, w],
+                ) => {
                     let part = Array4::from_shape_vec((n, c, h, w), tensor.values()?);
                     let part = part.map_err(|_| wrong("a shape that its values fill"))?;
                     parts.insert(name, part);
                 }
                 _ => {
                     return Err(wrong(
-                        "moments, moments_flip (F32 or F16, 4 axes) or labels (U32)",
+                        "moments, moments_flip, latents, latents_flip (F32 or F16, 4 axes) or labels (U32)",
                     ));
                 }
             }
@@ -193,9 +237,16 @@ impl LatentCache {
             source,
         };
         let absent = |what| Error::format(path, "the content", what, "without it");
+        let kind = match parts.contains_key(LatentKind::Point.tensor()) {
+            true => LatentKind::Point,
+            false => LatentKind::Posterior,
+        };
+        let name = kind.tensor();
+        let moments = parts.remove(name);
         let cache = Self {
-            moments: parts.remove("moments").ok_or_else(|| absent("`moments`"))?,
-            moments_flip: parts.remove("moments_flip"),
+            kind,
+            moments: moments.ok_or_else(|| absent("`moments` or `latents`"))?,
+            moments_flip: parts.remove(&*format!("{name}{FLIPPED}")),
             labels: labels.ok_or_else(|| absent("`labels`"))?,
             class_names: serde_json::from_str(field("class_names")?).map_err(bad_json)?,
             provenance: serde_json::from_str(field("provenance")?).map_err(bad_json)?,
@@ -216,7 +267,7 @@ impl LatentCache {
                 self.labels.len(),
             ));
         }
-        if channels % 2 != 0 {
+        if self.kind == LatentKind::Posterior && channels % 2 != 0 {
             let expected = "even: mean and log-variance";
             return Err(Error::format(
                 path,

@@ -33,7 +33,7 @@ mod schedule;
 pub use config::{StepPlan, TrainConfig};
 pub use ema::Ema;
 pub use error::{BoxError, Error, Result};
-pub use latents::{LatentCache, LatentPrecision};
+pub use latents::{LatentCache, LatentKind, LatentPrecision};
 pub use lock::RunLock;
 pub use optim::{AdamW, AdamWConfig, Grads, OptimizerStep};
 pub use ranks::{Ranks, Share};

@@ -3,22 +3,26 @@
 use crate::args::{DataArgs, Global, MOST_PX, above, within};
 use crate::progress::encoding;
 use crate::{data, output, plot};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use clap::Args;
 use std::path::PathBuf;
-use tessera::checkpoint::weights_in;
 use tessera::pictures::dataset::{First, Split};
 use tessera::quantize::{Calibration, Dimension};
-use tessera::tokenizers::{ImageTokenizer, KlVae};
-use tessera::{CalibrationOptions, ModelCard, ScaleBy, calibrate, encode_posteriors, model_folder};
+use tessera::tokenizers::ImageTokenizer;
+use tessera::{
+    CalibrationOptions, Device, ModelCard, ScaleBy, calibrate, encode_posteriors, model_folder,
+    open_vae,
+};
 
 /// Measure a VAE's latents on data: scale, clipping, entropy and order of the dimensions.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  \
-    tessera calibrate --vae runs/vae/vae --data pictures/ --bits 6 -o calibration.json --plot entropy.svg")]
+#[command(after_help = "Examples:\n  \
+    tessera calibrate --vae runs/vae/vae --data pictures/ --bits 6 -o calibration.json --plot entropy.svg\n  \
+    tessera calibrate --vae taef2.safetensors --data photos/ --img-size 128 -o taef2.json")]
 pub struct Calibrate {
-    /// The VAE's folder.
-    #[arg(long, value_name = "DIR")]
+    /// The tokenizer: a VAE's folder, ours or of diffusers, a file of weights of any kind that `reconstruct` takes, a
+    /// model's or a run's folder, or org/name in the hub's cache.
+    #[arg(long, value_name = "PATH")]
     vae: PathBuf,
     /// A folder of pictures or of MNIST-style IDX files (their train half).
     #[arg(long, value_name = "DIR")]
@@ -74,13 +78,18 @@ impl Calibrate {
             output::file(file, self.overwrite)?;
         }
         let device = global.open()?;
-        let vae = KlVae::load_dir(self.vae_folder()?, device.burn())?;
-        let size = self.img_size.unwrap_or(vae.config().resolution);
+        let vae = self.tokenizer(&device)?;
+        let Some(size) = self.img_size.or(vae.resolution()) else {
+            bail!(
+                "--img-size: {} was made for no size of its own: give that of the pictures",
+                self.vae.display()
+            );
+        };
         vae.check_image_size(size, size)?;
         let args = DataArgs {
             data: self.data.clone(),
             img_size: size,
-            channels: vae.config().in_channels,
+            channels: vae.image_channels(),
             strict: self.strict,
         };
         let all = data::open(&args, Split::Train, global.quiet)?;
@@ -89,7 +98,7 @@ impl Calibrate {
             .map_or(all.len(), |limit| all.len().min(limit as usize));
         let data = First { all, count };
         let cache = encoding(global.quiet, |progress| {
-            encode_posteriors(&vae, &data, &device, progress)
+            encode_posteriors(&*vae, &data, &device, progress)
         })?;
         let options = CalibrationOptions {
             bits: self.bits,
@@ -125,21 +134,19 @@ impl Calibrate {
 }
 
 impl Calibrate {
-    /// The VAE's folder, which may be a part of a model's or a run's.
-    fn vae_folder(&self) -> Result<PathBuf> {
-        let Some(model) = model_folder(&self.vae) else {
-            let in_run = self.vae.join("vae");
-            let of_run = weights_in(&self.vae).is_none() && weights_in(&in_run).is_some();
-            return Ok(if of_run { in_run } else { self.vae.clone() });
-        };
-        let vae = model.join("vae");
-        ensure!(
-            weights_in(&vae).is_some(),
-            "{}: expected a KL-VAE or a model with one, found the model `{}`, which works on pixels",
-            self.vae.display(),
-            ModelCard::read(&model)?.name()
-        );
-        Ok(vae)
+    /// The tokenizer, which has weights.
+    fn tokenizer(&self, device: &Device) -> Result<Box<dyn ImageTokenizer>> {
+        let opened = open_vae(&self.vae, device)?;
+        if opened.files.is_empty()
+            && let Some(model) = model_folder(&self.vae)
+        {
+            bail!(
+                "{}: expected a tokenizer or a model with one, found the model `{}`, which works on pixels",
+                self.vae.display(),
+                ModelCard::read(&model)?.name()
+            );
+        }
+        Ok(opened.tokenizer)
     }
 }
 

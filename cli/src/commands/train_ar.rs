@@ -1,7 +1,7 @@
 //! `tessera train ar`.
 
 use super::calibrate::scale_by;
-use super::training::latents::{Kept, provenance, weights_of};
+use super::training::latents::{Kept, provenance};
 use super::training::run::{self, Pictures};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{
@@ -16,12 +16,10 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
-use tessera::checkpoint::weights_in;
 use tessera::gen_ar::{GenAr, GenArConfig, SampleConfig, TokenObjective, TransformerConfig};
 use tessera::moe::MoeConfig;
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
-use tessera::tokenizers::{ImageTokenizer, KlVae};
 use tessera::train::{LATENTS_FILE, LatentCache, Observer, StepReport, TrainConfig, train_on};
 use tessera::{
     ArCard, ArModel, CalibrationOptions, ComputePrecision, calibrate, encode_posteriors,
@@ -32,6 +30,8 @@ use tessera::{
 #[command(after_help = "Examples:\n  \
     tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --enc 256,4,4 --dec 256,6,4 \
     --head 256,3,4 -o runs/ar\n  \
+    tessera train ar --data pictures/ --img-size 128 --vae taef2.safetensors --enc 256,6,4 --dec 256,6,4 \
+    --head-subset 0.25 -o runs/photos\n  \
     tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --experts 2-in-8 -o runs/race\n  \
     mpirun -n 4 tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --attn-grid 2x1 -o runs/ar")]
 pub struct TrainAr {
@@ -41,8 +41,9 @@ pub struct TrainAr {
     run: RunArgs,
     #[command(flatten)]
     training: LoopArgs,
-    /// The VAE's folder.
-    #[arg(long, value_name = "DIR")]
+    /// The tokenizer: a VAE's folder, ours or of diffusers, a file of weights of any kind that `reconstruct` takes, or
+    /// org/name in the hub's cache.
+    #[arg(long, value_name = "PATH")]
     vae: PathBuf,
     /// Latents encoded before, of the same pictures and VAE (written on the first run if the file does not exist). They
     /// are kept in the run's folder unless given.
@@ -175,10 +176,7 @@ impl TrainAr {
         let training = self.training.config();
         let (ranks, sequence) = ranks::training(self.attn_grid)?;
         let entry = run::enter(&ranks, &self.run)?;
-        let vae = KlVae::load_dir(&self.vae, device.burn())?;
-        run::require_channels(&self.vae, &vae, self.data.channels)?;
-        vae.check_image_size(self.data.img_size, self.data.img_size)?;
-        let vae_sha256 = weights_of(weights_in(&self.vae).as_slice())?;
+        let (vae, vae_sha256) = run::tokenizer(&self.vae, &self.data, &device)?;
         let pictures = data::open(&self.data, Split::Train, global.quiet)?;
         let plan = training.plan(pictures.len()).map_err(run::in_words)?;
         let data = Pictures::of(&*pictures)?;
@@ -194,17 +192,12 @@ impl TrainAr {
         let kept = Kept {
             file: self.cached.as_deref().unwrap_or(&in_run),
             named: self.cached.is_some(),
-            provenance: provenance(
-                serde_json::json!(vae.config()),
-                &vae_sha256,
-                self.data.img_size,
-                &data,
-            ),
+            provenance: provenance(vae.config_json(), &vae_sha256, self.data.img_size, &data),
             quiet: global.quiet,
         };
         let cache = kept.posteriors(&*pictures, || {
             Ok(encoding(global.quiet, |progress| {
-                encode_posteriors(&vae, &*pictures, &device, progress)
+                encode_posteriors(&*vae, &*pictures, &device, progress)
             })?)
         })?;
         drop(pictures);
@@ -257,7 +250,7 @@ impl TrainAr {
             quantizer: quantizer.clone(),
             classifier: None,
             card,
-            vae: Box::new(vae),
+            vae,
             calibration: Some(calibration),
             digest: None,
             precision: ComputePrecision::F32,

@@ -1,6 +1,6 @@
 //! `tessera train dit`.
 
-use super::training::latents::{Kept, provenance, weights_of};
+use super::training::latents::{Kept, provenance};
 use super::training::run::{self, Pictures};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{DataArgs, Dtype, Global, LoopArgs, MOST_STEPS, RunArgs, above, spelled, within};
@@ -23,7 +23,7 @@ use tessera::quantize::{MomentsBuilder, ScaleBy};
 use tessera::tokenizers::{ImageTokenizer, PixelTokenizer};
 use tessera::train::{LATENTS_FILE, Observer, StepReport, TrainConfig, train_on};
 use tessera::{
-    ComputePrecision, Device, DitCard, DitModel, LatentFile, Orientation, encode_dataset, open_vae,
+    ComputePrecision, Device, DitCard, DitModel, LatentFile, Orientation, encode_dataset,
 };
 
 /// Train a diffusion transformer, dense or with racing experts, on pixels or the latents of a tokenizer.
@@ -351,9 +351,8 @@ impl TrainDit {
             let pixels = PixelTokenizer::new(self.data.channels, device.burn());
             return Ok((Box::new(pixels), None));
         };
-        let opened = open_vae(path, device)?;
-        run::require_channels(path, &*opened.tokenizer, self.data.channels)?;
-        Ok((opened.tokenizer, Some(weights_of(&opened.files)?)))
+        let (tokenizer, sha256) = run::tokenizer(path, &self.data, device)?;
+        Ok((tokenizer, Some(sha256)))
     }
 
     /// What the options and the tokenizer make of the model.

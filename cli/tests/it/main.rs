@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // allowed in tests, but clippy does not see that helpers here are of tests
 
+mod any_vae;
 mod attn;
 mod bench;
 #[path = "../../../backend/tests/devices/mod.rs"]

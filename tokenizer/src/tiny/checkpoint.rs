@@ -2,6 +2,7 @@
 
 use super::config::TinyAutoencoderConfig;
 use super::model::TinyAutoencoder;
+use crate::image_tokenizer::ImageTokenizer;
 use crate::vae::{CONFIG_FILE, WEIGHTS_FILE, save};
 use crate::{Error, Result};
 use burn::tensor::Device;
@@ -12,7 +13,7 @@ use tessera_weights::{WeightDtype, Weights};
 /// `config.json`: what tells the folder from a KL-VAE's, whose configuration has no `kind`.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind")]
-enum ConfigFile {
+pub(super) enum ConfigFile {
     #[serde(rename = "tiny-autoencoder")]
     TinyAutoencoder(TinyAutoencoderConfig),
 }
@@ -57,8 +58,12 @@ impl TinyAutoencoder {
     /// # Errors
     /// When a file cannot be written; the one that was there is then still whole.
     pub fn save_dir(&self, folder: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
-        let config = ConfigFile::TinyAutoencoder(self.config().clone());
-        save(folder.as_ref(), &config, &Weights::of(self), dtype)
+        save(
+            folder.as_ref(),
+            &self.config_json(),
+            &Weights::of(self),
+            dtype,
+        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! The autoencoder: two sequences of layers.
 
+use super::checkpoint::ConfigFile;
 use super::config::TinyAutoencoderConfig;
 use super::init::TinyInit;
 use super::layer::{Block, Layer, WIDTH, forward};
@@ -7,6 +8,7 @@ use crate::Result;
 use crate::image_tokenizer::{ImageTokenizer, only_device};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use serde_json::{Value, json};
 use std::path::Path;
 use tessera_weights::WeightDtype;
 
@@ -93,6 +95,10 @@ impl TinyAutoencoder {
 impl ImageTokenizer for TinyAutoencoder {
     fn architecture(&self) -> &'static str {
         "tiny autoencoder"
+    }
+
+    fn config_json(&self) -> Value {
+        json!(ConfigFile::TinyAutoencoder(self.config.clone()))
     }
 
     fn image_channels(&self) -> usize {

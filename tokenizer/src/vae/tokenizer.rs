@@ -4,12 +4,17 @@ use super::model::KlVae;
 use crate::error::Result;
 use crate::image_tokenizer::{ImageTokenizer, only_device};
 use burn::tensor::{Device, Tensor};
+use serde_json::{Value, json};
 use std::path::Path;
 use tessera_weights::WeightDtype;
 
 impl ImageTokenizer for KlVae {
     fn architecture(&self) -> &'static str {
         "KL-VAE"
+    }
+
+    fn config_json(&self) -> Value {
+        json!(self.config())
     }
 
     fn image_channels(&self) -> usize {
@@ -47,6 +52,10 @@ impl ImageTokenizer for KlVae {
 
     fn encode(&self, images: Tensor<4>) -> Tensor<4> {
         self.encode(images).mean
+    }
+
+    fn encode_moments(&self, images: Tensor<4>) -> Tensor<4> {
+        self.encode(images).moments()
     }
 
     fn decode(&self, latents: Tensor<4>) -> Tensor<4> {

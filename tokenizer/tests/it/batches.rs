@@ -1,10 +1,11 @@
 //! Pictures through a tokenizer that may not hold all of them at once.
 
 use burn::tensor::Device;
-use ndarray::Array4;
+use ndarray::{Array4, s};
 use tessera_backend::{Rng, host_values};
 use tessera_tokenizer::{
-    Error, ImageTokenizer, KlVaeConfig, TinyAutoencoderConfig, decode_within, encode_within,
+    Error, ImageTokenizer, KlVaeConfig, TinyAutoencoderConfig, decode_within,
+    encode_moments_within, encode_within,
 };
 
 fn array(shape: [usize; 4]) -> Array4<f32> {
@@ -25,6 +26,8 @@ fn fewer_pictures_at_a_time_are_the_same_pictures() {
     let images = array([5, 3, 16, 16]);
     let decoded = decode_within(&vae, latents.clone(), u64::MAX).unwrap();
     let encoded = encode_within(&vae, images.clone(), u64::MAX).unwrap();
+    let moments = encode_moments_within(&vae, images.clone(), u64::MAX).unwrap();
+    assert_eq!(moments.slice(s![.., ..4, .., ..]), encoded, "means first");
     for at_once in [1, 2, 3, 7] {
         let bytes = bytes(&vae, 16, at_once);
         assert_eq!(
@@ -32,6 +35,8 @@ fn fewer_pictures_at_a_time_are_the_same_pictures() {
             decoded
         );
         assert_eq!(encode_within(&vae, images.clone(), bytes).unwrap(), encoded);
+        let found = encode_moments_within(&vae, images.clone(), bytes).unwrap();
+        assert_eq!(found, moments);
     }
 }
 

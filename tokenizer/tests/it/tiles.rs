@@ -54,6 +54,9 @@ macro_rules! fake_tokenizer {
             fn architecture(&self) -> &'static str {
                 stringify!($name)
             }
+            fn config_json(&self) -> serde_json::Value {
+                serde_json::Value::Null
+            }
             fn image_channels(&self) -> usize {
                 1
             }

@@ -3,12 +3,13 @@
 use ndarray::{Array4, s};
 use std::fs;
 use tessera_backend::Rng;
-use tessera_train::{LatentCache, LatentPrecision};
+use tessera_train::{LatentCache, LatentKind, LatentPrecision};
 
 fn cache() -> LatentCache {
     let mut rng = Rng::new(3, 0);
     let mut moments = || Array4::from_shape_simple_fn((3, 4, 2, 2), || rng.normal());
     LatentCache {
+        kind: LatentKind::Posterior,
         moments: moments(),
         moments_flip: Some(moments()),
         labels: vec![1, 0, 1],
@@ -61,6 +62,26 @@ fn sampling_a_cached_posterior_has_its_mean_and_deviation() {
         cache.posterior(1, true).0,
         flipped.slice(s![1, 0..2, .., ..])
     );
+}
+
+#[test]
+fn latents_that_are_no_distributions_come_back_and_are_drawn_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latents.safetensors");
+    let points = LatentCache {
+        kind: LatentKind::Point,
+        ..cache()
+    };
+    assert_eq!(points.latent_shape(), [4, 2, 2]);
+    points.write(&path, LatentPrecision::F32).unwrap();
+    let found = LatentCache::read(&path).unwrap();
+    assert_eq!(found, points);
+    let mut rng = Rng::new(1, 1);
+    assert_eq!(
+        found.sample(1, false, &mut rng),
+        points.moments.slice(s![1, .., .., ..])
+    );
+    assert!(found.posterior(1, true).1.is_none());
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! How trainings enter their run folder: what may differ when a run goes on, in the words of the command line.
 
-use crate::args::RunArgs;
+use super::latents::weights_of;
+use crate::args::{DataArgs, RunArgs};
 use crate::{output, ranks};
 use anyhow::{Error, Result, anyhow, ensure};
 use serde::Serialize;
 use std::path::Path;
 use tessera::pictures::dataset::Dataset;
-use tessera::sha256_of_data;
-use tessera::tokenizers::ImageTokenizer;
+use tessera::tokenizers::{ImageTokenizer, Opened};
 use tessera::train::{
     Decay, Difference, Error as TrainError, Ranks, RunEntry, RunFolder, TrainConfig,
 };
+use tessera::{Device, open_vae, sha256_of_data};
 
 /// The pictures that a run is trained on, as its `config.json` has them: a run that goes on must have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,22 +36,27 @@ impl Pictures {
     }
 }
 
-/// Refuses a tokenizer of pictures with other channels than those of the data.
+/// The tokenizer of a training, of any kind, and SHA-256 of its weights, which must be the same at all ranks.
 ///
 /// # Errors
-/// When it is; names both.
-pub fn require_channels(
+/// When it cannot be opened, or takes no pictures of the data's channels and size.
+pub fn tokenizer(
     path: &Path,
-    tokenizer: &dyn ImageTokenizer,
-    channels: usize,
-) -> Result<()> {
+    data: &DataArgs,
+    device: &Device,
+) -> Result<(Box<dyn ImageTokenizer>, String)> {
+    let Opened {
+        tokenizer, files, ..
+    } = open_vae(path, device)?;
     let takes = tokenizer.image_channels();
     ensure!(
-        takes == channels,
-        "{}: takes pictures of {takes} channels, --channels says {channels}",
-        path.display()
+        takes == data.channels,
+        "{}: takes pictures of {takes} channels, --channels says {}",
+        path.display(),
+        data.channels
     );
-    Ok(())
+    tokenizer.check_image_size(data.img_size, data.img_size)?;
+    Ok((tokenizer, weights_of(&files)?))
 }
 
 /// Enters the run's folder before long work: nobody else writes there, and there is a run to resume, or none.
