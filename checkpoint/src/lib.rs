@@ -58,6 +58,6 @@ pub use files::{
 pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};
-pub use tensor::StoredTensor;
+pub use tensor::{StoredTensor, evenly_spaced};
 pub use tessera_files::{Existing, TEMPORARY, abandon, final_path, sync_folder};
 pub use write::{Shards, write_shards};

@@ -83,16 +83,35 @@ impl StoredTensor {
     /// As [`bytes`](Self::bytes), and for a type that is no plain number.
     pub fn values(&self) -> Result<Vec<f32>> {
         let values = self.with_bytes(|bytes| to_f32(self.dtype, bytes))?;
-        values.ok_or_else(|| {
-            let what = format!("the type of `{}`", self.name);
-            let expected = "a float or an integer of 8 to 64 bits";
-            Error::format(
-                self.source.name(),
-                what,
-                expected,
-                format!("{:?}", self.dtype),
-            )
-        })
+        values.ok_or_else(|| self.no_number())
+    }
+
+    /// At most `most` of the elements as f32, [evenly spaced](evenly_spaced). A checksum, which is of all bytes, is not
+    /// compared.
+    ///
+    /// # Errors
+    /// As [`values`](Self::values).
+    pub fn spaced_values(&self, most: usize) -> Result<Vec<f32>> {
+        let (window, size) = (
+            self.source.window(self.range.clone())?,
+            self.dtype.bitsize() / 8,
+        );
+        let mut bytes = Vec::with_capacity(most.min(self.elements()) * size);
+        for index in evenly_spaced(self.elements(), most) {
+            let at = match &self.view {
+                Some(view) => view.element(index, &self.shape),
+                None => index,
+            };
+            bytes.extend_from_slice(&window[at * size..][..size]);
+        }
+        to_f32(self.dtype, &bytes).ok_or_else(|| self.no_number())
+    }
+
+    fn no_number(&self) -> Error {
+        let what = format!("the type of `{}`", self.name);
+        let expected = "a float or an integer of 8 to 64 bits";
+        let found = format!("{:?}", self.dtype);
+        Error::format(self.source.name(), what, expected, found)
     }
 
     fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
@@ -132,6 +151,16 @@ impl View {
         last.checked_add(1)
     }
 
+    /// The element of the storage that the one at `index`, in row-major order, is.
+    fn element(&self, mut index: usize, shape: &[usize]) -> usize {
+        let axes = shape.iter().zip(&self.strides).rev();
+        axes.fold(self.offset, |at, (&length, &stride)| {
+            let along = index % length;
+            index /= length;
+            at + along * stride
+        })
+    }
+
     /// Copies the view's elements, `size` bytes each, into row-major order. The reader has checked that they exist.
     fn gather(&self, storage: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
         let elements: usize = shape.iter().product();
@@ -152,6 +181,13 @@ impl View {
         }
         bytes
     }
+}
+
+/// At most `most` indices of `elements` in ascending order, evenly spaced, the last one among them.
+pub fn evenly_spaced(elements: usize, most: usize) -> impl Iterator<Item = usize> {
+    let count = elements.min(most);
+    let index = move |i: usize| ((i as u128 + 1) * elements as u128 / count as u128) as usize - 1;
+    (0..count).map(index)
 }
 
 /// Numbers as f32; `None` for what is no plain number.
@@ -205,6 +241,39 @@ mod tests {
         sign * match exponent {
             0 => fraction * 2_f64.powi(1 - bias),
             _ => (1.0 + fraction) * 2_f64.powi(exponent - bias),
+        }
+    }
+
+    #[test]
+    fn spaced_elements_are_those_of_all_elements() {
+        let spaced = |elements, most| evenly_spaced(elements, most).collect::<Vec<_>>();
+        assert_eq!(spaced(3, 8), [0, 1, 2]);
+        assert_eq!(spaced(10, 5), [1, 3, 5, 7, 9]);
+        assert_eq!(spaced(10, 3), [2, 5, 9]);
+        assert_eq!(spaced(0, 3), [] as [usize; 0]);
+        let bytes: Vec<u8> = (0..24).collect();
+        for view in [
+            None,
+            Some(View {
+                offset: 1,
+                strides: vec![1, 6, 2],
+            }),
+        ] {
+            let tensor = StoredTensor {
+                name: "t".into(),
+                dtype: Dtype::U8,
+                shape: vec![2, 3, 3],
+                source: Arc::new(Source::memory("file", bytes.clone())),
+                range: 0..24,
+                crc32: None,
+                view,
+                position: None,
+            };
+            let all = tensor.values().unwrap();
+            for most in [1, 4, 18, 100] {
+                let expected: Vec<f32> = evenly_spaced(18, most).map(|i| all[i]).collect();
+                assert_eq!(tensor.spaced_values(most).unwrap(), expected);
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{
-    Architecture, Checkpoint, Dtype, Entry, Shards, StateDict, StoredTensor, Which, write_shards,
+    Architecture, Checkpoint, Dtype, Entry, Shards, StateDict, StoredTensor, Which, evenly_spaced,
+    write_shards,
 };
 
 /// How values are stored in a file. In memory they are f32.
@@ -94,6 +95,19 @@ impl Weight {
         Ok(match &self.values {
             Values::Host(values) => Cow::Borrowed(values),
             Values::Stored(tensor) => Cow::Owned(tensor.values()?),
+        })
+    }
+
+    /// At most `most` of the values, evenly spaced, the last among them; of a file little more is read.
+    ///
+    /// # Errors
+    /// When the file can no longer be read.
+    pub fn spaced_values(&self, most: usize) -> Result<Vec<f32>> {
+        Ok(match &self.values {
+            Values::Host(values) => evenly_spaced(values.len(), most)
+                .map(|index| values[index])
+                .collect(),
+            Values::Stored(tensor) => tensor.spaced_values(most)?,
         })
     }
 
