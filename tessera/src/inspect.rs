@@ -6,14 +6,14 @@ pub use found::{Found, PictureFile};
 
 use crate::device::Device;
 use crate::digest::sha256_of_file;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, read_json};
 use crate::model::{dit_config, generator_config};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tessera_checkpoint::{Architecture, Dtype, StateDict, StoredTensor};
+use tessera_checkpoint::{Architecture, CONFIG_FILE, Dtype, StateDict, StoredTensor};
 use tessera_gen_ar::{BUFFERS, GenAr, GenArConfig};
 use tessera_gen_dit::Dit;
 use tessera_tokenizer::{KlVaeConfig, open_tokenizer};
@@ -125,7 +125,7 @@ impl Report {
             sha256: sha256_of_file(&checkpoint.file)?,
             checksums: checkpoint.checksums,
             dtypes,
-            config: config(architecture, &checkpoint, &found),
+            config: config(path, architecture, &checkpoint, &found),
             metadata: checkpoint.metadata.clone(),
             tensors: found.tensors.iter().map(line).collect(),
             path: found.path,
@@ -298,17 +298,40 @@ fn is_parameter((name, tensor): &(&String, &StoredTensor)) -> bool {
     float && !BUFFERS.contains(&name.as_str())
 }
 
-/// The sizes of an architecture of ours, `null` where the shapes do not tell them.
-fn config(architecture: Option<Architecture>, checkpoint: &Checkpoint, found: &StateDict) -> Value {
+/// The sizes of an architecture of ours: those of the config beside the weights, else as far as the shapes tell them;
+/// `null` where they do not.
+fn config(
+    path: &Path,
+    architecture: Option<Architecture>,
+    checkpoint: &Checkpoint,
+    found: &StateDict,
+) -> Value {
     let weights = Weights::of_state_dict(checkpoint, found.clone());
     let config = match architecture {
         Some(Architecture::TokenBridge) => {
             GenArConfig::infer(&weights).ok().map(serde_json::to_value)
         }
-        Some(Architecture::KlVae) => KlVaeConfig::infer(&weights).ok().map(serde_json::to_value),
+        Some(Architecture::KlVae) => Some(sizes_of_vae(path, &weights)),
         _ => None,
     };
     config.and_then(Result::ok).unwrap_or_default()
+}
+
+/// The sizes of a KL-VAE. Shapes tell neither the side of its pictures nor where that has attention.
+fn sizes_of_vae(path: &Path, weights: &Weights) -> serde_json::Result<Value> {
+    if path.is_dir()
+        && let Ok(config) = read_json::<KlVaeConfig>(&path.join(CONFIG_FILE), "sizes of a VAE")
+    {
+        return serde_json::to_value(config);
+    }
+    let Ok(config) = KlVaeConfig::infer(weights) else {
+        return Ok(Value::Null);
+    };
+    let mut config = serde_json::to_value(config)?;
+    if let Some(fields) = config.as_object_mut() {
+        fields.retain(|field, _| !field.ends_with("resolution") && !field.ends_with("resolutions"));
+    }
+    Ok(config)
 }
 
 /// The most memory that this process ever had, in MB.

@@ -5,13 +5,13 @@ use tessera_tokenizer::LatentScale;
 
 /// The quantizer of latents of known spread.
 pub fn quantizer_of(LatentScale { mean, scale }: LatentScale) -> QuantizerConfig {
-    let unless = |value: f32, neutral| match value == neutral {
+    let unless = |values: &[f32], neutral: &[f32]| match values == neutral {
         true => Vec::new(),
-        false => vec![value],
+        false => values.to_vec(),
     };
     QuantizerConfig {
-        mean: unless(mean, LatentScale::UNIT.mean),
-        scale: unless(scale, LatentScale::UNIT.scale),
+        mean: unless(&mean, &LatentScale::UNIT.mean),
+        scale: unless(&scale, &LatentScale::UNIT.scale),
         ..QuantizerConfig::default()
     }
 }

@@ -31,6 +31,19 @@ pub enum Error {
         /// Where that is expected.
         other: PathBuf,
     },
+    /// A file is one half of a KL-VAE.
+    #[error(
+        "{}: is the {found} of a KL-VAE alone, expected one with its {missing}",
+        path.display()
+    )]
+    HalfOfKl {
+        /// The file.
+        path: PathBuf,
+        /// The half that it is.
+        found: &'static str,
+        /// The other one.
+        missing: &'static str,
+    },
     /// The file could not be read.
     #[error("{}: cannot read", path.display())]
     ReadFile {
@@ -105,6 +118,16 @@ pub enum Error {
         path: PathBuf,
         /// The number it gives.
         found: usize,
+    },
+    /// Statistics of latents that are none.
+    #[error("{}: latents_mean and latents_std: expected {expected}, found {found}", path.display())]
+    LatentStatistics {
+        /// The file.
+        path: PathBuf,
+        /// What they must be.
+        expected: String,
+        /// What they are.
+        found: String,
     },
     /// Weights without a configuration do not tell what network they are of.
     #[error("{}: not the weights of a tokenizer: `{name}` is {found}, expected {expected}", file.display())]

@@ -4,11 +4,12 @@
 use crate::image_tokenizer::ImageTokenizer;
 use crate::pixel::PixelTokenizer;
 use crate::tiny::TinyAutoencoder;
-use crate::vae::{CONFIG_FILE, Diffusers, KlVae, KlVaeConfig};
+use crate::vae::{CONFIG_FILE, Diffusers, DiffusersSizes, KlVae, KlVaeConfig};
 use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{Architecture, Checkpoint, Which, weights_in};
 use tessera_weights::Weights;
@@ -30,24 +31,24 @@ pub struct Opened {
 }
 
 /// `(z - mean) · scale` has unit variance over the images that a tokenizer was made for.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LatentScale {
-    /// Subtracted.
-    pub mean: f32,
-    /// Multiplied with after that.
-    pub scale: f32,
+    /// Subtracted: a value for each channel, or one for all.
+    pub mean: Cow<'static, [f32]>,
+    /// Multiplied with after that: as many.
+    pub scale: Cow<'static, [f32]>,
 }
 
 impl LatentScale {
     /// Latents that have it already.
     pub const UNIT: Self = Self {
-        mean: 0.0,
-        scale: 1.0,
+        mean: Cow::Borrowed(&[0.0]),
+        scale: Cow::Borrowed(&[1.0]),
     };
     /// KL-16's, over ImageNet (MAR's `engine_mar.py`).
     pub const KL16: Self = Self {
-        mean: 0.0,
-        scale: 0.2325,
+        mean: Cow::Borrowed(&[0.0]),
+        scale: Cow::Borrowed(&[0.2325]),
     };
 }
 
@@ -133,7 +134,7 @@ fn of_weights(
     let file = checkpoint.file.clone();
     let found = checkpoint.state_dict_of(which, Architecture::is_tokenizer)?;
     let weights = Weights::of_state_dict(&checkpoint, found);
-    lone_half(&file, &weights)?;
+    require_both_halves(&file, &weights)?;
     let config = config
         .map(|(path, json)| Diffusers::parse(path, json))
         .transpose()?;
@@ -147,19 +148,30 @@ fn of_weights(
             Box::new(TinyAutoencoder::from_weights(weights, device)?),
             Some(LatentScale::UNIT),
         ),
-        Some(Diffusers::Kl {
-            norm_groups,
-            latents,
-        }) => (
-            Box::new(KlVae::from_diffusers(weights, norm_groups, device)?),
-            latents,
-        ),
+        Some(Diffusers::Kl { sizes, latents }) => {
+            let vae = KlVae::from_diffusers(weights, &sizes, device)?;
+            let (channels, latents) = (vae.latent_channels(), latents);
+            if let Some(found) = latents.as_ref().map(|latents| latents.mean.len())
+                && ![1, channels].contains(&found)
+            {
+                return Err(Error::LatentStatistics {
+                    path: file.with_file_name(CONFIG_FILE),
+                    expected: format!("{channels} values, one of each channel"),
+                    found: found.to_string(),
+                });
+            }
+            (Box::new(vae), latents)
+        }
         None if tiny(&weights) => (
             Box::new(TinyAutoencoder::from_weights(weights, device)?),
             Some(LatentScale::UNIT),
         ),
         None if Diffusers::named(&weights) => (
-            Box::new(KlVae::from_diffusers(weights, None, device)?),
+            Box::new(KlVae::from_diffusers(
+                weights,
+                &DiffusersSizes::default(),
+                device,
+            )?),
             None,
         ),
         None => {
@@ -207,8 +219,75 @@ fn halves_in(folder: &Path) -> Option<[PathBuf; 2]> {
     }
 }
 
-/// Refuses one half of a tiny autoencoder, whose other half is not beside it.
-fn lone_half(file: &Path, weights: &Weights) -> Result<()> {
+/// Names that tensors of one half of a KL-VAE begin with, by the reference and by diffusers, also where the half was
+/// saved by itself; then those of the other half, and of what is no VAE.
+const KL_HALVES: [(&str, &str, [&str; 2], &[&str]); 8] = [
+    (
+        "encoder",
+        "decoder",
+        ["encoder.down.0.", "encoder.mid."],
+        &["decoder."],
+    ),
+    (
+        "encoder",
+        "decoder",
+        ["encoder.down_blocks.0.", "encoder.mid_block."],
+        &["decoder."],
+    ),
+    (
+        "decoder",
+        "encoder",
+        ["decoder.up.0.", "decoder.mid."],
+        &["encoder."],
+    ),
+    (
+        "decoder",
+        "encoder",
+        ["decoder.up_blocks.0.", "decoder.mid_block."],
+        &["encoder."],
+    ),
+    (
+        "encoder",
+        "decoder",
+        ["down.0.block.", "mid.attn_1."],
+        &["up.", "temb."],
+    ),
+    (
+        "encoder",
+        "decoder",
+        ["down_blocks.0.resnets.", "mid_block."],
+        &["up_blocks.", "time_"],
+    ),
+    (
+        "decoder",
+        "encoder",
+        ["up.0.block.", "mid.attn_1."],
+        &["down.", "temb."],
+    ),
+    (
+        "decoder",
+        "encoder",
+        ["up_blocks.0.resnets.", "mid_block."],
+        &["down_blocks.", "time_"],
+    ),
+];
+
+/// Refuses one half of a tokenizer: of a tiny autoencoder, whose other half is not beside it, or of a KL-VAE.
+///
+/// # Errors
+/// [`Error::HalfOfTiny`], [`Error::HalfOfKl`].
+pub fn require_both_halves(file: &Path, weights: &Weights) -> Result<()> {
+    let begin = |start: &str| weights.iter().any(|(name, _)| name.starts_with(start));
+    let kl = KL_HALVES.iter().find(|(_, _, all, none)| {
+        all.iter().all(|start| begin(start)) && !none.iter().any(|start| begin(start))
+    });
+    if let Some((found, missing, ..)) = kl {
+        return Err(Error::HalfOfKl {
+            path: file.into(),
+            found,
+            missing,
+        });
+    }
     let (found, missing) = match weights.guess() {
         Some(Architecture::TinyEncoder) => (HALVES[0], HALVES[1]),
         Some(Architecture::TinyDecoder) => (HALVES[1], HALVES[0]),

@@ -219,6 +219,25 @@ impl KlVaeConfig {
         Ok(total)
     }
 
+    /// Whether images of this side can be halved at every level.
+    pub(crate) fn fits_resolution(&self, side: usize) -> bool {
+        (1..=MOST_RESOLUTION).contains(&side) && side.is_multiple_of(self.downsampling())
+    }
+
+    /// The same network, its levels with attention listed by their sides at another resolution.
+    pub(crate) fn at_resolution(self, side: usize) -> Self {
+        let at = |list: &[usize]| {
+            let levels = (0..self.levels()).filter(|level| self.attends(list, *level));
+            levels.map(|level| side >> level).collect()
+        };
+        Self {
+            attn_resolutions: at(&self.attn_resolutions),
+            decoder_attn_resolutions: at(&self.decoder_attn_resolutions),
+            resolution: side,
+            ..self
+        }
+    }
+
     /// Number of resolution levels.
     pub(crate) fn levels(&self) -> usize {
         self.ch_mult.len()

@@ -15,17 +15,28 @@ use tessera_weights::{Weight, Weights};
 pub(crate) enum Diffusers {
     /// `AutoencoderKL`
     Kl {
-        norm_groups: Option<usize>,
+        sizes: DiffusersSizes,
         latents: Option<LatentScale>,
     },
     /// `AutoencoderTiny`
     Tiny,
 }
 
+/// What shapes do not tell of a KL-VAE's sizes; what diffusers' `config.json` does not tell either is the released
+/// VAEs'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiffusersSizes {
+    /// Groups of every group normalization.
+    pub norm_groups: Option<usize>,
+    /// Side in px of the images that it was made for.
+    pub resolution: Option<usize>,
+}
+
 /// The fields of an `AutoencoderKL` that matter here.
 #[derive(Deserialize)]
 struct Fields {
     norm_num_groups: Option<usize>,
+    sample_size: Option<Value>,
     scaling_factor: Option<f32>,
     shift_factor: Option<f32>,
     latents_mean: Option<Vec<f32>>,
@@ -33,19 +44,56 @@ struct Fields {
 }
 
 impl Fields {
-    /// What all channels have in common. `latents_mean` and `latents_std` are of each channel: where these differ,
-    /// there is no one scale, and it must be measured.
-    fn latents(&self) -> Option<LatentScale> {
-        let one = |values: &Option<Vec<f32>>, none: f32| match values.as_deref() {
-            None | Some([]) => Some(none),
-            Some([first, others @ ..]) => {
-                others.iter().all(|value| value == first).then_some(*first)
-            }
+    /// The statistics of the latents: `latents_mean` and `latents_std` are of each channel, the rest is of all.
+    /// Refuses, in words, what cannot be divided by.
+    fn latents(&self) -> std::result::Result<Option<LatentScale>, String> {
+        let Some(factor) = self.scaling_factor else {
+            return Ok(None);
         };
-        let (mean, std) = (one(&self.latents_mean, 0.0)?, one(&self.latents_std, 1.0)?);
-        let scale = self.scaling_factor? / std;
-        let mean = mean + self.shift_factor.unwrap_or(0.0);
-        scale.is_finite().then_some(LatentScale { mean, scale })
+        let [mean, std] = [(&self.latents_mean, 0.0), (&self.latents_std, 1.0)].map(
+            |(values, none): (&Option<Vec<f32>>, f32)| match values.as_deref() {
+                None | Some([]) => vec![none],
+                Some([first, others @ ..]) if others.iter().all(|value| value == first) => {
+                    vec![*first]
+                }
+                Some(values) => values.to_vec(),
+            },
+        );
+        let channels = mean.len().max(std.len());
+        if ![mean.len(), std.len()]
+            .iter()
+            .all(|count| [1, channels].contains(count))
+        {
+            return Err(format!("{} and {} values", mean.len(), std.len()));
+        }
+        let of = |values: &[f32], channel| values[if values.len() == 1 { 0 } else { channel }];
+        let shift = self.shift_factor.unwrap_or(0.0);
+        let mean: Vec<f32> = (0..channels).map(|at| of(&mean, at) + shift).collect();
+        let scale: Vec<f32> = (0..channels).map(|at| factor / of(&std, at)).collect();
+        let bad = |value: &&f32| !value.is_finite() || **value == 0.0;
+        match scale
+            .iter()
+            .find(bad)
+            .or(mean.iter().find(|mean| !mean.is_finite()))
+        {
+            Some(bad) => Err(format!("a normalization by {bad}")),
+            None => Ok(Some(LatentScale {
+                mean: mean.into(),
+                scale: scale.into(),
+            })),
+        }
+    }
+
+    /// The side of `sample_size`, which is one number or that of each side.
+    fn resolution(&self) -> Option<usize> {
+        let side = |value: &Value| usize::try_from(value.as_u64()?).ok();
+        match self.sample_size.as_ref()? {
+            Value::Array(sides) => match &sides[..] {
+                [height, width] if height == width => side(height),
+                _ => None,
+            },
+            one => side(one),
+        }
     }
 }
 
@@ -61,8 +109,15 @@ impl Diffusers {
                         source,
                     })?;
                 Ok(Self::Kl {
-                    norm_groups: fields.norm_num_groups,
-                    latents: fields.latents(),
+                    sizes: DiffusersSizes {
+                        norm_groups: fields.norm_num_groups,
+                        resolution: fields.resolution(),
+                    },
+                    latents: fields.latents().map_err(|found| Error::LatentStatistics {
+                        path: path.into(),
+                        expected: "as many finite values, none of them a std of 0".into(),
+                        found,
+                    })?,
                 })
             }
             other => Err(Error::TokenizerKind {
@@ -86,16 +141,27 @@ impl KlVae {
     /// latents, which are then the identity.
     ///
     /// # Errors
-    /// When a tensor is missing, unexpected or misshapen: it is named as the reference names it.
+    /// When a tensor is missing, unexpected or misshapen: it is named as diffusers names it.
     pub fn from_diffusers(
         weights: Weights,
-        norm_groups: Option<usize>,
+        sizes: &DiffusersSizes,
         device: &Device,
     ) -> Result<Self> {
-        let weights = with_identities(with_reference_names(weights));
-        let mut config = KlVaeConfig::infer(&weights)?;
-        config.norm_groups = norm_groups.unwrap_or(config.norm_groups);
-        Self::from_weights(&config, &weights, device)
+        let names = Names::of(&weights);
+        let weights = with_identities(with_reference_names(weights, names.levels));
+        let network = || {
+            let mut config = KlVaeConfig::infer(&weights)?;
+            config.norm_groups = sizes.norm_groups.unwrap_or(config.norm_groups);
+            // Others are of pictures that this network has no latents of.
+            if let Some(side) = sizes
+                .resolution
+                .filter(|side| config.fits_resolution(*side))
+            {
+                config = config.at_resolution(side);
+            }
+            Self::from_weights(&config, &weights, device)
+        };
+        network().map_err(|error| names.in_error(error))
     }
 
     /// The weights of the network alone: the loss of latent diffusion's trainer is saved beside it.
@@ -105,14 +171,108 @@ impl KlVae {
     }
 }
 
-/// Translates every name, and the attention's maps from matrices to 1 x 1 convolutions.
-fn with_reference_names(weights: Weights) -> Weights {
-    let levels = (0..)
-        .take_while(|level| {
+/// How a file has the names that the reference has, for what it lacks.
+struct Names {
+    levels: usize,
+    /// Whether the attention's maps are called by words, as in older files.
+    words: bool,
+}
+
+impl Names {
+    fn of(weights: &Weights) -> Self {
+        let level = |level: &usize| {
             let name = format!("encoder.down_blocks.{level}.resnets.0.conv1.weight");
             weights.get(&name).is_some()
-        })
-        .count();
+        };
+        Self {
+            levels: (0..).take_while(level).count(),
+            words: weights.iter().any(|(name, _)| name.contains(".query.")),
+        }
+    }
+
+    /// An error with the file's names in the place of the reference's.
+    fn in_error(&self, error: Error) -> Error {
+        match error {
+            Error::Weights(tessera_weights::Error::Mismatch(mut mismatch)) => {
+                for missing in &mut mismatch.missing {
+                    missing.name = self.of_diffusers(&missing.name);
+                }
+                Error::Weights(tessera_weights::Error::Mismatch(mismatch))
+            }
+            Error::Infer {
+                file,
+                name,
+                expected,
+                found,
+            } => Error::Infer {
+                file,
+                name: self.of_diffusers(&name),
+                expected,
+                found,
+            },
+            other => other,
+        }
+    }
+
+    /// Diffusers' name of a tensor: the inverse of [`reference_name`].
+    fn of_diffusers(&self, name: &str) -> String {
+        let parts: Vec<&str> = name.split('.').collect();
+        let level = |level: &str| {
+            let level: Option<usize> = level.parse().ok();
+            level.and_then(|level| self.levels.checked_sub(level + 1))
+        };
+        let (place, rest) = match parts[..] {
+            [half, "down", i, "block", j, ref rest @ ..] => {
+                (format!("{half}.down_blocks.{i}.resnets.{j}"), rest)
+            }
+            [half, "down", i, "attn", j, ref rest @ ..] => {
+                (format!("{half}.down_blocks.{i}.attentions.{j}"), rest)
+            }
+            [half, "down", i, "downsample", ref rest @ ..] => {
+                (format!("{half}.down_blocks.{i}.downsamplers.0"), rest)
+            }
+            [half, "mid", "block_1", ref rest @ ..] => {
+                (format!("{half}.mid_block.resnets.0"), rest)
+            }
+            [half, "mid", "block_2", ref rest @ ..] => {
+                (format!("{half}.mid_block.resnets.1"), rest)
+            }
+            [half, "mid", "attn_1", ref rest @ ..] => {
+                (format!("{half}.mid_block.attentions.0"), rest)
+            }
+            [half, "up", i, ref rest @ ..] => match (level(i), rest) {
+                (Some(i), ["block", j, rest @ ..]) => {
+                    (format!("{half}.up_blocks.{i}.resnets.{j}"), rest)
+                }
+                (Some(i), ["attn", j, rest @ ..]) => {
+                    (format!("{half}.up_blocks.{i}.attentions.{j}"), rest)
+                }
+                (Some(i), ["upsample", rest @ ..]) => {
+                    (format!("{half}.up_blocks.{i}.upsamplers.0"), rest)
+                }
+                _ => return name.into(),
+            },
+            [half, "norm_out", ref rest @ ..] => (format!("{half}.conv_norm_out"), rest),
+            _ => return name.into(),
+        };
+        let attention = place.contains(".attentions.");
+        let rest = match rest {
+            ["nin_shortcut", end] => format!("conv_shortcut.{end}"),
+            ["q", end] if attention && self.words => format!("query.{end}"),
+            ["k", end] if attention && self.words => format!("key.{end}"),
+            ["v", end] if attention && self.words => format!("value.{end}"),
+            ["proj_out", end] if attention && self.words => format!("proj_attn.{end}"),
+            [map @ ("q" | "k" | "v"), end] if attention => format!("to_{map}.{end}"),
+            ["proj_out", end] if attention => format!("to_out.0.{end}"),
+            ["norm", end] if attention => format!("group_norm.{end}"),
+            other => other.join("."),
+        };
+        format!("{place}.{rest}")
+    }
+}
+
+/// Translates every name, and the attention's maps from matrices to 1 x 1 convolutions.
+fn with_reference_names(weights: Weights, levels: usize) -> Weights {
     let mut renamed = weights.emptied();
     for (name, weight) in weights.iter() {
         let reference = reference_name(name, levels);
@@ -225,16 +385,65 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn statistics_of_channels_are_used_where_they_are_one() {
+    fn statistics_of_channels_are_used() {
         let latents = |json: Value| Fields::deserialize(&json).unwrap().latents();
-        let scale = |mean, scale| Some(LatentScale { mean, scale });
-        assert_eq!(latents(json!({"scaling_factor": 0.5})), scale(0.0, 0.5));
+        let scale = |mean: &[f32], scale: &[f32]| {
+            Ok(Some(LatentScale {
+                mean: mean.to_vec().into(),
+                scale: scale.to_vec().into(),
+            }))
+        };
+        assert_eq!(latents(json!({})), Ok(None));
+        assert_eq!(
+            latents(json!({"scaling_factor": 0.5})),
+            scale(&[0.0], &[0.5])
+        );
         let one =
             json!({"scaling_factor": 0.5, "latents_mean": [0.25, 0.25], "latents_std": [2.0, 2.0]});
-        assert_eq!(latents(one), scale(0.25, 0.25));
-        let several = json!({"scaling_factor": 0.5, "latents_mean": [0.25, 0.5]});
-        assert_eq!(latents(several), None, "no one scale: it is measured");
+        assert_eq!(latents(one), scale(&[0.25], &[0.25]));
+        let several =
+            json!({"scaling_factor": 0.5, "latents_mean": [0.25, 0.5], "shift_factor": 1.0});
+        assert_eq!(latents(several), scale(&[1.25, 1.5], &[0.5, 0.5]));
+        let both =
+            json!({"scaling_factor": 0.5, "latents_mean": [0.25, 0.5], "latents_std": [2.0, 4.0]});
+        assert_eq!(latents(both), scale(&[0.25, 0.5], &[0.25, 0.125]));
         let null = json!({"scaling_factor": 0.5, "latents_mean": null, "latents_std": null});
-        assert_eq!(latents(null), scale(0.0, 0.5));
+        assert_eq!(latents(null), scale(&[0.0], &[0.5]));
+        let zero = json!({"scaling_factor": 0.5, "latents_std": [2.0, 0.0]});
+        assert!(latents(zero).is_err());
+        let unlike = json!({"scaling_factor": 0.5, "latents_mean": [1.0, 2.0], "latents_std": [1.0, 2.0, 3.0]});
+        assert_eq!(latents(unlike), Err("2 and 3 values".into()));
+    }
+
+    #[test]
+    fn names_go_there_and_back() {
+        let device = Device::flex();
+        let config = KlVaeConfig {
+            attn_resolutions: vec![64],
+            decoder_attn_resolutions: vec![64],
+            ..KlVaeConfig::small(3, 256, 8, &[1, 1, 2], 1, 4)
+        };
+        let shapes = Weights::shapes_of(&config.init(0, &device).unwrap());
+        for words in [false, true] {
+            let names = Names { levels: 3, words };
+            for name in shapes.keys() {
+                let there = names.of_diffusers(name);
+                assert_eq!(reference_name(&there, 3), *name, "{there}");
+            }
+            assert_ne!(
+                names.of_diffusers("encoder.mid.attn_1.q.bias"),
+                "encoder.mid.attn_1.q.bias"
+            );
+        }
+    }
+
+    #[test]
+    fn the_side_of_a_sample_is_a_number_or_two_equal_ones() {
+        let side = |json: Value| Fields::deserialize(&json).unwrap().resolution();
+        assert_eq!(side(json!({"sample_size": 64})), Some(64));
+        assert_eq!(side(json!({"sample_size": [64, 64]})), Some(64));
+        assert_eq!(side(json!({"sample_size": [64, 32]})), None);
+        assert_eq!(side(json!({"sample_size": null})), None);
+        assert_eq!(side(json!({})), None);
     }
 }

@@ -25,6 +25,7 @@ pub use checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 pub use config::KlVaeConfig;
 pub use decoder::{Decoder, DecoderLevel};
 pub(crate) use diffusers::Diffusers;
+pub use diffusers::DiffusersSizes;
 pub use encoder::{Encoder, EncoderLevel, Mid};
 #[cfg(feature = "train")]
 pub use loss::{VaeLossConfig, losses};

@@ -125,8 +125,8 @@ fn an_autoencoder_under_diffusers_names_is_the_same_network() {
         assert_eq!(
             opened.latents,
             Some(LatentScale {
-                mean: 0.25,
-                scale: 0.5
+                mean: vec![0.25].into(),
+                scale: vec![0.5].into()
             }),
             "{}",
             path.display()
@@ -181,7 +181,7 @@ fn what_is_missing_or_of_another_kind_is_named() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("decoder.norm_out.bias") && error.contains("diffusion_pytorch_model"),
+        error.contains("`decoder.conv_norm_out.bias`") && error.contains("diffusion_pytorch_model"),
         "{error}"
     );
 
@@ -252,4 +252,72 @@ fn two_files_of_a_tiny_autoencoder_are_found_by_their_common_name() {
     }
     let error = open_tokenizer(folder.path().join("taesd.safetensors"), None, &device).unwrap_err();
     assert!(error.to_string().contains("taesd.safetensors"), "{error}");
+}
+
+#[test]
+fn one_half_of_a_kl_vae_is_called_that_and_a_missing_tensor_by_its_name_in_the_file() {
+    let (folder, vae, device) = (tempfile::tempdir().unwrap(), vae(), Device::flex());
+    let refused = |name: &str, weights: &Weights| {
+        let folder = folder.path().join(name);
+        save(&folder, weights, CONFIG);
+        open_tokenizer(&folder, None, &device)
+            .unwrap_err()
+            .to_string()
+    };
+    for (kept, other) in [("encoder", "decoder"), ("decoder", "encoder")] {
+        for (name, mut whole) in [
+            ("of-diffusers", as_diffusers(&vae, "")),
+            ("ours", Weights::of(&vae)),
+        ] {
+            let half = whole.take_prefix(&format!("{kept}."));
+            let mut prefixed = whole.emptied();
+            prefixed.insert_prefixed(&format!("{kept}."), half.clone());
+            for half in [prefixed, half] {
+                let error = refused(&format!("{name}-{kept}"), &half);
+                let expected =
+                    format!("is the {kept} of a KL-VAE alone, expected one with its {other}");
+                assert!(error.contains(&expected), "{error}");
+            }
+        }
+    }
+    let lacking = |name: &str| {
+        let mut weights = as_diffusers(&vae, "");
+        weights.take(name).unwrap();
+        refused("lacking", &weights)
+    };
+    for name in [
+        "decoder.up_blocks.2.resnets.0.conv1.weight",
+        "encoder.down_blocks.2.attentions.0.group_norm.bias",
+        "encoder.mid_block.resnets.1.conv2.bias",
+        "encoder.conv_norm_out.weight",
+    ] {
+        let error = lacking(name);
+        assert!(error.contains(&format!("1 missing (`{name}`")), "{error}");
+    }
+    assert!(lacking("encoder.conv_in.weight").contains("`encoder.conv_in.weight` is absent"));
+}
+
+#[test]
+fn statistics_and_the_side_of_a_diffusers_config_are_those_of_the_tokenizer() {
+    let (folder, vae, device) = (tempfile::tempdir().unwrap(), vae(), Device::flex());
+    let weights = as_diffusers(&vae, "");
+    let open = |fields: &str| {
+        let config = CONFIG.replace("{\"_class", &format!("{{{fields}, \"_class"));
+        save(folder.path(), &weights, &config);
+        open_tokenizer(folder.path(), None, &device)
+    };
+    let opened = open(r#""latents_mean": [0.0, 1.0, 2.0, 3.0], "sample_size": 64"#).unwrap();
+    let latents = opened.latents.unwrap();
+    assert_eq!(*latents.mean, [0.25, 1.25, 2.25, 3.25]);
+    assert_eq!(*latents.scale, [0.5; 4]);
+    assert_eq!(opened.tokenizer.resolution(), Some(64));
+    assert_eq!(round_trip(&*opened.tokenizer, 32), round_trip(&vae, 32));
+    // No side that this network has latents of.
+    let odd = open(r#""sample_size": 66"#).unwrap();
+    assert_eq!(odd.tokenizer.resolution(), Some(256));
+    let error = open(r#""latents_mean": [0.0, 1.0]"#)
+        .unwrap_err()
+        .to_string();
+    let expected = "latents_mean and latents_std: expected 4 values, one of each channel, found 2";
+    assert!(error.ends_with(expected), "{error}");
 }
