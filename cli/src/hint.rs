@@ -32,6 +32,12 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
     let boxed = cause.downcast_ref::<Box<Error>>().map(|boxed| &**boxed);
     match boxed.or_else(|| cause.downcast_ref()) {
         Some(Error::NoTokenizer { .. }) => return Some("give its tokenizer with --vae".into()),
+        Some(Error::Exchanged { .. }) => {
+            return Some(
+                "--vae gives another tokenizer; `tessera convert FOLDER -o NEW` makes a model of the parts as they are"
+                    .into(),
+            );
+        }
         Some(Error::Unfinished { .. }) => {
             return Some("the command that began it, with --resume latest, finishes it".into());
         }

@@ -97,6 +97,14 @@ impl DitConfig {
         around.saturating_add(blocks)
     }
 
+    /// The config of [`Dit::without_targets`].
+    pub fn without_targets(mut self) -> Self {
+        if let Some(moe) = &mut self.moe {
+            moe.target_weight = 0.0;
+        }
+        self
+    }
+
     /// Counts parameters as the paper does: those of the matrix products in the blocks.
     pub fn parameters(&self) -> Parameters {
         let width = self.hidden_size as u64;
@@ -198,9 +206,7 @@ impl Dit {
         for block in &mut self.blocks {
             block.moe = block.moe.take().map(tessera_moe::Moe::without_target);
         }
-        if let Some(moe) = &mut self.config.moe {
-            moe.target_weight = 0.0;
-        }
+        self.config = self.config.without_targets();
         self
     }
 }

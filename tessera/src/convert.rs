@@ -3,7 +3,11 @@
 use crate::device::Device;
 use crate::digest::base_name;
 use crate::error::{Error, Result, read_json};
-use crate::model::{ArCard, CARD_FILE, DitCard, ModelCard, dit_config, generator_config};
+use crate::model::parts::{self, CALIBRATION, VAE};
+use crate::model::source::without_targets;
+use crate::model::{
+    ArCard, CARD_FILE, DitCard, ModelCard, Source, dit_config, generator_config, model_folder, run,
+};
 use crate::vae::open_vae;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -17,7 +21,7 @@ use tessera_evaluate::Classifier;
 use tessera_gen_ar::{BUFFERS, CONFIG_FILE};
 use tessera_gen_dit::DitConfig;
 use tessera_quantize::Calibration;
-use tessera_tokenizer::{Opened, load_tokenizer, open_tokenizer};
+use tessera_tokenizer::{Opened, load_tokenizer, open_tokenizer, require_both_halves};
 use tessera_weights::{Loaded, WeightDtype, Weights, Which};
 
 /// Hears of every tensor that is written.
@@ -104,15 +108,21 @@ impl Converter {
         device: &Device,
         progress: &mut dyn FnMut(Loaded),
     ) -> Result<Conversion> {
+        let source = self.source(input)?;
+        let input = source.model.as_deref().unwrap_or(input);
         let paths = [input, output];
-        if !input.exists() || (input.is_dir() && weights_in(input).is_none()) {
+        let file = source.checkpoint.as_deref().unwrap_or(input);
+        if !file.exists() || (file.is_dir() && weights_in(file).is_none()) {
             // The common name of a tokenizer in two files is none itself; a folder has both, or a pipeline's VAE.
             return self.tokenizer(paths, None, device, progress);
         }
-        let checkpoint = Checkpoint::open(input)?;
-        let found = checkpoint.state_dict(self.which)?;
+        let checkpoint = Checkpoint::open(file)?;
+        let found = checkpoint.state_dict(source.which)?;
         let origin = Origin::of(&checkpoint, &found);
-        let weights = Weights::of_state_dict(&checkpoint, found);
+        let mut weights = Weights::of_state_dict(&checkpoint, found);
+        if source.checkpoint.is_some() {
+            without_targets(&mut weights);
+        }
         match origin.architecture {
             Some(Architecture::TokenBridge) => {
                 self.generator(paths, weights, origin, device, progress)
@@ -127,8 +137,31 @@ impl Converter {
                 expected: "a generator's, since a tokenizer or sizes of one are given".into(),
                 found: "names of no architecture that is known here".into(),
             }),
-            _ => self.write(output, &weights, origin, self.dtype, progress),
+            _ => {
+                require_both_halves(input, &weights)?;
+                self.write(output, &weights, origin, self.dtype, progress)
+            }
         }
+    }
+
+    /// What is meant by a path: of a run its model, whose weights are in a checkpoint where the run has not ended, or
+    /// its tokenizer.
+    fn source(&self, input: &Path) -> Result<Source<'static>> {
+        let source = Source::new(input).weights(self.which);
+        if !input.is_dir() {
+            return Ok(source);
+        }
+        let Some(folder) = model_folder(input) else {
+            let tokenizer = input.join(VAE);
+            if run::is_run(input) && weights_in(&tokenizer).is_some() {
+                return Ok(Source::new(tokenizer).weights(self.which));
+            }
+            run::require_none(input)?;
+            return Ok(source);
+        };
+        let mut source = Source::new(&folder).weights(self.which);
+        source.at(run::checkpoint(input, &folder, self.which)?, &folder);
+        Ok(source)
     }
 
     /// The tokenizer that is given for a generator whose latents have `channels`.
@@ -178,8 +211,8 @@ impl Converter {
         if let Some(opened) = given {
             let card = ArCard::of_released(&base_name(&final_path(output)), &config, &opened);
             let dtype = self.dtype.unwrap_or_default();
-            opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
-            card.save(output)?;
+            opened.tokenizer.save_dir(&output.join(VAE), dtype)?;
+            parts::seal(output, card.into())?;
         } else if input.join(CARD_FILE).is_file() {
             self.rest_of_model([input, output], device)?;
         }
@@ -208,12 +241,12 @@ impl Converter {
         let dtype = self.dtype.unwrap_or_default();
         if let Some(opened) = given {
             let card = DitCard::of_released(&base_name(&final_path(output)), &config, &opened);
-            opened.tokenizer.save_dir(&output.join("vae"), dtype)?;
-            card.save(output)?;
+            opened.tokenizer.save_dir(&output.join(VAE), dtype)?;
+            parts::seal(output, card.into())?;
         } else if input.join(CARD_FILE).is_file() {
-            let vae = load_tokenizer(input.join("vae"), device.burn())?;
-            vae.save_dir(&output.join("vae"), dtype)?;
-            ModelCard::read(input)?.save(output)?;
+            let vae = load_tokenizer(input.join(VAE), device.burn())?;
+            vae.save_dir(&output.join(VAE), dtype)?;
+            parts::seal(output, ModelCard::read(input)?)?;
         }
         Ok(report)
     }
@@ -221,17 +254,17 @@ impl Converter {
     /// What a model folder has beside its generator.
     fn rest_of_model(&self, [input, output]: [&Path; 2], device: &Device) -> Result<()> {
         let dtype = self.dtype.unwrap_or_default();
-        let vae = load_tokenizer(input.join("vae"), device.burn())?;
-        vae.save_dir(&output.join("vae"), dtype)?;
+        let vae = load_tokenizer(input.join(VAE), device.burn())?;
+        vae.save_dir(&output.join(VAE), dtype)?;
         let judge = input.join("judge");
         if judge.is_dir() {
             Classifier::load_dir(&judge, device.burn())?.save_dir(output.join("judge"), dtype)?;
         }
-        let calibration = input.join("calibration.json");
+        let calibration = input.join(CALIBRATION);
         if calibration.is_file() {
-            Calibration::load(calibration)?.save(output.join("calibration.json"))?;
+            Calibration::load(calibration)?.save(output.join(CALIBRATION))?;
         }
-        ModelCard::read(input)?.save(output)
+        parts::seal(output, ModelCard::read(input)?)
     }
 
     /// A tokenizer: loaded, which checks it and translates its names, and saved. In two files it has no one origin.
@@ -312,10 +345,7 @@ impl Origin {
 
 /// Whether an entry of a folder, by its name, is a part of a model or of its weights.
 pub fn of_model(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    let weights = name.starts_with("model") && name.contains(".safetensors");
-    let parts = [CARD_FILE, CONFIG_FILE, "calibration.json", "vae", "judge"];
-    weights || parts.contains(&&*name)
+    parts::is_ours(name) || name == "judge"
 }
 
 /// 16 bits if all of a file's tensors are stored so, else 32.

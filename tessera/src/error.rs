@@ -117,6 +117,21 @@ pub enum Error {
         /// What the generator has.
         found: String,
     },
+    /// A part of a model's folder was exchanged for another.
+    #[error(
+        "{}: {what}: expected those that model.json was written with ({expected}), found others ({found})",
+        folder.display()
+    )]
+    Exchanged {
+        /// The model's folder.
+        folder: PathBuf,
+        /// The weights of which part.
+        what: &'static str,
+        /// What the card knows them by.
+        expected: String,
+        /// What those that are there are known by.
+        found: String,
+    },
     /// A class id that the model does not have.
     #[error("class {found} does not exist: the model has classes 0 to {last}")]
     UnknownClassId {

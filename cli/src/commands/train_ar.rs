@@ -13,6 +13,7 @@ use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
@@ -323,6 +324,7 @@ impl TrainAr {
                 temperature: self.temperature,
                 ..SampleConfig::default()
             },
+            parts: BTreeMap::new(),
         })
     }
 

@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use ndarray::Array4;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -393,6 +394,7 @@ impl TrainDit {
             latent_mean: normal.mean,
             latent_scale: normal.scale,
             sampling,
+            parts: BTreeMap::new(),
         })
     }
 }

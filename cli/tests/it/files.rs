@@ -74,6 +74,8 @@ fn idx_files_are_padded_to_the_size_of_the_model() {
     );
     assert_eq!(report["pictures"].as_array().unwrap().len(), 2);
     assert_eq!(report["pictures"][1]["name"], "00001");
+    // Nothing that was padded around them is measured.
+    assert_eq!(report["picture_size"], 12);
 }
 
 #[test]

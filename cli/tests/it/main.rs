@@ -15,6 +15,7 @@ mod fuzz;
 mod limits;
 mod model;
 mod old_files;
+mod opening;
 mod parity;
 mod photographs;
 mod route;

@@ -238,6 +238,11 @@ fn a_stopped_run_draws_from_its_newest_whole_checkpoint_and_says_so() {
         let expected = format!("raw weights of {}", newest.display());
         assert!(said.contains(&expected), "{said}");
         assert_ne!(raw, of_run);
+        for (part, whole) in [(run.clone(), "of-run"), (run.join("model"), "of-model")] {
+            let whole = at(&format!("{kind}-{whole}"));
+            stdout("convert {} -o {}", &[&part, &whole]);
+            assert_eq!(draw("", &whole).1, of_run);
+        }
         fs::write(newest, "cut").unwrap();
         let (said, _) = draw("", &run);
         let older = files[0].display().to_string();

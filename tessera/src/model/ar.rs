@@ -10,6 +10,7 @@
 
 use super::builtin;
 use super::card::ArCard;
+use super::parts;
 use super::source::Source;
 use crate::device::Device;
 use crate::digest::base_name;
@@ -19,7 +20,6 @@ use crate::vae::{open_vae, vae_of};
 use ndarray::{Array3, Array4, ArrayView3, s};
 use std::path::Path;
 use tessera_backend::ComputePrecision;
-use tessera_checkpoint::weights_in;
 use tessera_evaluate::Classifier;
 use tessera_gen_ar::{CONFIG_FILE, GenAr, GenArConfig};
 use tessera_pictures::Pixels;
@@ -105,7 +105,14 @@ impl ArModel {
         let classifier = folder.join("judge");
         let calibration = folder.join("calibration.json");
         let vae = source.vae.clone();
+        let whole = source.checkpoint.is_none();
         let (generator, digest) = generator(folder, source, device)?;
+        if whole {
+            parts::require_generator(folder, &card.parts, &digest)?;
+        }
+        if vae.is_none() {
+            parts::require_vae(folder, &card.parts)?;
+        }
         let vae = vae_of(folder, vae.as_deref(), device)?;
         Self {
             digest: Some(digest),
@@ -203,14 +210,15 @@ impl ArModel {
         })
     }
 
-    /// Writes the model as a folder; `model.json` comes last. The classifier is not copied.
+    /// Writes the model as a folder: all of it or nothing. The classifier is not copied, and one that is there stays.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        self.save_parts(folder, dtype)?;
-        self.generator.save_dir(folder, dtype)?;
-        self.card.save(folder)
+        parts::write(folder, self.card.clone().into(), |aside| {
+            self.save_parts(aside, dtype)?;
+            Ok(self.generator.save_dir(aside, dtype)?)
+        })
     }
 
     /// Writes all of [`save`](Self::save) but the generator's weights, which the checkpoints of a run hold until it
@@ -219,18 +227,16 @@ impl ArModel {
     /// # Errors
     /// When a file cannot be written.
     pub fn describe(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        if weights_in(folder).is_some() {
-            return Ok(());
-        }
-        self.save_parts(folder, dtype)?;
-        self.generator.config().save(folder)?;
-        self.card.save(folder)
+        parts::write_unfinished(folder, self.card.clone().into(), |aside| {
+            self.save_parts(aside, dtype)?;
+            Ok(self.generator.config().save(aside)?)
+        })
     }
 
     fn save_parts(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        self.vae.save_dir(&folder.join("vae"), dtype)?;
+        self.vae.save_dir(&folder.join(parts::VAE), dtype)?;
         if let Some(calibration) = &self.calibration {
-            calibration.save(folder.join("calibration.json"))?;
+            calibration.save(folder.join(parts::CALIBRATION))?;
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ use crate::spread::quantizer_of;
 use crate::square::Square;
 use ndarray::{Array4, Axis};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 use tessera_checkpoint::write_json;
 use tessera_gen_ar::{CfgSchedule, GenArConfig, SampleConfig};
@@ -17,8 +19,8 @@ use tessera_tokenizer::{LatentScale, Opened};
 /// `(z − mean) · scale` of the autoencoder of Stable Diffusion, which released models were trained on (DiT's
 /// `train.py`).
 const STABLE_DIFFUSION: LatentScale = LatentScale {
-    mean: 0.0,
-    scale: 0.18215,
+    mean: Cow::Borrowed(&[0.0]),
+    scale: Cow::Borrowed(&[0.18215]),
 };
 
 /// `model.json` of either kind of model.
@@ -49,6 +51,9 @@ pub struct ArCard {
     pub quantizer: QuantizerConfig,
     /// How pictures are drawn unless told otherwise.
     pub sampling: SampleConfig,
+    /// What the weights of the parts are known by, which belong together; empty in folders of before there was this.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, String>,
 }
 
 /// `model.json` of a diffusion transformer.
@@ -69,6 +74,9 @@ pub struct DitCard {
     pub latent_scale: Vec<f32>,
     /// How pictures are drawn unless told otherwise.
     pub sampling: tessera_gen_dit::SampleConfig,
+    /// What the weights of the parts are known by, which belong together; empty in folders of before there was this.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, String>,
 }
 
 impl ModelCard {
@@ -125,6 +133,15 @@ impl ModelCard {
         }
     }
 
+    /// The same, with what the weights of the parts are known by.
+    pub(super) fn with_parts(mut self, parts: BTreeMap<String, String>) -> Self {
+        match &mut self {
+            Self::Ar(card) => card.parts = parts,
+            Self::Dit(card) => card.parts = parts,
+        }
+        self
+    }
+
     /// What the model is called.
     pub fn name(&self) -> &str {
         match self {
@@ -157,7 +174,7 @@ impl ArCard {
     /// What there is to say of a released generator: classes without names, and the authors' settings.
     pub fn of_released(name: &str, config: &GenArConfig, vae: &Opened) -> Self {
         let img_size = config.grid[0] * vae.tokenizer.downsampling();
-        let scale = vae.latents.unwrap_or(LatentScale::UNIT);
+        let scale = vae.latents.clone().unwrap_or(LatentScale::UNIT);
         Self {
             schema: Self::SCHEMA.into(),
             name: name.into(),
@@ -175,6 +192,7 @@ impl ArCard {
                 temperature: 0.96,
                 ..SampleConfig::default()
             },
+            parts: BTreeMap::new(),
         }
     }
 
@@ -193,18 +211,23 @@ impl DitCard {
 
     /// What there is to say of a released model: classes without names, and the authors' settings.
     pub fn of_released(name: &str, config: &DitConfig, vae: &Opened) -> Self {
-        let scale = vae.latents.unwrap_or(STABLE_DIFFUSION);
+        let scale = vae.latents.as_ref().unwrap_or(&STABLE_DIFFUSION);
+        let of_each = |values: &[f32]| match values {
+            [one] => vec![*one; config.in_channels],
+            each => each.to_vec(),
+        };
         Self {
             schema: Self::SCHEMA.into(),
             name: name.into(),
             img_size: config.input_size * vae.tokenizer.downsampling(),
             class_names: (0..config.num_classes).map(|id| id.to_string()).collect(),
-            latent_mean: vec![scale.mean; config.in_channels],
-            latent_scale: vec![scale.scale; config.in_channels],
+            latent_mean: of_each(&scale.mean),
+            latent_scale: of_each(&scale.scale),
             sampling: tessera_gen_dit::SampleConfig {
                 steps: 250,
                 cfg_scale: 4.0,
             },
+            parts: BTreeMap::new(),
         }
     }
 
@@ -232,5 +255,53 @@ impl DitCard {
             values.mapv_inplace(|value| value / scale + mean);
         }
         latents
+    }
+}
+
+impl From<ArCard> for ModelCard {
+    fn from(card: ArCard) -> Self {
+        Self::Ar(card)
+    }
+}
+
+impl From<DitCard> for ModelCard {
+    fn from(card: DitCard) -> Self {
+        Self::Dit(card)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::Device;
+    use tessera_tokenizer::PixelTokenizer;
+
+    #[test]
+    fn a_released_model_is_normalized_by_the_statistics_that_its_tokenizer_comes_with() {
+        let device = Device::parse("flex").unwrap();
+        let config = DitConfig {
+            in_channels: 3,
+            ..DitConfig::xl_2()
+        };
+        let with = |latents| Opened {
+            tokenizer: Box::new(PixelTokenizer::new(3, device.burn())),
+            files: Vec::new(),
+            latents,
+        };
+        let channels = LatentScale {
+            mean: vec![1.0, 2.0, 3.0].into(),
+            scale: vec![0.5, 0.25, 0.125].into(),
+        };
+        let card = |latents| DitCard::of_released("dit", &config, &with(latents));
+        let each = card(Some(channels.clone()));
+        assert_eq!(each.latent_mean, [1.0, 2.0, 3.0]);
+        assert_eq!(each.latent_scale, [0.5, 0.25, 0.125]);
+        assert_eq!(card(Some(LatentScale::KL16)).latent_scale, [0.2325; 3]);
+        assert_eq!(card(None).latent_scale, [0.18215; 3], "Stable Diffusion's");
+        let config = GenArConfig::tokenbridge_b();
+        let quantizer = ArCard::of_released("ar", &config, &with(Some(channels))).quantizer;
+        assert_eq!(quantizer.mean, [1.0, 2.0, 3.0]);
+        assert_eq!(quantizer.scale, [0.5, 0.25, 0.125]);
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 use super::card::DitCard;
+use super::parts;
 use super::source::Source;
 use crate::device::Device;
 use crate::digest::base_name;
@@ -16,7 +17,6 @@ use crate::vae::{open_vae, vae_of};
 use ndarray::Array4;
 use std::path::Path;
 use tessera_backend::ComputePrecision;
-use tessera_checkpoint::weights_in;
 use tessera_gen_dit::{CONFIG_FILE, Dit, DitConfig};
 use tessera_pictures::Pixels;
 use tessera_tokenizer::ImageTokenizer;
@@ -47,11 +47,18 @@ impl DitModel {
         source: Source<'_>,
         device: &Device,
     ) -> Result<Self> {
+        if source.vae.is_none() {
+            parts::require_vae(folder, &card.parts)?;
+        }
         let tokenizer = vae_of(folder, source.vae.as_deref(), device)?;
         let weights = source.weights_of(folder)?;
+        let digest = digest_of(&weights)?;
+        if source.checkpoint.is_none() {
+            parts::require_generator(folder, &card.parts, &digest)?;
+        }
         let config = DitConfig::load(folder)?;
         Self {
-            digest: Some(digest_of(&weights)?),
+            digest: Some(digest),
             card,
             tokenizer,
             transformer: transformer(&config, weights, source, device)?,
@@ -124,15 +131,15 @@ impl DitModel {
         })
     }
 
-    /// Writes the model as a folder; `model.json` comes last.
+    /// Writes the model as a folder: all of it or nothing.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        self.tokenizer
-            .save_dir(&folder.join("vae"), WeightDtype::F32)?;
-        self.transformer.save_dir(folder, dtype)?;
-        self.card.save(folder)
+        parts::write(folder, self.card.clone().into(), |aside| {
+            self.save_tokenizer(aside)?;
+            Ok(self.transformer.save_dir(aside, dtype)?)
+        })
     }
 
     /// Writes all of [`save`](Self::save) but the transformer's weights, which the checkpoints of a run hold until it
@@ -141,18 +148,20 @@ impl DitModel {
     /// # Errors
     /// When a file cannot be written.
     pub fn describe(&self, folder: &Path) -> Result<()> {
-        if weights_in(folder).is_some() {
-            return Ok(());
-        }
-        self.tokenizer
-            .save_dir(&folder.join("vae"), WeightDtype::F32)?;
-        let mut config = self.transformer.config().clone();
-        if let Some(moe) = &mut config.moe {
-            // The heads of this loss are of no use in drawing.
-            moe.target_weight = 0.0;
-        }
-        config.save(folder)?;
-        self.card.save(folder)
+        parts::write_unfinished(folder, self.card.clone().into(), |aside| {
+            self.save_tokenizer(aside)?;
+            Ok(self
+                .transformer
+                .config()
+                .clone()
+                .without_targets()
+                .save(aside)?)
+        })
+    }
+
+    fn save_tokenizer(&self, folder: &Path) -> Result<()> {
+        let folder = folder.join(parts::VAE);
+        Ok(self.tokenizer.save_dir(&folder, WeightDtype::F32)?)
     }
 
     /// The latents `[images, channels, height, width]` of images `[images, channels, height, width]` in `[-1, 1]`,

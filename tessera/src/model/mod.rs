@@ -4,8 +4,9 @@ mod ar;
 pub(crate) mod builtin;
 mod card;
 mod dit;
+pub(crate) mod parts;
 pub(crate) mod run;
-mod source;
+pub(crate) mod source;
 
 pub use ar::{ArModel, generator_config};
 pub use card::{ArCard, DitCard, ModelCard};

@@ -42,14 +42,18 @@ fn folder_around(file: &Path) -> Option<PathBuf> {
 }
 
 /// Whether a folder is a run's.
-fn is_run(folder: &Path) -> bool {
+pub(crate) fn is_run(folder: &Path) -> bool {
     folder.join(CHECKPOINTS).is_dir() && folder.join(CONFIG_FILE).is_file()
 }
 
-/// The run that a model's folder is the end of.
-pub(crate) fn around(model: &Path) -> Option<&Path> {
-    let run = model.parent()?;
-    (model.file_name() == Some(OsStr::new(MODEL)) && is_run(run)).then_some(run)
+/// The run that a model's folder is the end of, by the folder's name or, where that does not tell (`.`, a link), by its
+/// place.
+pub(crate) fn around(model: &Path) -> Option<PathBuf> {
+    let by_name = |model: &Path| {
+        let run = model.parent()?;
+        (model.file_name() == Some(OsStr::new(MODEL)) && is_run(run)).then(|| run.to_owned())
+    };
+    by_name(model).or_else(|| by_name(&model.canonicalize().ok()?))
 }
 
 /// The model's folder of the run that a checkpoint is of.
@@ -65,7 +69,7 @@ fn of_checkpoint(file: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// When there is no whole checkpoint.
-pub(super) fn checkpoint(
+pub(crate) fn checkpoint(
     path: &Path,
     folder: &Path,
     which: Option<Which>,
@@ -79,9 +83,9 @@ pub(super) fn checkpoint(
     if weights_in(folder).is_some() && which != Some(Which::Raw) {
         return Ok(None);
     }
-    match newest(run)? {
+    match newest(&run)? {
         Some(file) => Ok(Some(file)),
-        None => Err(Error::NoCheckpoint { run: run.into() }),
+        None => Err(Error::NoCheckpoint { run }),
     }
 }
 
@@ -89,7 +93,7 @@ pub(super) fn checkpoint(
 ///
 /// # Errors
 /// When it is one.
-pub(super) fn require_none(path: &Path) -> Result<()> {
+pub(crate) fn require_none(path: &Path) -> Result<()> {
     if !is_run(path) {
         return Ok(());
     }

@@ -104,12 +104,17 @@ impl Source<'_> {
             return Ok(Weights::read_model(folder, self.which)?);
         };
         let mut weights = Weights::read_model(file, self.which)?;
-        let names = weights.iter().map(|(name, _)| name.to_owned());
-        let of_training: Vec<String> = names.filter(|name| name.contains(TARGET_HEAD)).collect();
-        for name in &of_training {
-            weights.take(name);
-        }
+        without_targets(&mut weights);
         Ok(weights)
+    }
+}
+
+/// Removes the heads that only training needs.
+pub(crate) fn without_targets(weights: &mut Weights) {
+    let names = weights.iter().map(|(name, _)| name.to_owned());
+    let of_training: Vec<String> = names.filter(|name| name.contains(TARGET_HEAD)).collect();
+    for name in &of_training {
+        weights.take(name);
     }
 }
 

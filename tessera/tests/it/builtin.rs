@@ -6,7 +6,7 @@ use ndarray::Array3;
 use std::ops::ControlFlow;
 use tessera::backend::{device_indices, host_indices, transfers};
 use tessera::gen_ar::{FirstPosition, ForwardContext, GenAr, ImageRequest, Positions};
-use tessera::{ArModel, ComputePrecision, Device};
+use tessera::{ArModel, ComputePrecision, Device, Model, ModelCard, WeightDtype};
 
 /// The likeliest level of each dimension of every second token of `pictures`, given all before it, and the other
 /// tokens: what one choice is does not depend on the choices before, as it would in a picture drawn by each.
@@ -134,5 +134,59 @@ fn parity_of_what_crosses_between_host_and_device() {
             ],
             [1, 1]
         );
+    }
+}
+
+#[test]
+fn a_model_is_saved_as_one_folder_in_which_a_judge_stays() {
+    let device = Device::parse("flex").unwrap();
+    let model = ArModel::builtin(&device).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join("model").join(name);
+    model.describe(&at(""), WeightDtype::F32).unwrap();
+    assert!(at("model.json").is_file() && !at("model.safetensors").exists());
+    let parts = || match ModelCard::read(&at("")).unwrap() {
+        ModelCard::Ar(card) => card.parts.into_keys().collect::<Vec<_>>(),
+        ModelCard::Dit(_) => unreachable!("it is written by the other kind"),
+    };
+    assert_eq!(
+        parts(),
+        ["vae"],
+        "the generator's weights are still to come"
+    );
+    std::fs::create_dir(at("judge")).unwrap();
+    std::fs::write(at("judge/config.json"), "mine").unwrap();
+    for _ in 0..2 {
+        model.save(&at(""), WeightDtype::F16).unwrap();
+        assert_eq!(parts(), ["generator", "vae"]);
+        assert_eq!(
+            std::fs::read_to_string(at("judge/config.json")).unwrap(),
+            "mine"
+        );
+    }
+    std::fs::remove_dir_all(at("judge")).unwrap();
+    let opened = Model::open(at("").as_path(), &device).unwrap();
+    assert_eq!(opened.digest(), model.digest.as_deref());
+    let names = std::fs::read_dir(folder.path()).unwrap();
+    assert_eq!(names.count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn a_picture_larger_than_the_image_it_is_the_center_of_is_refused() {
+    let device = Device::parse("flex").unwrap();
+    let model = ArModel::builtin(&device).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    model.save(folder.path(), WeightDtype::F32).unwrap();
+    let mut card = model.card.clone();
+    for picture_size in [0, card.img_size + 1] {
+        card.picture_size = picture_size;
+        card.save(folder.path()).unwrap();
+        let error = Model::open(folder.path(), &device).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        let expected = format!(
+            "picture_size of the model: expected 1 to its img_size, {}, found {picture_size}",
+            card.img_size
+        );
+        assert_eq!(source, expected);
     }
 }

@@ -35,6 +35,7 @@ fn model(experts: Option<&str>) -> DitModel {
             latent_mean: vec![0.0],
             latent_scale: vec![1.0],
             sampling: sampling(),
+            parts: Default::default(),
         },
         tokenizer: Box::new(PixelTokenizer::new(1, device.burn())),
         transformer: config.init(0, device.burn()),

@@ -1,0 +1,102 @@
+//! Writing a model's folder as one thing, and knowing by the weights of its parts that they belong together.
+
+use super::card::ModelCard;
+use super::run::CARD_FILE;
+use crate::error::{Error, Result};
+use crate::identity::digest_of;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use tessera_checkpoint::{CONFIG_FILE, Existing, weights_in, write_folder_atomically};
+use tessera_weights::Weights;
+
+/// The folder of the tokenizer.
+pub(crate) const VAE: &str = "vae";
+/// What was measured on the tokenizer's latents.
+pub(crate) const CALIBRATION: &str = "calibration.json";
+/// What the card calls the weights that lie in the folder itself.
+const GENERATOR: &str = "generator";
+
+/// Whether an entry of a folder, by its name, is what a model writes: a judge is the user's.
+pub(crate) fn is_ours(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let weights = name.starts_with("model") && name.contains(".safetensors");
+    weights || [CARD_FILE, CONFIG_FILE, CALIBRATION, VAE].contains(&&*name)
+}
+
+/// Writes a model's folder: all that `fill` writes and the card, or nothing.
+pub(super) fn write(
+    folder: &Path,
+    card: ModelCard,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    write_folder_atomically(folder, Existing::Replace, is_ours, |aside| {
+        fill(aside)?;
+        seal(aside, card)
+    })
+}
+
+/// The same for a model whose generator's weights are still in the checkpoints of a run. A model that is there whole
+/// stays.
+pub(super) fn write_unfinished(
+    folder: &Path,
+    card: ModelCard,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    match weights_in(folder) {
+        Some(_) => Ok(()),
+        None => write(folder, card, fill),
+    }
+}
+
+/// Writes the card of a folder whose parts are all there.
+pub(crate) fn seal(folder: &Path, card: ModelCard) -> Result<()> {
+    let mut parts = BTreeMap::new();
+    for (part, inner) in [(GENERATOR, folder.to_owned()), (VAE, folder.join(VAE))] {
+        if weights_in(&inner).is_some() {
+            parts.insert(part.into(), digest_of(&Weights::read_model(inner, None)?)?);
+        }
+    }
+    card.with_parts(parts).save(folder)
+}
+
+/// Refuses a generator whose weights, known by `digest`, are not those that the card was written for.
+pub(super) fn require_generator(
+    folder: &Path,
+    parts: &BTreeMap<String, String>,
+    digest: &str,
+) -> Result<()> {
+    require(
+        folder,
+        "the weights of the generator",
+        parts.get(GENERATOR),
+        digest,
+    )
+}
+
+/// Refuses a tokenizer whose weights are not those that the card was written for.
+pub(super) fn require_vae(folder: &Path, parts: &BTreeMap<String, String>) -> Result<()> {
+    let expected = parts.get(VAE);
+    if expected.is_none() {
+        return Ok(());
+    }
+    let found = digest_of(&Weights::read_model(folder.join(VAE), None)?)?;
+    require(folder, "the weights of the tokenizer", expected, &found)
+}
+
+fn require(
+    folder: &Path,
+    what: &'static str,
+    expected: Option<&String>,
+    found: &str,
+) -> Result<()> {
+    match expected {
+        Some(expected) if expected != found => Err(Error::Exchanged {
+            folder: folder.into(),
+            what,
+            expected: expected.clone(),
+            found: found.into(),
+        }),
+        _ => Ok(()),
+    }
+}
