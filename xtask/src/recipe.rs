@@ -73,8 +73,8 @@ impl Recipe {
     pub const fn quick() -> Self {
         Self {
             name: "quick",
-            vae: "--epochs 2 --save-every 75",
-            ar: "--epochs 6 --max-steps 150 --save-every 75",
+            vae: "--epochs 1 --save-every 50",
+            ar: "--epochs 6 --max-steps 100 --save-every 50",
             judge: "--max-steps 150",
             samples: 4,
             images: Some(Images {
