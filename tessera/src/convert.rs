@@ -138,7 +138,7 @@ impl Converter {
                 found: "names of no architecture that is known here".into(),
             }),
             _ => {
-                require_both_halves(input, &weights)?;
+                require_both_halves(&checkpoint.file, &weights)?;
                 self.write(output, &weights, origin, self.dtype, progress)
             }
         }

@@ -119,12 +119,9 @@ pub enum Error {
     },
     /// A part of a model's folder was exchanged for another.
     #[error(
-        "{}: {what}: expected those that model.json was written with ({expected}), found others ({found})",
-        folder.display()
+        "{what}: expected those that model.json was written with ({expected}), found others ({found})"
     )]
     Exchanged {
-        /// The model's folder.
-        folder: PathBuf,
         /// The weights of which part.
         what: &'static str,
         /// What the card knows them by.

@@ -120,7 +120,7 @@ pub enum Error {
         found: usize,
     },
     /// Statistics of latents that are none.
-    #[error("{}: latents_mean and latents_std: expected {expected}, found {found}", path.display())]
+    #[error("{}: latents_mean, latents_std or scaling_factor: expected {expected}, found {found}", path.display())]
     LatentStatistics {
         /// The file.
         path: PathBuf,

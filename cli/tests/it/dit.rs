@@ -194,6 +194,23 @@ fn a_folder_of_pictures_is_judged_whoever_drew_them() {
 }
 
 #[test]
+fn a_normalization_that_no_latents_have_is_refused_at_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    stdout("convert {} -o {}", &[&RUN.1.join("model"), &model]);
+    let card = std::fs::read_to_string(model.join("model.json")).unwrap();
+    let good: serde_json::Value = serde_json::from_str(&card).unwrap();
+    for (field, value) in [("latent_mean", 1e39), ("latent_scale", 0.0)] {
+        let mut bad = good.clone();
+        bad[field][0] = value.into();
+        std::fs::write(model.join("model.json"), bad.to_string()).unwrap();
+        let error = failure(1, "generate -m {} -c 0 -o {}", &[&model, folder.path()]);
+        let expected = format!("{field} of the model: expected finite numbers");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+#[test]
 fn presets_are_written_under_dits_names() {
     let folder = tempfile::tempdir().unwrap();
     let error = failure(2, "init --arch dit-q/2 -o {}", &[folder.path()]);

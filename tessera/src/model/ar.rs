@@ -108,7 +108,7 @@ impl ArModel {
         let whole = source.checkpoint.is_none();
         let (generator, digest) = generator(folder, source, device)?;
         if whole {
-            parts::require_generator(folder, &card.parts, &digest)?;
+            parts::require_generator(&card.parts, &digest)?;
         }
         if vae.is_none() {
             parts::require_vae(folder, &card.parts)?;

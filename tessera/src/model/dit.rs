@@ -54,7 +54,7 @@ impl DitModel {
         let weights = source.weights_of(folder)?;
         let digest = digest_of(&weights)?;
         if source.checkpoint.is_none() {
-            parts::require_generator(folder, &card.parts, &digest)?;
+            parts::require_generator(&card.parts, &digest)?;
         }
         let config = DitConfig::load(folder)?;
         Self {
@@ -93,6 +93,29 @@ impl DitModel {
 
     /// Refuses parts that were not made for each other.
     fn checked(self) -> Result<Self> {
+        let bad_mean = |mean: &&f32| !mean.is_finite();
+        let bad_scale = |scale: &&f32| !(scale.is_finite() && **scale != 0.0);
+        let (mean, scale) = (&self.card.latent_mean, &self.card.latent_scale);
+        for (what, expected, found) in [
+            (
+                "latent_mean of the model",
+                "finite numbers",
+                mean.iter().find(bad_mean),
+            ),
+            (
+                "latent_scale of the model",
+                "finite numbers other than 0",
+                scale.iter().find(bad_scale),
+            ),
+        ] {
+            if let Some(found) = found {
+                return Err(Error::Invalid {
+                    what,
+                    expected: expected.into(),
+                    found: found.to_string(),
+                });
+            }
+        }
         let (config, card) = (self.transformer.config(), &self.card);
         let channels = self.tokenizer.latent_channels();
         let side = card.img_size / self.tokenizer.downsampling();

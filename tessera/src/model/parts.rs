@@ -61,38 +61,23 @@ pub(crate) fn seal(folder: &Path, card: ModelCard) -> Result<()> {
 }
 
 /// Refuses a generator whose weights, known by `digest`, are not those that the card was written for.
-pub(super) fn require_generator(
-    folder: &Path,
-    parts: &BTreeMap<String, String>,
-    digest: &str,
-) -> Result<()> {
-    require(
-        folder,
-        "the weights of the generator",
-        parts.get(GENERATOR),
-        digest,
-    )
+pub(super) fn require_generator(parts: &BTreeMap<String, String>, digest: &str) -> Result<()> {
+    require("the weights of the generator", parts.get(GENERATOR), digest)
 }
 
-/// Refuses a tokenizer whose weights are not those that the card was written for.
+/// Refuses a tokenizer whose weights are not those that the card of its folder was written for.
 pub(super) fn require_vae(folder: &Path, parts: &BTreeMap<String, String>) -> Result<()> {
     let expected = parts.get(VAE);
     if expected.is_none() {
         return Ok(());
     }
     let found = digest_of(&Weights::read_model(folder.join(VAE), None)?)?;
-    require(folder, "the weights of the tokenizer", expected, &found)
+    require("the weights of the tokenizer", expected, &found)
 }
 
-fn require(
-    folder: &Path,
-    what: &'static str,
-    expected: Option<&String>,
-    found: &str,
-) -> Result<()> {
+fn require(what: &'static str, expected: Option<&String>, found: &str) -> Result<()> {
     match expected {
         Some(expected) if expected != found => Err(Error::Exchanged {
-            folder: folder.into(),
             what,
             expected: expected.clone(),
             found: found.into(),

@@ -70,13 +70,10 @@ impl Fields {
         let shift = self.shift_factor.unwrap_or(0.0);
         let mean: Vec<f32> = (0..channels).map(|at| of(&mean, at) + shift).collect();
         let scale: Vec<f32> = (0..channels).map(|at| factor / of(&std, at)).collect();
-        let bad = |value: &&f32| !value.is_finite() || **value == 0.0;
-        match scale
-            .iter()
-            .find(bad)
-            .or(mean.iter().find(|mean| !mean.is_finite()))
-        {
-            Some(bad) => Err(format!("a normalization by {bad}")),
+        let no_scale = |scale: &&f32| !(scale.is_finite() && **scale > 0.0);
+        let no_mean = |mean: &&f32| !mean.is_finite();
+        match scale.iter().find(no_scale).or(mean.iter().find(no_mean)) {
+            Some(bad) => Err(bad.to_string()),
             None => Ok(Some(LatentScale {
                 mean: mean.into(),
                 scale: scale.into(),
@@ -115,7 +112,7 @@ impl Diffusers {
                     },
                     latents: fields.latents().map_err(|found| Error::LatentStatistics {
                         path: path.into(),
-                        expected: "as many finite values, none of them a std of 0".into(),
+                        expected: "as many finite numbers of each, and a scale above 0".into(),
                         found,
                     })?,
                 })

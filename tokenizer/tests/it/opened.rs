@@ -318,6 +318,6 @@ fn statistics_and_the_side_of_a_diffusers_config_are_those_of_the_tokenizer() {
     let error = open(r#""latents_mean": [0.0, 1.0]"#)
         .unwrap_err()
         .to_string();
-    let expected = "latents_mean and latents_std: expected 4 values, one of each channel, found 2";
+    let expected = "latents_std or scaling_factor: expected 4 values, one of each channel, found 2";
     assert!(error.ends_with(expected), "{error}");
 }
