@@ -48,8 +48,9 @@ pub(crate) fn digest_of(weights: &Weights) -> Result<String> {
             true => weight.values()?,
             false => weight.spaced_values(SPACED)?.into(),
         };
-        for value in values.iter() {
-            hasher.update(value.to_le_bytes());
+        for values in values.chunks(1 << 10) {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+            hasher.update(bytes.collect::<Vec<u8>>());
         }
     }
     Ok(hexadecimal(&hasher.finalize()[..8]))

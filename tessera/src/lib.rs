@@ -71,7 +71,7 @@ pub use latents::{CalibrationOptions, calibrate, encode_posteriors};
 pub use latents::{OnProgress, Orientation, encode_dataset};
 pub use model::{
     ArCard, ArModel, CARD_FILE, DitCard, DitModel, Model, ModelCard, Source, dit_config,
-    generator_config, model_folder,
+    generator_config, model_folder, require_parts,
 };
 pub use params::ImageParams;
 pub use reconstruct::{Quality, RateDistortion, Reconstructions, entropy_bits};

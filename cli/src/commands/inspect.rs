@@ -3,10 +3,13 @@
 use crate::args::{Global, WeightsKind};
 use crate::output;
 use crate::progress::loading;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::PathBuf;
-use tessera::{ArCard, DitCard, Found, ImageParams, ModelCard, PictureFile, Which, hub};
+use tessera::{
+    ArCard, DitCard, Found, ImageParams, ModelCard, PictureFile, Which, hub, model_folder,
+    require_parts,
+};
 
 /// Say what a file or folder is: a model, a run, weights, a picture, a calibration, tokens.
 #[derive(Debug, Clone, Args)]
@@ -52,6 +55,9 @@ impl Inspect {
                     loading(global.quiet, |progress| {
                         part.check(which, &device, progress)
                     })?;
+                }
+                if let Some(folder) = model_folder(&path) {
+                    require_parts(&folder).with_context(|| format!("in {}", folder.display()))?;
                 }
             }
             _ if self.check => bail!("{}: --verify is for weights", path.display()),

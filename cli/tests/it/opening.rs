@@ -96,6 +96,8 @@ fn a_part_that_was_exchanged_is_refused_until_it_is_meant() {
             format!("the weights of the {part}: expected those that model.json was written with");
         assert!(error.contains(&expected), "{error}");
         assert!(error.contains("tessera convert"), "{error}");
+        let error = failure(1, "inspect {} --verify", &[&model]);
+        assert!(error.contains(&expected), "{error}");
         let meant = at(part);
         stdout("convert {} -o {}", &[&model, &meant]);
         assert_ne!(picture(&meant, &at("meant.png")), same);

@@ -133,6 +133,14 @@ impl ModelCard {
         }
     }
 
+    /// What the weights of the parts are known by.
+    pub(super) fn parts(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::Ar(card) => &card.parts,
+            Self::Dit(card) => &card.parts,
+        }
+    }
+
     /// The same, with what the weights of the parts are known by.
     pub(super) fn with_parts(mut self, parts: BTreeMap<String, String>) -> Self {
         match &mut self {

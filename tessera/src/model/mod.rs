@@ -11,6 +11,7 @@ pub(crate) mod source;
 pub use ar::{ArModel, generator_config};
 pub use card::{ArCard, DitCard, ModelCard};
 pub use dit::{DitModel, dit_config};
+pub use parts::require_parts;
 pub use run::{CARD_FILE, model_folder};
 pub use source::Source;
 

@@ -60,6 +60,19 @@ pub(crate) fn seal(folder: &Path, card: ModelCard) -> Result<()> {
     card.with_parts(parts).save(folder)
 }
 
+/// Refuses a model's folder in which a part was exchanged, as opening it does.
+///
+/// # Errors
+/// [`Error::Exchanged`]; when a file cannot be read.
+pub fn require_parts(folder: &Path) -> Result<()> {
+    let card = ModelCard::read(folder)?;
+    if card.parts().contains_key(GENERATOR) && weights_in(folder).is_some() {
+        let digest = digest_of(&Weights::read_model(folder, None)?)?;
+        require_generator(card.parts(), &digest)?;
+    }
+    require_vae(folder, card.parts())
+}
+
 /// Refuses a generator whose weights, known by `digest`, are not those that the card was written for.
 pub(super) fn require_generator(parts: &BTreeMap<String, String>, digest: &str) -> Result<()> {
     require("the weights of the generator", parts.get(GENERATOR), digest)
