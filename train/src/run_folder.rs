@@ -8,8 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{
-    Checkpoint, create_folder, is_vacant, remove_temporaries, sync_folder, visible_entries,
-    write_atomically,
+    Checkpoint, WEIGHTS_FILE, create_folder, is_vacant, remove_temporaries, sync_folder,
+    visible_entries, write_atomically,
 };
 
 /// What the run was started with.
@@ -20,8 +20,10 @@ const METRICS_FILE: &str = "metrics.jsonl";
 const CHECKPOINTS: &str = "checkpoint";
 /// Latents of the pictures that a run is trained on, kept in its folder.
 pub const LATENTS_FILE: &str = "latents.safetensors";
+/// The folder of the finished model.
+const MODEL: &str = "model";
 /// Folders that a run leaves.
-const RESULTS: [&str; 3] = ["samples", "model", "vae"];
+const RESULTS: [&str; 3] = ["samples", MODEL, "vae"];
 
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,7 +129,8 @@ impl RunEntry {
             config.mark.clone_from(&ran.mark);
         }
         if self.lock.is_some() {
-            if self.start == Start::Overwrite {
+            // What a killed run left, too, may be of other settings.
+            if self.start != Start::Resume {
                 remove_run(&self.root)?;
             }
             let checkpoints = self.root.join(CHECKPOINTS);
@@ -268,6 +271,10 @@ fn is_empty(root: &Path) -> Result<bool> {
             Some(CONFIG_FILE) => Config::is_of_run(&path),
             Some(METRICS_FILE) => fs::metadata(&path).is_ok_and(|file| file.len() == 0),
             Some(CHECKPOINTS) => path.is_dir() && is_vacant(&path)?,
+            // All but its weights is there from the start.
+            Some(MODEL) => {
+                Config::is_of_run(&root.join(CONFIG_FILE)) && !path.join(WEIGHTS_FILE).exists()
+            }
             _ => false,
         })
     });

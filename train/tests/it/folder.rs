@@ -131,12 +131,17 @@ fn a_run_that_was_killed_before_its_first_checkpoint_is_begun_again() {
     enter(Start::New).unwrap();
     // As a kill leaves it.
     fs::write(at("checkpoint/.tessera-tmp-0-0-step"), "half").unwrap();
+    fs::create_dir(at("model")).unwrap();
+    fs::write(at("model/model.json"), "{}").unwrap();
     assert!(at("config.json").is_file() && at("metrics.jsonl").is_file());
     let error = enter(Start::Resume).unwrap_err().to_string();
     assert!(error.contains("checkpoint"), "{error}");
     enter(Start::New).unwrap();
+    assert!(!at("model").exists(), "it may be of other settings");
+    fs::create_dir(at("model")).unwrap();
     // What is anybody's is not.
     for (name, text) in [
+        ("model/model.safetensors", "weights"),
         ("metrics.jsonl", "{\"step\": 1}\n"),
         ("config.json", "{\"kind\": \"pixels\"}"),
         ("checkpoint/step-00000000.safetensors", "weights"),

@@ -6,6 +6,7 @@ use super::trace::{Event, Op, message_is_whole, operations};
 use super::undisturbed::Undisturbed;
 use super::whole::{difference, halves, timeless};
 use anyhow::Result;
+use std::path::Path;
 
 /// What the disk says, and the words of the system for it.
 const ERRORS: [(&str, &str); 2] = [
@@ -48,7 +49,7 @@ pub fn torture(sandbox: &Sandbox, run: &Undisturbed, every: usize, jobs: usize) 
                 name.unwrap_or(hit.event.path()).display()
             );
             let broken = match (ended.code, ended.signal) {
-                (Some(0), _) => after_success(run, &scratch),
+                (Some(0), _) => after_success(run, &scratch, &ended.stderr, words),
                 (Some(1), _) => {
                     let said = said_wrong(&ended, words);
                     said.or_else(|| after_failure(run, &scratch))
@@ -63,8 +64,24 @@ pub fn torture(sandbox: &Sandbox, run: &Undisturbed, every: usize, jobs: usize) 
     )
 }
 
-fn after_success(run: &Undisturbed, scratch: &Scratch) -> Option<String> {
-    let name = difference(&timeless(&scratch.out()), &timeless(&run.after))?;
+/// What is wrong with success: all is there, but for what a command can do without and says that it lacks.
+fn after_success(
+    run: &Undisturbed,
+    scratch: &Scratch,
+    stderr: &str,
+    words: &str,
+) -> Option<String> {
+    let warnings = stderr.lines().filter(|line| line.starts_with("warning:"));
+    let warnings: Vec<_> = warnings.filter(|line| line.contains(words)).collect();
+    let said = |name: &Path| {
+        let name = Path::new("out").join(name).display().to_string();
+        warnings.iter().any(|line| line.contains(&name))
+    };
+    let [mut left, mut expected] = [scratch.out(), run.after.clone()].map(|tree| timeless(&tree));
+    for tree in [&mut left, &mut expected] {
+        tree.retain(|name, _| !said(name));
+    }
+    let name = difference(&left, &expected)?;
     Some(format!("exit 0, and {} is another", name.display()))
 }
 
