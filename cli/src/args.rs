@@ -71,7 +71,7 @@ pub struct DataArgs {
     pub img_size: usize,
     /// 1 for gray, 3 for color.
     #[arg(long, default_value_t = 3, value_name = "N")]
-    #[arg(value_parser = within(1_usize..=3))]
+    #[arg(value_parser = channels)]
     pub channels: usize,
     /// Fail on a picture that cannot be read, instead of skipping it with a warning.
     #[arg(long)]
@@ -330,6 +330,15 @@ pub fn within<T: Number>(
             };
             format!("expected {}{range}", T::NAME)
         })
+    }
+}
+
+/// Channels of pictures.
+fn channels(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("expected a number that is 1 (gray) or 3 (color)".into()),
     }
 }
 

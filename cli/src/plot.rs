@@ -277,20 +277,26 @@ fn rgb([red, green, blue]: [u8; 3]) -> RGBColor {
     RGBColor(red, green, blue)
 }
 
+/// Refuses a name that no chart can be written under: before long work, not after.
+///
+/// # Errors
+/// When it does not end in `.svg`.
+pub fn require_svg(path: &Path) -> Result<()> {
+    match path.extension() {
+        Some(ending) if ending.eq_ignore_ascii_case("svg") => Ok(()),
+        _ => bail!(
+            "{}: charts are written as SVG; expected a name that ends in .svg",
+            path.display()
+        ),
+    }
+}
+
 /// Draws in memory, then writes the file whole.
 fn svg(
     path: &Path,
     draw: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>,
 ) -> Result<()> {
-    if path
-        .extension()
-        .is_none_or(|ending| !ending.eq_ignore_ascii_case("svg"))
-    {
-        bail!(
-            "{}: charts are written as SVG; expected a name that ends in .svg",
-            path.display()
-        );
-    }
+    require_svg(path)?;
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();

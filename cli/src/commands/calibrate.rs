@@ -71,6 +71,9 @@ impl Calibrate {
     /// # Errors
     /// A VAE or data that cannot be read, a file that is in the way.
     pub fn run(self, global: &Global) -> Result<()> {
+        if let Some(chart) = &self.plot {
+            plot::require_svg(chart)?;
+        }
         for file in [Some(&self.output), self.plot.as_ref()]
             .into_iter()
             .flatten()

@@ -33,8 +33,9 @@ use tessera::{
     --head 256,3,4 -o runs/ar\n  \
     tessera train ar --data pictures/ --img-size 128 --vae taef2.safetensors --enc 256,6,4 --dec 256,6,4 \
     --head-subset 0.25 -o runs/photos\n  \
-    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --experts 2-in-8 -o runs/race\n  \
-    mpirun -n 4 tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --attn-grid 2x1 -o runs/ar")]
+    tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --experts 2-in-8 -o runs/ar-race\n  \
+    mpirun -n 4 tessera train ar --data pictures/ --img-size 64 --vae runs/vae/vae --attn-grid 2x1 \
+    -o runs/ar-ranks")]
 pub struct TrainAr {
     #[command(flatten)]
     data: DataArgs,
@@ -180,6 +181,11 @@ impl TrainAr {
         let (vae, vae_sha256) = run::tokenizer(&self.vae, &self.data, &device)?;
         let pictures = data::open(&self.data, Split::Train, global.quiet)?;
         let plan = training.plan(pictures.len()).map_err(run::in_words)?;
+        // Before the pictures are encoded, which takes long.
+        let class_names = self.class_names(pictures.class_names())?;
+        let side = self.data.img_size / vae.downsampling();
+        let shape = [vae.latent_channels(), side, side];
+        self.check_sizes(&self.generator(shape, class_names.len()), &training)?;
         let data = Pictures::of(&*pictures)?;
         let known = Known {
             kind: KIND,
@@ -211,12 +217,11 @@ impl TrainAr {
         let calibration = calibrate(&cache, &options)?;
         let quantizer = Quantizer::new(calibration.quantizer.clone())?;
         let card = self.card(&cache, &calibration)?;
-        let config = self.generator(&cache, &calibration, card.class_names.len());
-        config.validate()?;
-        if let Some(moe) = &config.moe {
-            let tokens = config.buffer_size + config.seq();
-            moe.validate_races([training.batch_size / training.grad_accum.max(1), tokens])?;
-        }
+        let config = GenArConfig {
+            channel_order: calibration.order.clone(),
+            ..self.generator(cache.latent_shape(), card.class_names.len())
+        };
+        self.check_sizes(&config, &training)?;
         let run_config = RunConfig {
             kind: KIND,
             generator: &config,
@@ -291,24 +296,8 @@ impl TrainAr {
     }
 
     fn card(&self, cache: &LatentCache, calibration: &Calibration) -> Result<ArCard> {
-        let class_names = match self.class_names.is_empty() {
-            true => cache.class_names.clone(),
-            false => self.class_names.clone(),
-        };
-        if class_names.len() != cache.class_names.len() {
-            bail!(
-                "--class-names: {} names given, the data has {} classes",
-                class_names.len(),
-                cache.class_names.len()
-            );
-        }
+        let class_names = self.class_names(&cache.class_names)?;
         let picture_size = self.picture_size.unwrap_or(self.data.img_size);
-        if picture_size > self.data.img_size {
-            bail!(
-                "--picture-size {picture_size} is more than --img-size {}",
-                self.data.img_size
-            );
-        }
         let [_, height, width] = cache.latent_shape();
         Ok(ArCard {
             schema: ArCard::SCHEMA.into(),
@@ -328,17 +317,42 @@ impl TrainAr {
         })
     }
 
-    fn generator(
-        &self,
-        cache: &LatentCache,
-        calibration: &Calibration,
-        classes: usize,
-    ) -> GenArConfig {
-        let [channels, height, width] = cache.latent_shape();
+    /// The names of the classes, for data with these.
+    fn class_names(&self, of_data: &[String]) -> Result<Vec<String>> {
+        if self.class_names.is_empty() {
+            return Ok(of_data.to_vec());
+        }
+        if self.class_names.len() != of_data.len() {
+            bail!(
+                "--class-names: {} names given, the data has {} classes",
+                self.class_names.len(),
+                of_data.len()
+            );
+        }
+        Ok(self.class_names.clone())
+    }
+
+    /// Refuses sizes that make no model, or no pictures.
+    fn check_sizes(&self, config: &GenArConfig, training: &TrainConfig) -> Result<()> {
+        if let Some(picture_size) = self.picture_size.filter(|size| *size > self.data.img_size) {
+            bail!(
+                "--picture-size {picture_size} is more than --img-size {}",
+                self.data.img_size
+            );
+        }
+        config.validate().map_err(run::sizes_in_words)?;
+        if let Some(moe) = &config.moe {
+            let tokens = config.buffer_size + config.seq();
+            moe.validate_races([training.batch_size / training.grad_accum.max(1), tokens])?;
+        }
+        Ok(())
+    }
+
+    /// The sizes of a generator of latents of this shape, in the order of their channels.
+    fn generator(&self, [channels, height, width]: [usize; 3], classes: usize) -> GenArConfig {
         GenArConfig {
             class_num: classes,
             buffer_size: self.buffer_size,
-            channel_order: calibration.order.clone(),
             mask_ratio_min: self.mask_ratio_min,
             mask_ratio_std: self.mask_ratio_std,
             attn_dropout: self.dropout,

@@ -372,7 +372,7 @@ impl TrainDit {
             patch_size: self.patch,
             ..DitConfig::xl_2()
         };
-        config.validate()?;
+        config.validate().map_err(run::sizes_in_words)?;
         Ok(config)
     }
 

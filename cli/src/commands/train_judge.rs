@@ -4,7 +4,7 @@ use super::training::run::{self, Pictures};
 use crate::args::{DataArgs, Global, MOST_STEPS, RunArgs, within};
 use crate::progress::{Cadence, Progress};
 use crate::{data, interrupt, output};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -66,6 +66,17 @@ impl TrainJudge {
             max_steps: self.max_steps,
             ..recipe
         };
+        ensure!(
+            train.len() >= training.batch_size,
+            "{}: {} pictures to train on, expected {} at least: a step takes so many",
+            self.data.data.display(),
+            train.len(),
+            training.batch_size
+        );
+        let total = training
+            .plan(train.len())
+            .map_err(run::in_words)?
+            .total_steps;
         let run_config = RunConfig {
             kind: "judge",
             classifier: &config,
@@ -74,10 +85,6 @@ impl TrainJudge {
         };
         let run = run::open(&ranks, entry, &run_config, &training, global.quiet)?;
         let _lock = run.lock();
-        let total = training
-            .plan(train.len())
-            .map_err(run::in_words)?
-            .total_steps;
         let cadence = Cadence {
             sample_every: 0,
             quiet: global.quiet,

@@ -100,7 +100,9 @@ impl TrainVae {
             kl_weight: self.kl_weight,
         };
         let training = self.training.config();
-        let model = sizes.init(training.seed, &device.burn().clone().autodiff())?;
+        let model = sizes
+            .init(training.seed, &device.burn().clone().autodiff())
+            .map_err(run::sizes_in_words)?;
         let (ranks, _) = ranks::training(None)?;
         let entry = run::enter(&ranks, &self.run)?;
         let data = open(&self.data, Split::Train, global.quiet)?;

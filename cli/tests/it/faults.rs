@@ -250,3 +250,118 @@ fn a_picture_that_breaks_its_decoder_is_one_fault_among_the_others() {
     );
     assert!(table.contains("good"), "{table}");
 }
+
+#[test]
+fn what_cannot_be_is_said_before_the_work_and_by_its_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let (data, vae) = (WORLD.pictures(), WORLD.vae());
+    let ar = "train ar --data {} --img-size 16 --vae {} --batch-size 3 -o {}";
+    let dit = "train dit --data {} --img-size 16 --batch-size 3 -o {}";
+    let chart = folder.path().join("chart.png");
+    let json = folder.path().join("c.json");
+    for (args, paths, words) in [
+        (
+            &*format!("{ar} --enc 16,1,3"),
+            &[&*data, &vae, &run][..],
+            "error: --enc: ",
+        ),
+        (
+            &format!("{ar} --class-names a"),
+            &[&data, &vae, &run],
+            "--class-names: 1 names given",
+        ),
+        (
+            &format!("{ar} --picture-size 17"),
+            &[&data, &vae, &run],
+            "--picture-size 17",
+        ),
+        (
+            &format!("{dit} --size 30,2,4"),
+            &[&data, &run],
+            "error: --size: ",
+        ),
+        (
+            &format!("{dit} --patch 5"),
+            &[&data, &run],
+            "error: --img-size: ",
+        ),
+        (
+            "train vae --data {} --img-size 18 --ch-mult 1,2,4 -o {}",
+            &[&data, &run],
+            "error: --img-size: ",
+        ),
+        (
+            "train judge --data {} --img-size 16 -o {}",
+            &[&data, &run],
+            "6 pictures to train on, expected 64",
+        ),
+        (
+            "calibrate --vae {} --data {} -o {} --plot {}",
+            &[&vae, &data, &json, &chart],
+            "ends in .svg",
+        ),
+        (
+            "attn simulate --max-ranks 16 -o {}",
+            &[&chart],
+            "ends in .svg",
+        ),
+        (
+            "reconstruct -i {} --vae {} --img-size 15",
+            &[&WORLD.disc(), &vae],
+            "hint: give another --img-size",
+        ),
+    ] {
+        let error = failure(1, args, paths);
+        assert!(error.contains(words), "{args}: {error}");
+        for work in ["encode ", "simulating "] {
+            assert!(!error.contains(work), "{args}: {error}");
+        }
+    }
+    let error = failure(2, &format!("{dit} --channels 2"), &[&data, &run]);
+    assert!(error.contains("1 (gray) or 3 (color)"), "{error}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_named_once_with_what_was_expected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, disc) = (WORLD.pictures(), WORLD.disc());
+    for (args, paths, named, words) in [
+        (
+            "generate -m {}",
+            &[&*disc][..],
+            &*disc,
+            "found a PNG picture",
+        ),
+        (
+            "generate -m {}",
+            &[&WORLD.vae()],
+            &WORLD.vae(),
+            "found weights of another kind: KL-VAE",
+        ),
+        (
+            "decode -i {} -o {}",
+            &[&data, folder.path()],
+            &data,
+            "expected a folder of tokens",
+        ),
+        (
+            "generate -c 3 -o {}/a.png",
+            &[&disc],
+            &disc,
+            "a file is there, expected a folder",
+        ),
+        (
+            "reconstruct -i {} --vae {} --calibration {}",
+            &[&disc, &WORLD.vae(), &WORLD.vae().join("model.safetensors")],
+            &WORLD.vae().join("model.safetensors"),
+            "line 1 column 1",
+        ),
+    ] {
+        let error = failure(1, args, paths);
+        let line = error.lines().find(|line| line.starts_with("error:"));
+        let line = line.unwrap_or_default();
+        let times = line.matches(&*named.display().to_string()).count();
+        assert!(times == 1 && line.contains(words), "{args}: {error}");
+    }
+}

@@ -87,6 +87,7 @@ impl Simulate {
             return figure::run(&self.setting.network("a100")?, self.json);
         }
         if let Some(file) = &self.output {
+            plot::require_svg(file)?;
             output::file(file, self.overwrite)?;
         }
         let (network, passes) = (&self.setting.network("h100")?, self.setting.passes());

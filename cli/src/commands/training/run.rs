@@ -6,8 +6,10 @@ use crate::{output, ranks};
 use anyhow::{Error, Result, anyhow, ensure};
 use serde::Serialize;
 use std::path::Path;
+use tessera::gen_ar::Error as ArError;
+use tessera::gen_dit::Error as DitError;
 use tessera::pictures::dataset::Dataset;
-use tessera::tokenizers::{ImageTokenizer, Opened};
+use tessera::tokenizers::{Error as TokenizerError, ImageTokenizer, Opened};
 use tessera::train::{
     Decay, Difference, Error as TrainError, Ranks, RunEntry, RunFolder, TrainConfig,
 };
@@ -177,6 +179,33 @@ pub fn in_words(error: TrainError) -> Error {
         file.display(),
         texts.join("; ")
     )
+}
+
+/// A size that makes no model, under the name of its option.
+pub fn sizes_in_words(error: impl Into<tessera::Error>) -> Error {
+    let error = error.into();
+    let (part, field, expected, found) = match &error {
+        tessera::Error::Tokenizer(TokenizerError::VaeConfig {
+            field,
+            expected,
+            found,
+        }) => ("vae", field, expected, found),
+        tessera::Error::GenAr(ArError::Config {
+            field,
+            expected,
+            found,
+        }) => ("generator", field, expected, found),
+        tessera::Error::GenDit(DitError::Config {
+            field,
+            expected,
+            found,
+        }) => ("model", field, expected, found),
+        _ => return error.into(),
+    };
+    match option_of(&format!("{part}.{field}")) {
+        Some(option) => anyhow!("{option}: {field} is {found}, expected {expected}"),
+        None => error.into(),
+    }
 }
 
 /// A difference under the name of its option, and its field where that says more.
