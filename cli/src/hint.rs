@@ -95,8 +95,15 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(PictureError::LargerThanSquare { .. }) = cause.downcast_ref() {
         return Some("give a larger --img-size".into());
     }
-    if let Some(TokenizerError::NoRoom { .. }) = cause.downcast_ref() {
-        return Some("give more --max-vram, or another --device".into());
+    match cause.downcast_ref() {
+        Some(TokenizerError::NoRoom { .. }) => {
+            return Some("give more --max-vram, or another --device".into());
+        }
+        Some(TokenizerError::ImageSize { .. }) => return Some("give another --img-size".into()),
+        Some(TokenizerError::Tiling { .. }) => {
+            return Some("give another --vae-tile or --vae-tile-overlap".into());
+        }
+        _ => {}
     }
     if let Some(JudgeError::Train(error)) = cause.downcast_ref() {
         return of_run(error);
@@ -123,7 +130,9 @@ fn of_run(error: &tessera::train::Error) -> Option<String> {
             None => "wait until it ends, or stop it".into(),
         }),
         Error::NothingToResume { .. } => Some("begin a run without --resume".into()),
-        Error::FolderNotEmpty { .. } => Some("--resume latest, --overwrite, or another -o".into()),
+        Error::FolderNotEmpty { .. } => Some(
+            "go on with --resume latest, begin anew with --overwrite, or give another -o".into(),
+        ),
         _ => None,
     }
 }
@@ -141,7 +150,6 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use anyhow::Context;
-    use tessera::{Device, Model};
 
     #[test]
     fn errors_that_a_flag_helps_with_name_it() {
@@ -206,8 +214,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_without_a_tokenizer_hints_at_the_flag() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = Model::open(folder.path(), &Device::cpu()).unwrap_err();
+        let error = Error::NoTokenizer {
+            path: "checkpoint-last.pth".into(),
+        };
         assert_eq!(
             of(&error.into()).as_deref(),
             Some("give its tokenizer with --vae")

@@ -153,10 +153,7 @@ impl Names {
 
     /// The path of a picture.
     pub fn path(&self, picture: Named<'_>) -> PathBuf {
-        match self.folder == Path::new(".") {
-            true => self.name(picture).into(),
-            false => self.folder.join(self.name(picture)),
-        }
+        within(&self.folder, &self.name(picture))
     }
 
     fn name(&self, picture: Named<'_>) -> String {
@@ -190,6 +187,14 @@ fn is_file(output: &Path) -> Result<bool> {
             output.display()
         ),
         _ => Ok(false),
+    }
+}
+
+/// A file in a folder, as the user names it: nothing in front where it is the one that the user is in.
+fn within(folder: &Path, file: impl AsRef<Path>) -> PathBuf {
+    match folder == Path::new(".") {
+        true => file.as_ref().into(),
+        false => folder.join(file),
     }
 }
 
@@ -312,13 +317,13 @@ fn not_there(folder: &Path, files: &HashSet<String>, overwrite: bool) -> Result<
         ([], _) | (_, true) => Ok(()),
         ([one], false) => bail!(
             "{}: already exists; give another -o, or --overwrite",
-            folder.join(one).display()
+            within(folder, one).display()
         ),
         ([first, ..], false) => bail!(
             "{} of {} files exist already, among them {}; give another -o, or --overwrite",
             there.len(),
             files.len(),
-            folder.join(first).display()
+            within(folder, first).display()
         ),
     }
 }

@@ -27,7 +27,7 @@ pub enum Error {
         found: String,
     },
     /// A file that should hold JSON does not.
-    #[error("{}, line {line}, is not the JSON expected there", file.display())]
+    #[error("{}: not the configuration of a classifier", file.display())]
     Json {
         /// The file.
         file: PathBuf,

@@ -43,6 +43,10 @@ pub fn create_folder(path: &Path) -> Result<()> {
         let made = match fs::create_dir(folder) {
             // Another process was faster.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(io::Error::new(
+                error.kind(),
+                "a file is there, expected a folder",
+            )),
             Err(error) => Err(error),
             Ok(()) => sync_folder(folder_of(folder)),
         };

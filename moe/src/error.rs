@@ -29,7 +29,7 @@ pub enum Error {
         shape: [usize; 3],
     },
     /// A text is not of the form `k-in-E`.
-    #[error("experts `{found}`: expected k-in-E such as 4-in-32")]
+    #[error("experts `{found}`: expected k-in-E such as 4-in-32, with k of E at most")]
     KInE {
         /// The text.
         found: String,

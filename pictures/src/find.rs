@@ -47,7 +47,14 @@ pub fn find(paths: &[PathBuf]) -> Result<Found> {
                 }
             }
         } else {
-            return Err(no_match("no such file".into()));
+            // A folder above it may be one that nobody may look into.
+            return Err(match path.symlink_metadata() {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => Error::ReadFile {
+                    path: path.clone(),
+                    source,
+                },
+                _ => no_match("no such file".into()),
+            });
         }
         if found.files.len() == before {
             return Err(no_match(none(&left_out)));

@@ -115,11 +115,11 @@ impl Calibration {
     /// [`Error::Read`], [`Error::Json`], [`Error::FieldType`] or [`Error::FieldValue`] names the file and the field.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+        let text = std::fs::read(path).map_err(|source| Error::Read {
             path: path.into(),
             source,
         })?;
-        let fields = serde_json::from_str(&text).map_err(|source| Error::Json {
+        let fields = serde_json::from_slice(&text).map_err(|source| Error::Json {
             path: path.into(),
             source,
         })?;

@@ -250,6 +250,21 @@ impl Error {
     }
 
     /// The same error, with what was being done before it.
+    /// The error with the file or folder that it happened in, unless its own words name it.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        let path = path.display().to_string();
+        let mut causes: Vec<String> = Vec::new();
+        let mut cause: Option<&dyn std::error::Error> = Some(&self);
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        match causes.iter().any(|words| words.contains(&path)) {
+            true => self,
+            false => self.during(format!("in {path}")),
+        }
+    }
+
     pub(crate) fn during(self, what: impl Into<String>) -> Self {
         Self::During {
             what: what.into(),

@@ -66,6 +66,10 @@ impl Manifest {
     /// When it is missing, broken or of another version.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST_FILE);
+        if folder.is_dir() && !path.exists() {
+            let expected = format!("a folder of tokens, with {MANIFEST_FILE}");
+            return Err(fault(folder, "tokens", expected, "a folder without".into()));
+        }
         let manifest: Self = read_json(&path, "a manifest of tokens")?;
         differ(&path, "schema", Self::SCHEMA, &manifest.schema)?;
         // They become files, here and in the output folder: never outside of it.

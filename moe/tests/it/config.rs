@@ -20,7 +20,8 @@ fn k_in_e_is_read_with_hyphens_and_without() {
     ] {
         let error = text.parse::<MoeConfig>().unwrap_err();
         assert!(matches!(&error, Error::KInE { found } if found == text));
-        let message = format!("experts `{text}`: expected k-in-E such as 4-in-32");
+        let message =
+            format!("experts `{text}`: expected k-in-E such as 4-in-32, with k of E at most");
         assert_eq!(error.to_string(), message);
     }
 }

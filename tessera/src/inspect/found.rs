@@ -120,6 +120,7 @@ impl Found {
     }
 
     fn folder(folder: &Path, which: Option<Which>) -> Result<Self> {
+        std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
         let has = |name: &str| folder.join(name).exists();
         match () {
             () if has(CARD_FILE) => Self::model(folder, which),

@@ -20,6 +20,7 @@ use crate::vae::{open_vae, vae_of};
 use ndarray::{Array3, Array4, ArrayView3, s};
 use std::path::Path;
 use tessera_backend::ComputePrecision;
+use tessera_checkpoint::Architecture;
 use tessera_evaluate::Classifier;
 use tessera_gen_ar::{CONFIG_FILE, GenAr, GenArConfig};
 use tessera_pictures::Pixels;
@@ -137,7 +138,7 @@ impl ArModel {
     /// A checkpoint as its authors released it: the shapes tell its sizes, the source its tokenizer.
     pub(super) fn released(model: &Path, source: Source<'_>, device: &Device) -> Result<Self> {
         let Some(vae) = &source.vae else {
-            return Err(Error::NoTokenizer { path: model.into() });
+            return Err(without_tokenizer(model, source));
         };
         let opened = open_vae(vae, device)?;
         let (generator, digest) = generator(model, source, device)?;
@@ -308,6 +309,25 @@ pub fn generator_config(path: &Path, weights: &Weights) -> Result<GenArConfig> {
         true => GenArConfig::load(folder)?,
         false => GenArConfig::infer(weights)?,
     })
+}
+
+/// What is wrong where no tokenizer was given: that, or there is no generator.
+fn without_tokenizer(path: &Path, source: Source<'_>) -> Error {
+    let weights = match Weights::read_model(path, source.which) {
+        Ok(weights) => weights,
+        Err(error) => return error.into(),
+    };
+    match Architecture::of_names(weights.iter().map(|(name, _)| name)) {
+        None | Some(Architecture::TokenBridge | Architecture::Dit) => {
+            Error::NoTokenizer { path: path.into() }
+        }
+        Some(other) => Error::Format {
+            path: path.into(),
+            what: "model",
+            expected: "the folder of a model or a run, or the weights of a generator".into(),
+            found: format!("weights of another kind: {}", other.name()),
+        },
+    }
 }
 
 /// The generator of a file or folder, and what its weights are known by.

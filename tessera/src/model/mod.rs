@@ -78,7 +78,7 @@ impl Model {
             }
             None => return Err(Error::NoModel { path }),
         };
-        opened.map_err(|error| error.during(format!("in {}", path.display())))
+        opened.map_err(|error| error.in_file(&path))
     }
 
     /// A checkpoint as its authors released it; the names of its tensors tell its kind.
