@@ -26,7 +26,7 @@ use tessera::{ImageParams, Model, Request, Sampling, Source, Which};
     tessera generate -m runs/birds/model -c '\"owl, barn\",crow' -n 4 -o birds\n  \
     tessera generate -m checkpoint-last.pth --vae kl16.ckpt -c 207 -n 4 -o dogs\n  \
     tessera generate --from out/00002.png -o again\n  \
-    mpirun -n 4 tessera generate --class 3 --seed 7 --attn-grid 2x2 -o out")]
+    mpirun -n 4 tessera generate --class 3 --seed 7 --attn-grid 2x2 -o shared")]
 pub struct Generate {
     /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the
     /// built-in Fashion-MNIST model unless given.

@@ -40,7 +40,7 @@ use std::path::PathBuf;
 )]
 #[command(after_help = "Examples:\n  \
     tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
-    tessera reconstruct -i photo.png -o out --grid\n  \
+    tessera reconstruct -i photo.png -o restored --grid\n  \
     tessera train vae --data pictures/ --img-size 64 -o runs/vae")]
 pub struct Cli {
     #[command(flatten)]
@@ -304,6 +304,46 @@ mod tests {
                 assert!(!stands(own) && stands(global), "{call} {option}: {help}");
             }
         }
+    }
+
+    /// The commands of a line of a shell that are this program, in words.
+    fn calls(line: &str) -> Vec<Vec<String>> {
+        let (mut words, mut quoted) = (vec![String::new()], false);
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().expect("a word").push(c),
+            }
+        }
+        let parts = words.split(|word| ["&&", "|", ">"].contains(&&**word));
+        let begin = |part: &[String]| part.iter().position(|word| word == "tessera");
+        let calls = parts.filter_map(|part| begin(part).map(|at| part[at..].to_vec()));
+        calls.filter(|call| call.len() > 1).collect()
+    }
+
+    #[test]
+    fn every_example_is_taken_as_it_stands_and_none_is_in_the_way_of_another() {
+        let mut commands = leaves();
+        commands.push((vec!["tessera".into()], Cli::command()));
+        let mut taken = 0;
+        for (path, command) in commands {
+            let examples = command.get_after_help().map(ToString::to_string);
+            let examples = examples.unwrap_or_default();
+            let mut outputs = std::collections::BTreeSet::new();
+            for call in examples.lines().flat_map(calls) {
+                if let Err(error) = Cli::parsed(&call) {
+                    panic!("{path:?}: {call:?}: {error}");
+                }
+                let output = call.iter().position(|word| word == "-o");
+                if let Some(output) = output.and_then(|at| call.get(at + 1)) {
+                    let first = outputs.insert(output.clone());
+                    assert!(first, "{path:?}: two examples write to {output}");
+                }
+                taken += 1;
+            }
+        }
+        assert!(taken > 60, "{taken}");
     }
 
     #[test]

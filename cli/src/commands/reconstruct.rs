@@ -27,9 +27,9 @@ const GAIN: f32 = 4.0;
 /// --bits.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
-    tessera reconstruct -i photo.png -o out --grid\n  \
+    tessera reconstruct -i photo.png -o restored --grid\n  \
     tessera reconstruct -i 'photos/*.jpg' --vae runs/vae/vae --bits 3,4,5,6 --json\n  \
-    tessera reconstruct -i photos/ --vae taef2.safetensors --bits 6,3 -o out --grid\n  \
+    tessera reconstruct -i photos/ --vae taef2.safetensors --bits 6,3 -o compared --grid\n  \
     tessera reconstruct --data fashion-mnist/ --limit 100")]
 pub struct Reconstruct {
     #[command(flatten)]

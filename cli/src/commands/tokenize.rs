@@ -22,8 +22,8 @@ const GRID_CELLS: usize = 256;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera tokenize -i photos/ -o tokens\n  \
-    tessera tokenize --data fashion-mnist/ -m runs/ar/model -o tokens\n  \
-    tessera decode -i tokens -o out --grid")]
+    tessera tokenize --data fashion-mnist/ -m runs/ar/model -o fashion\n  \
+    tessera decode -i tokens -o decoded --grid")]
 pub struct Tokenize {
     #[command(flatten)]
     pictures: PictureArgs,
@@ -42,7 +42,7 @@ pub struct Tokenize {
 
 /// Turn tokens back into pictures.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  tessera decode -i tokens -o out --grid")]
+#[command(after_help = "Example:\n  tessera decode -i tokens -o decoded --grid")]
 pub struct Decode {
     /// A folder that `tessera tokenize` wrote.
     #[arg(short, long, value_name = "DIR")]
