@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// Of means, and of what one of the normalized units is in latents: no tokenizer's latents come near it, and a damaged
+/// file is named where it is read.
+const MOST: f32 = 1e6;
+
 /// Standard deviations covered by the paper's Gaussian table, on either side.
 pub const STD_RANGE: f32 = 3.0;
 
@@ -72,15 +76,22 @@ impl QuantizerConfig {
         positive("std_range".into(), self.std_range)?;
         for (channel, &scale) in self.scale.iter().enumerate() {
             positive(format!("scale[{channel}]"), scale)?;
+            require(
+                scale >= 1.0 / MOST,
+                format!("scale[{channel}]"),
+                "0.000001 at least",
+                scale,
+            )?;
         }
-        match self.mean.iter().position(|mean| !mean.is_finite()) {
-            Some(channel) => Err(Error::Setting {
-                field: format!("mean[{channel}]"),
-                expected: "a finite number",
-                found: self.mean[channel],
-            }),
-            None => Ok(()),
+        for (channel, &mean) in self.mean.iter().enumerate() {
+            require(
+                mean.is_finite() && mean.abs() <= MOST,
+                format!("mean[{channel}]"),
+                "a number of -1000000 to 1000000",
+                mean,
+            )?;
         }
+        Ok(())
     }
 
     /// Checks that `mean` and `scale` match the number of channels.
@@ -116,11 +127,16 @@ impl QuantizerConfig {
 }
 
 fn positive(field: String, found: f32) -> Result<()> {
-    match found.is_finite() && found > 0.0 {
+    let expected = "a positive, finite number";
+    require(found.is_finite() && found > 0.0, field, expected, found)
+}
+
+fn require(holds: bool, field: String, expected: &'static str, found: f32) -> Result<()> {
+    match holds {
         true => Ok(()),
         false => Err(Error::Setting {
             field,
-            expected: "a positive, finite number",
+            expected,
             found,
         }),
     }

@@ -13,8 +13,13 @@ const MAIN: &str = "main";
 /// # Errors
 /// [`Error::NotInCache`] when it is such a name and the cache does not have it.
 pub fn locate(path: &Path) -> Result<PathBuf> {
-    if path.exists() {
-        return Ok(path.into());
+    match path.try_exists() {
+        Ok(true) => return Ok(path.into()),
+        // Something may be there, in a folder that nobody may look into.
+        Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(Error::io("read", path)(source));
+        }
+        _ => {}
     }
     match Name::parse(path) {
         Some(name) => name.locate(&cache(|variable| std::env::var_os(variable))),

@@ -122,6 +122,13 @@ impl Manifest {
             &debug(&tokenizer.grid()),
             &debug(&Some(self.grid)),
         )?;
+        let side = tokenizer.square.map(|square| square.img_size);
+        differ(
+            path,
+            "img_size",
+            &debug(&side),
+            &debug(&Some(self.img_size)),
+        )?;
         let dimensions = tokenizer.vae.latent_channels().to_string();
         differ(
             path,

@@ -4,6 +4,7 @@
 //! docs/commands.md, so a new one is tried without being named here.
 #![cfg(target_os = "linux")]
 
+use crate::dit::RUN;
 use crate::world::{WORLD, stdout};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,18 +38,18 @@ const KILLED: i32 = 137;
 /// Arguments of a run that does something small; `{}` names are files of [`Files`].
 const BASES: [(&str, &str); 23] = [
     ("generate", "-c 3 --steps 1 -o out"),
-    ("eval", "-m {model} -n 1 --steps 1"),
+    ("eval", "--data {data} --reconstruction -m {model}"),
     ("reconstruct", "-i {png} -m {model}"),
     ("tokenize", "-i {png} -m {model} -o out"),
-    ("decode", "-i {tokens} -o out"),
+    ("decode", "-i {tokens} -m {model} -o out"),
     ("calibrate", "--vae {vae} --data {data} -o c.json"),
-    ("route", "-m {model}"),
+    ("route", "-m {dit} -c 0 --steps 1"),
     ("inspect", "{model}"),
     ("convert", "{weights} -o out"),
     ("init", "--arch taesd -o out"),
     ("classes", "-m {model}"),
     ("bench generate", "-m {model} --steps 1"),
-    ("bench ops", "linear-4x1024x4096 --seconds 0"),
+    ("bench ops", "linear-4x1024x4096 --seconds 0.01"),
     (
         "attn bench",
         "--threads-as-ranks 2 --tokens 64 --heads 2 --head-dim 8",
@@ -155,6 +156,7 @@ impl Files {
             ("{model}", WORLD.model()),
             ("{run}", WORLD.run()),
             ("{vae}", WORLD.vae()),
+            ("{dit}", RUN.1.clone()),
             ("{data}", WORLD.pictures()),
             ("{png}", WORLD.disc()),
             ("{weights}", WORLD.model().join("model.safetensors")),

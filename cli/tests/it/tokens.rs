@@ -87,6 +87,18 @@ fn tokens_of_another_vae_are_refused() {
     );
     assert!(error.contains("quantizer"), "{error}");
     value = serde_json::from_str(&text).unwrap();
+    value["img_size"] = 65536.into();
+    std::fs::write(&manifest, value.to_string()).unwrap();
+    let error = failure(
+        1,
+        "decode -i {} -m {} -o {}",
+        &[&tokens, &WORLD.model(), &out],
+    );
+    assert!(
+        error.contains("manifest.json: img_size: expected"),
+        "{error}"
+    );
+    value = serde_json::from_str(&text).unwrap();
     value["pictures"][0] = "../escaped".into();
     std::fs::write(&manifest, value.to_string()).unwrap();
     let error = failure(

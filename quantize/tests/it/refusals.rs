@@ -69,9 +69,23 @@ fn settings_out_of_their_domain_are_refused() {
             },
         ),
         (
+            "scale[0]",
+            QuantizerConfig {
+                scale: vec![1e-7],
+                ..default()
+            },
+        ),
+        (
             "mean[0]",
             QuantizerConfig {
                 mean: vec![f32::INFINITY],
+                ..default()
+            },
+        ),
+        (
+            "mean[1]",
+            QuantizerConfig {
+                mean: vec![1e6, -1.1e6],
                 ..default()
             },
         ),
