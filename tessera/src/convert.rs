@@ -169,7 +169,7 @@ impl Converter {
         let Some(vae) = &self.vae else {
             return Ok(None);
         };
-        let opened = open_vae(vae, device)?;
+        let opened = open_vae(vae, None, device)?;
         match opened.tokenizer.latent_channels() {
             found if found == channels => Ok(Some(opened)),
             found => Err(Error::Parts {

@@ -7,17 +7,18 @@ use crate::model::model_folder;
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{CONFIG_FILE, weights_in};
 use tessera_tokenizer::{ImageTokenizer, Opened, load_tokenizer, open_tokenizer};
+use tessera_weights::Which;
 
 /// The folder of the tokenizer in a model's folder and in the run of one.
 const VAE: &str = "vae";
 
 /// A tokenizer alone, of any kind that is known: a folder, a file of weights, a model's or a run's folder, or a name in
-/// the hub's cache.
+/// the hub's cache. Of a training checkpoint `which` weights; averaged ones where there are any unless given.
 ///
 /// # Errors
-/// When a file is missing or broken.
-pub fn open_vae(path: &Path, device: &Device) -> Result<Opened> {
-    Ok(open_tokenizer(locate_vae(path)?, None, device.burn())?)
+/// When a file is missing or broken, or has no such weights.
+pub fn open_vae(path: &Path, which: Option<Which>, device: &Device) -> Result<Opened> {
+    Ok(open_tokenizer(locate_vae(path)?, which, device.burn())?)
 }
 
 /// Where the tokenizer is: in a model's folder, in a run's, or at the path itself.
@@ -42,7 +43,7 @@ pub(crate) fn vae_of(
     device: &Device,
 ) -> Result<Box<dyn ImageTokenizer>> {
     match instead {
-        Some(vae) => Ok(open_vae(vae, device)?.tokenizer),
+        Some(vae) => Ok(open_vae(vae, None, device)?.tokenizer),
         None => Ok(load_tokenizer(folder.join(VAE), device.burn())?),
     }
 }

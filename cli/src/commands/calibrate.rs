@@ -1,6 +1,6 @@
 //! `tessera calibrate`: what a quantizer needs to know of a VAE's latents, measured on data.
 
-use crate::args::{DataArgs, Global, MOST_PX, above, within};
+use crate::args::{DataArgs, Global, MOST_PX, WeightsKind, above, within};
 use crate::progress::encoding;
 use crate::{data, output, plot};
 use anyhow::{Result, bail};
@@ -10,8 +10,8 @@ use tessera::pictures::dataset::{First, Split};
 use tessera::quantize::{Calibration, Dimension};
 use tessera::tokenizers::ImageTokenizer;
 use tessera::{
-    CalibrationOptions, Device, ModelCard, ScaleBy, calibrate, encode_posteriors, model_folder,
-    open_vae,
+    CalibrationOptions, Device, ModelCard, ScaleBy, Which, calibrate, encode_posteriors,
+    model_folder, open_vae,
 };
 
 /// Measure a VAE's latents on data: scale, clipping, entropy and order of the dimensions.
@@ -24,6 +24,9 @@ pub struct Calibrate {
     /// model's or a run's folder, or org/name in the hub's cache.
     #[arg(long, value_name = "PATH")]
     vae: PathBuf,
+    /// Which weights of the tokenizer's checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, value_name = "KIND")]
+    weights: Option<WeightsKind>,
     /// A folder of pictures or of MNIST-style IDX files (their train half).
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -139,7 +142,7 @@ impl Calibrate {
 impl Calibrate {
     /// The tokenizer, which has weights.
     fn tokenizer(&self, device: &Device) -> Result<Box<dyn ImageTokenizer>> {
-        let opened = open_vae(&self.vae, device)?;
+        let opened = open_vae(&self.vae, self.weights.map(Which::from), device)?;
         if opened.files.is_empty()
             && let Some(model) = model_folder(&self.vae)
         {

@@ -3,7 +3,7 @@
 mod pictures;
 mod print;
 
-use crate::args::{DataArgs, Global, MOST_PICTURES, within};
+use crate::args::{DataArgs, Global, MOST_PICTURES, WeightsKind, within};
 use crate::draw::draw;
 use crate::progress::Progress;
 use crate::sampling::SamplingArgs;
@@ -18,7 +18,7 @@ use tessera::evaluate::{Classifier, Evaluation, RealPictures, evaluate, on_squar
 use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Dataset, Split, spaced};
 use tessera::quantize::{Quantizer, QuantizerConfig};
-use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer, entropy_bits};
+use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer, Which, entropy_bits};
 
 /// Bit widths that reconstruction is measured at.
 const BITS: [u8; 4] = [3, 4, 5, 6];
@@ -37,6 +37,9 @@ pub struct Eval {
     /// The model's folder; the built-in Fashion-MNIST model unless given.
     #[arg(short, long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Which weights of a training checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, requires = "model", value_name = "KIND")]
+    weights: Option<WeightsKind>,
     /// The real data, IDX files or a folder of train/ and test/, sized as for training: the training half for the
     /// floor, the test half to compare with.
     #[arg(long, value_name = "DIR")]
@@ -137,18 +140,23 @@ impl Eval {
             output::folder(folder, self.overwrite)?;
         }
         let model = Model::open(
-            Source::of(self.model.as_deref()).on_checkpoint(output::of_checkpoint(global.quiet)),
+            Source::of(self.model.as_deref())
+                .weights(self.weights.map(Which::from))
+                .on_checkpoint(output::of_checkpoint(global.quiet)),
             &device,
         )?;
-        match (model, self.reconstruction) {
-            (Model::Ar(model), true) => self.reconstruction(model, global.quiet),
-            (Model::Dit(model), _) => bail!(
+        let model = match model {
+            Model::Ar(model) => model,
+            Model::Dit(model) => bail!(
                 "{}: expected an autoregressive model, found the diffusion transformer `{}`; `tessera generate` draws \
                 its pictures, and `tessera eval --pictures DIR --judge DIR` judges them",
                 self.model.as_deref().unwrap_or(Path::new("")).display(),
                 model.card.name
             ),
-            (model, false) => self.generation(&model, global.quiet),
+        };
+        match self.reconstruction {
+            true => self.reconstruction(model, global.quiet),
+            false => self.generation(model, global.quiet),
         }
     }
 
@@ -198,19 +206,19 @@ impl Eval {
         Ok(Some(judge))
     }
 
-    fn generation(&self, model: &Model, quiet: bool) -> Result<()> {
-        let Model::Ar(ar) = model else {
-            bail!("expected an autoregressive model");
-        };
-        let (given, card) = (self.judge(ar)?, &ar.card);
-        let classifier = given.as_ref().or(ar.classifier.as_ref()).context(
+    fn generation(&self, mut model: ArModel, quiet: bool) -> Result<()> {
+        let given = self.judge(&model)?;
+        let own = model.classifier.take();
+        let card = model.card.clone();
+        let model = Model::Ar(model);
+        let classifier = given.as_ref().or(own.as_ref()).context(
             "the model has no judge: train one with `tessera train judge`, and give it with --judge or put its model \
             folder at MODEL/judge",
         )?;
         let channels = classifier.config().in_channels;
         let train = self.real(card.img_size, channels, Split::Train, quiet)?;
         let test = self.real(card.img_size, channels, Split::Test, quiet)?;
-        let sampling = self.sampling.of_model(model, &model.sampling())?;
+        let sampling = self.sampling.of_model(&model, &model.sampling())?;
         let classes = model.class_names().len();
         let request = |i: usize| Request::new(i / self.num_images, self.seed + i as u64);
         let requests: Vec<_> = (0..classes * self.num_images).map(request).collect();

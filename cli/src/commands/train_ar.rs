@@ -5,7 +5,8 @@ use super::training::latents::{Kept, provenance};
 use super::training::run::{self, Pictures};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{
-    DataArgs, Dtype, Global, LoopArgs, MOST_PX, MOST_STEPS, RunArgs, above, share, within,
+    DataArgs, Dtype, Global, LoopArgs, MOST_PX, MOST_STEPS, RunArgs, WeightsKind, above, share,
+    within,
 };
 use crate::progress::{Cadence, Progress, encoding};
 use crate::sampling::Schedule;
@@ -47,6 +48,9 @@ pub struct TrainAr {
     /// org/name in the hub's cache.
     #[arg(long, value_name = "PATH")]
     vae: PathBuf,
+    /// Which weights of the tokenizer's checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, value_name = "KIND")]
+    weights: Option<WeightsKind>,
     /// Latents encoded before, of the same pictures and VAE (written on the first run if the file does not exist). They
     /// are kept in the run's folder unless given.
     #[arg(long, visible_alias = "use-cached", value_name = "FILE")]
@@ -178,7 +182,7 @@ impl TrainAr {
         let training = self.training.config();
         let (ranks, sequence) = ranks::training(self.attn_grid)?;
         let entry = run::enter(&ranks, &self.run)?;
-        let (vae, vae_sha256) = run::tokenizer(&self.vae, &self.data, &device)?;
+        let (vae, vae_sha256) = run::tokenizer(&self.vae, self.weights, &self.data, &device)?;
         let pictures = data::open(&self.data, Split::Train, global.quiet)?;
         let plan = training.plan(pictures.len()).map_err(run::in_words)?;
         // Before the pictures are encoded, which takes long.

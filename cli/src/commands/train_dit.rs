@@ -3,7 +3,9 @@
 use super::training::latents::{Kept, provenance};
 use super::training::run::{self, Pictures};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
-use crate::args::{DataArgs, Dtype, Global, LoopArgs, MOST_STEPS, RunArgs, above, spelled, within};
+use crate::args::{
+    DataArgs, Dtype, Global, LoopArgs, MOST_STEPS, RunArgs, WeightsKind, above, spelled, within,
+};
 use crate::progress::{Cadence, Progress, encoding};
 use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, ensure};
@@ -42,6 +44,9 @@ pub struct TrainDit {
     /// The tokenizer, a folder or a file of weights; pixels are diffused unless given.
     #[arg(long, value_name = "PATH")]
     vae: Option<PathBuf>,
+    /// Which weights of the tokenizer's checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, value_name = "KIND", requires = "vae")]
+    weights: Option<WeightsKind>,
     /// Width, depth and heads.
     #[arg(long, default_value = "256,8,4", value_parser = size, value_name = "W,D,H")]
     size: TransformerConfig,
@@ -352,7 +357,7 @@ impl TrainDit {
             let pixels = PixelTokenizer::new(self.data.channels, device.burn());
             return Ok((Box::new(pixels), None));
         };
-        let (tokenizer, sha256) = run::tokenizer(path, &self.data, device)?;
+        let (tokenizer, sha256) = run::tokenizer(path, self.weights, &self.data, device)?;
         Ok((tokenizer, Some(sha256)))
     }
 

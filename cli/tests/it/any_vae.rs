@@ -68,6 +68,12 @@ fn latents_that_are_no_distributions_are_calibrated_as_they_are() {
     );
     let error = failure(
         1,
+        "calibrate --vae {} --weights ema --data {} --img-size 16 -o {}",
+        &[&vae, &data, &folder.path().join("three.json")],
+    );
+    assert!(error.contains("expected averaged weights"), "{error}");
+    let error = failure(
+        1,
         "calibrate --vae {} --data {} -o {}",
         &[&vae, &data, &folder.path().join("three.json")],
     );

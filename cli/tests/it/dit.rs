@@ -1,6 +1,6 @@
 //! The diffusion transformer from end to end: a tiny one with experts, on the pixels of the shared pictures.
 
-use crate::world::{WORLD, failure, json, picture, stdout};
+use crate::world::{WORLD, failure, json, picture, stdout, tessera};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tessera::pictures::{Existing, write_png};
@@ -173,6 +173,21 @@ fn a_folder_of_pictures_is_judged_whoever_drew_them() {
     let real = json(eval, &[&at("real"), &judge, &at("real")], schema);
     assert!(real["agreement"].is_null(), "{real}");
     assert!(distance(&real).abs() < 1e-3 && distance(&drawn) > distance(&real));
+    // A picture that cannot be read is named, and the others are judged.
+    for name in ["bad.png", "worse.png"] {
+        std::fs::write(at("drawn").join(name), name).unwrap();
+    }
+    let output = tessera(eval, &[&at("drawn"), &judge, &at("real")]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    for expected in [
+        "bad.png: ",
+        "worse.png: ",
+        "2 of 6 pictures could not be read",
+    ] {
+        assert!(errors.contains(expected), "{errors}");
+    }
+    let rest: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), rest), (Some(1), drawn));
     let error = failure(2, "eval --pictures {}", &[&at("drawn")]);
     assert!(error.contains("--judge"), "{error}");
     // The same judge for a model that has none, with folders as data; what is missing is said before drawing.

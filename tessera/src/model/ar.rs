@@ -140,7 +140,7 @@ impl ArModel {
         let Some(vae) = &source.vae else {
             return Err(without_tokenizer(model, source));
         };
-        let opened = open_vae(vae, device)?;
+        let opened = open_vae(vae, None, device)?;
         let (generator, digest) = generator(model, source, device)?;
         let card = ArCard::of_released(&base_name(model), generator.config(), &opened);
         Self {

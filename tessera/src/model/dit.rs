@@ -78,7 +78,7 @@ impl DitModel {
         let Some(vae) = &source.vae else {
             return Err(Error::NoTokenizer { path: path.into() });
         };
-        let opened = open_vae(vae, device)?;
+        let opened = open_vae(vae, None, device)?;
         let config = DitConfig::infer(&weights)?;
         Self {
             digest: Some(digest_of(&weights)?),

@@ -2,6 +2,7 @@
 
 use super::print;
 use crate::args::DataArgs;
+use crate::pictures::all_done;
 use crate::{data, output};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -45,15 +46,27 @@ impl Pictures<'_> {
     pub fn run(&self, device: &Device, quiet: bool) -> Result<()> {
         let judge = open_judge(self.judge, device)?;
         let shape = judge.config();
-        let files = files(self.folder)?;
-        let batches = files.chunks(BLOCK).map(|block| {
-            let block: Vec<Pixels> = block
-                .iter()
-                .map(|file| picture(file, shape.in_channels, shape.img_size))
-                .collect::<Result<_>>()?;
-            Ok(on_squares(&block, shape.img_size)?)
-        });
-        let batches: Vec<_> = batches.collect::<Result<_>>()?;
+        let found = files(self.folder)?;
+        let (mut files, mut batches) = (Vec::new(), Vec::new());
+        for block in found.chunks(BLOCK) {
+            let mut pictures = Vec::new();
+            for file in block {
+                match read(file, Some(channels(shape.in_channels))) {
+                    Ok(picture) => {
+                        require_size(file, &picture, shape.img_size)?;
+                        pictures.push(picture);
+                        files.push(file);
+                    }
+                    Err(error) => output::note(format_args!("error: {error}")),
+                }
+            }
+            if !pictures.is_empty() {
+                batches.push(on_squares(&pictures, shape.img_size)?);
+            }
+        }
+        if files.is_empty() {
+            return all_done(found.len(), found.len());
+        }
         let evaluated = evaluate(&judge, batches.into_iter().map(Ok))?;
         // All or none: of some pictures alone agreement would be another figure.
         let requested: Option<Vec<usize>> = files.iter().map(|file| class(file)).collect();
@@ -86,11 +99,14 @@ impl Pictures<'_> {
             evaluation: Evaluation::of(&judge, &evaluated, requested.as_deref(), real)?,
             classes,
         };
-        if self.json {
-            return output::report("tessera.eval.pictures/v1", &report);
+        match self.json {
+            true => output::report("tessera.eval.pictures/v1", &report)?,
+            false => {
+                output::text(format_args!("{} pictures", report.images))?;
+                print::print(&report.evaluation, &report.classes)?;
+            }
         }
-        output::text(format_args!("{} pictures", report.images))?;
-        print::print(&report.evaluation, &report.classes)
+        all_done(found.len() - files.len(), found.len())
     }
 }
 
@@ -113,19 +129,22 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn picture(file: &Path, channels: usize, size: usize) -> Result<Pixels> {
-    let channels = match channels {
+fn channels(count: usize) -> Channels {
+    match count {
         1 => Channels::Gray,
         _ => Channels::Rgb,
-    };
-    let picture = read(file, Some(channels))?;
+    }
+}
+
+/// Refuses a picture that is larger than the judge looks at.
+fn require_size(file: &Path, picture: &Pixels, size: usize) -> Result<()> {
     let (width, height) = (picture.width(), picture.height());
     ensure!(
         width.max(height) <= size,
         "{}: {width}x{height} px, the judge looks at {size}x{size}",
         file.display()
     );
-    Ok(picture)
+    Ok(())
 }
 
 /// The class that a picture was asked to be of, where its metadata say.

@@ -1,7 +1,7 @@
 //! How trainings enter their run folder: what may differ when a run goes on, in the words of the command line.
 
 use super::latents::weights_of;
-use crate::args::{DataArgs, RunArgs};
+use crate::args::{DataArgs, RunArgs, WeightsKind};
 use crate::{output, ranks};
 use anyhow::{Error, Result, anyhow, ensure};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use tessera::tokenizers::{Error as TokenizerError, ImageTokenizer, Opened};
 use tessera::train::{
     Decay, Difference, Error as TrainError, Ranks, RunEntry, RunFolder, TrainConfig,
 };
-use tessera::{Device, open_vae, sha256_of_data};
+use tessera::{Device, Which, open_vae, sha256_of_data};
 
 /// The pictures that a run is trained on, as its `config.json` has them: a run that goes on must have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,12 +44,13 @@ impl Pictures {
 /// When it cannot be opened, or takes no pictures of the data's channels and size.
 pub fn tokenizer(
     path: &Path,
+    weights: Option<WeightsKind>,
     data: &DataArgs,
     device: &Device,
 ) -> Result<(Box<dyn ImageTokenizer>, String)> {
     let Opened {
         tokenizer, files, ..
-    } = open_vae(path, device)?;
+    } = open_vae(path, weights.map(Which::from), device)?;
     let takes = tokenizer.image_channels();
     ensure!(
         takes == data.channels,
