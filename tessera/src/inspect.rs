@@ -13,10 +13,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tessera_checkpoint::{Architecture, CONFIG_FILE, Dtype, StateDict, StoredTensor};
+use tessera_checkpoint::{Architecture, CONFIG_FILE, Dtype, StoredTensor};
 use tessera_gen_ar::{BUFFERS, GenAr, GenArConfig};
 use tessera_gen_dit::Dit;
-use tessera_tokenizer::{KlVaeConfig, open_tokenizer};
+use tessera_tokenizer::{KlVaeConfig, open_tokenizer, require_both_halves};
 use tessera_weights::{Checkpoint, Loaded, Weights, Which};
 
 /// A file of weights, or an index of several.
@@ -48,6 +48,9 @@ pub struct Report {
     /// Objects of a pickle that are not read, by their path: the class of each.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub not_read: BTreeMap<String, String>,
+    /// Which half of a tokenizer it is, and which is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half: Option<String>,
     /// Numbers that are trained.
     pub parameters: usize,
     /// Bytes of the tensors.
@@ -101,6 +104,8 @@ impl Report {
         let checkpoint = Checkpoint::open(path)?;
         let found = checkpoint.state_dict(which)?;
         let architecture = Architecture::of_names(found.tensors.keys().map(String::as_str));
+        let weights = Weights::of_state_dict(&checkpoint, found.clone());
+        let half = require_both_halves(&checkpoint.file, &weights).err();
         let mut dtypes = BTreeMap::new();
         for tensor in found.tensors.values() {
             *dtypes.entry(format!("{:?}", tensor.dtype())).or_insert(0) += 1;
@@ -125,7 +130,8 @@ impl Report {
             sha256: sha256_of_file(&checkpoint.file)?,
             checksums: checkpoint.checksums,
             dtypes,
-            config: config(path, architecture, &checkpoint, &found),
+            half: half.map(|half| half.to_string()),
+            config: config(path, architecture, &weights),
             metadata: checkpoint.metadata.clone(),
             tensors: found.tensors.iter().map(line).collect(),
             path: found.path,
@@ -201,6 +207,7 @@ impl Report {
     /// The same for a person.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = vec![self.summary()];
+        lines.extend(self.half.clone());
         lines.extend(self.weights.map(|which| self.place(which)));
         lines.extend(self.left_out.iter().map(|(part, count)| {
             let kind = self.kinds.get(part);
@@ -300,18 +307,12 @@ fn is_parameter((name, tensor): &(&String, &StoredTensor)) -> bool {
 
 /// The sizes of an architecture of ours: those of the config beside the weights, else as far as the shapes tell them;
 /// `null` where they do not.
-fn config(
-    path: &Path,
-    architecture: Option<Architecture>,
-    checkpoint: &Checkpoint,
-    found: &StateDict,
-) -> Value {
-    let weights = Weights::of_state_dict(checkpoint, found.clone());
+fn config(path: &Path, architecture: Option<Architecture>, weights: &Weights) -> Value {
     let config = match architecture {
         Some(Architecture::TokenBridge) => {
-            GenArConfig::infer(&weights).ok().map(serde_json::to_value)
+            GenArConfig::infer(weights).ok().map(serde_json::to_value)
         }
-        Some(Architecture::KlVae) => Some(sizes_of_vae(path, &weights)),
+        Some(Architecture::KlVae) => Some(sizes_of_vae(path, weights)),
         _ => None,
     };
     config.and_then(Result::ok).unwrap_or_default()

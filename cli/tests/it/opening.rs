@@ -194,6 +194,33 @@ fn opening_compares_names_shapes_and_checksums_and_verifying_reads_every_value()
 }
 
 #[test]
+fn half_a_tokenizer_is_looked_at_as_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("decoder.safetensors");
+    let mut weights = Weights::read(WORLD.vae()).unwrap();
+    weights.take_prefix("encoder.");
+    weights
+        .write(&file, BTreeMap::new(), WeightDtype::F32)
+        .unwrap();
+    let expected = "is the decoder of a KL-VAE alone, expected one with its encoder";
+    let said = stdout("inspect {}", &[&file]);
+    assert!(said.contains(expected), "{said}");
+    let whole = json("inspect {} --json", &[&WORLD.vae()], "tessera.inspect/v1");
+    assert_eq!(whole["half"], Value::Null);
+    assert_eq!(whole["config"]["resolution"], 16, "as its config says");
+    let bare = folder.path().join("bare.safetensors");
+    fs::copy(WORLD.vae().join("model.safetensors"), &bare).unwrap();
+    let bare = json("inspect {} --json", &[&bare], "tessera.inspect/v1");
+    assert_eq!(
+        bare["config"]["resolution"],
+        Value::Null,
+        "shapes do not tell"
+    );
+    let error = failure(1, "convert {} -o {}", &[&file, &folder.path().join("out")]);
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
 fn of_many_classes_those_to_draw_are_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (folder.path().join("model"), folder.path().join("x.png"));
