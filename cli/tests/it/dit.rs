@@ -92,7 +92,7 @@ fn settings_of_other_models_and_unknown_classes_are_refused() {
         &[&WORLD.pictures(), &out],
     );
     assert!(
-        error.contains("`input_size` must be a multiple of patch_size"),
+        error.contains("--img-size: input_size is 16, expected a multiple of patch_size, 3"),
         "{error}"
     );
 }
