@@ -1,6 +1,6 @@
 //! `tessera tokenize` and `tessera decode`: pictures to files of tokens and back.
 
-use crate::args::{Global, ModelArgs, within};
+use crate::args::{Global, MOST_PX, WeightsKind, within};
 use crate::output;
 use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
 use crate::progress::Progress;
@@ -10,7 +10,9 @@ use ndarray::Axis;
 use std::path::{Path, PathBuf};
 use tessera::pictures::Pixels;
 use tessera::quantize::Quantizer;
-use tessera::{MANIFEST_FILE, Manifest, TokenWriter, Tokenizer};
+use tessera::{
+    Device, ImgSize, MANIFEST_FILE, Manifest, TokenWriter, Tokenizer, VaeOptions, Which,
+};
 
 /// Pictures that a grid shows at most.
 const GRID_CELLS: usize = 256;
@@ -23,12 +25,27 @@ const GRID_CELLS: usize = 256;
 #[command(after_help = "Examples:\n  \
     tessera tokenize -i photos/ -o tokens\n  \
     tessera tokenize --data fashion-mnist/ -m runs/ar/model -o fashion\n  \
+    tessera tokenize -i photos/ --vae taef2.safetensors --calibration taef2.json --img-size 256 -o photo-tokens\n  \
     tessera decode -i tokens -o decoded --grid")]
 pub struct Tokenize {
     #[command(flatten)]
     pictures: PictureArgs,
-    #[command(flatten)]
-    model: ModelArgs,
+    /// A model folder; the built-in model unless given.
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "vae")]
+    model: Option<PathBuf>,
+    /// A tokenizer instead of a model, of any kind that `reconstruct` takes.
+    #[arg(long, value_name = "PATH", requires = "calibration")]
+    vae: Option<PathBuf>,
+    /// Which weights of that tokenizer's checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, value_name = "KIND", requires = "vae")]
+    weights: Option<WeightsKind>,
+    /// What `tessera calibrate` measured on that tokenizer: bits, mean and scale.
+    #[arg(long, value_name = "FILE", requires = "vae")]
+    calibration: Option<PathBuf>,
+    /// Side in px to crop pictures to; what the tokenizer was made for unless given.
+    #[arg(long, value_name = "PX", requires = "vae")]
+    #[arg(value_parser = within(1..=MOST_PX))]
+    img_size: Option<usize>,
     /// Folder for the tokens.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -47,8 +64,15 @@ pub struct Decode {
     /// A folder that `tessera tokenize` wrote.
     #[arg(short, long, value_name = "DIR")]
     input: PathBuf,
-    #[command(flatten)]
-    model: ModelArgs,
+    /// A model folder; the built-in model unless given.
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "vae")]
+    model: Option<PathBuf>,
+    /// The tokenizer that made the tokens, instead of a model.
+    #[arg(long, value_name = "PATH")]
+    vae: Option<PathBuf>,
+    /// Which weights of that tokenizer's checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, value_name = "KIND", requires = "vae")]
+    weights: Option<WeightsKind>,
     /// Folder for the pictures.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -66,19 +90,19 @@ impl Tokenize {
     /// # Errors
     /// A model or picture that cannot be read, an output folder that is in use.
     pub fn run(self, global: &Global) -> Result<()> {
-        let tokenizer = Tokenizer::of_model(self.model.model.as_deref(), &global.open()?)?;
-        if self.model.model.is_none() {
+        let device = global.open()?;
+        let tokenizer = match &self.vae {
+            Some(vae) => self.bare(vae, &device)?,
+            None => Tokenizer::of_model(self.model.as_deref(), &device)?,
+        };
+        if self.model.is_none() && self.vae.is_none() {
             say_builtin(&tokenizer, global.quiet);
         }
         let Some(config) = tokenizer.quantizer.clone() else {
             bail!(
                 "{}: expected an autoregressive model, whose quantizer makes tokens, found the diffusion transformer \
                 `{}`, which has none",
-                self.model
-                    .model
-                    .as_deref()
-                    .unwrap_or(Path::new(""))
-                    .display(),
+                self.model.as_deref().unwrap_or(Path::new("")).display(),
                 tokenizer.name
             );
         };
@@ -107,6 +131,23 @@ impl Tokenize {
         output::text(path.display())?;
         all_done(failed, pictures.len())
     }
+
+    /// A tokenizer without a model, whose pictures are of one size.
+    fn bare(&self, vae: &Path, device: &Device) -> Result<Tokenizer> {
+        let options = VaeOptions {
+            calibration: self.calibration.as_deref(),
+            img_size: self.img_size.map(ImgSize::Px),
+            which: self.weights.map(Which::from),
+            ..VaeOptions::default()
+        };
+        let tokenizer = Tokenizer::of_vae(vae, &options, device)?;
+        ensure!(
+            tokenizer.square.is_some(),
+            "--img-size: {} was made for no size of its own: give that of the pictures",
+            vae.display()
+        );
+        Ok(tokenizer)
+    }
 }
 
 impl Decode {
@@ -116,7 +157,22 @@ impl Decode {
     /// Tokens of another model, a file that is not what the manifest says, an output folder that is in use.
     pub fn run(self, global: &Global) -> Result<()> {
         let manifest = Manifest::read(&self.input)?;
-        let tokenizer = Tokenizer::of_model(self.model.model.as_deref(), &global.open()?)?;
+        let device = global.open()?;
+        let tokenizer = match &self.vae {
+            Some(vae) => {
+                let options = VaeOptions {
+                    img_size: Some(ImgSize::Px(manifest.img_size)),
+                    which: self.weights.map(Which::from),
+                    ..VaeOptions::default()
+                };
+                // Of a tokenizer alone only the tokens say how they are quantized.
+                Tokenizer {
+                    quantizer: Some(manifest.quantizer.clone()),
+                    ..Tokenizer::of_vae(vae, &options, &device)?
+                }
+            }
+            None => Tokenizer::of_model(self.model.as_deref(), &device)?,
+        };
         manifest.check(&self.input, &tokenizer)?;
         let quantizer = Quantizer::new(manifest.quantizer.clone())?;
         output::folder(&self.output, self.overwrite)?;

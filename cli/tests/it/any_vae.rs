@@ -3,6 +3,7 @@
 use crate::world::{WORLD, failure, json, stdout};
 use std::fs;
 use std::path::{Path, PathBuf};
+use tessera::pictures::read;
 use tessera::tokenizers::TinyAutoencoderConfig;
 use tessera::weights::WeightDtype;
 
@@ -78,4 +79,40 @@ fn latents_that_are_no_distributions_are_calibrated_as_they_are() {
         &[&vae, &data, &folder.path().join("three.json")],
     );
     assert!(error.contains("--img-size"), "{error}");
+}
+
+#[test]
+fn tokens_of_a_tokenizer_alone_become_the_pictures_that_its_quantizer_keeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vae, data) = (tiny(folder.path()), WORLD.pictures());
+    let at = |name: &str| folder.path().join(name);
+    let calibration = at("calibration.json");
+    let calibrate = "calibrate --vae {} --data {} --img-size 16 --bits 5 -o {}";
+    stdout(calibrate, &[&vae, &data, &calibration]);
+    let tokenize = "tokenize --data {} --vae {} --calibration {} -o {}";
+    let error = failure(1, tokenize, &[&data, &vae, &calibration, &at("tokens")]);
+    assert!(error.contains("--img-size"), "{error}");
+    let tokenize = format!("{tokenize} --img-size 16");
+    stdout(&tokenize, &[&data, &vae, &calibration, &at("tokens")]);
+    stdout(
+        "decode -i {} --vae {} -o {}",
+        &[&at("tokens"), &vae, &at("decoded")],
+    );
+    let reconstruct =
+        "reconstruct --data {} --vae {} --calibration {} --img-size 16 --bits 5 -o {}";
+    stdout(reconstruct, &[&data, &vae, &calibration, &at("kept")]);
+    let decoded: Vec<_> = fs::read_dir(at("decoded")).unwrap().collect();
+    assert_eq!(decoded.len(), 6);
+    for file in decoded {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        let stem = name.strip_suffix(".png").unwrap();
+        let pixels = |path: PathBuf| read(path, None).unwrap();
+        assert_eq!(
+            pixels(at("decoded").join(&name)),
+            pixels(at("kept").join(format!("{stem}-5bit.png"))),
+            "{name}"
+        );
+    }
+    let error = failure(1, "decode -i {} -o {}", &[&at("tokens"), &at("other")]);
+    assert!(error.contains("tokens of another VAE"), "{error}");
 }
