@@ -153,7 +153,7 @@ impl Names {
 
     /// The path of a picture.
     pub fn path(&self, picture: Named<'_>) -> PathBuf {
-        within(&self.folder, &self.name(picture))
+        within(&self.folder, self.name(picture))
     }
 
     fn name(&self, picture: Named<'_>) -> String {
