@@ -40,6 +40,7 @@ mod architecture;
 mod container;
 mod error;
 mod files;
+mod mapped;
 mod open;
 mod safetensors_file;
 mod sharded;
@@ -55,6 +56,7 @@ pub use files::{
     CONFIG_FILE, WEIGHTS_FILE, create_folder, is_vacant, read_json, remove_temporaries,
     visible_entries, write_atomically, write_folder_atomically, write_json,
 };
+pub use mapped::mapped_file;
 pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};

@@ -1,6 +1,7 @@
 //! Where bytes come from: a file, of which only the part in use is mapped, or memory.
 
 use crate::error::{Error, Result};
+use crate::mapped::Known;
 use memmap2::{Mmap, MmapOptions};
 use std::borrow::Cow;
 use std::fs::File;
@@ -23,8 +24,16 @@ enum Bytes {
 /// A part of a source. Of a file it is mapped, and unmapped when dropped, so that what was read does not stay resident.
 #[derive(Debug)]
 pub(crate) enum Window<'a> {
-    Mapped(Mmap),
+    Mapped(Mapped),
     Memory(&'a [u8]),
+}
+
+/// A mapping, whose file is known as long.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    // Dropped in this order: the address is free only when nobody takes it for the file's.
+    _known: Known,
+    map: Mmap,
 }
 
 impl Deref for Window<'_> {
@@ -32,7 +41,7 @@ impl Deref for Window<'_> {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(mapped) => &mapped.map,
             Self::Memory(bytes) => bytes,
         }
     }
@@ -105,7 +114,7 @@ impl Source {
             Bytes::File { .. } if range.is_empty() => Ok(Window::Memory(&[])),
             Bytes::File { file, .. } => {
                 let unreadable = || Error::io("cannot map", &self.name);
-                // A page of a mapping beyond the end of its file kills the process, so look again before each.
+                // A page of a mapping beyond the end of its file raises SIGBUS, so look again before each.
                 let length = file.metadata().map_err(unreadable())?.len();
                 if range.end > length {
                     let found = format!("{length} bytes: it was cut while being read");
@@ -125,7 +134,9 @@ impl Source {
                 // through checked conversions alone.
                 #[allow(unsafe_code)]
                 let map = unsafe { options.map(file) }.map_err(unreadable())?;
-                Ok(Window::Mapped(map))
+                let start = map.as_ptr() as usize;
+                let _known = Known::new(start..start + map.len(), &self.name);
+                Ok(Window::Mapped(Mapped { _known, map }))
             }
         }
     }

@@ -7,6 +7,7 @@
 mod allocator;
 mod args;
 mod commands;
+mod cut;
 mod data;
 mod draw;
 mod heat;
