@@ -1,6 +1,6 @@
 //! Ranks that `mpirun` started: one program on many of them, of which the first speaks and writes.
 
-use crate::{hint, interrupt, output};
+use crate::{cut, hint, interrupt, output};
 use anyhow::{Context, Result, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -11,6 +11,7 @@ use tessera::attention2d::{Comm, Grid, TokenSharding, panic_message};
 use tessera::backend::DEVICE_FAILED;
 use tessera::pictures::is_decoding;
 use tessera::train::Ranks;
+use tessera::{Device, Model};
 
 static WORLD: OnceLock<Comm> = OnceLock::new();
 
@@ -80,18 +81,24 @@ pub fn require_same(what: &str, text: &str) -> Result<()> {
     Ok(world().require_same(what, text)?)
 }
 
-/// Compares the weights that the ranks draw with: those of a model, or of the one that is built in.
+/// Compares what the ranks draw with: a model, opened from `path`, and the tokenizer that was given for it, or that lies
+/// in its folder. The one that is built in is the same for all.
 ///
 /// # Errors
 /// When they differ; names the rank.
-pub fn require_same_weights(model: Option<&Path>) -> Result<()> {
-    match model {
-        Some(model) if world().size() > 1 => {
-            let sha256 = tessera::sha256_of_weights(model)?;
-            require_same("the ranks' models differ", &sha256)
-        }
-        _ => Ok(()),
-    }
+pub fn require_same_model(
+    model: &Model,
+    path: Option<&Path>,
+    vae: Option<&Path>,
+    device: &Device,
+) -> Result<()> {
+    let Some(path) = path.filter(|_| world().size() > 1) else {
+        return Ok(());
+    };
+    let tokenizer = tessera::sha256_of_tokenizer(path, vae, device)?;
+    let digest = model.digest().unwrap_or_default();
+    require_same("the ranks' models differ", digest)?;
+    require_same("the ranks' tokenizers differ", &tokenizer)
 }
 
 /// How many ranks a launcher says there are.
@@ -137,6 +144,8 @@ pub fn run(launch: Launch, command: impl FnOnce(Rank) -> Result<()>) -> ExitCode
         }
     };
     listen();
+    // After MPI, which puts a handler of its own where there is none.
+    cut::listen();
     let Some(job) = job else {
         return ended(caught(|| command(Rank::First)));
     };
@@ -245,18 +254,13 @@ fn report(error: &anyhow::Error) {
     }
 }
 
-/// Where the tokens of a model are that all ranks of `--attn-grid` draw with.
+/// Where the tokens of a model are that all ranks of `--attn-grid` draw with; without a grid each rank has all.
 ///
 /// # Errors
-/// When the grid has not as many ranks as there are, or there are ranks and no grid.
+/// When the grid has not as many ranks as there are.
 pub fn sequence(grid: Option<Grid>) -> Result<TokenSharding> {
     let world = world();
     match grid {
-        None if world.size() > 1 => bail!(
-            "{} ranks and no --attn-grid: give RxC with R times C = {0}, on which all draw every picture together; to \
-             divide the pictures, start a process for each part of them, with a --seed and an -o of its own",
-            world.size()
-        ),
         None => Ok(TokenSharding::Local),
         Some(grid) if grid.ranks() != world.size() => bail!(
             "--attn-grid {grid}: {} ranks, there are {}; start the program with mpirun -n {0}",

@@ -8,6 +8,8 @@ mod mpirun;
 mod world;
 
 use mpirun::{Job, children, kill_now, mpirun, mpirun_while};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +17,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tessera::backend::Rng;
 use tessera::weights::Weights;
-use world::{WORLD, losses, tessera};
+use world::{WORLD, losses, pictures, tessera};
 
 /// For a job that ends by itself.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -70,6 +72,86 @@ fn a_grid_draws_the_picture_of_one_rank() {
     }
 }
 
+/// All files of a folder, by name.
+fn files(folder: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let file = |entry: fs::DirEntry| (entry.file_name(), fs::read(entry.path()).unwrap());
+    entries.map(file).collect()
+}
+
+#[test]
+fn ranks_divide_the_pictures_and_write_the_files_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let args = "generate --class 3,5 -n 4 --seed 7 --steps 4 --grid -o {}";
+    let one = tessera(args, &[&path("one")]);
+    assert!(one.status.success());
+    let (expected, listed) = (files(&path("one")), String::from_utf8(one.stdout).unwrap());
+    assert_eq!(expected.len(), 9);
+    for (ranks, more) in [(2, ""), (3, ""), (2, " --batch-size 1"), (9, "")] {
+        let name = format!("r{ranks}{}", more.len());
+        let job = succeed(ranks, &(args.to_owned() + more), &[&path(&name)]);
+        assert!(files(&path(&name)) == expected, "{ranks} ranks{more}");
+        assert_eq!(job.stdout.replace(&name, "one"), listed);
+        assert!(job.stderr.contains("8 pictures in"), "{}", job.stderr);
+    }
+    let job = succeed(2, &(args.to_owned() + " --json -q"), &[&path("json")]);
+    let report: serde_json::Value = serde_json::from_str(&job.stdout).unwrap();
+    let images = report["images"].as_array().unwrap();
+    let seeds: Vec<_> = images
+        .iter()
+        .map(|image| &image["params"]["seed"])
+        .collect();
+    assert_eq!(seeds, (7..15).collect::<Vec<u64>>());
+    // Names are checked before anything is drawn.
+    let job = on_ranks(2, args, &[&path("one")]);
+    assert!(
+        job.code == Some(1) && errors(&job).len() == 1,
+        "{}",
+        job.stderr
+    );
+    assert!(!job.stderr.contains("to draw"), "{}", job.stderr);
+}
+
+#[test]
+fn ranks_with_other_weights_or_pictures_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    // Every rank works in a folder of its own, under the same names.
+    for (place, seed) in [("a", 1), ("b", 2)] {
+        let (data, vae) = (WORLD.pictures(), WORLD.vae());
+        let run = path(place).join("run");
+        let args = format!("{} --max-steps 1 --seed {seed}", train());
+        assert!(tessera(&args, &[&data, &vae, &run]).status.success());
+        pictures(&path(place).join("data"), 3);
+    }
+    let of_class = |name: &str| path("b").join("data").join(name);
+    fs::copy(of_class("square/square0.png"), of_class("disc/disc0.png")).unwrap();
+    let vae = WORLD.vae();
+    let trained = train().replacen("{}", "data", 1);
+    for (args, paths, said) in [
+        (
+            "generate -m run -n 1 -o out",
+            &[][..],
+            "the ranks' models differ: rank 1 has ",
+        ),
+        (
+            &*(trained + " --max-steps 1"),
+            &[&*vae, Path::new("r")][..],
+            "the ranks' pictures differ: rank 1 has ",
+        ),
+    ] {
+        let of = |place: &str| {
+            let mut all = vec!["-wdir".to_owned(), path(place).display().to_string()];
+            all.extend(arguments(1, args, paths));
+            all
+        };
+        let job = mpirun([of("a"), vec![":".into()], of("b")].concat(), &[], LIMIT);
+        assert!(!job.late && job.code == Some(1), "{}", job.stderr);
+        assert!(errors(&job).join("").contains(said), "{}", job.stderr);
+    }
+}
+
 #[test]
 fn a_seed_that_is_drawn_is_the_same_at_all_ranks() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,7 +196,6 @@ fn ranks_with_other_arguments_are_named() {
 fn ranks_that_do_not_fit_are_refused() {
     for (ranks, args, said) in [
         (3, "generate --attn-grid 2x2", "4 ranks, there are 3"),
-        (2, "generate --class 3", "2 ranks and no --attn-grid"),
         (2, "classes", "only generate, train vae"),
     ] {
         let job = on_ranks(ranks, args, &[]);
@@ -250,22 +331,28 @@ fn asked_to_stop_all_ranks_save_and_go() {
     let folder = tempfile::tempdir().unwrap();
     let (data, vae) = (WORLD.pictures(), WORLD.vae());
     let run = folder.path().join("run");
-    let job = mpirun_while(
-        arguments(2, &train(), &[&data, &vae, &run]),
-        &[],
-        LIMIT,
-        |mpirun| {
-            while losses(&run).is_empty() {
+    let mut args = train().replace(" -q", "");
+    // Any one rank may be asked; the first says what mpirun may do meanwhile.
+    for asked in [1, 0] {
+        let (arguments, done) = (
+            arguments(2, &args, &[&data, &vae, &run]),
+            losses(&run).len(),
+        );
+        let job = mpirun_while(arguments, &[], LIMIT, |mpirun| {
+            while losses(&run).len() <= done {
                 wait(Duration::from_millis(10));
             }
-            let one = children(mpirun)[1].to_string();
+            let one = children(mpirun)[asked].to_string();
             Command::new("kill").args(["-TERM", &one]).status().unwrap();
-        },
-    );
-    assert!(
-        !job.late && job.stderr.contains("stopped at step"),
-        "{}",
-        job.stderr
-    );
+        });
+        assert!(
+            !job.late && job.stderr.contains("stopped at step"),
+            "{}",
+            job.stderr
+        );
+        let patience = "unless started with --mca odls_base_sigkill_timeout 600";
+        assert_eq!(job.stderr.contains(patience), asked == 0, "{}", job.stderr);
+        args += " --resume latest";
+    }
     assert!(fs::read_dir(run.join("checkpoint")).unwrap().count() > 1);
 }

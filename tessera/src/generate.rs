@@ -161,6 +161,27 @@ impl Model {
         }
     }
 
+    /// What the file of a picture says of how it was made.
+    ///
+    /// # Panics
+    /// When the request is of a class that the model does not have.
+    pub fn params(&self, request: Request, sampling: &SampleConfig) -> ImageParams {
+        ImageParams {
+            schema: ImageParams::SCHEMA.into(),
+            model: self.name().into(),
+            weights: self.digest().map(Into::into),
+            version: env!("CARGO_PKG_VERSION").into(),
+            class: request.class,
+            class_name: match request.class {
+                Some(class) => self.class_names()[class].clone(),
+                None => "none".into(),
+            },
+            seed: request.seed,
+            sampling: sampling.clone(),
+            dtype: self.precision().to_string(),
+        }
+    }
+
     fn drawing(&self, requests: &[Request], sampling: &SampleConfig) -> Result<Drawing> {
         let request = |request: &Request| ImageRequest {
             class: request.class,
@@ -285,7 +306,7 @@ impl<'a> Generation<'a> {
         }
         let pictures = self.model.pictures(&batch.drawing)?;
         for ((index, request), pixels) in (batch.first..).zip(&batch.requests).zip(pictures) {
-            let params = self.params(*request);
+            let params = self.model.params(*request, &self.sampling);
             self.finished.push_back(Picture {
                 index,
                 pixels,
@@ -293,23 +314,6 @@ impl<'a> Generation<'a> {
             });
         }
         Ok(())
-    }
-
-    fn params(&self, request: Request) -> ImageParams {
-        ImageParams {
-            schema: ImageParams::SCHEMA.into(),
-            model: self.model.name().into(),
-            weights: self.model.digest().map(Into::into),
-            version: env!("CARGO_PKG_VERSION").into(),
-            class: request.class,
-            class_name: match request.class {
-                Some(class) => self.model.class_names()[class].clone(),
-                None => "none".into(),
-            },
-            seed: request.seed,
-            sampling: self.sampling.clone(),
-            dtype: self.model.precision().to_string(),
-        }
     }
 }
 

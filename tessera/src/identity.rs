@@ -1,27 +1,30 @@
 //! What two things are the same by: digests of models and of data sets.
 
-use crate::digest::{hexadecimal, sha256_of_file, sha256_of_files};
+use crate::device::Device;
+use crate::digest::{hexadecimal, sha256_of_files};
 use crate::error::Result;
 use crate::hub;
 use crate::model::model_folder;
+use crate::vae::open_vae;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tessera_checkpoint::weights_in;
 use tessera_pictures::dataset::{Dataset, spaced};
 use tessera_weights::Weights;
 
-/// SHA-256 of the weights of a model, and of the tokenizer in its folder.
+/// SHA-256 of the weights of a model's tokenizer: of `vae`, or of the one in the model's folder, if there is one.
 ///
 /// # Errors
-/// When there is none, or it cannot be read.
-pub fn sha256_of_weights(model: &Path) -> Result<String> {
-    let path = hub::locate(model)?;
-    let folder = model_folder(&path).unwrap_or(path);
-    if !folder.is_dir() {
-        return sha256_of_file(&folder);
-    }
-    let parts = [folder.clone(), folder.join("vae")];
-    let files: Vec<PathBuf> = parts.iter().filter_map(|part| weights_in(part)).collect();
+/// When they cannot be read.
+pub fn sha256_of_tokenizer(model: &Path, vae: Option<&Path>, device: &Device) -> Result<String> {
+    let files = match vae {
+        Some(vae) => open_vae(vae, None, device)?.files,
+        None => {
+            let path = hub::locate(model)?;
+            let folder = model_folder(&path).unwrap_or(path);
+            weights_in(&folder.join("vae")).into_iter().collect()
+        }
+    };
     sha256_of_files(&files)
 }
 

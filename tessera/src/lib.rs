@@ -63,7 +63,7 @@ pub use device::Device;
 pub use digest::{base_name, sha256, sha256_of_file, sha256_of_files};
 pub use error::{Error, Result};
 pub use generate::{Event, Generation, Picture, Request, Step};
-pub use identity::{sha256_of_data, sha256_of_weights};
+pub use identity::{sha256_of_data, sha256_of_tokenizer};
 pub use inspect::{Check, Found, PictureFile, Report, TensorInfo, counted};
 pub use latent_file::LatentFile;
 #[cfg(feature = "train")]

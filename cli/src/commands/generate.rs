@@ -1,7 +1,7 @@
 //! `tessera generate`.
 
 use crate::args::{ClassArgs, Compute, Global, MOST_PICTURES, WeightsKind, within};
-use crate::draw::draw;
+use crate::draw::{Divided, draw};
 use crate::names::{Named, Names};
 use crate::output::{existing, shown};
 use crate::progress::loading;
@@ -15,7 +15,7 @@ use std::time::Instant;
 use tessera::attention2d::Grid;
 use tessera::backend::streams;
 use tessera::pictures::{GridStyle, grid, write_png};
-use tessera::{ImageParams, Model, Request, Sampling, Source, Which};
+use tessera::{ImageParams, Model, Picture, Request, Sampling, Source, Which};
 
 /// Generate pictures of a class.
 #[derive(Debug, Clone, Args)]
@@ -26,7 +26,8 @@ use tessera::{ImageParams, Model, Request, Sampling, Source, Which};
     tessera generate -m runs/birds/model -c '\"owl, barn\",crow' -n 4 -o birds\n  \
     tessera generate -m checkpoint-last.pth --vae kl16.ckpt -c 207 -n 4 -o dogs\n  \
     tessera generate --from out/00002.png -o again\n  \
-    mpirun -n 4 tessera generate --class 3 --seed 7 --attn-grid 2x2 -o shared")]
+    mpirun -n 4 tessera generate --class 3 --seed 7 --attn-grid 2x2 -o shared\n  \
+    mpirun -n 4 tessera generate --class 3 -n 100 -o divided")]
 pub struct Generate {
     /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the
     /// built-in Fashion-MNIST model unless given.
@@ -59,7 +60,8 @@ pub struct Generate {
     /// What the generator's linear maps are computed in; f32, or as --from has it, unless given.
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<Compute>,
-    /// The ranks of mpirun as a grid, RxC, each with its share of the tokens: queries along rows, keys along columns.
+    /// The ranks of mpirun as a grid, RxC, each with its share of every picture's tokens: queries along rows, keys
+    /// along columns; the pictures are divided between the ranks unless given.
     #[arg(long, value_name = "RxC")]
     attn_grid: Option<Grid>,
     /// Pictures drawn at once.
@@ -184,7 +186,7 @@ impl Generate {
         let model = loading(global.quiet, |progress| {
             Model::open(source.on_progress(progress), &device)
         })?;
-        ranks::require_same_weights(self.model.as_deref())?;
+        ranks::require_same_model(&model, self.model.as_deref(), self.vae.as_deref(), &device)?;
         let (requests, sampling, dtype) = self.requests(&model, global.quiet)?;
         let total = requests.total();
         let columns = self.grid.as_deref();
@@ -203,15 +205,12 @@ impl Generate {
         if total > 1 && !global.quiet {
             output::note(format_args!("{total} pictures to draw"));
         }
-        let generation = model
-            .generate((0..total).map(|number| requests.get(number)), &sampling)
-            .batch(self.batch_size);
-        let Some(names) = names else {
-            return draw(generation.without_pictures(), total, true, |_| Ok(()));
-        };
         let started = Instant::now();
         let (mut written, mut cells) = (Vec::new(), Vec::new());
-        let drawn = draw(generation, total, global.quiet, |picture| {
+        let each = |picture: Picture| {
+            let Some(names) = &names else {
+                return Ok(());
+            };
             let params = picture.params;
             let path = names.path(requests.named(picture.index, &model));
             let texts = params.texts(&picture.pixels);
@@ -224,7 +223,33 @@ impl Generate {
             written.push((path, params));
             cells.extend(columns.is_some().then_some(picture.pixels));
             Ok(())
-        });
+        };
+        let request = |number| requests.get(number);
+        let drawn = match self.attn_grid {
+            // All draw every picture together.
+            Some(_) => {
+                let generation = model.generate((0..total).map(request), &sampling);
+                let generation = match names {
+                    Some(_) => generation,
+                    None => generation.without_pictures(),
+                };
+                draw(generation.batch(self.batch_size), total, global.quiet, each)
+            }
+            None => {
+                let divided = Divided {
+                    model: &model,
+                    sampling: &sampling,
+                    total,
+                    request,
+                    batch: self.batch_size,
+                    quiet: global.quiet,
+                };
+                divided.draw(ranks::world(), each)
+            }
+        };
+        let Some(names) = &names else {
+            return drawn;
+        };
         let seconds = started.elapsed().as_secs_f64();
         let drawn = drawn.and_then(|()| {
             let Some(columns) = columns else {
