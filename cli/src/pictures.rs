@@ -167,8 +167,7 @@ impl Pictures {
         }
     }
 
-    /// Gives all pictures in batches to `each`; one that cannot be read is named on stderr and left out. Returns how
-    /// many were.
+    /// Gives all pictures in batches to `each`; one that cannot be read is named on stderr and left out.
     ///
     /// # Errors
     /// When `each` fails or Ctrl-C is pressed.
@@ -176,20 +175,13 @@ impl Pictures {
         &self,
         tokenizer: &Tokenizer,
         mut each: impl FnMut(Vec<Picture>) -> Result<()>,
-    ) -> Result<usize> {
-        let (mut failed, indices) = (0, (0..self.len()).collect::<Vec<_>>());
+    ) -> Result<LeftOut> {
+        let mut left_out = LeftOut::none_of(self.len());
+        let indices: Vec<_> = (0..self.len()).collect();
         for chunk in indices.chunks(tokenizer.batch()) {
             let mut batch = Vec::with_capacity(chunk.len());
             for &index in chunk {
-                match self.get(index, tokenizer) {
-                    Ok(picture) => batch.push(picture),
-                    // The only one: its fault is the command's.
-                    Err(error) if self.len() == 1 => return Err(error),
-                    Err(error) => {
-                        failed += 1;
-                        output::note(format_args!("error: {error:#}"));
-                    }
-                }
+                batch.extend(left_out.or(self.get(index, tokenizer))?);
             }
             if !batch.is_empty() {
                 each(batch)?;
@@ -202,11 +194,8 @@ impl Pictures {
                 );
             }
         }
-        ensure!(
-            failed < self.len(),
-            "none of the {failed} pictures could be read"
-        );
-        Ok(failed)
+        left_out.some_done()?;
+        Ok(left_out)
     }
 }
 
@@ -228,16 +217,63 @@ pub fn say_builtin(tokenizer: &Tokenizer, quiet: bool) {
     ));
 }
 
-/// Says at the end what [`Pictures::batches`] left out.
-///
-/// # Errors
-/// When that is anything.
-pub fn all_done(failed: usize, of: usize) -> Result<()> {
-    ensure!(
-        failed == 0,
-        "{failed} of {of} pictures could not be read; the others are done"
-    );
-    Ok(())
+/// Pictures that are named and left out, so that one bad file does not end what others are in.
+#[derive(Debug)]
+pub struct LeftOut {
+    failed: usize,
+    of: usize,
+}
+
+impl LeftOut {
+    /// None yet, of so many pictures.
+    pub fn none_of(pictures: usize) -> Self {
+        Self {
+            failed: 0,
+            of: pictures,
+        }
+    }
+
+    /// A picture, or nothing in place of one whose error is said.
+    ///
+    /// # Errors
+    /// When it is the only one: its fault is the command's.
+    pub fn or<T>(&mut self, picture: Result<T>) -> Result<Option<T>> {
+        match picture {
+            Ok(picture) => Ok(Some(picture)),
+            Err(error) if self.of == 1 => Err(error),
+            Err(error) => {
+                self.failed += 1;
+                output::note(format_args!("error: {error:#}"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Goes on with the others.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn some_done(&self) -> Result<()> {
+        ensure!(
+            self.failed < self.of,
+            "none of the {} pictures could be read",
+            self.of
+        );
+        Ok(())
+    }
+
+    /// Ends what was done for the others.
+    ///
+    /// # Errors
+    /// When any was left out.
+    pub fn all_done(&self) -> Result<()> {
+        let Self { failed, of } = self;
+        ensure!(
+            *failed == 0,
+            "{failed} of {of} pictures could not be read; the others are done"
+        );
+        Ok(())
+    }
 }
 
 /// Whether any pixel is not gray.

@@ -2,7 +2,7 @@
 
 use crate::args::{Global, WeightsKind, above, within};
 use crate::output;
-use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
+use crate::pictures::{PictureArgs, Pictures, say_builtin};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
@@ -158,7 +158,7 @@ impl Reconstruct {
         });
         let quantizers = quantizers.collect::<Result<Vec<_>, _>>()?;
         let (mut rows, mut cells) = (Vec::new(), Vec::new());
-        let failed = pictures.batches(&tokenizer, |batch| {
+        let left_out = pictures.batches(&tokenizer, |batch| {
             let (names, images): (Vec<_>, Vec<_>) = batch
                 .into_iter()
                 .map(|picture| (picture.name, picture.image))
@@ -196,7 +196,7 @@ impl Reconstruct {
             say_without_ssim(&rows);
         }
         self.report(&tokenizer, base.range, &rows)?;
-        all_done(failed, pictures.len())
+        left_out.all_done()
     }
 
     /// The model's quantizer, or one measured on the pictures' own latents.

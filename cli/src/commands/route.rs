@@ -4,7 +4,7 @@ mod report;
 
 use self::report::{Shown, draw, table};
 use crate::args::{Global, WeightsKind, within};
-use crate::pictures::{PictureArgs, Pictures, all_done};
+use crate::pictures::{LeftOut, PictureArgs, Pictures};
 use crate::progress::{Progress, loading};
 use crate::{interrupt, output};
 use anyhow::{Context, Result, bail};
@@ -107,20 +107,21 @@ impl Route {
             output::folder(folder, self.overwrite)?;
         }
         let routing = Routing::new(&model, self.seed)?;
-        let (source, shown, failed) = match self.input.is_empty() {
+        let (source, shown, left_out) = match self.input.is_empty() {
             true => {
                 if classes.is_empty() {
                     classes = (0..model.card.class_names.len().min(CLASSES)).collect();
                 }
                 let sampling = self.sampling(&model.card.sampling);
                 let shown = self.drawn(routing, &model, &classes, &sampling, global.quiet)?;
-                (routing::Source::Drawn(sampling), shown, 0)
+                let none = LeftOut::none_of(classes.len());
+                (routing::Source::Drawn(sampling), shown, none)
             }
             false => {
                 let times = usize::from(self.times.unwrap_or(10));
                 let class = classes.first().copied();
-                let (shown, failed) = self.given(routing, model, class, times, global.quiet)?;
-                (routing::Source::Pictures { times }, shown, failed)
+                let (shown, left_out) = self.given(routing, model, class, times, global.quiet)?;
+                (routing::Source::Pictures { times }, shown, left_out)
             }
         };
         let report = shown.routing.report(source);
@@ -131,7 +132,7 @@ impl Route {
             true => output::report("tessera.route/v1", &report)?,
             false => output::text(table(&report)?.trim_end())?,
         }
-        all_done(failed, report.pictures.len() + failed)
+        left_out.all_done()
     }
 
     /// The model, which must have experts.
@@ -209,7 +210,7 @@ impl Route {
         Ok(shown)
     }
 
-    /// Noises pictures to several times and counts at each. Also returns how many could not be read.
+    /// Noises pictures to several times and counts at each. Also returns which could not be read.
     fn given(
         &self,
         routing: Routing,
@@ -217,7 +218,7 @@ impl Route {
         class: Option<usize>,
         times: usize,
         quiet: bool,
-    ) -> Result<(Shown, usize)> {
+    ) -> Result<(Shown, LeftOut)> {
         let card = model.card.clone();
         let tokenizer = Tokenizer::from(model);
         let args = PictureArgs {
@@ -230,7 +231,7 @@ impl Route {
         let mut shown = Shown::new(routing, pictures.len());
         let total = pictures.len() * times;
         let mut progress = Progress::new("route", "passes", total as u64, quiet);
-        let failed = pictures.batches(&tokenizer, |batch| {
+        let left_out = pictures.batches(&tokenizer, |batch| {
             for batch in batch.chunks(self.batch_size.into()) {
                 let first = shown.routing.pictures();
                 let images: Vec<_> = batch.iter().map(|picture| picture.image.clone()).collect();
@@ -254,6 +255,6 @@ impl Route {
             Ok(())
         })?;
         progress.finish();
-        Ok((shown, failed))
+        Ok((shown, left_out))
     }
 }

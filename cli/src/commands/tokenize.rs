@@ -2,7 +2,7 @@
 
 use crate::args::{Global, MOST_PX, WeightsKind, within};
 use crate::output;
-use crate::pictures::{PictureArgs, Pictures, all_done, say_builtin};
+use crate::pictures::{PictureArgs, Pictures, say_builtin};
 use crate::progress::Progress;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
@@ -112,7 +112,7 @@ impl Tokenize {
         let mut writer = TokenWriter::new(&self.output, self.shard_size as usize);
         let mut progress =
             Progress::new("tokenize", "pictures", pictures.len() as u64, global.quiet);
-        let failed = pictures.batches(&tokenizer, |batch| {
+        let left_out = pictures.batches(&tokenizer, |batch| {
             let labels = batch.iter().filter_map(|picture| picture.label).collect();
             let (images, names): (Vec<_>, Vec<_>) = batch
                 .into_iter()
@@ -129,7 +129,7 @@ impl Tokenize {
         progress.finish();
         let path = writer.finish(&tokenizer, pictures.class_names())?;
         output::text(path.display())?;
-        all_done(failed, pictures.len())
+        left_out.all_done()
     }
 
     /// A tokenizer without a model, whose pictures are of one size.

@@ -206,6 +206,14 @@ fn a_folder_of_pictures_is_judged_whoever_drew_them() {
     std::fs::copy(at("drawn/grid.png"), at("sheet/sheet.png")).unwrap();
     let error = failure(1, "eval --pictures {} --judge {}", &[&at("sheet"), &judge]);
     assert!(error.contains("px, the judge looks at 16x16"), "{error}");
+    // Beside others it is named and left out, too.
+    std::fs::copy(at("drawn/grid.png"), at("drawn/sheet.png")).unwrap();
+    let output = tessera("eval --pictures {} --judge {}", &[&at("drawn"), &judge]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    for expected in ["sheet.png: ", "3 of 7 pictures could not be read"] {
+        assert!(errors.contains(expected), "{errors}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::args::DataArgs;
-use crate::pictures::all_done;
+use crate::pictures::LeftOut;
 use crate::{data, output};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -42,34 +42,31 @@ impl Pictures<'_> {
     /// Judges and prints.
     ///
     /// # Errors
-    /// A folder without pictures, pictures of other sizes than the judge's, a judge or data that cannot be read.
+    /// A folder without pictures, a judge or data that cannot be read; at the end, pictures that were left out: they
+    /// cannot be read, or are larger than the judge looks at.
     pub fn run(&self, device: &Device, quiet: bool) -> Result<()> {
         let judge = open_judge(self.judge, device)?;
         let shape = judge.config();
-        let found = files(self.folder)?;
-        let (mut files, mut batches) = (Vec::new(), Vec::new());
-        for block in found.chunks(BLOCK) {
-            let mut pictures = Vec::new();
+        let files = files(self.folder)?;
+        let mut left_out = LeftOut::none_of(files.len());
+        let (mut judged, mut batches) = (Vec::new(), Vec::new());
+        for block in files.chunks(BLOCK) {
+            let mut pictures = Vec::with_capacity(block.len());
             for file in block {
-                match read(file, Some(channels(shape.in_channels))) {
-                    Ok(picture) => {
-                        require_size(file, &picture, shape.img_size)?;
-                        pictures.push(picture);
-                        files.push(file);
-                    }
-                    Err(error) => output::note(format_args!("error: {error}")),
+                let picture = picture(file, shape.in_channels, shape.img_size);
+                if let Some(picture) = left_out.or(picture)? {
+                    pictures.push(picture);
+                    judged.push(file);
                 }
             }
             if !pictures.is_empty() {
                 batches.push(on_squares(&pictures, shape.img_size)?);
             }
         }
-        if files.is_empty() {
-            return all_done(found.len(), found.len());
-        }
+        left_out.some_done()?;
         let evaluated = evaluate(&judge, batches.into_iter().map(Ok))?;
         // All or none: of some pictures alone agreement would be another figure.
-        let requested: Option<Vec<usize>> = files.iter().map(|file| class(file)).collect();
+        let requested: Option<Vec<usize>> = judged.iter().map(|file| class(file)).collect();
         let open = |folder: &Path, split| {
             let args = DataArgs {
                 data: folder.into(),
@@ -95,18 +92,17 @@ impl Pictures<'_> {
             None => (0..shape.classes).map(|class| class.to_string()).collect(),
         };
         let report = Report {
-            images: files.len(),
+            images: judged.len(),
             evaluation: Evaluation::of(&judge, &evaluated, requested.as_deref(), real)?,
             classes,
         };
-        match self.json {
-            true => output::report("tessera.eval.pictures/v1", &report)?,
-            false => {
-                output::text(format_args!("{} pictures", report.images))?;
-                print::print(&report.evaluation, &report.classes)?;
-            }
+        if self.json {
+            output::report("tessera.eval.pictures/v1", &report)?;
+        } else {
+            output::text(format_args!("{} pictures", report.images))?;
+            print::print(&report.evaluation, &report.classes)?;
         }
-        all_done(found.len() - files.len(), found.len())
+        left_out.all_done()
     }
 }
 
@@ -129,22 +125,19 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn channels(count: usize) -> Channels {
-    match count {
+fn picture(file: &Path, channels: usize, size: usize) -> Result<Pixels> {
+    let channels = match channels {
         1 => Channels::Gray,
         _ => Channels::Rgb,
-    }
-}
-
-/// Refuses a picture that is larger than the judge looks at.
-fn require_size(file: &Path, picture: &Pixels, size: usize) -> Result<()> {
+    };
+    let picture = read(file, Some(channels))?;
     let (width, height) = (picture.width(), picture.height());
     ensure!(
         width.max(height) <= size,
         "{}: {width}x{height} px, the judge looks at {size}x{size}",
         file.display()
     );
-    Ok(())
+    Ok(picture)
 }
 
 /// The class that a picture was asked to be of, where its metadata say.
