@@ -34,6 +34,9 @@ fn a_run_is_prolonged_with_its_own_latents_and_says_what_changed() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     copy_of_run(&run);
+    fs::create_dir(run.join("model")).unwrap();
+    let weights = "model/model.safetensors";
+    fs::copy(WORLD.run().join(weights), run.join(weights)).unwrap();
     let (data, vae) = (WORLD.pictures(), WORLD.vae());
     let paths: [&Path; 3] = [&data, &vae, &run];
     let said = stderr(&format!("{AR} --max-steps 5 --resume"), &paths);
@@ -41,6 +44,8 @@ fn a_run_is_prolonged_with_its_own_latents_and_says_what_changed() {
     assert!(!said.contains("encode"), "nothing is encoded again: {said}");
     assert!(said.contains("--max-steps: ran with 3, now 5"), "{said}");
     assert!(said.contains("a cosine to the end of the run"), "{said}");
+    let old = "model stays as the run left it before, until it ends again";
+    assert!(said.contains(old), "{said}");
     assert!(run.join("model/model.json").is_file());
 
     let refused = |options: &str| failure(1, &format!("{AR} --resume {options}"), &paths);

@@ -6,6 +6,7 @@ use crate::{output, ranks};
 use anyhow::{Error, Result, anyhow, ensure};
 use serde::Serialize;
 use std::path::Path;
+use tessera::checkpoint::weights_in;
 use tessera::gen_ar::Error as ArError;
 use tessera::gen_dit::Error as DitError;
 use tessera::pictures::dataset::Dataset;
@@ -59,7 +60,15 @@ pub fn tokenizer(
         data.channels
     );
     tokenizer.check_image_size(data.img_size, data.img_size)?;
-    Ok((tokenizer, weights_of(&files)?))
+    let sha256 = weights_of(&files)?;
+    Ok((
+        tokenizer,
+        match weights {
+            // The file has others, too, whose latents these are not.
+            Some(WeightsKind::Raw) => format!("{sha256} raw"),
+            _ => sha256,
+        },
+    ))
 }
 
 /// Enters the run's folder before long work: nobody else writes there, and there is a run to resume, or none.
@@ -102,7 +111,18 @@ pub fn open(
         let field = difference.field.rsplit('.').next();
         matches!(field, Some("epochs" | "max_steps"))
     };
-    if training.decay == Decay::Cosine && changes.settings.iter().any(end) {
+    let prolonged = changes.settings.iter().any(end);
+    let ended = ["model", "vae"].map(|made| run.root().join(made));
+    if let Some(made) = ended.iter().find(|made| weights_in(made).is_some())
+        && prolonged
+    {
+        output::note(format_args!(
+            "note: {} stays as the run left it before, until it ends again; what is newer is in {}",
+            made.display(),
+            run.root().join("checkpoint").display()
+        ));
+    }
+    if training.decay == Decay::Cosine && prolonged {
         output::note(
             "note: the learning rate falls along a cosine to the end of the run, so it goes on along that of the new \
              end; this is not the run that had this end from the start, as it would be with --decay constant",
