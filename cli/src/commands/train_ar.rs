@@ -3,6 +3,7 @@
 use super::calibrate::scale_by;
 use super::training::latents::{Kept, provenance};
 use super::training::run::{self, Pictures};
+use super::training::watch::{Shows, Watching};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{
     DataArgs, Dtype, Global, LoopArgs, MOST_PX, MOST_STEPS, RunArgs, WeightsKind, above, share,
@@ -22,7 +23,7 @@ use tessera::gen_ar::{GenAr, GenArConfig, SampleConfig, TokenObjective, Transfor
 use tessera::moe::MoeConfig;
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
-use tessera::train::{LATENTS_FILE, LatentCache, Observer, StepReport, TrainConfig, train_on};
+use tessera::train::{LATENTS_FILE, LatentCache, StepReport, TrainConfig, train_on};
 use tessera::{
     ArCard, ArModel, CalibrationOptions, ComputePrecision, calibrate, encode_posteriors,
 };
@@ -272,18 +273,17 @@ impl TrainAr {
             model_so_far.describe(&folder, self.dtype.into())?;
         }
         let progress = Progress::new("train ar", "steps", plan.total_steps, global.quiet);
-        let mut watch = Watch {
-            progress,
+        let shows = Samples {
             model: model_so_far,
             folder: self.run.output.join("samples"),
-            cadence: self.training.cadence(global.quiet),
             steps: self.sample_steps,
         };
+        let mut watch = Watching::new(shows, progress, self.training.cadence(global.quiet));
         let saving = interrupt::Saving::begin();
         let trained = train_on(&ranks, model, &objective, &training, run, &mut watch);
         let trained = trained.map_err(run::in_words)?;
         drop(saving);
-        watch.progress.finish();
+        watch.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
             return Ok(());
@@ -292,7 +292,7 @@ impl TrainAr {
         let calibrated = objective.calibrated(ema, &training);
         ArModel {
             generator: calibrated.map_err(anyhow::Error::from_boxed)?,
-            ..watch.model
+            ..watch.of.model
         }
         .save(&folder, self.dtype.into())?;
         output::text(folder.display())?;
@@ -374,18 +374,16 @@ impl TrainAr {
     }
 }
 
-/// Shows the progress and draws a grid of samples, a column per class, after every epoch.
-struct Watch {
-    progress: Progress,
+/// Draws a grid of samples, a column per class.
+struct Samples {
     model: ArModel,
     folder: PathBuf,
-    cadence: Cadence,
     /// Steps of a grid, which has no more than tokens.
     steps: usize,
 }
 
-impl Observer<GenAr> for Watch {
-    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+impl Shows<GenAr> for Samples {
+    fn line(&self, report: &StepReport) -> String {
         // With experts the loss is more than the likelihood that bits count.
         let nats = report
             .parts
@@ -393,34 +391,14 @@ impl Observer<GenAr> for Watch {
             .find(|part| part.0 == "cross_entropy")
             .map_or(report.loss, |part| part.1);
         let bits = nats / std::f32::consts::LN_2;
-        let message = format!(
-            "loss {:.4} ({bits:.3} bits/dim) {:.0} img/s",
-            report.loss, report.images_per_second
-        );
-        self.progress.set(report.step, message);
-        interrupt::flow()
+        format!("loss {:.4} ({bits:.3} bits/dim)", report.loss)
     }
 
-    fn stops(&self) -> bool {
-        interrupt::requested()
+    fn is_shown(&self, epoch: u64, _: Cadence) -> bool {
+        samples_file(&self.folder, epoch).exists()
     }
 
-    fn saves(&mut self) -> bool {
-        self.cadence.saves()
-    }
-
-    fn watches(&self, epoch: u64) -> bool {
-        self.cadence.draws(epoch)
-    }
-
-    fn on_resume(&mut self, epoch: u64, model: &GenAr, ema: &GenAr) -> Flow {
-        match samples_file(&self.folder, epoch).exists() {
-            true => Ok(ControlFlow::Continue(())),
-            false => self.on_epoch(epoch, model, ema),
-        }
-    }
-
-    fn on_epoch(&mut self, epoch: u64, _: &GenAr, ema: &GenAr) -> Flow {
+    fn show(&mut self, epoch: u64, ema: &GenAr, _: Cadence) -> Flow {
         let (requests, columns) = sample_requests(self.model.card.class_names.len());
         // The first rank draws alone.
         let ema = ema.clone().on(TokenSharding::Local)?;

@@ -2,6 +2,7 @@
 
 use super::training::latents::{Kept, provenance};
 use super::training::run::{self, Pictures};
+use super::training::watch::{Shows, Watching};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{
     DataArgs, Dtype, Global, LoopArgs, MOST_STEPS, RunArgs, WeightsKind, above, spelled, within,
@@ -24,7 +25,7 @@ use tessera::moe::{Gate, MoeConfig, RoutingRule};
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{MomentsBuilder, ScaleBy};
 use tessera::tokenizers::{ImageTokenizer, PixelTokenizer};
-use tessera::train::{LATENTS_FILE, Observer, StepReport, TrainConfig, train_on};
+use tessera::train::{LATENTS_FILE, StepReport, TrainConfig, train_on};
 use tessera::{
     ComputePrecision, Device, DitCard, DitModel, LatentFile, Orientation, encode_dataset,
 };
@@ -311,8 +312,8 @@ impl TrainDit {
                 config.seq()
             ));
         }
-        let mut watch = Watch {
-            progress: Progress::new("train dit", "steps", plan.total_steps, global.quiet),
+        let progress = Progress::new("train dit", "steps", plan.total_steps, global.quiet);
+        let shows = Samples {
             model: DitModel {
                 card,
                 tokenizer,
@@ -323,20 +324,20 @@ impl TrainDit {
             },
             data: &data,
             held_out,
-            cadence: self.training.cadence(global.quiet),
             steps: self.sample_steps,
             output: self.run.output.clone(),
         };
+        let mut watch = Watching::new(shows, progress, self.training.cadence(global.quiet));
         let folder = self.run.output.join("model");
         if ranks.first() {
             // So that the checkpoints can be drawn with while the run goes on.
-            watch.model.describe(&folder)?;
+            watch.of.model.describe(&folder)?;
         }
         let saving = interrupt::Saving::begin();
         let trained = train_on(&ranks, model, &data, &training, run, &mut watch);
         let trained = trained.map_err(run::in_words)?;
         drop(saving);
-        watch.progress.finish();
+        watch.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
             return Ok(());
@@ -344,7 +345,7 @@ impl TrainDit {
         let ema = trained.ema.on(TokenSharding::Local)?;
         DitModel {
             transformer: data.calibrated(ema, training.batch_size, training.seed)?,
-            ..watch.model
+            ..watch.of.model
         }
         .save(&folder, self.dtype.into())?;
         output::text(folder.display())?;
@@ -415,13 +416,11 @@ fn held_out(images: usize, share: f64) -> Result<(Vec<usize>, Vec<usize>)> {
     Ok((0..images).partition(|&i| !is_held_out(i)))
 }
 
-/// Shows the progress, draws a grid of samples, a column per class, and measures the loss on what was held out.
-struct Watch<'a> {
-    progress: Progress,
+/// Draws a grid of samples, a column per class, and measures the loss on what was held out.
+struct Samples<'a> {
     model: DitModel,
     data: &'a LatentObjective,
     held_out: Vec<usize>,
-    cadence: Cadence,
     /// Steps of a grid.
     steps: usize,
     output: PathBuf,
@@ -430,7 +429,7 @@ struct Watch<'a> {
 /// The folder of the grids.
 const SAMPLES: &str = "samples";
 
-impl Watch<'_> {
+impl Samples<'_> {
     /// Whether the loss of that epoch is in `validation.jsonl`.
     fn is_measured(&self, epoch: u64) -> bool {
         let text = std::fs::read_to_string(self.output.join("validation.jsonl"));
@@ -467,46 +466,29 @@ impl Watch<'_> {
     }
 }
 
-impl Observer<Dit> for Watch<'_> {
-    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+impl Shows<Dit> for Samples<'_> {
+    fn line(&self, report: &StepReport) -> String {
         let mse = report.parts.iter().find(|part| part.0 == "mse");
-        let message = format!(
-            "mse {:.4} {:.0} img/s",
-            mse.map_or(report.loss, |part| part.1),
-            report.images_per_second
-        );
-        self.progress.set(report.step, message);
-        interrupt::flow()
+        format!("mse {:.4}", mse.map_or(report.loss, |part| part.1))
     }
 
-    fn stops(&self) -> bool {
-        interrupt::requested()
+    fn at_end_of(&self, epoch: u64, cadence: Cadence) -> bool {
+        !self.held_out.is_empty() || cadence.draws(epoch)
     }
 
-    fn saves(&mut self) -> bool {
-        self.cadence.saves()
-    }
-
-    fn watches(&self, epoch: u64) -> bool {
-        !self.held_out.is_empty() || self.cadence.draws(epoch)
-    }
-
-    fn on_resume(&mut self, epoch: u64, model: &Dit, ema: &Dit) -> Flow {
+    fn is_shown(&self, epoch: u64, cadence: Cadence) -> bool {
         let samples = samples_file(&self.output.join(SAMPLES), epoch);
-        let drawn = !self.cadence.draws(epoch) || samples.exists();
-        match drawn && (self.held_out.is_empty() || self.is_measured(epoch)) {
-            true => Ok(ControlFlow::Continue(())),
-            false => self.on_epoch(epoch, model, ema),
-        }
+        let drawn = !cadence.draws(epoch) || samples.exists();
+        drawn && (self.held_out.is_empty() || self.is_measured(epoch))
     }
 
-    fn on_epoch(&mut self, epoch: u64, _: &Dit, ema: &Dit) -> Flow {
+    fn show(&mut self, epoch: u64, ema: &Dit, cadence: Cadence) -> Flow {
         // The first rank draws and measures alone.
         let ema = &ema.clone().on(TokenSharding::Local)?;
         if !self.held_out.is_empty() {
             self.validate(epoch, ema)?;
         }
-        if !self.cadence.draws(epoch) {
+        if !cadence.draws(epoch) {
             return Ok(interrupt::flow());
         }
         let (requests, columns) = sample_requests(self.model.card.class_names.len());

@@ -1,6 +1,8 @@
 //! `tessera train judge`.
 
+use super::training::Flow;
 use super::training::run::{self, Pictures};
+use super::training::watch::{Shows, Watching};
 use crate::args::{DataArgs, Global, MOST_STEPS, RunArgs, within};
 use crate::progress::{Cadence, Progress};
 use crate::{data, interrupt, output};
@@ -11,7 +13,7 @@ use std::ops::ControlFlow;
 use tessera::WeightDtype;
 use tessera::evaluate::{Classifier, ClassifierConfig, classifier_recipe, train_classifier};
 use tessera::pictures::dataset::Split;
-use tessera::train::{Observer, Ranks, StepReport, TrainConfig};
+use tessera::train::{Ranks, StepReport, TrainConfig};
 
 /// Train the classifier that `tessera eval` judges generated pictures with.
 #[derive(Debug, Clone, Args)]
@@ -90,7 +92,7 @@ impl TrainJudge {
             quiet: global.quiet,
         };
         let progress = Progress::new("train judge", "steps", total, global.quiet);
-        let mut watch = Watch { progress, cadence };
+        let mut watch = Watching::new(Losses, progress, cadence);
         let saving = interrupt::Saving::begin();
         let (classifier, accuracy) = train_classifier(
             &*train,
@@ -102,7 +104,7 @@ impl TrainJudge {
             device.burn(),
         )?;
         drop(saving);
-        watch.progress.finish();
+        watch.finish();
         if interrupt::requested() {
             bail!("stopped; go on with --resume latest");
         }
@@ -118,32 +120,23 @@ impl TrainJudge {
     }
 }
 
-struct Watch {
-    progress: Progress,
-    cadence: Cadence,
-}
+/// Shows the loss alone.
+struct Losses;
 
-impl Observer<Classifier> for Watch {
-    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
-        self.progress.set(
-            report.step,
-            format!(
-                "loss {:.4} {:.0} img/s",
-                report.loss, report.images_per_second
-            ),
-        );
-        interrupt::flow()
+impl Shows<Classifier> for Losses {
+    fn line(&self, report: &StepReport) -> String {
+        format!("loss {:.4}", report.loss)
     }
 
-    fn stops(&self) -> bool {
-        interrupt::requested()
-    }
-
-    fn saves(&mut self) -> bool {
-        self.cadence.saves()
-    }
-
-    fn watches(&self, _: u64) -> bool {
+    fn at_end_of(&self, _: u64, _: Cadence) -> bool {
         false
+    }
+
+    fn is_shown(&self, _: u64, _: Cadence) -> bool {
+        true
+    }
+
+    fn show(&mut self, _: u64, _: &Classifier, _: Cadence) -> Flow {
+        Ok(ControlFlow::Continue(()))
     }
 }

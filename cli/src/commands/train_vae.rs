@@ -2,6 +2,7 @@
 
 use super::training::Flow;
 use super::training::run::{self, Pictures};
+use super::training::watch::{Shows, Watching};
 use super::training::{samples_file, write_samples};
 use crate::args::{DataArgs, Global, LoopArgs, RunArgs, within};
 use crate::data::open;
@@ -11,12 +12,11 @@ use anyhow::Result;
 use clap::Args;
 use ndarray::Array4;
 use serde::Serialize;
-use std::ops::ControlFlow;
 use tessera::backend::{download, upload};
 use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Split, batch};
 use tessera::tokenizers::{Flip, KlVae, KlVaeConfig, ReconstructionObjective, VaeLossConfig};
-use tessera::train::{Observer, StepReport, TrainConfig, train_on};
+use tessera::train::{StepReport, TrainConfig, train_on};
 use tessera::{Device, WeightDtype};
 
 /// Train a KL-VAE.
@@ -128,18 +128,18 @@ impl TrainVae {
             },
         };
         let shown = data.len().min(16);
-        let mut watch = Watch {
-            progress: Progress::new("train vae", "steps", plan.total_steps, global.quiet),
+        let progress = Progress::new("train vae", "steps", plan.total_steps, global.quiet);
+        let shows = Reconstructions {
             images: batch(&*data, &(0..shown).collect::<Vec<_>>())?,
             device,
             folder: self.run.output.join("samples"),
-            cadence: self.training.cadence(global.quiet),
         };
+        let mut watch = Watching::new(shows, progress, self.training.cadence(global.quiet));
         let saving = interrupt::Saving::begin();
         let trained = train_on(&ranks, model, &objective, &training, run, &mut watch);
         let trained = trained.map_err(run::in_words)?;
         drop(saving);
-        watch.progress.finish();
+        watch.finish();
         interrupt::not_stopped(&trained)?;
         if !ranks.first() {
             return Ok(());
@@ -151,50 +151,28 @@ impl TrainVae {
     }
 }
 
-/// Shows the progress and draws originals above reconstructions after every epoch.
-struct Watch {
-    progress: Progress,
+/// Draws originals above reconstructions.
+struct Reconstructions {
     images: Array4<f32>,
     device: Device,
     folder: std::path::PathBuf,
-    cadence: Cadence,
 }
 
-impl Observer<KlVae> for Watch {
-    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+impl Shows<KlVae> for Reconstructions {
+    fn line(&self, report: &StepReport) -> String {
         let parts: String = report
             .parts
             .iter()
             .map(|(name, value)| format!(" {name} {value:.4}"))
             .collect();
-        let message = format!(
-            "loss {:.4}{parts} {:.0} img/s",
-            report.loss, report.images_per_second
-        );
-        self.progress.set(report.step, message);
-        interrupt::flow()
+        format!("loss {:.4}{parts}", report.loss)
     }
 
-    fn stops(&self) -> bool {
-        interrupt::requested()
+    fn is_shown(&self, epoch: u64, _: Cadence) -> bool {
+        samples_file(&self.folder, epoch).exists()
     }
 
-    fn saves(&mut self) -> bool {
-        self.cadence.saves()
-    }
-
-    fn watches(&self, epoch: u64) -> bool {
-        self.cadence.draws(epoch)
-    }
-
-    fn on_resume(&mut self, epoch: u64, model: &KlVae, ema: &KlVae) -> Flow {
-        match samples_file(&self.folder, epoch).exists() {
-            true => Ok(ControlFlow::Continue(())),
-            false => self.on_epoch(epoch, model, ema),
-        }
-    }
-
-    fn on_epoch(&mut self, epoch: u64, _: &KlVae, ema: &KlVae) -> Flow {
+    fn show(&mut self, epoch: u64, ema: &KlVae, _: Cadence) -> Flow {
         let posterior = ema.encode(upload(self.images.clone(), self.device.burn()));
         let decoded = download(ema.decode(posterior.mode()));
         let images = self.images.outer_iter().chain(decoded.outer_iter());

@@ -2,6 +2,7 @@
 
 pub mod latents;
 pub mod run;
+pub mod watch;
 
 use anyhow::Result;
 use std::ops::ControlFlow;
