@@ -1,5 +1,5 @@
-//! Which file an address is of: for a program's handler of SIGBUS, which a file raises that was cut while it was mapped.
-//! A handler may neither allocate nor lock, so the table is of fixed size and of atomics.
+//! Which file an address is of: for a program's handler of SIGBUS, which a file raises that was cut while it was
+//! mapped. A handler may neither allocate nor lock, so the table is of fixed size and of atomics.
 
 use std::ops::Range;
 use std::path::Path;

@@ -81,8 +81,8 @@ pub fn require_same(what: &str, text: &str) -> Result<()> {
     Ok(world().require_same(what, text)?)
 }
 
-/// Compares what the ranks draw with: a model, opened from `path`, and the tokenizer that was given for it, or that lies
-/// in its folder. The one that is built in is the same for all.
+/// Compares what the ranks draw with: a model, opened from `path`, and the tokenizer that was given for it, or that
+/// lies in its folder. The one that is built in is the same for all.
 ///
 /// # Errors
 /// When they differ; names the rank.
