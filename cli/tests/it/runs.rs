@@ -85,6 +85,16 @@ fn latents_of_other_pictures_or_another_vae_are_refused() {
     stdout(&seeded, &[&data, &at("vae")]);
     let error = failure(1, &args, &[&data, &at("vae/vae"), &at("third"), &cached]);
     assert!(error.contains("a VAE with other weights"), "{error}");
+    // One file with raw weights and averaged ones is of two VAEs.
+    let both = "train vae --data {} --img-size 16 --ch 32 --ch-mult 1,1 --z-channels 4 --batch-size 3 --max-steps 1 \
+                --sample-every 0 -o {}";
+    stdout(both, &[&data, &at("both")]);
+    let both = at("both/checkpoint/step-00000001.safetensors");
+    let raw = args.clone() + " --weights raw";
+    let cached = at("raw.safetensors");
+    stdout(&raw, &[&data, &both, &at("fourth"), &cached]);
+    let error = failure(1, &args, &[&data, &both, &at("fifth"), &cached]);
+    assert!(error.contains("a VAE with other weights"), "{error}");
 }
 
 #[test]

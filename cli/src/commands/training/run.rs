@@ -14,6 +14,7 @@ use tessera::tokenizers::{Error as TokenizerError, ImageTokenizer, Opened};
 use tessera::train::{
     Decay, Difference, Error as TrainError, Ranks, RunEntry, RunFolder, TrainConfig,
 };
+use tessera::weights::Weights;
 use tessera::{Device, Which, open_vae, sha256_of_data};
 
 /// The pictures that a run is trained on, as its `config.json` has them: a run that goes on must have the same.
@@ -60,15 +61,13 @@ pub fn tokenizer(
         data.channels
     );
     tokenizer.check_image_size(data.img_size, data.img_size)?;
-    let sha256 = weights_of(&files)?;
-    Ok((
-        tokenizer,
-        match weights {
-            // The file has others, too, whose latents these are not.
-            Some(WeightsKind::Raw) => format!("{sha256} raw"),
-            _ => sha256,
-        },
-    ))
+    let mut sha256 = weights_of(&files)?;
+    let averaged = |file| Weights::read_model(file, Some(Which::Ema)).is_ok();
+    if weights == Some(WeightsKind::Raw) && files.iter().any(averaged) {
+        // The files have others, too, whose latents these are not.
+        sha256 += " raw";
+    }
+    Ok((tokenizer, sha256))
 }
 
 /// Enters the run's folder before long work: nobody else writes there, and there is a run to resume, or none.
