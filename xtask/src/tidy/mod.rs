@@ -65,46 +65,36 @@ enum Rule {
 impl Rule {
     /// Where it is broken.
     fn broken(self, files: &[File], rust: &[RustFile<'_>]) -> Vec<(PathBuf, Broken)> {
+        let in_files =
+            |rule: fn(&File) -> Vec<Broken>| in_each(files, |file| file.name.clone(), rule);
+        let in_rust = |rule: fn(&RustFile<'_>) -> Vec<Broken>| {
+            in_each(rust, |file| file.name.to_owned(), rule)
+        };
         match self {
-            Self::Lines => in_rust(rust, size::lines),
-            Self::Columns => in_files(files, size::columns),
-            Self::ModuleDocs => in_rust(rust, habits::module_docs),
-            Self::Unwraps => in_rust(rust, habits::unwraps),
-            Self::Unfinished => in_rust(rust, habits::unfinished),
-            Self::Versions => in_files(files, manifest::versions),
+            Self::Lines => in_rust(size::lines),
+            Self::Columns => in_files(size::columns),
+            Self::ModuleDocs => in_rust(habits::module_docs),
+            Self::Unwraps => in_rust(habits::unwraps),
+            Self::Unfinished => in_rust(habits::unfinished),
+            Self::Versions => in_files(manifest::versions),
             Self::UnbuiltTests => manifest::unbuilt_tests(files, rust),
             Self::Circles => imports::circles(rust),
-            Self::Prints => in_rust(rust, boundary::prints),
-            Self::Options => in_rust(rust, boundary::options),
-            Self::Shapes => in_rust(rust, shapes::documented),
-            Self::Transfers => in_rust(rust, habits::transfers),
-            Self::Streams => in_rust(rust, habits::streams),
+            Self::Prints => in_rust(boundary::prints),
+            Self::Options => in_rust(boundary::options),
+            Self::Shapes => in_rust(shapes::documented),
+            Self::Transfers => in_rust(habits::transfers),
+            Self::Streams => in_rust(habits::streams),
         }
     }
 }
 
-/// Where a rule on any file is broken.
-fn in_files(files: &[File], rule: fn(&File) -> Vec<Broken>) -> Vec<(PathBuf, Broken)> {
-    let of = |file: &File| {
-        let name = file.name.clone();
-        rule(file)
-            .into_iter()
-            .map(move |broken| (name.clone(), broken))
-    };
-    files.iter().flat_map(of).collect()
-}
-
-/// Where a rule on Rust files is broken.
-fn in_rust(
-    files: &[RustFile<'_>],
-    rule: fn(&RustFile<'_>) -> Vec<Broken>,
+/// Where a rule on single files is broken.
+fn in_each<F>(
+    files: &[F],
+    name: impl Fn(&F) -> PathBuf,
+    rule: impl Fn(&F) -> Vec<Broken>,
 ) -> Vec<(PathBuf, Broken)> {
-    let of = |file: &RustFile<'_>| {
-        let name = file.name.to_owned();
-        rule(file)
-            .into_iter()
-            .map(move |broken| (name.clone(), broken))
-    };
+    let of = |file| rule(file).into_iter().map(|broken| (name(file), broken));
     files.iter().flat_map(of).collect()
 }
 
