@@ -1,4 +1,4 @@
-//! The program `tessera`: flags, printing, progress, plots, Ctrl-C and the launch of ranks. All else is the library's.
+//! The program `tessera`: flags, printing, progress, Ctrl-C and the launch of ranks. All else is the library's.
 #![deny(unsafe_code)]
 // These panic where stderr or stdout has gone away, and pass on whatever a file holds: `output` prints.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
@@ -10,14 +10,12 @@ mod commands;
 mod cut;
 mod data;
 mod draw;
-mod heat;
 mod hint;
 mod interrupt;
 mod memory;
 mod names;
 mod output;
 mod pictures;
-mod plot;
 mod progress;
 mod ranks;
 mod sampling;

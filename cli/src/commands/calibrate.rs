@@ -2,7 +2,7 @@
 
 use crate::args::{DataArgs, Global, MOST_PX, WeightsKind, above, within};
 use crate::progress::encoding;
-use crate::{data, output, plot};
+use crate::{data, output};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use tessera::{
     CalibrationOptions, Device, ModelCard, ScaleBy, Which, calibrate, encode_posteriors,
     model_folder, open_vae,
 };
+use tessera_plots as plots;
 
 /// Measure a VAE's latents on data: scale, clipping, entropy and order of the dimensions.
 #[derive(Debug, Clone, Args)]
@@ -75,7 +76,7 @@ impl Calibrate {
     /// A VAE or data that cannot be read, a file that is in the way.
     pub fn run(self, global: &Global) -> Result<()> {
         if let Some(chart) = &self.plot {
-            plot::require_svg(chart)?;
+            plots::require_svg(chart)?;
         }
         for file in [Some(&self.output), self.plot.as_ref()]
             .into_iter()
@@ -124,7 +125,7 @@ impl Calibrate {
                 .map(|dimension| dimension.entropy_bits.into())
                 .collect();
             let title = format!("Entropy per dimension, {} bits", self.bits);
-            plot::bars(file, &title, &labels, &bits, "entropy (bits)")?;
+            plots::bars(file, &title, &labels, &bits, "entropy (bits)")?;
         }
         match self.json {
             true => output::json(

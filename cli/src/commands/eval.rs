@@ -7,7 +7,7 @@ use crate::args::{DataArgs, Global, MOST_PICTURES, WeightsKind, within};
 use crate::draw::draw;
 use crate::progress::Progress;
 use crate::sampling::SamplingArgs;
-use crate::{data, output, plot};
+use crate::{data, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use pictures::Pictures;
@@ -19,6 +19,7 @@ use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Dataset, Split, spaced};
 use tessera::quantize::{Quantizer, QuantizerConfig};
 use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer, Which, entropy_bits};
+use tessera_plots as plots;
 
 /// Bit widths that reconstruction is measured at.
 const BITS: [u8; 4] = [3, 4, 5, 6];
@@ -254,7 +255,7 @@ impl Eval {
             let rows = pictures.chunks(self.num_images);
             let shown: Vec<Pixels> = rows.flat_map(|row| &row[..columns]).cloned().collect();
             output::grid(&folder.join("samples.png"), &shown, columns)?;
-            plot::bars(
+            plots::bars(
                 &folder.join("agreement.svg"),
                 "Agreement of the judge by class",
                 &report.classes,
@@ -346,7 +347,7 @@ impl Eval {
                 .map(|&bits| bits.into())
                 .collect();
             let title = format!("Entropy per dimension at {} bits", report.bits);
-            plot::bars(
+            plots::bars(
                 &folder.join("entropy.svg"),
                 &title,
                 &labels,

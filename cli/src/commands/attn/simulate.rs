@@ -4,7 +4,6 @@ use super::figure::{self, Figure};
 use super::setting::{SettingArgs, heading};
 use super::text::{mib, time};
 use crate::args::{Global, MOST_TOKENS, within};
-use crate::plot::{self, Line, Look};
 use crate::progress::Progress;
 use crate::{interrupt, output};
 use anyhow::{Result, ensure};
@@ -15,6 +14,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tessera::attention2d::{Direction, Method, Network, Plan, Setting, Spread, simulate};
+use tessera_plots::{self as plots, Line, Look};
 
 /// Play attention out on ever more ranks, message by message, and hold it against Ring Attention.
 ///
@@ -87,7 +87,7 @@ impl Simulate {
             return figure::run(&self.setting.network("a100")?, self.json);
         }
         if let Some(file) = &self.output {
-            plot::require_svg(file)?;
+            plots::require_svg(file)?;
             output::file(file, self.overwrite)?;
         }
         let (network, passes) = (&self.setting.network("h100")?, self.setting.passes());
@@ -240,6 +240,11 @@ impl Report<'_> {
             "Simulated speed-up over Ring Attention, {} tokens, {}",
             self.setting.shape.tokens, self.network.name
         );
-        plot::powers(file, &title, ["ranks", "times as fast"], &lines)
+        Ok(plots::powers(
+            file,
+            &title,
+            ["ranks", "times as fast"],
+            &lines,
+        )?)
     }
 }

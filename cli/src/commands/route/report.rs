@@ -1,13 +1,13 @@
 //! The report of the routes: as JSON, as a table, and as pictures.
 
-use crate::heat::{self, Row};
 use crate::output;
-use crate::plot::{self, Line, Look};
 use anyhow::{Result, ensure};
 use std::fmt::Write;
 use std::path::Path;
 use tessera::pictures::Pixels;
 use tessera::routing::{Class, Measures, NOISE_TIME, Report, Routing, Subject, Time, TokenMaps};
+use tessera_plots::heat::{self, Row};
+use tessera_plots::{self as plots, Line, Look};
 
 /// Pictures in the sheet of heat maps at most.
 const SHOWN: usize = 8;
@@ -174,7 +174,7 @@ pub(super) fn draw(folder: &Path, report: &Report, shown: &Shown) -> Result<()> 
         .iter()
         .map(|layer| layer.load.iter().map(|load| 100.0 * load).collect())
         .collect();
-    plot::cells(
+    plots::cells(
         &folder.join("load.svg"),
         &format!(
             "Load of each expert, % ({:.1} if even)",
@@ -183,7 +183,7 @@ pub(super) fn draw(folder: &Path, report: &Report, shown: &Shown) -> Result<()> 
         ["expert", "layer"],
         &loads,
     )?;
-    plot::lines(
+    plots::lines(
         &folder.join("active-by-time.svg"),
         "Experts that a token has, by time",
         ["time (0: picture, 1000: noise)", "experts of a token, mean"],
@@ -247,9 +247,9 @@ fn sheet(report: &Report, shown: &Shown) -> Result<Pixels> {
     });
     let rows: Vec<_> = rows.collect();
     ensure!(!rows.is_empty(), "no picture to show");
-    heat::sheet(
+    Ok(heat::sheet(
         &titles,
         &rows,
         "mean experts of a token in a layer (time 0: picture, 1000: noise)",
-    )
+    )?)
 }

@@ -1,8 +1,8 @@
 //! Sheets of heat maps over pictures, with lettering.
 
-use crate::plot::color;
-use anyhow::Result;
-use tessera::pictures::{Canvas, Pixels};
+use crate::colors::color;
+use crate::error::Result;
+use tessera_pictures::{Canvas, Pixels};
 
 /// Side in px of a cell at least.
 const CELL: usize = 160;
@@ -16,7 +16,9 @@ const OPACITY: f64 = 0.62;
 /// A picture, and values of its tokens in each column but the first.
 #[derive(Debug, Clone)]
 pub struct Row {
+    /// A square, the same side in all rows.
     pub picture: Pixels,
+    /// Below the picture.
     pub caption: String,
     /// Row by row of the picture's tokens.
     pub maps: Vec<Vec<f64>>,
@@ -99,39 +101,5 @@ fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
     match most - least > 1e-9 {
         true => [least, most],
         false => [least, least + 1.0],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tessera::pictures::Channels;
-
-    #[test]
-    fn a_sheet_has_its_cells_and_the_hot_token_is_the_lightest() {
-        let row = Row {
-            picture: Pixels::new(4, 4, Channels::Gray, vec![0; 16]).unwrap(),
-            caption: "Ålesund 1".into(),
-            maps: vec![vec![0.0, 1.0, 2.0, 3.0]],
-        };
-        let titles = ["picture", "map"].map(String::from);
-        let sheet = sheet(&titles, &[row], "experts of a token").unwrap();
-        assert_eq!(sheet.width(), 3 * GAP + 2 * CELL);
-        let at = |y: usize, x: usize| {
-            let (y, x) = (GAP + LINE + y, 2 * GAP + CELL + x);
-            let sum = |i: usize| usize::from(sheet.data()[3 * (y * sheet.width() + x) + i]);
-            sum(0) + sum(1) + sum(2)
-        };
-        let corners = [at(1, 1), at(1, 150), at(150, 1), at(150, 150)];
-        assert!(
-            corners.is_sorted() && corners[0] < corners[3],
-            "{corners:?}"
-        );
-    }
-
-    #[test]
-    fn values_that_are_all_the_same_have_a_range() {
-        assert_eq!(range([2.0, 2.0].into_iter()), [2.0, 3.0]);
-        assert_eq!(range([].into_iter()), [0.0, 1.0]);
     }
 }

@@ -1,11 +1,13 @@
 //! Charts as SVG.
 
-use anyhow::{Result, anyhow, bail};
+use crate::colors::{color, rgb};
+use crate::error::{Error, Result};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::io::Write;
 use std::path::Path;
+use tessera_files::{Existing, create_folder, write_atomically};
 
 /// Width and height of a chart in px.
 const SIZE: (u32, u32) = (900, 480);
@@ -69,10 +71,21 @@ pub enum Look {
     Reference,
 }
 
+fn style(look: Look) -> ShapeStyle {
+    match look {
+        // The last quarter of the colors is too light for lines on white.
+        Look::Of(place) => rgb(color(0.75 * place)).stroke_width(2),
+        Look::Bold => RGBColor(200, 30, 30).stroke_width(4),
+        Look::Reference => RGBColor(120, 120, 120).stroke_width(2),
+    }
+}
+
 /// A line of a chart.
 #[derive(Debug, Clone)]
 pub struct Line {
+    /// In the legend.
     pub name: String,
+    /// In what color, how wide.
     pub look: Look,
     /// From left to right.
     pub points: Vec<(f64, f64)>,
@@ -110,12 +123,7 @@ pub fn lines(
             .draw()?;
         let height = ((SIZE.1 as i32 - 80) / lines.len().max(1) as i32).min(22);
         for (line, y) in lines.iter().zip((56..).step_by(height as usize)) {
-            let style = match line.look {
-                // The last quarter of the colors is too light for lines on white.
-                Look::Of(place) => rgb(color(0.75 * place)).stroke_width(2),
-                Look::Bold => RGBColor(200, 30, 30).stroke_width(4),
-                Look::Reference => RGBColor(120, 120, 120).stroke_width(2),
-            };
+            let style = style(line.look);
             chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
             right.draw(&PathElement::new([(0, y), (22, y)], style))?;
             let font = ("sans-serif", height.min(16)).into_text_style(&right);
@@ -166,11 +174,7 @@ pub fn powers(
             .axis_desc_style(("sans-serif", 15))
             .draw()?;
         for (line, y) in lines.iter().zip((56..).step_by(24)) {
-            let style = match line.look {
-                Look::Of(place) => rgb(color(0.75 * place)).stroke_width(2),
-                Look::Bold => RGBColor(200, 30, 30).stroke_width(4),
-                Look::Reference => RGBColor(120, 120, 120).stroke_width(2),
-            };
+            let style = style(line.look);
             chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
             let dot = |&point: &(f64, f64)| Circle::new(point, 4, style.filled());
             chart.draw_series(line.points.iter().map(dot))?;
@@ -254,29 +258,6 @@ pub fn cells(
     })
 }
 
-/// Viridis, the colors that are evenly spaced to the eye, at a place in 0..=1.
-pub fn color(place: f64) -> [u8; 3] {
-    const AT: [[f64; 3]; 9] = [
-        [68.0, 1.0, 84.0],
-        [71.0, 44.0, 122.0],
-        [59.0, 81.0, 139.0],
-        [44.0, 113.0, 142.0],
-        [33.0, 144.0, 141.0],
-        [39.0, 173.0, 129.0],
-        [92.0, 200.0, 99.0],
-        [170.0, 220.0, 50.0],
-        [253.0, 231.0, 37.0],
-    ];
-    let place = place.clamp(0.0, 1.0) * (AT.len() - 1) as f64;
-    let below = (place as usize).min(AT.len() - 2);
-    let share = place - below as f64;
-    std::array::from_fn(|i| (AT[below][i] * (1.0 - share) + AT[below + 1][i] * share).round() as u8)
-}
-
-fn rgb([red, green, blue]: [u8; 3]) -> RGBColor {
-    RGBColor(red, green, blue)
-}
-
 /// Refuses a name that no chart can be written under: before long work, not after.
 ///
 /// # Errors
@@ -284,10 +265,7 @@ fn rgb([red, green, blue]: [u8; 3]) -> RGBColor {
 pub fn require_svg(path: &Path) -> Result<()> {
     match path.extension() {
         Some(ending) if ending.eq_ignore_ascii_case("svg") => Ok(()),
-        _ => bail!(
-            "{}: charts are written as SVG; expected a name that ends in .svg",
-            path.display()
-        ),
+        _ => Err(Error::Ending { path: path.into() }),
     }
 }
 
@@ -306,70 +284,24 @@ fn svg(
             .and_then(|()| draw(&area));
         drawn
             .and_then(|()| area.present().map_err(Into::into))
-            .map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
+            .map_err(|error| Error::Draw {
+                path: path.into(),
+                cause: error.to_string(),
+            })?;
     }
-    Ok(tessera::checkpoint::write_atomically(path, |file| {
+    if let Some(folder) = path.parent() {
+        create_folder(folder)?;
+    }
+    Ok(write_atomically(path, Existing::Replace, |file| {
         file.write_all(text.as_bytes())
     })?)
 }
 
 /// The upper end of an axis that begins at zero.
 fn upper(values: &[f64]) -> Result<f64> {
-    if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-        bail!("a chart of a value that is not finite ({bad})");
+    if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+        return Err(Error::NotFinite { value });
     }
     let most = values.iter().copied().fold(0.0, f64::max);
     Ok(if most > 0.0 { 1.08 * most } else { 1.0 })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colors_run_from_dark_to_light_and_end_where_they_end() {
-        assert_eq!([color(-1.0), color(0.0)], [[68, 1, 84]; 2]);
-        assert_eq!([color(1.0), color(7.0)], [[253, 231, 37]; 2]);
-        assert_eq!(color(0.5), [33, 144, 141]);
-    }
-
-    #[test]
-    fn a_chart_holds_its_labels_and_is_refused_under_another_ending() -> Result<()> {
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("chart.svg");
-        bars(
-            &file,
-            "Title",
-            &["zero".into(), "one".into()],
-            &[1.0, 2.5],
-            "bits",
-        )?;
-        let text = std::fs::read_to_string(&file)?;
-        assert!(
-            text.starts_with("<svg") && text.contains("one") && text.contains("Title"),
-            "{text}"
-        );
-        let line = |name: &str, look| Line {
-            name: name.into(),
-            look,
-            points: vec![(0.0, 1.0), (10.0, 2.0)],
-        };
-        let both = [line("layer 1", Look::Of(0.0)), line("mean", Look::Bold)];
-        lines(&file, "Over time", ["time", "experts"], 0.0..10.0, &both)?;
-        let text = std::fs::read_to_string(&file)?;
-        for word in ["Over time", "layer 1", "mean", "experts"] {
-            assert!(text.contains(word), "{word}");
-        }
-        cells(
-            &file,
-            "Load",
-            ["expert", "layer"],
-            &[vec![12.5, 7.25], vec![0.0, 1.0]],
-        )?;
-        let text = std::fs::read_to_string(&file)?;
-        assert!(text.contains("12.5") && text.contains("layer"), "{text}");
-        assert!(bars(&folder.path().join("chart.png"), "Title", &[], &[], "bits").is_err());
-        assert!(bars(&file, "Title", &["nan".into()], &[f64::NAN], "bits").is_err());
-        Ok(())
-    }
 }
