@@ -275,6 +275,9 @@ pub const MOST_PICTURES: usize = 1_000_000;
 /// Side of a picture in px, at most: of a square of that side, one picture takes 3 GiB.
 pub const MOST_PX: usize = 16_384;
 
+/// Side of a patch of latents that tokens are made of, at most: with 3, a token would have 288 dimensions of TAEF2.
+pub const MOST_PATCH: usize = 2;
+
 /// Steps and epochs at most: no product with them overflows.
 pub const MOST_STEPS: u64 = 1_000_000_000;
 

@@ -100,6 +100,9 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
             return Some("give more --max-vram, or another --device".into());
         }
         Some(TokenizerError::ImageSize { .. }) => return Some("give another --img-size".into()),
+        Some(TokenizerError::PatchFit { .. }) => {
+            return Some("give another --img-size, or --patch 1".into());
+        }
         Some(TokenizerError::Tiling { .. }) => {
             return Some("give another --vae-tile or --vae-tile-overlap".into());
         }

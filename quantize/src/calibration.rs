@@ -68,6 +68,16 @@ pub struct Calibration {
     pub order: Vec<usize>,
     /// One entry per channel, in the channels' own order.
     pub dimensions: Vec<Dimension>,
+    /// Side of the squares of a tokenizer's latents that are one latent here; 1 in files of before there were any.
+    #[serde(default = "one")]
+    pub patch_size: usize,
+    /// What the weights of the tokenizer are known by; `None` where that was not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<String>,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Calibration {
@@ -142,6 +152,8 @@ impl Calibration {
             mse: file.take("mse")?,
             order: file.take("order")?,
             dimensions: file.take("dimensions")?,
+            patch_size: file.take::<Option<_>>("patch_size")?.unwrap_or_else(one),
+            vae: file.take("vae")?,
         };
         calibration.check(&file)?;
         Ok(calibration)

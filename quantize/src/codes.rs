@@ -206,6 +206,8 @@ impl<'a> CalibrationBuilder<'a> {
             mse: average(|dimension| dimension.mse),
             order: descending_order(&shares),
             dimensions,
+            patch_size: 1,
+            vae: None,
         })
     }
 }

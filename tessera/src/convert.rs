@@ -164,12 +164,20 @@ impl Converter {
         Ok(source)
     }
 
-    /// The tokenizer that is given for a generator whose latents have `channels`.
-    fn given_tokenizer(&self, channels: usize, device: &Device) -> Result<Option<Opened>> {
+    /// The tokenizer that is given for a generator whose latents have `channels`, in the patches that this makes of the
+    /// tokenizer's own.
+    fn given_tokenizer(
+        &self,
+        channels: usize,
+        patch_size: impl Fn(usize) -> usize,
+        device: &Device,
+    ) -> Result<Option<Opened>> {
         let Some(vae) = &self.vae else {
             return Ok(None);
         };
         let opened = open_vae(vae, None, device)?;
+        let patch_size = patch_size(opened.tokenizer.latent_channels());
+        let opened = opened.patched(patch_size)?;
         match opened.tokenizer.latent_channels() {
             found if found == channels => Ok(Some(opened)),
             found => Err(Error::Parts {
@@ -205,7 +213,8 @@ impl Converter {
         }
         parameters.require_room(config.elements())?;
         parameters.fits(&config.init(&vec![0.0; config.levels], 0, device.burn()))?;
-        let given = self.given_tokenizer(config.token_embed_dim, device)?;
+        let patch_size = |channels| ArCard::patch_size_of(&config, channels);
+        let given = self.given_tokenizer(config.token_embed_dim, patch_size, device)?;
         let report = self.write(output, &weights, origin, self.dtype, progress)?;
         config.save(output)?;
         if let Some(opened) = given {
@@ -235,7 +244,7 @@ impl Converter {
         config.validate()?;
         weights.require_room(config.elements())?;
         weights.fits(&config.init(0, device.burn()))?;
-        let given = self.given_tokenizer(config.in_channels, device)?;
+        let given = self.given_tokenizer(config.in_channels, |_| 1, device)?;
         let report = self.write(output, &weights, origin, self.dtype, progress)?;
         config.save(output)?;
         let dtype = self.dtype.unwrap_or_default();
@@ -262,7 +271,7 @@ impl Converter {
         }
         let calibration = input.join(CALIBRATION);
         if calibration.is_file() {
-            Calibration::load(calibration)?.save(output.join(CALIBRATION))?;
+            parts::save_calibration(Calibration::load(calibration)?, output, dtype)?;
         }
         parts::seal(output, ModelCard::read(input)?)
     }

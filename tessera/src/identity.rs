@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use tessera_checkpoint::weights_in;
 use tessera_pictures::dataset::{Dataset, spaced};
+use tessera_tokenizer::ImageTokenizer;
 use tessera_weights::Weights;
 
 /// SHA-256 of the weights of a model's tokenizer: of `vae`, or of the one in the model's folder, if there is one.
@@ -57,6 +58,15 @@ pub(crate) fn digest_of(weights: &Weights) -> Result<String> {
         }
     }
     Ok(hexadecimal(&hasher.finalize()[..8]))
+}
+
+/// What a tokenizer's weights are known by in a calibration, whatever file, names or type they are stored in: 16 digits
+/// of SHA-256, as of a model's.
+///
+/// # Errors
+/// None of a tokenizer in memory.
+pub fn digest_of_tokenizer(tokenizer: &dyn ImageTokenizer) -> Result<String> {
+    digest_of(&tokenizer.weights())
 }
 
 /// Values of images that a digest of a data set reads, so that it takes a second at most where reading is decoding.

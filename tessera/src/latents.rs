@@ -8,6 +8,7 @@ use tessera_pictures::dataset::{self, Dataset};
 use tessera_tokenizer::ImageTokenizer;
 #[cfg(feature = "train")]
 use {
+    crate::identity::digest_of_tokenizer,
     ndarray::Array3,
     std::ops::Range,
     tessera_backend::streams,
@@ -161,6 +162,22 @@ pub fn calibrate(cache: &LatentCache, options: &CalibrationOptions) -> Result<Ca
         builder.add(samples(cache, chunk, seed).view())?;
     }
     Ok(builder.finish()?)
+}
+
+/// A calibration that says which tokenizer it was measured on, in which patches.
+///
+/// # Errors
+/// None of a tokenizer in memory.
+#[cfg(feature = "train")]
+pub fn measured_on(
+    tokenizer: &dyn ImageTokenizer,
+    calibration: Calibration,
+) -> Result<Calibration> {
+    Ok(Calibration {
+        patch_size: tokenizer.patch_size(),
+        vae: Some(digest_of_tokenizer(tokenizer)?),
+        ..calibration
+    })
 }
 
 /// One sample of every posterior in `range`, the same for a seed whatever the range.

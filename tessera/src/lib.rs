@@ -63,11 +63,11 @@ pub use device::Device;
 pub use digest::{base_name, sha256, sha256_of_file, sha256_of_files};
 pub use error::{Error, Result};
 pub use generate::{Event, Generation, Picture, Request, Step};
-pub use identity::{sha256_of_data, sha256_of_tokenizer};
+pub use identity::{digest_of_tokenizer, sha256_of_data, sha256_of_tokenizer};
 pub use inspect::{Check, Found, PictureFile, Report, TensorInfo, counted};
 pub use latent_file::LatentFile;
 #[cfg(feature = "train")]
-pub use latents::{CalibrationOptions, calibrate, encode_posteriors};
+pub use latents::{CalibrationOptions, calibrate, encode_posteriors, measured_on};
 pub use latents::{OnProgress, Orientation, encode_dataset};
 pub use model::{
     ArCard, ArModel, CARD_FILE, DitCard, DitModel, Model, ModelCard, Source, dit_config,

@@ -4,8 +4,9 @@ use crate::device::Device;
 use crate::digest::{base_name, sha256, sha256_of_files};
 use crate::error::{Error, Result};
 use crate::hub;
+use crate::identity::digest_of_tokenizer;
 use crate::latents::at_once;
-use crate::model::{ArModel, DitModel, Model, builtin, model_folder};
+use crate::model::{ArModel, DitModel, Model, builtin, model_folder, no_patch};
 use crate::spread::quantizer_of;
 use crate::square::Square;
 use crate::vae::locate_vae;
@@ -85,6 +86,8 @@ pub struct VaeOptions<'a> {
     pub img_size: Option<ImgSize>,
     /// Which weights of a training checkpoint; averaged ones where there are any unless given.
     pub which: Option<Which>,
+    /// Side of the squares of latents that are one token; the calibration's, or 1, unless given.
+    pub patch_size: Option<usize>,
     /// Side and overlap of tiles in px; a side of 0 never cuts.
     pub tile: Option<usize>,
     /// What neighboring tiles share, in px.
@@ -130,24 +133,19 @@ impl Tokenizer {
     /// A tokenizer alone, of any kind that is known.
     ///
     /// # Errors
-    /// When a file is missing or broken, the calibration is of latents of other channels, or sizes do not fit.
+    /// When a file is missing or broken, the calibration is of another tokenizer or patch size, or sizes do not fit.
     pub fn of_vae(path: &Path, options: &VaeOptions<'_>, device: &Device) -> Result<Self> {
         let path = locate_vae(path)?;
+        let calibration = options.calibration.map(Calibration::load).transpose()?;
+        let measured = calibration.as_ref().map(|measured| measured.patch_size);
+        let patch_size = options.patch_size.or(measured).unwrap_or_else(no_patch);
         let Opened {
             tokenizer: vae,
             files,
             latents,
-        } = open_tokenizer(&path, options.which, device.burn())?;
-        let calibration = options.calibration.map(Calibration::load).transpose()?;
-        if let Some(found) = calibration
-            .as_ref()
-            .filter(|found| found.channels != vae.latent_channels())
-        {
-            return Err(Error::Invalid {
-                what: "channels of the calibration",
-                expected: format!("{}, as the VAE has", vae.latent_channels()),
-                found: found.channels.to_string(),
-            });
+        } = open_tokenizer(&path, options.which, device.burn())?.patched(patch_size)?;
+        if let Some((file, calibration)) = options.calibration.zip(calibration.as_ref()) {
+            require_of(&*vae, calibration, file)?;
         }
         let img_size = match (options.img_size, vae.resolution()) {
             (Some(ImgSize::Px(px)), _) | (None, Some(px)) => Some(px),
@@ -270,6 +268,39 @@ impl Tokenizer {
         }
         let images = self.device.decode(&*self.vae, latents)?;
         images.outer_iter().map(finish).collect()
+    }
+}
+
+/// Refuses what was measured on another tokenizer, or in other patches.
+fn require_of(vae: &dyn ImageTokenizer, found: &Calibration, file: &Path) -> Result<()> {
+    let differs = |what, expected: String, found: String| match expected == found {
+        true => Ok(()),
+        false => Err(Error::Format {
+            path: file.into(),
+            what,
+            expected,
+            found,
+        }),
+    };
+    let patch_size = vae.patch_size().to_string();
+    differs("patch size", patch_size, found.patch_size.to_string())?;
+    let channels = |channels: usize| format!("{channels} channels");
+    let of_vae = format!("{}, as the VAE has", channels(vae.latent_channels()));
+    if vae.latent_channels() != found.channels {
+        return differs(
+            "calibration of another VAE",
+            of_vae,
+            channels(found.channels),
+        );
+    }
+    match &found.vae {
+        // Files of before there was this do not say.
+        None => Ok(()),
+        Some(found) => differs(
+            "calibration of another VAE, by its weights",
+            digest_of_tokenizer(vae)?,
+            found.clone(),
+        ),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::digest::{sha256, sha256_of_file};
 use crate::error::{Error, Result, read_json};
+use crate::model::{is_no_patch, no_patch};
 use crate::tokenizer::Tokenizer;
 use ndarray::{Array3, Axis, concatenate};
 use safetensors::SafeTensorError;
@@ -32,6 +33,9 @@ pub struct Manifest {
     pub img_size: usize,
     /// Side in px of a finished picture.
     pub picture_size: usize,
+    /// Side of the squares of latents that are one token; 1 where the file says nothing.
+    #[serde(default = "no_patch", skip_serializing_if = "is_no_patch")]
+    pub patch_size: usize,
     /// Rows and columns of tokens.
     pub grid: [usize; 2],
     /// Dimensions of a token.
@@ -108,6 +112,13 @@ impl Manifest {
                 found,
             ));
         }
+        let patch_size = tokenizer.vae.patch_size().to_string();
+        differ(
+            path,
+            "patch_size",
+            &patch_size,
+            &self.patch_size.to_string(),
+        )?;
         let debug = |value: &dyn std::fmt::Debug| format!("{value:?}");
         let quantizer = Some(self.quantizer.clone());
         differ(
@@ -255,6 +266,7 @@ impl TokenWriter {
             quantizer: quantizer.clone(),
             img_size: square.img_size,
             picture_size: square.picture_size,
+            patch_size: tokenizer.vae.patch_size(),
             grid,
             dimensions: tokenizer.vae.latent_channels(),
             class_names: class_names.to_vec(),

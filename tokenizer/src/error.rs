@@ -173,6 +173,31 @@ pub enum Error {
         /// What both must be multiples of.
         multiple_of: usize,
     },
+    /// A picture's latents are no whole patches.
+    #[error(
+        "image of {height_px}x{width_px} px (height x width): {}x{} latents, expected multiples of the patch size, \
+        {patch_size}",
+        latents[0],
+        latents[1]
+    )]
+    PatchFit {
+        /// The picture's height.
+        height_px: usize,
+        /// Its width.
+        width_px: usize,
+        /// Rows and columns of its latents.
+        latents: [usize; 2],
+        /// The side of a patch, in latents.
+        patch_size: usize,
+    },
+    /// The side of a patch is none.
+    #[error("patch size: expected 1 to {most}, found {found}")]
+    PatchSize {
+        /// The largest, in latents.
+        most: usize,
+        /// The one asked for.
+        found: usize,
+    },
     /// Weights and network do not fit each other.
     #[error(transparent)]
     Weights(#[from] tessera_weights::Error),

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 use std::fmt::Debug;
 use std::path::Path;
-use tessera_weights::WeightDtype;
+use tessera_weights::{WeightDtype, Weights};
 
 /// A network that takes images to continuous latents and back.
 ///
@@ -34,6 +34,9 @@ pub trait ImageTokenizer: Debug + Send {
     /// What `config.json` says of it.
     fn config_json(&self) -> Value;
 
+    /// Its parameters, under the names and in the values that the network has them; none if it has no parameters.
+    fn weights(&self) -> Weights;
+
     /// Channels of the images: 1 for gray, 3 for RGB.
     fn image_channels(&self) -> usize;
 
@@ -42,6 +45,11 @@ pub trait ImageTokenizer: Debug + Send {
 
     /// Image px per latent, along each side.
     fn downsampling(&self) -> usize;
+
+    /// Side of the squares of a network's latents that are one latent here; 1 unless it is [`Patched`](crate::Patched).
+    fn patch_size(&self) -> usize {
+        1
+    }
 
     /// Side in px of the images it was made for; `None` if no size is special to it.
     fn resolution(&self) -> Option<usize>;
@@ -89,7 +97,8 @@ pub trait ImageTokenizer: Debug + Send {
     /// Whether images of this size can be encoded; to ask before tensors are made of a user's image.
     ///
     /// # Errors
-    /// [`Error::ImageSize`] if a side is 0 or not a multiple of [`downsampling`](Self::downsampling).
+    /// [`Error::ImageSize`] if a side is 0 or not a multiple of [`downsampling`](Self::downsampling);
+    /// [`Error::PatchFit`] if only the patch does not fit.
     fn check_image_size(&self, height_px: usize, width_px: usize) -> Result<()> {
         let multiple_of = self.downsampling();
         let fits = |side: usize| side > 0 && side.is_multiple_of(multiple_of);

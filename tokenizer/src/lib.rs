@@ -4,7 +4,7 @@
 //! of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1) with the 16-channel weights of MAR (arXiv
 //! 2406.11838) that TokenBridge (arXiv 2503.16430, section 3.1) quantizes; it can be trained here. [`TinyAutoencoder`]
 //! reads the small networks that were distilled from the VAEs of large image models. [`PixelTokenizer`] leaves pixels
-//! as they are. [`open_tokenizer`] opens whatever a user has of any of them. [`tiles`] works on pictures of any size,
+//! as they are. [`Patched`] has squares of latents as one. [`open_tokenizer`] opens whatever a user has of any of them. [`tiles`] works on pictures of any size,
 //! [`encode_within`] and [`decode_within`] in any memory.
 //!
 //! ```
@@ -31,6 +31,7 @@ mod error;
 mod image_tokenizer;
 mod init;
 mod open;
+mod patched;
 mod pixel;
 pub mod tiles;
 pub mod tiny;
@@ -40,6 +41,7 @@ pub use batches::{decode_within, encode_moments_within, encode_within};
 pub use error::{Error, Result};
 pub use image_tokenizer::ImageTokenizer;
 pub use open::{LatentScale, Opened, load_tokenizer, open_tokenizer, require_both_halves};
+pub use patched::Patched;
 pub use pixel::PixelTokenizer;
 pub use tiles::{Tiling, decode_tiled, encode_tiled};
 pub use tiny::{TinyAutoencoder, TinyAutoencoderConfig};

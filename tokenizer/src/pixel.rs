@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::Path;
 use tessera_checkpoint::write_json;
-use tessera_weights::WeightDtype;
+use tessera_weights::{WeightDtype, Weights};
 
 /// Images are their own latents.
 #[derive(Debug, Clone)]
@@ -67,6 +67,10 @@ impl ImageTokenizer for PixelTokenizer {
             kind: Self::KIND.into(),
             channels: self.channels,
         })
+    }
+
+    fn weights(&self) -> Weights {
+        Weights::default()
     }
 
     fn image_channels(&self) -> usize {

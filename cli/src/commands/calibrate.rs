@@ -1,6 +1,7 @@
 //! `tessera calibrate`: what a quantizer needs to know of a VAE's latents, measured on data.
 
-use crate::args::{DataArgs, Global, MOST_PX, WeightsKind, above, within};
+use super::inspect::in_patches;
+use crate::args::{DataArgs, Global, MOST_PATCH, MOST_PX, WeightsKind, above, within};
 use crate::progress::encoding;
 use crate::{data, output};
 use anyhow::{Result, bail};
@@ -8,10 +9,10 @@ use clap::Args;
 use std::path::PathBuf;
 use tessera::pictures::dataset::{First, Split};
 use tessera::quantize::{Calibration, Dimension};
-use tessera::tokenizers::ImageTokenizer;
+use tessera::tokenizers::{ImageTokenizer, Patched};
 use tessera::{
     CalibrationOptions, Device, ModelCard, ScaleBy, Which, calibrate, encode_posteriors,
-    model_folder, open_vae,
+    measured_on, model_folder, open_vae,
 };
 use tessera_plots as plots;
 
@@ -35,6 +36,15 @@ pub struct Calibrate {
     #[arg(long, value_name = "PX")]
     #[arg(value_parser = within(1..=MOST_PX))]
     img_size: Option<usize>,
+    /// Side of the squares of latents that are one token, 1 or 2.
+    #[arg(
+        long,
+        visible_alias = "patch-size",
+        default_value_t = 1,
+        value_name = "N"
+    )]
+    #[arg(value_parser = within(1_usize..=MOST_PATCH))]
+    patch: usize,
     /// Stop after so many pictures; none is left out unless given.
     #[arg(long, value_name = "N", value_parser = within(1..=u64::MAX))]
     limit: Option<u64>,
@@ -85,7 +95,7 @@ impl Calibrate {
             output::file(file, self.overwrite)?;
         }
         let device = global.open()?;
-        let vae = self.tokenizer(&device)?;
+        let vae = Patched::over(self.tokenizer(&device)?, self.patch)?;
         let Some(size) = self.img_size.or(vae.resolution()) else {
             bail!(
                 "--img-size: {} was made for no size of its own: give that of the pictures",
@@ -113,7 +123,7 @@ impl Calibrate {
             scale: scale_by(self.global_scale),
             seed: self.seed,
         };
-        let calibration = calibrate(&cache, &options)?;
+        let calibration = measured_on(&*vae, calibrate(&cache, &options)?)?;
         calibration.save(&self.output)?;
         if let Some(file) = &self.plot {
             let labels: Vec<String> = (0..calibration.channels)
@@ -176,6 +186,7 @@ pub fn describe(calibration: &Calibration) -> String {
         latent_std,
         latent_scale,
         quantizer,
+        patch_size,
         ..
     } = calibration;
     let Calibration {
@@ -186,11 +197,12 @@ pub fn describe(calibration: &Calibration) -> String {
         ..
     } = calibration;
     let head = format!(
-        "{images} pictures, latents of {channels} x {height} x {width}\n\
+        "{images} pictures, latents of {channels} x {height} x {width}{}\n\
         latent scale {latent_scale:.4} (mean {latent_mean:.4}, std {latent_std:.4})\n\
         {} bits over ±{}, clip rate {:.4} %\n\
         entropy {entropy_bits:.3} bits per dimension, mse {mse:.6}\n\
         dimension     mean      std   clip %   entropy codes %\n",
+        in_patches(*patch_size),
         quantizer.bits,
         quantizer.range,
         100.0 * clip_rate

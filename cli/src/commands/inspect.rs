@@ -70,6 +70,14 @@ impl Inspect {
     }
 }
 
+/// What a line says of patches, where tokens are some.
+pub fn in_patches(patch_size: usize) -> String {
+    match patch_size {
+        1 => String::new(),
+        side => format!(", patches of {side} x {side} latents"),
+    }
+}
+
 /// A model's card, in lines.
 fn card(card: &ModelCard) -> Result<Vec<String>> {
     let count = card.class_names().len();
@@ -80,6 +88,7 @@ fn card(card: &ModelCard) -> Result<Vec<String>> {
             img_size,
             picture_size,
             quantizer: spread,
+            patch_size,
             sampling,
             ..
         }) => (
@@ -87,8 +96,10 @@ fn card(card: &ModelCard) -> Result<Vec<String>> {
                 "model {name}: pictures of {picture_size} px (inside {img_size} px), {count} classes"
             ),
             Some(format!(
-                "quantizer: {} bits over ±{}",
-                spread.bits, spread.range
+                "quantizer: {} bits over ±{}{}",
+                spread.bits,
+                spread.range,
+                in_patches(*patch_size)
             )),
             serde_json::to_string(sampling)?,
         ),
@@ -172,8 +183,9 @@ fn describe(found: &Found) -> Result<Vec<String>> {
                     manifest.shards.len()
                 ),
                 format!(
-                    "{height} x {width} tokens of {} dimensions, {bits} bits",
-                    manifest.dimensions
+                    "{height} x {width} tokens of {} dimensions, {bits} bits{}",
+                    manifest.dimensions,
+                    in_patches(manifest.patch_size)
                 ),
                 format!(
                     "model {}, vae sha256 {}",

@@ -129,6 +129,7 @@ impl Reconstruct {
                     calibration: self.calibration.as_deref(),
                     img_size: self.img_size,
                     which: self.weights.map(Which::from),
+                    patch_size: None,
                     tile: self.vae_tile,
                     tile_overlap: self.vae_tile_overlap,
                 };

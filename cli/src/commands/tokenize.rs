@@ -1,6 +1,6 @@
 //! `tessera tokenize` and `tessera decode`: pictures to files of tokens and back.
 
-use crate::args::{Global, MOST_PX, WeightsKind, within};
+use crate::args::{Global, MOST_PATCH, MOST_PX, WeightsKind, within};
 use crate::output;
 use crate::pictures::{PictureArgs, Pictures, say_builtin};
 use crate::progress::Progress;
@@ -42,6 +42,10 @@ pub struct Tokenize {
     /// What `tessera calibrate` measured on that tokenizer: bits, mean and scale.
     #[arg(long, value_name = "FILE", requires = "vae")]
     calibration: Option<PathBuf>,
+    /// Side of the squares of latents that are one token, 1 or 2; the calibration's unless given.
+    #[arg(long, visible_alias = "patch-size", value_name = "N", requires = "vae")]
+    #[arg(value_parser = within(1_usize..=MOST_PATCH))]
+    patch: Option<usize>,
     /// Side in px to crop pictures to; what the tokenizer was made for unless given.
     #[arg(long, value_name = "PX", requires = "vae")]
     #[arg(value_parser = within(1..=MOST_PX))]
@@ -137,6 +141,7 @@ impl Tokenize {
         let options = VaeOptions {
             calibration: self.calibration.as_deref(),
             img_size: self.img_size.map(ImgSize::Px),
+            patch_size: self.patch,
             which: self.weights.map(Which::from),
             ..VaeOptions::default()
         };
@@ -162,6 +167,7 @@ impl Decode {
             Some(vae) => {
                 let options = VaeOptions {
                     img_size: Some(ImgSize::Px(manifest.img_size)),
+                    patch_size: Some(manifest.patch_size),
                     which: self.weights.map(Which::from),
                     ..VaeOptions::default()
                 };

@@ -6,8 +6,8 @@ use super::training::run::{self, Pictures};
 use super::training::watch::{Shows, Watching};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{
-    DataArgs, Dtype, Global, LoopArgs, MOST_PX, MOST_STEPS, RunArgs, WeightsKind, above, share,
-    within,
+    DataArgs, Dtype, Global, LoopArgs, MOST_PATCH, MOST_PX, MOST_STEPS, RunArgs, WeightsKind,
+    above, share, within,
 };
 use crate::progress::{Cadence, Progress, encoding};
 use crate::sampling::Schedule;
@@ -23,9 +23,11 @@ use tessera::gen_ar::{GenAr, GenArConfig, SampleConfig, TokenObjective, Transfor
 use tessera::moe::MoeConfig;
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
+use tessera::tokenizers::Patched;
 use tessera::train::{LATENTS_FILE, LatentCache, StepReport, TrainConfig, train_on};
 use tessera::{
     ArCard, ArModel, CalibrationOptions, ComputePrecision, calibrate, encode_posteriors,
+    measured_on,
 };
 
 /// Train a generator on the tokens of a VAE.
@@ -52,6 +54,16 @@ pub struct TrainAr {
     /// Which weights of the tokenizer's checkpoint; averaged ones if there are any unless given.
     #[arg(long, value_enum, value_name = "KIND")]
     weights: Option<WeightsKind>,
+    /// Side of the squares of latents that are one token, 1 or 2; with 2, a token has four times as many dimensions, and
+    /// there are a quarter as many.
+    #[arg(
+        long,
+        visible_alias = "patch-size",
+        default_value_t = 1,
+        value_name = "N"
+    )]
+    #[arg(value_parser = within(1_usize..=MOST_PATCH))]
+    patch: usize,
     /// Latents encoded before, of the same pictures and VAE (written on the first run if the file does not exist). They
     /// are kept in the run's folder unless given.
     #[arg(long, visible_alias = "use-cached", value_name = "FILE")]
@@ -156,6 +168,7 @@ struct RunConfig<'a> {
     generator: &'a GenArConfig,
     training: &'a TrainConfig,
     head_subset: f32,
+    patch_size: usize,
     quantizer: &'a QuantizerConfig,
     class_names: &'a [String],
     data: &'a Pictures,
@@ -168,6 +181,7 @@ struct Known<'a> {
     kind: &'static str,
     training: &'a TrainConfig,
     head_subset: f32,
+    patch_size: usize,
     data: &'a Pictures,
     vae_sha256: &'a str,
 }
@@ -184,6 +198,8 @@ impl TrainAr {
         let (ranks, sequence) = ranks::training(self.attn_grid)?;
         let entry = run::enter(&ranks, &self.run)?;
         let (vae, vae_sha256) = run::tokenizer(&self.vae, self.weights, &self.data, &device)?;
+        let vae = Patched::over(vae, self.patch)?;
+        vae.check_image_size(self.data.img_size, self.data.img_size)?;
         let pictures = data::open(&self.data, Split::Train, global.quiet)?;
         let plan = training.plan(pictures.len()).map_err(run::in_words)?;
         // Before the pictures are encoded, which takes long.
@@ -196,6 +212,7 @@ impl TrainAr {
             kind: KIND,
             training: &training,
             head_subset: self.head_subset,
+            patch_size: self.patch,
             data: &data,
             vae_sha256: &vae_sha256,
         };
@@ -219,7 +236,7 @@ impl TrainAr {
             scale: scale_by(self.global_scale),
             seed: self.training.seed,
         };
-        let calibration = calibrate(&cache, &options)?;
+        let calibration = measured_on(&*vae, calibrate(&cache, &options)?)?;
         let quantizer = Quantizer::new(calibration.quantizer.clone())?;
         let card = self.card(&cache, &calibration)?;
         let config = GenArConfig {
@@ -232,6 +249,7 @@ impl TrainAr {
             generator: &config,
             training: &training,
             head_subset: self.head_subset,
+            patch_size: self.patch,
             quantizer: quantizer.config(),
             class_names: &card.class_names,
             data: &data,
@@ -310,6 +328,7 @@ impl TrainAr {
             picture_size,
             class_names,
             quantizer: calibration.quantizer.clone(),
+            patch_size: self.patch,
             sampling: SampleConfig {
                 steps: height * width,
                 cfg_scale: self.cfg_scale,

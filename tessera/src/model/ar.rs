@@ -25,7 +25,7 @@ use tessera_evaluate::Classifier;
 use tessera_gen_ar::{CONFIG_FILE, GenAr, GenArConfig};
 use tessera_pictures::Pixels;
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig, Table};
-use tessera_tokenizer::{ImageTokenizer, KlVae};
+use tessera_tokenizer::{ImageTokenizer, KlVae, Patched};
 use tessera_weights::{WeightDtype, Weights};
 
 /// An autoregressive model in memory.
@@ -114,7 +114,7 @@ impl ArModel {
         if vae.is_none() {
             parts::require_vae(folder, &card.parts)?;
         }
-        let vae = vae_of(folder, vae.as_deref(), device)?;
+        let vae = Patched::over(vae_of(folder, vae.as_deref(), device)?, card.patch_size)?;
         Self {
             digest: Some(digest),
             vae,
@@ -142,6 +142,8 @@ impl ArModel {
         };
         let opened = open_vae(vae, None, device)?;
         let (generator, digest) = generator(model, source, device)?;
+        let channels = opened.tokenizer.latent_channels();
+        let opened = opened.patched(ArCard::patch_size_of(generator.config(), channels))?;
         let card = ArCard::of_released(&base_name(model), generator.config(), &opened);
         Self {
             digest: Some(digest),
@@ -168,31 +170,41 @@ impl ArModel {
             });
         }
         let (generator, vae) = (self.generator.config(), &self.vae);
-        let side = self.card.img_size / vae.downsampling();
+        let side = img_size / vae.downsampling();
+        let latents = |channels: usize, [rows, columns]: [usize; 2]| {
+            format!("{channels} x {rows} x {columns}")
+        };
         let checks = [
-            ("grid", vec![side, side], generator.grid.to_vec()),
             (
-                "dimensions per token",
-                vec![vae.latent_channels()],
-                vec![generator.token_embed_dim],
+                "side of the pictures in px",
+                match vae.check_image_size(img_size, img_size) {
+                    Ok(()) => img_size.to_string(),
+                    Err(_) => format!("a multiple of {}", vae.downsampling()),
+                },
+                img_size.to_string(),
+            ),
+            (
+                "latents of the tokenizer (channels x rows x columns)",
+                latents(vae.latent_channels(), [side, side]),
+                latents(generator.token_embed_dim, generator.grid),
             ),
             (
                 "levels",
-                vec![self.quantizer.levels()],
-                vec![generator.levels],
+                self.quantizer.levels().to_string(),
+                generator.levels.to_string(),
             ),
             (
                 "classes",
-                vec![self.card.class_names.len()],
-                vec![generator.class_num],
+                self.card.class_names.len().to_string(),
+                generator.class_num.to_string(),
             ),
         ];
         for (what, expected, found) in checks {
             if expected != found {
                 return Err(Error::Parts {
                     what,
-                    expected: format!("{expected:?}"),
-                    found: format!("{found:?}"),
+                    expected,
+                    found,
                 });
             }
         }
@@ -237,7 +249,7 @@ impl ArModel {
     fn save_parts(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
         self.vae.save_dir(&folder.join(parts::VAE), dtype)?;
         if let Some(calibration) = &self.calibration {
-            calibration.save(folder.join(parts::CALIBRATION))?;
+            parts::save_calibration(calibration.clone(), folder, dtype)?;
         }
         Ok(())
     }

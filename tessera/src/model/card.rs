@@ -49,6 +49,9 @@ pub struct ArCard {
     pub class_names: Vec<String>,
     /// How latents become tokens.
     pub quantizer: QuantizerConfig,
+    /// Side of the squares of latents that are one token; 1 where the file says nothing.
+    #[serde(default = "no_patch", skip_serializing_if = "is_no_patch")]
+    pub patch_size: usize,
     /// How pictures are drawn unless told otherwise.
     pub sampling: SampleConfig,
     /// What the weights of the parts are known by, which belong together; empty in folders of before there was this.
@@ -77,6 +80,16 @@ pub struct DitCard {
     /// What the weights of the parts are known by, which belong together; empty in folders of before there was this.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parts: BTreeMap<String, String>,
+}
+
+/// The patch size of files that say nothing of it.
+pub(crate) fn no_patch() -> usize {
+    1
+}
+
+/// Whether a file need not say it, and older versions read the file.
+pub(crate) fn is_no_patch(patch_size: &usize) -> bool {
+    *patch_size == no_patch()
 }
 
 impl ModelCard {
@@ -179,7 +192,17 @@ impl ArCard {
         }
     }
 
-    /// What there is to say of a released generator: classes without names, and the authors' settings.
+    /// The side of the patches of latents of so many channels that a generator's tokens are: 2 where they have four
+    /// times as many dimensions, else 1.
+    pub fn patch_size_of(config: &GenArConfig, channels: usize) -> usize {
+        match config.token_embed_dim == 4 * channels {
+            true => 2,
+            false => no_patch(),
+        }
+    }
+
+    /// What there is to say of a released generator: classes without names, and the authors' settings. The tokenizer is
+    /// in the generator's patches ([`patch_size_of`](Self::patch_size_of)).
     pub fn of_released(name: &str, config: &GenArConfig, vae: &Opened) -> Self {
         let img_size = config.grid[0] * vae.tokenizer.downsampling();
         let scale = vae.latents.clone().unwrap_or(LatentScale::UNIT);
@@ -193,6 +216,7 @@ impl ArCard {
                 bits: config.levels.trailing_zeros() as u8,
                 ..quantizer_of(scale)
             },
+            patch_size: vae.tokenizer.patch_size(),
             sampling: SampleConfig {
                 steps: 64.min(config.seq()),
                 cfg_scale: 3.1,

@@ -10,6 +10,7 @@ pub(crate) mod source;
 
 pub use ar::{ArModel, generator_config};
 pub use card::{ArCard, DitCard, ModelCard};
+pub(crate) use card::{is_no_patch, no_patch};
 pub use dit::{DitModel, dit_config};
 pub use parts::require_parts;
 pub use run::{CARD_FILE, model_folder};

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use tessera_checkpoint::{CONFIG_FILE, Existing, weights_in, write_folder_atomically};
-use tessera_weights::Weights;
+use tessera_quantize::Calibration;
+use tessera_weights::{WeightDtype, Weights};
 
 /// The folder of the tokenizer.
 pub(crate) const VAE: &str = "vae";
@@ -58,6 +59,20 @@ pub(crate) fn seal(folder: &Path, card: ModelCard) -> Result<()> {
         }
     }
     card.with_parts(parts).save(folder)
+}
+
+/// Writes what was measured on the latents of the tokenizer, whose weights are stored as `dtype`.
+pub(crate) fn save_calibration(
+    calibration: Calibration,
+    folder: &Path,
+    dtype: WeightDtype,
+) -> Result<()> {
+    let saved = Calibration {
+        // Rounded weights are known by something else.
+        vae: calibration.vae.filter(|_| dtype == WeightDtype::F32),
+        ..calibration
+    };
+    Ok(saved.save(folder.join(CALIBRATION))?)
 }
 
 /// Refuses a model's folder in which a part was exchanged, as opening it does.

@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 use std::path::Path;
-use tessera_weights::WeightDtype;
+use tessera_weights::{WeightDtype, Weights};
 
 /// Channels of the images.
 const RGB: usize = 3;
@@ -99,6 +99,10 @@ impl ImageTokenizer for TinyAutoencoder {
 
     fn config_json(&self) -> Value {
         json!(ConfigFile::TinyAutoencoder(self.config.clone()))
+    }
+
+    fn weights(&self) -> Weights {
+        Weights::of(self)
     }
 
     fn image_channels(&self) -> usize {

@@ -6,7 +6,7 @@ use crate::image_tokenizer::{ImageTokenizer, only_device};
 use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 use std::path::Path;
-use tessera_weights::WeightDtype;
+use tessera_weights::{WeightDtype, Weights};
 
 impl ImageTokenizer for KlVae {
     fn architecture(&self) -> &'static str {
@@ -15,6 +15,10 @@ impl ImageTokenizer for KlVae {
 
     fn config_json(&self) -> Value {
         json!(self.config())
+    }
+
+    fn weights(&self) -> Weights {
+        Weights::of(self)
     }
 
     fn image_channels(&self) -> usize {

@@ -8,6 +8,7 @@ mod batches;
 mod devices;
 mod fixtures;
 mod opened;
+mod patches;
 mod sizes;
 mod tiles;
 mod tiny;

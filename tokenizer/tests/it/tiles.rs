@@ -15,7 +15,7 @@ use tessera_tokenizer::{
     Error, ImageTokenizer, Result, Tiling, TinyAutoencoder, TinyAutoencoderConfig, decode_tiled,
     encode_tiled, tiles,
 };
-use tessera_weights::WeightDtype;
+use tessera_weights::{WeightDtype, Weights};
 
 /// The mean of a square of pixels around a place, at every other place; and back. It sees `radius` px far.
 #[derive(Debug)]
@@ -56,6 +56,9 @@ macro_rules! fake_tokenizer {
             }
             fn config_json(&self) -> serde_json::Value {
                 serde_json::Value::Null
+            }
+            fn weights(&self) -> Weights {
+                Weights::default()
             }
             fn image_channels(&self) -> usize {
                 1

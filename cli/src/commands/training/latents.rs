@@ -102,7 +102,7 @@ impl Kept<'_> {
         let field = |key: &str| (cache.provenance.get(key), self.provenance.get(key));
         let mut unknown = false;
         for (key, of) in [
-            ("vae", "another VAE"),
+            ("vae", "another VAE or patch size"),
             ("weights", "a VAE with other weights"),
             ("img_size", "pictures of another size"),
             ("data", "other pictures"),

@@ -294,7 +294,7 @@ fn option_of(field: &str) -> Option<&'static str> {
         ("generator", "mask_ratio_min") => "--mask-ratio-min",
         ("generator", "mask_ratio_std") => "--mask-ratio-std",
         ("model", "hidden_size" | "depth" | "num_heads") => "--size",
-        ("model", "patch_size") => "--patch",
+        ("" | "model", "patch_size") => "--patch",
         ("model", "process" | "learn_sigma") => "--process",
         ("generator" | "model", rest) if rest.starts_with("moe") => match rest {
             "moe.rule" => "--rule",
@@ -411,6 +411,7 @@ mod tests {
             "generator.ch.depth",
             "generator.moe.experts",
             "model.hidden_size",
+            "patch_size",
             "model.patch_size",
             "model.process",
             "model.moe.rule",
