@@ -27,9 +27,10 @@ pub fn open_vae(path: &Path, which: Option<Which>, device: &Device) -> Result<Op
 /// When the hub's cache has none of this name.
 pub(crate) fn locate_vae(path: &Path) -> Result<PathBuf> {
     let path = hub::locate(path)?;
-    let folder = model_folder(&path).unwrap_or_else(|| path.clone());
-    let inner = folder.join(VAE);
-    let own = folder == path && (path.is_file() || weights_in(&path).is_some());
+    let model = model_folder(&path);
+    // Weights that are no model's may be a tokenizer's own, whatever lies beside them.
+    let own = model.is_none() && (path.is_file() || weights_in(&path).is_some());
+    let inner = model.as_ref().unwrap_or(&path).join(VAE);
     Ok(match !own && inner.join(CONFIG_FILE).is_file() {
         true => inner,
         false => path,

@@ -11,9 +11,9 @@ const AR: &str = "train ar --data {} --img-size 16 --vae {} --bits 4 --enc 16,1,
                   --buffer-size 2 --batch-size 3 --decay constant -o {}";
 
 /// The weights of a tiny autoencoder, as a file alone.
-fn tiny(folder: &Path) -> PathBuf {
+pub fn tiny(folder: &Path, seed: u64) -> PathBuf {
     let saved = folder.join("taesd");
-    let network = TinyAutoencoderConfig::taesd().init(1, &burn::tensor::Device::flex());
+    let network = TinyAutoencoderConfig::taesd().init(seed, &burn::tensor::Device::flex());
     network.unwrap().save_dir(&saved, WeightDtype::F32).unwrap();
     let file = folder.join("taesd.safetensors");
     fs::copy(saved.join("model.safetensors"), &file).unwrap();
@@ -23,7 +23,7 @@ fn tiny(folder: &Path) -> PathBuf {
 #[test]
 fn a_file_of_weights_becomes_the_tokenizer_of_a_generator() {
     let folder = tempfile::tempdir().unwrap();
-    let (vae, data) = (tiny(folder.path()), WORLD.pictures());
+    let (vae, data) = (tiny(folder.path(), 1), WORLD.pictures());
     let at = |name: &str| folder.path().join(name);
 
     let whole = at("whole");
@@ -52,7 +52,7 @@ fn a_file_of_weights_becomes_the_tokenizer_of_a_generator() {
 #[test]
 fn latents_that_are_no_distributions_are_calibrated_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
-    let (vae, data) = (tiny(folder.path()), WORLD.pictures());
+    let (vae, data) = (tiny(folder.path(), 1), WORLD.pictures());
     let calibrate = |options: &str, out: &str| {
         let args =
             format!("calibrate --vae {{}} --data {{}} --img-size 16 --json {options} -o {{}}");
@@ -84,7 +84,7 @@ fn latents_that_are_no_distributions_are_calibrated_as_they_are() {
 #[test]
 fn tokens_of_a_tokenizer_alone_become_the_pictures_that_its_quantizer_keeps() {
     let folder = tempfile::tempdir().unwrap();
-    let (vae, data) = (tiny(folder.path()), WORLD.pictures());
+    let (vae, data) = (tiny(folder.path(), 1), WORLD.pictures());
     let at = |name: &str| folder.path().join(name);
     let calibration = at("calibration.json");
     let calibrate = "calibrate --vae {} --data {} --img-size 16 --bits 5 -o {}";

@@ -17,6 +17,7 @@ mod model;
 mod old_files;
 mod opening;
 mod parity;
+mod patches;
 mod photographs;
 mod route;
 mod runs;
