@@ -4,8 +4,9 @@
 //! of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1) with the 16-channel weights of MAR (arXiv
 //! 2406.11838) that TokenBridge (arXiv 2503.16430, section 3.1) quantizes; it can be trained here. [`TinyAutoencoder`]
 //! reads the small networks that were distilled from the VAEs of large image models. [`PixelTokenizer`] leaves pixels
-//! as they are. [`Patched`] has squares of latents as one. [`open_tokenizer`] opens whatever a user has of any of them. [`tiles`] works on pictures of any size,
-//! [`encode_within`] and [`decode_within`] in any memory.
+//! as they are. [`Patched`] makes squares of any tokenizer's latents one latent each. [`open_tokenizer`] opens whatever
+//! a user has of any of them. [`tiles`] works on pictures of any size, [`encode_within`] and [`decode_within`] in any
+//! memory.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};

@@ -54,8 +54,8 @@ pub struct TrainAr {
     /// Which weights of the tokenizer's checkpoint; averaged ones if there are any unless given.
     #[arg(long, value_enum, value_name = "KIND")]
     weights: Option<WeightsKind>,
-    /// Side of the squares of latents that are one token, 1 or 2; with 2, a token has four times as many dimensions, and
-    /// there are a quarter as many.
+    /// Side of the squares of latents that are one token, 1 or 2; with 2 there are a quarter as many tokens, of four
+    /// times as many dimensions.
     #[arg(
         long,
         visible_alias = "patch-size",
