@@ -56,6 +56,7 @@ mod comm;
 mod cost;
 mod error;
 mod methods;
+pub mod units;
 
 #[cfg(feature = "mpi")]
 pub use comm::mpi;

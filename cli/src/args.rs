@@ -4,11 +4,10 @@ use crate::progress::Cadence;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use std::fmt::Display;
-use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
 use std::str::FromStr;
 use tessera::{Device, DeviceSpec};
+pub use tessera_command_line::{above, share, within};
 
 /// The heading of the options of every command, which stand below its own.
 const GLOBAL: &str = "Global options";
@@ -284,58 +283,6 @@ pub const MOST_STEPS: u64 = 1_000_000_000;
 /// Tokens of a sequence at most.
 pub const MOST_TOKENS: usize = 1 << 32;
 
-/// A number as an option takes it.
-pub trait Number: Copy + PartialOrd + Display + Send + Sync + 'static {
-    /// What it is called.
-    const NAME: &'static str;
-
-    /// The number that `text` is; none where it is not one, or not finite.
-    fn of(text: &str) -> Option<Self>;
-}
-
-macro_rules! numbers {
-    ($name:literal, $keep:expr, $($number:ty),+) => {
-        $(impl Number for $number {
-            const NAME: &'static str = $name;
-
-            fn of(text: &str) -> Option<Self> {
-                text.trim().parse().ok().filter($keep)
-            }
-        })+
-    };
-}
-numbers!("a whole number", |_: &_| true, u8, u16, u32, u64, usize);
-numbers!("a number", |number: &Self| number.is_finite(), f32, f64);
-
-/// Reads numbers of a range: whatever else is given, below zero or too large, the error says the range.
-pub fn within<T: Number>(
-    range: impl RangeBounds<T> + Clone + Send + Sync + 'static,
-) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
-    move |text| {
-        let number = T::of(text).filter(|number| range.contains(number));
-        number.ok_or_else(|| {
-            let range = match (range.start_bound(), range.end_bound()) {
-                (Bound::Included(low), Bound::Included(high)) => format!(" of {low} to {high}"),
-                (Bound::Included(low), Bound::Excluded(high)) => {
-                    format!(" of {low} or more and below {high}")
-                }
-                (Bound::Included(low), Bound::Unbounded) => format!(" of {low} or more"),
-                (Bound::Excluded(low), Bound::Included(high)) => {
-                    format!(" above {low} and at most {high}")
-                }
-                (Bound::Excluded(low), Bound::Excluded(high)) => {
-                    format!(" above {low} and below {high}")
-                }
-                (Bound::Excluded(low), Bound::Unbounded) => format!(" above {low}"),
-                (Bound::Unbounded, Bound::Included(high)) => format!(" of {high} or less"),
-                (Bound::Unbounded, Bound::Excluded(high)) => format!(" below {high}"),
-                (Bound::Unbounded, Bound::Unbounded) => String::new(),
-            };
-            format!("expected {}{range}", T::NAME)
-        })
-    }
-}
-
 /// Channels of pictures.
 fn channels(text: &str) -> Result<usize, String> {
     match text {
@@ -343,16 +290,6 @@ fn channels(text: &str) -> Result<usize, String> {
         "3" => Ok(3),
         _ => Err("expected a number that is 1 (gray) or 3 (color)".into()),
     }
-}
-
-/// The range above `low`.
-pub fn above<T>(low: T) -> (Bound<T>, Bound<T>) {
-    (Bound::Excluded(low), Bound::Unbounded)
-}
-
-/// Shares above 0, of which 1 is all.
-pub fn share() -> (Bound<f32>, Bound<f32>) {
-    (Bound::Excluded(0.0), Bound::Included(1.0))
 }
 
 /// Classes as an option takes them: separated by commas, but for those within double quotes.
@@ -405,23 +342,6 @@ mod tests {
         }
         for bad in ["", "a,", "\"a,b", ",,"] {
             bad.parse::<ClassArgs>().unwrap_err();
-        }
-    }
-
-    #[test]
-    fn numbers_outside_their_range_are_answered_with_it() {
-        let share = within(0.0..=1.0_f64);
-        assert_eq!(share("0.5"), Ok(0.5));
-        for bad in ["-1", "nan", "inf", "1e400", "", "x", "1.0001", "-0.1"] {
-            assert_eq!(share(bad).unwrap_err(), "expected a number of 0 to 1");
-        }
-        assert_eq!(
-            within(above(0.0_f32))("0").unwrap_err(),
-            "expected a number above 0"
-        );
-        let whole = within(1..=9_usize);
-        for bad in ["0", "-1", "10", "1.5", "99999999999999999999999"] {
-            assert_eq!(whole(bad).unwrap_err(), "expected a whole number of 1 to 9");
         }
     }
 }

@@ -3,9 +3,10 @@
 use crate::output;
 use anyhow::Result;
 use clap::{Args, Command};
-use clap_mangen::Man as Page;
 use std::io::Write;
 use std::path::PathBuf;
+use tessera::checkpoint::write_atomically;
+use tessera_command_line::{ManualPage, manual_pages};
 
 /// Print the manual page, or write those of all commands.
 #[derive(Debug, Clone, Args)]
@@ -27,37 +28,15 @@ impl Man {
     /// # Errors
     /// An output folder that is in use, a file that cannot be written.
     pub fn run(self, program: Command) -> Result<()> {
-        // `tessera help X` says what the page of X does.
-        let mut command = program.disable_help_subcommand(true);
-        command.build();
+        let pages = manual_pages(program)?;
         let Some(folder) = self.output else {
-            return output::text(String::from_utf8_lossy(&render(&Page::new(command))?).trim_end());
+            let first = pages.first().map_or(&[][..], |page| &page.text);
+            return output::text(String::from_utf8_lossy(first).trim_end());
         };
         output::folder(&folder, self.overwrite)?;
-        let mut pages = Vec::new();
-        collect(command, &mut pages);
-        for page in &pages {
-            let path = folder.join(page.get_filename());
-            let text = render(page)?;
-            tessera::checkpoint::write_atomically(&path, |file| file.write_all(&text))?;
+        for ManualPage { file, text } in &pages {
+            write_atomically(&folder.join(file), |out| out.write_all(text))?;
         }
         output::text(format!("{} pages in {}", pages.len(), folder.display()))
     }
-}
-
-/// The page of a command, then those below it.
-fn collect(command: Command, pages: &mut Vec<Page>) {
-    pages.push(Page::new(command.clone()));
-    for below in command
-        .get_subcommands()
-        .filter(|below| !below.is_hide_set())
-    {
-        collect(below.clone(), pages);
-    }
-}
-
-fn render(page: &Page) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    page.render(&mut text)?;
-    Ok(text)
 }

@@ -27,8 +27,7 @@ use crate::output;
 use crate::ranks::{OnRanks, Rank};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use std::any::TypeId;
-use std::path::PathBuf;
+use tessera_command_line::negative_numbers;
 
 /// Image generation over discrete tokens: images to tokens to new images.
 #[derive(Debug, Parser)]
@@ -100,7 +99,7 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<std::ffi::OsString> + Clone,
     {
-        let matches = below_zero(Self::command()).try_get_matches_from(args)?;
+        let matches = negative_numbers(Self::command()).try_get_matches_from(args)?;
         Self::from_arg_matches(&matches)
     }
 
@@ -124,20 +123,6 @@ impl Command {
             _ => OnRanks::One,
         }
     }
-}
-
-/// The same with numbers below zero taken for values, so that an option answers with its range; not of paths, where
-/// they would become files.
-fn below_zero(command: clap::Command) -> clap::Command {
-    command
-        .mut_args(|arg| {
-            let value = arg.get_value_parser().type_id();
-            match arg.get_action().takes_values() && value != TypeId::of::<PathBuf>() {
-                true => arg.allow_negative_numbers(true),
-                false => arg,
-            }
-        })
-        .mut_subcommands(below_zero)
 }
 
 /// How many threads to work with: no more than there are processors, on which more only wait for each other.
@@ -204,14 +189,14 @@ fn dispatch(cli: Cli) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, below_zero};
+    use super::{Cli, negative_numbers};
     use clap::error::ErrorKind;
     use clap::{Arg, ArgAction, Command, CommandFactory};
     use std::any::TypeId;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        below_zero(Cli::command()).debug_assert();
+        negative_numbers(Cli::command()).debug_assert();
     }
 
     /// Every command that does something, with the words that call it, as it is when it runs.
@@ -228,7 +213,7 @@ mod tests {
                 false => below,
             }
         }
-        let mut command = below_zero(Cli::command());
+        let mut command = negative_numbers(Cli::command());
         command.build();
         below(vec!["tessera".into()], &command)
     }

@@ -1,12 +1,12 @@
 //! The bars of the paper's figure on A100s, beside what the simulation says of them.
 
-use super::text::time;
 use crate::output;
 use anyhow::Result;
 use clap::ValueEnum;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::fmt::Write;
+use tessera::attention2d::units::time;
 use tessera::attention2d::{
     Direction, Grid, Keys, Merge, Method, Network, Setting, Shape, WireDtype, simulate,
 };

@@ -5,7 +5,6 @@ mod figure;
 mod plan;
 mod setting;
 mod simulate;
-mod text;
 
 use crate::args::Global;
 use anyhow::Result;

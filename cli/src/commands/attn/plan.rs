@@ -1,13 +1,13 @@
 //! `tessera attn plan`: what every method and every grid would cost.
 
 use super::setting::{SettingArgs, heading};
-use super::text::{mib, time};
 use crate::args::{MOST_TOKENS, within};
 use crate::output;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
+use tessera::attention2d::units::{mib, time};
 use tessera::attention2d::{Direction, Method, Network, Prediction, Setting, predict};
 
 /// Choose a method and a grid for so many ranks.

@@ -2,7 +2,6 @@
 
 use super::figure::{self, Figure};
 use super::setting::{SettingArgs, heading};
-use super::text::{mib, time};
 use crate::args::{Global, MOST_TOKENS, within};
 use crate::progress::Progress;
 use crate::{interrupt, output};
@@ -13,6 +12,7 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use tessera::attention2d::units::{mib, time};
 use tessera::attention2d::{Direction, Method, Network, Plan, Setting, Spread, simulate};
 use tessera_plots::{self as plots, Line, Look};
 

@@ -1,7 +1,6 @@
 //! `tessera bench`: how fast this machine is, and where the time goes.
 
 mod generate;
-mod measure;
 mod ops;
 
 use crate::args::Global;

@@ -1,4 +1,4 @@
-//! Numbers as people write them.
+//! Times and sizes as people write them.
 
 /// A time in three digits and a unit.
 pub fn time(seconds: f64) -> String {

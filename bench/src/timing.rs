@@ -12,6 +12,7 @@ use tessera::backend::streams;
 pub struct Median {
     /// Milliseconds.
     pub ms: f64,
+    /// How many runs were measured.
     pub runs: usize,
 }
 
