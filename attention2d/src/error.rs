@@ -47,6 +47,9 @@ pub enum Error {
         /// The value it has.
         found: String,
     },
+    /// The caller said to stop.
+    #[error("stopped")]
+    Stopped,
     /// MPI could not be started, or one of its calls failed.
     #[error("MPI: {0}")]
     Mpi(String),

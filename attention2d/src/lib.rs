@@ -68,6 +68,7 @@ pub use comm::threads::panic_message;
 pub use comm::traffic::Traffic;
 pub use cost::network::{Link, Network, Route};
 pub use cost::plan::{Plan, Prediction, predict};
+pub use cost::report::{FigureReport, PlanReport, Point, SweepReport, Watch};
 pub use cost::schedule::Setting;
 pub use cost::simulate::{Simulation, Spread, simulate};
 pub use cost::volume::{Direction, Volume, messages, volume};

@@ -1,7 +1,6 @@
 //! `tessera attn`: attention divided between ranks.
 
 mod bench;
-mod figure;
 mod plan;
 mod setting;
 mod simulate;

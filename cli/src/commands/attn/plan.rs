@@ -1,14 +1,11 @@
 //! `tessera attn plan`: what every method and every grid would cost.
 
-use super::setting::{SettingArgs, heading};
+use super::setting::SettingArgs;
 use crate::args::{MOST_TOKENS, within};
 use crate::output;
 use anyhow::Result;
 use clap::Args;
-use serde::Serialize;
-use std::fmt::Write;
-use tessera::attention2d::units::{mib, time};
-use tessera::attention2d::{Direction, Method, Network, Prediction, Setting, predict};
+use tessera::attention2d::PlanReport;
 
 /// Choose a method and a grid for so many ranks.
 ///
@@ -32,24 +29,6 @@ pub struct Plan {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    setting: Setting,
-    network: &'a Network,
-    passes: &'a [Direction],
-    /// Fastest first.
-    methods: Vec<Row>,
-}
-
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    #[serde(flatten)]
-    prediction: Prediction,
-    /// How many times faster than plain Ring Attention.
-    speed_up: f64,
-}
-
 impl Plan {
     /// Predicts and prints.
     ///
@@ -58,58 +37,10 @@ impl Plan {
     pub fn run(self) -> Result<()> {
         let (network, passes) = (&self.setting.network("h100")?, self.setting.passes());
         let setting = self.setting.setting(self.ranks, self.tokens);
-        let plan = tessera::attention2d::Plan::new(&setting, network, passes)?;
-        let ring = predict(&setting, network, Method::Ring { zigzag: false }, passes)?;
-        let row = |prediction: Prediction| Row {
-            name: prediction.method.to_string(),
-            speed_up: ring.seconds / prediction.seconds,
-            prediction,
-        };
-        let report = Report {
-            setting,
-            network,
-            passes,
-            methods: plan.predictions.into_iter().map(row).collect(),
-        };
+        let report = PlanReport::new(setting, network, passes)?;
         match self.json {
             true => output::report("tessera.attn.plan/v1", &report),
-            false => output::text(report.table()?.trim_end()),
+            false => output::text(report.to_string().trim_end()),
         }
-    }
-}
-
-impl Report<'_> {
-    fn table(&self) -> Result<String, std::fmt::Error> {
-        let mut text = heading(&self.setting, self.passes, self.network);
-        if let Some(best) = self.methods.first() {
-            let ranks = self.setting.ranks;
-            writeln!(
-                text,
-                "{ranks} ranks, fastest: {}, {} a layer\n",
-                best.name,
-                time(best.prediction.seconds)
-            )?;
-        }
-        writeln!(
-            text,
-            "{:<28} {:>9} {:>9} {:>13} {:>9} {:>9}",
-            "method", "time", "computing", "received", "messages", "x ring"
-        )?;
-        for Row {
-            name,
-            prediction,
-            speed_up,
-        } in &self.methods
-        {
-            writeln!(
-                text,
-                "{name:<28} {:>9} {:>9} {:>13} {:>9} {speed_up:>9.2}",
-                time(prediction.seconds),
-                time(prediction.computing_s),
-                mib(prediction.bytes),
-                prediction.messages
-            )?;
-        }
-        Ok(text)
     }
 }

@@ -73,23 +73,3 @@ impl SettingArgs {
         }
     }
 }
-
-/// The lines above a table.
-pub fn heading(setting: &Setting, passes: &[Direction], network: &Network) -> String {
-    let Setting {
-        shape, wire_dtype, ..
-    } = setting;
-    format!(
-        "One layer, {}{}: {} x {} tokens, {} heads of {}, {} of keys and values, {wire_dtype}\n{network}\n",
-        match passes.len() {
-            1 => "forward",
-            _ => "forward and backward",
-        },
-        if setting.causal { ", causal" } else { "" },
-        shape.batch,
-        shape.tokens,
-        shape.heads,
-        shape.head_dim,
-        shape.kv_heads,
-    )
-}

@@ -1,19 +1,14 @@
 //! `tessera attn simulate`: passes played out message by message on ever more ranks.
 
-use super::figure::{self, Figure};
-use super::setting::{SettingArgs, heading};
+use super::setting::SettingArgs;
 use crate::args::{Global, MOST_TOKENS, within};
 use crate::progress::Progress;
 use crate::{interrupt, output};
-use anyhow::{Result, ensure};
-use clap::Args;
-use rayon::prelude::*;
-use serde::Serialize;
-use std::fmt::Write;
+use anyhow::Result;
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use tessera::attention2d::units::{mib, time};
-use tessera::attention2d::{Direction, Method, Network, Plan, Setting, Spread, simulate};
+use tessera::attention2d::{FigureReport, Method, Setting, SweepReport, Watch};
 use tessera_plots::{self as plots, Line, Look};
 
 /// Play attention out on ever more ranks, message by message, and hold it against Ring Attention.
@@ -50,31 +45,11 @@ pub struct Simulate {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    /// On the most ranks.
-    setting: Setting,
-    network: &'a Network,
-    passes: &'a [Direction],
-    points: Vec<Point>,
-}
-
-/// One method on so many ranks.
-#[derive(Debug, Serialize)]
-struct Point {
-    ranks: usize,
-    name: String,
-    #[serde(flatten)]
-    method: Method,
-    seconds: f64,
-    computing: Spread,
-    waiting: Spread,
-    /// By the rank that receives most.
-    bytes: u64,
-    /// By all ranks.
-    messages: u64,
-    /// How many times faster than plain Ring Attention on as many ranks.
-    speed_up: f64,
+/// A figure of the paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Figure {
+    /// Speed-up of Attention2D without overlap over Ring Attention, three sizes of GPT-3 on 16 and 64 A100s.
+    A100,
 }
 
 impl Simulate {
@@ -84,7 +59,12 @@ impl Simulate {
     /// Heads that those of keys do not divide, a file that cannot be written, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         if let Some(Figure::A100) = self.figure {
-            return figure::run(&self.setting.network("a100")?, self.json);
+            let network = self.setting.network("a100")?;
+            let report = FigureReport::new(&network)?;
+            return match self.json {
+                true => output::report("tessera.attn.figure/v1", &report),
+                false => output::text(report.to_string().trim_end()),
+            };
         }
         if let Some(file) = &self.output {
             plots::require_svg(file)?;
@@ -92,159 +72,86 @@ impl Simulate {
         }
         let (network, passes) = (&self.setting.network("h100")?, self.setting.passes());
         let steps = std::iter::successors(Some(4_u32), |ranks| ranks.checked_mul(4));
-        let mut runs = Vec::new();
-        for ranks in steps.take_while(|&ranks| ranks <= self.max_ranks) {
-            let setting = self.setting.setting(ranks as usize, self.tokens);
-            let plan = Plan::new(&setting, network, passes)?;
-            let rings = [false, true].map(|zigzag| Method::Ring { zigzag });
-            let planned = plan.attention2d().map(|chosen| chosen.method);
-            runs.extend(
-                rings
-                    .into_iter()
-                    .chain(planned)
-                    .map(|method| (setting, method)),
-            );
-        }
-        let points = play(&runs, network, passes, global.quiet)?;
-        let report = Report {
-            setting: runs[runs.len() - 1].0,
-            network,
-            passes,
-            points,
-        };
+        let steps: Vec<_> = steps.take_while(|&ranks| ranks <= self.max_ranks).collect();
+        let settings = steps
+            .iter()
+            .map(|&ranks| self.setting.setting(ranks as usize, self.tokens));
+        // Two rings and a grid on each number of ranks.
+        let watching = Watching::new(3 * steps.len() as u64, global.quiet);
+        let report = SweepReport::new(settings, network, passes, &watching)?;
+        watching.finish();
         if let Some(file) = &self.output {
-            report.draw(file)?;
+            draw(&report, file)?;
         }
         match self.json {
             true => output::report("tessera.attn.simulate/v1", &report),
-            false => output::text(report.table()?.trim_end()),
+            false => output::text(report.to_string().trim_end()),
         }
     }
 }
 
-/// The longest runs begin first, so that the last to end is a short one.
-fn play(
-    runs: &[(Setting, Method)],
-    network: &Network,
-    passes: &[Direction],
-    quiet: bool,
-) -> Result<Vec<Point>> {
-    let progress = Progress::new("simulating", "runs", runs.len() as u64, quiet);
-    let progress = Mutex::new((progress, 0));
-    let play = |&(setting, method): &(Setting, Method)| -> Result<Point> {
-        ensure!(!interrupt::requested(), "stopped");
-        let mut point = Point::new(&setting, method);
-        for &pass in passes {
-            point.add(&simulate(&setting, network, method, pass)?);
+/// Shows how many runs are done.
+struct Watching(Mutex<(Progress, u64)>);
+
+impl Watching {
+    fn new(runs: u64, quiet: bool) -> Self {
+        Self(Mutex::new((
+            Progress::new("simulating", "runs", runs, quiet),
+            0,
+        )))
+    }
+
+    fn finish(self) {
+        if let Ok((progress, _)) = self.0.into_inner() {
+            progress.finish();
         }
-        if let Ok(mut progress) = progress.lock() {
+    }
+}
+
+impl Watch for Watching {
+    fn stops(&self) -> bool {
+        interrupt::requested()
+    }
+
+    fn on_run(&self, setting: &Setting) {
+        if let Ok(mut progress) = self.0.lock() {
             progress.1 += 1;
             let done = progress.1;
             progress.0.set(done, format!("{} ranks", setting.ranks));
         }
-        Ok(point)
+    }
+}
+
+fn draw(report: &SweepReport<'_>, file: &Path) -> Result<()> {
+    let line = |name: &str, look, of: fn(&Method) -> bool| Line {
+        name: name.into(),
+        look,
+        points: report
+            .points
+            .iter()
+            .filter(|point| of(&point.method))
+            .map(|point| (point.ranks as f64, point.speed_up))
+            .collect(),
     };
-    let points: Result<Vec<_>> = runs.par_iter().rev().with_max_len(1).map(play).collect();
-    let mut points = points?;
-    points.reverse();
-    let mut ring = 1.0;
-    for point in &mut points {
-        if (point.method == Method::Ring { zigzag: false }) {
-            ring = point.seconds;
-        }
-        point.speed_up = ring / point.seconds;
-    }
-    if let Ok(progress) = progress.lock() {
-        progress.0.finish();
-    }
-    Ok(points)
-}
-
-impl Point {
-    fn new(setting: &Setting, method: Method) -> Self {
-        Self {
-            ranks: setting.ranks,
-            name: method.to_string(),
-            method,
-            seconds: 0.0,
-            computing: Spread::default(),
-            waiting: Spread::default(),
-            bytes: 0,
-            messages: 0,
-            speed_up: 1.0,
-        }
-    }
-
-    fn add(&mut self, pass: &tessera::attention2d::Simulation) {
-        self.seconds += pass.seconds;
-        for (sum, part) in [
-            (&mut self.computing, pass.computing),
-            (&mut self.waiting, pass.waiting),
-        ] {
-            sum.mean_s += part.mean_s;
-            sum.max_s += part.max_s;
-        }
-        self.bytes += pass.received.iter().max().copied().unwrap_or(0);
-        self.messages += pass.messages;
-    }
-}
-
-impl Report<'_> {
-    fn table(&self) -> Result<String, std::fmt::Error> {
-        let mut text = heading(&self.setting, self.passes, self.network);
-        writeln!(
-            text,
-            "\n{:>6} {:<26} {:>9} {:>9} {:>9} {:>9} {:>12} {:>7}",
-            "ranks", "method", "time", "computing", "waiting", "at most", "received", "x ring"
-        )?;
-        for point in &self.points {
-            writeln!(
-                text,
-                "{:>6} {:<26} {:>9} {:>9} {:>9} {:>9} {:>12} {:>7.2}",
-                point.ranks,
-                point.name,
-                time(point.seconds),
-                time(point.computing.mean_s),
-                time(point.waiting.mean_s),
-                time(point.waiting.max_s),
-                mib(point.bytes),
-                point.speed_up
-            )?;
-        }
-        Ok(text)
-    }
-
-    fn draw(&self, file: &Path) -> Result<()> {
-        let line = |name: &str, look, of: fn(&Method) -> bool| Line {
-            name: name.into(),
-            look,
-            points: self
-                .points
-                .iter()
-                .filter(|point| of(&point.method))
-                .map(|point| (point.ranks as f64, point.speed_up))
-                .collect(),
-        };
-        let lines = [
-            line("Attention2D", Look::Bold, |method| {
-                matches!(method, Method::Attention2D { .. })
-            }),
-            line("zigzag Ring", Look::Of(0.4), |method| {
-                matches!(method, Method::Ring { zigzag: true })
-            }),
-            line("Ring Attention", Look::Reference, |method| {
-                matches!(method, Method::Ring { zigzag: false })
-            }),
-        ];
-        let title = format!(
-            "Simulated speed-up over Ring Attention, {} tokens, {}",
-            self.setting.shape.tokens, self.network.name
-        );
-        Ok(plots::powers(
-            file,
-            &title,
-            ["ranks", "times as fast"],
-            &lines,
-        )?)
-    }
+    let lines = [
+        line("Attention2D", Look::Bold, |method| {
+            matches!(method, Method::Attention2D { .. })
+        }),
+        line("zigzag Ring", Look::Of(0.4), |method| {
+            matches!(method, Method::Ring { zigzag: true })
+        }),
+        line("Ring Attention", Look::Reference, |method| {
+            matches!(method, Method::Ring { zigzag: false })
+        }),
+    ];
+    let title = format!(
+        "Simulated speed-up over Ring Attention, {} tokens, {}",
+        report.setting.shape.tokens, report.network.name
+    );
+    Ok(plots::powers(
+        file,
+        &title,
+        ["ranks", "times as fast"],
+        &lines,
+    )?)
 }

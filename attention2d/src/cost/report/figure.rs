@@ -1,22 +1,18 @@
 //! The bars of the paper's figure on A100s, beside what the simulation says of them.
 
-use crate::output;
-use anyhow::Result;
-use clap::ValueEnum;
+use crate::cost::network::Network;
+use crate::cost::schedule::Setting;
+use crate::cost::simulate::simulate;
+use crate::cost::volume::Direction;
+use crate::error::Result;
+use crate::methods::grid::Grid;
+use crate::methods::method::{Keys, Merge, Method};
+use crate::methods::shape::Shape;
+use crate::methods::wire::WireDtype;
+use crate::units::time;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::fmt::Write;
-use tessera::attention2d::units::time;
-use tessera::attention2d::{
-    Direction, Grid, Keys, Merge, Method, Network, Setting, Shape, WireDtype, simulate,
-};
-
-/// A figure of the paper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Figure {
-    /// Speed-up of Attention2D without overlap over Ring Attention, three sizes of GPT-3 on 16 and 64 A100s.
-    A100,
-}
+use std::fmt;
 
 /// A GPT-3: name, layers, heads, elements of a head. The largest one's published width is no multiple of its heads.
 struct Model(&'static str, usize, usize, usize);
@@ -66,8 +62,10 @@ const TIMES: [(usize, [[f64; 5]; 2]); 2] = [
     ),
 ];
 
+/// The speed-up of Attention2D without overlap over Ring Attention: three sizes of GPT-3 on 16 and 64 A100s, as the
+/// paper has it and as the simulation does. Its `Display` is a table in Markdown.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+pub struct FigureReport<'a> {
     network: &'a Network,
     bars: Vec<Bar>,
     /// Of the bars' errors, without their signs.
@@ -93,41 +91,39 @@ struct Bar {
     paper_seconds: Option<[f64; 2]>,
 }
 
-/// Predicts and prints.
-///
-/// # Errors
-/// Stdout that cannot be written.
-pub fn run(network: &Network, json: bool) -> Result<()> {
-    let mut wanted = Vec::new();
-    for (ranks, models) in BARS {
-        for (model, papers) in MODELS.iter().zip(models) {
-            for (step, paper) in papers.into_iter().enumerate() {
-                wanted.push((model, ranks, step, paper));
+impl<'a> FigureReport<'a> {
+    /// Simulates every bar on a network.
+    ///
+    /// # Errors
+    /// None, as the figure's methods go with its ranks.
+    pub fn new(network: &'a Network) -> Result<Self> {
+        let mut wanted = Vec::new();
+        for (ranks, models) in BARS {
+            for (model, papers) in MODELS.iter().zip(models) {
+                for (step, paper) in papers.into_iter().enumerate() {
+                    wanted.push((model, ranks, step, paper));
+                }
             }
         }
-    }
-    let bars: Result<Vec<_>> = wanted
-        .into_par_iter()
-        .map(|(model, ranks, step, paper)| bar(network, model, ranks, step, paper))
-        .collect();
-    let bars = bars?;
-    let [median_error, worst_error] = errors(bars.iter().map(|bar| bar.error));
-    let times = bars
-        .iter()
-        .filter_map(|bar| Some((bar.seconds, bar.paper_seconds?)));
-    let [median_time_error, worst_time_error] =
-        errors(times.flat_map(|(ours, paper)| [0, 1].map(|i| ours[i] / paper[i] - 1.0)));
-    let report = Report {
-        network,
-        bars,
-        median_error,
-        worst_error,
-        median_time_error,
-        worst_time_error,
-    };
-    match json {
-        true => output::report("tessera.attn.figure/v1", &report),
-        false => output::text(report.table()?.trim_end()),
+        let bars: Result<Vec<_>> = wanted
+            .into_par_iter()
+            .map(|(model, ranks, step, paper)| bar(network, model, ranks, step, paper))
+            .collect();
+        let bars = bars?;
+        let [median_error, worst_error] = errors(bars.iter().map(|bar| bar.error));
+        let times = bars
+            .iter()
+            .filter_map(|bar| Some((bar.seconds, bar.paper_seconds?)));
+        let [median_time_error, worst_time_error] =
+            errors(times.flat_map(|(ours, paper)| [0, 1].map(|i| ours[i] / paper[i] - 1.0)));
+        Ok(Self {
+            network,
+            bars,
+            median_error,
+            worst_error,
+            median_time_error,
+            worst_time_error,
+        })
     }
 }
 
@@ -195,13 +191,12 @@ fn errors(errors: impl Iterator<Item = f64>) -> [f64; 2] {
     [middle, sizes[sizes.len() - 1]]
 }
 
-impl Report<'_> {
-    /// As Markdown.
-    fn table(&self) -> Result<String, std::fmt::Error> {
-        let mut text = format!("{}\n\n", self.network);
-        text += "| model | GPUs | tokens | predicted | paper | error | Ring | Attention2D | paper's Ring \
-            | paper's Attention2D |\n";
-        text += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+impl fmt::Display for FigureReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", self.network)?;
+        f.write_str("| model | GPUs | tokens | predicted | paper | error | Ring | Attention2D | paper's Ring \
+            | paper's Attention2D |\n")?;
+        f.write_str("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")?;
         for bar in &self.bars {
             let [ring, square] = bar.seconds.map(time);
             let [paper_ring, paper_square] = match bar.paper_seconds {
@@ -209,7 +204,7 @@ impl Report<'_> {
                 None => ["–", "–"].map(String::from),
             };
             writeln!(
-                text,
+                f,
                 "| {} | {} | {} | {:.2} | {:.2} | {:+.1} % | {ring} | {square} | {paper_ring} | {paper_square} |",
                 bar.model,
                 bar.ranks,
@@ -220,14 +215,13 @@ impl Report<'_> {
             )?;
         }
         writeln!(
-            text,
+            f,
             "\nSpeed-ups: median error {:.1} %, worst {:.1} %. \
             Times of the 2.7B model: median error {:.1} %, worst {:.1} %.",
             100.0 * self.median_error,
             100.0 * self.worst_error,
             100.0 * self.median_time_error,
             100.0 * self.worst_time_error
-        )?;
-        Ok(text)
+        )
     }
 }
