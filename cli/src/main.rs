@@ -12,7 +12,6 @@ mod data;
 mod draw;
 mod hint;
 mod interrupt;
-mod memory;
 mod names;
 mod output;
 mod pictures;

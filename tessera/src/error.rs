@@ -1,5 +1,6 @@
 //! What can go wrong, said with the file, the fault, what was expected and what was found.
 
+use crate::names::NameFault;
 use std::path::{Path, PathBuf};
 
 /// The result of this crate's fallible functions.
@@ -57,6 +58,17 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// There is a folder where a file belongs.
+    #[error("{}: expected {expected}, found a folder", path.display())]
+    IsFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// Pictures cannot be written under a name.
+    #[error(transparent)]
+    Name(#[from] NameFault),
     /// There is no model at a path.
     #[error("{}: no such model", path.display())]
     NoModel {
@@ -253,13 +265,7 @@ impl Error {
     /// The error with the file or folder that it happened in, unless its own words name it.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         let path = path.display().to_string();
-        let mut causes: Vec<String> = Vec::new();
-        let mut cause: Option<&dyn std::error::Error> = Some(&self);
-        while let Some(error) = cause {
-            causes.push(error.to_string());
-            cause = error.source();
-        }
-        match causes.iter().any(|words| words.contains(&path)) {
+        match causes(&self).iter().any(|words| words.contains(&path)) {
             true => self,
             false => self.during(format!("in {path}")),
         }
@@ -271,6 +277,17 @@ impl Error {
             source: Box::new(self),
         }
     }
+}
+
+/// The words of an error and of its causes.
+fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    all.map(ToString::to_string).collect()
+}
+
+/// An error and its causes in a line.
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+    causes(error).join(": ")
 }
 
 /// Reads a file of JSON; `what` is what it should be, with its article.

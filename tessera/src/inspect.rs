@@ -7,6 +7,7 @@ pub use found::{Found, PictureFile};
 use crate::device::Device;
 use crate::digest::sha256_of_file;
 use crate::error::{Error, Result, read_json};
+use crate::memory::peak_kib;
 use crate::model::{dit_config, generator_config};
 use serde::Serialize;
 use serde_json::Value;
@@ -337,11 +338,7 @@ fn sizes_of_vae(path: &Path, weights: &Weights) -> serde_json::Result<Value> {
 
 /// The most memory that this process ever had, in MB.
 fn peak_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let kib = peak_kib()? as f64;
     Some(kib * 1.024 / 1000.0)
 }
 

@@ -27,6 +27,7 @@
 //! | [`Routing`] | which experts tokens have, by layer, time, class and place |
 //! | [`Found`], [`Report`] | what a file or folder is; what a file of weights is of |
 //! | [`Architecture`], [`Converter`] | weights of any format to safetensors |
+//! | [`doctor::diagnose`] | whether this machine and this build compute what they should |
 //! | [`hub::locate`] | models in the hub's cache |
 //!
 //! The crates below are re-exported: [`pictures`], [`evaluate`], [`tokenizers`], [`quantize`], [`gen_ar`], [`gen_dit`],
@@ -40,6 +41,7 @@ mod class;
 mod convert;
 mod device;
 mod digest;
+pub mod doctor;
 mod error;
 mod generate;
 pub mod hub;
@@ -47,7 +49,9 @@ mod identity;
 mod inspect;
 mod latent_file;
 mod latents;
+mod memory;
 mod model;
+mod names;
 mod params;
 mod reconstruct;
 pub mod routing;
@@ -69,10 +73,12 @@ pub use latent_file::LatentFile;
 #[cfg(feature = "train")]
 pub use latents::{CalibrationOptions, calibrate, encode_posteriors, measured_on};
 pub use latents::{OnProgress, Orientation, encode_dataset};
+pub use memory::peak_memory_mib;
 pub use model::{
     ArCard, ArModel, CARD_FILE, DitCard, DitModel, Model, ModelCard, Source, dit_config,
     generator_config, model_folder, require_parts,
 };
+pub use names::{NameFault, Named, Names};
 pub use params::ImageParams;
 pub use reconstruct::{Quality, RateDistortion, Reconstructions, entropy_bits};
 pub use routing::Routing;

@@ -2,7 +2,7 @@
 
 use crate::args::{ClassArgs, Compute, Global, MOST_PICTURES, WeightsKind, within};
 use crate::draw::{Divided, draw};
-use crate::names::{Named, Names};
+use crate::names::names;
 use crate::output::{existing, shown};
 use crate::progress::loading;
 use crate::sampling::SamplingArgs;
@@ -15,7 +15,7 @@ use std::time::Instant;
 use tessera::attention2d::Grid;
 use tessera::backend::streams;
 use tessera::pictures::{GridStyle, grid, write_png};
-use tessera::{ImageParams, Model, Picture, Request, Sampling, Source, Which};
+use tessera::{ImageParams, Model, Named, Picture, Request, Sampling, Source, Which};
 
 /// Generate pictures of a class.
 #[derive(Debug, Clone, Args)]
@@ -197,7 +197,7 @@ impl Generate {
         let names = match ranks::first() {
             true => {
                 let others: &[&str] = if columns.is_some() { &[GRID] } else { &[] };
-                Some(Names::new(&self.output, named, others, self.overwrite)?)
+                Some(names(&self.output, named, others, self.overwrite)?)
             }
             false => None,
         };

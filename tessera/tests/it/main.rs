@@ -8,4 +8,5 @@ mod builtin;
 mod devices;
 mod found;
 mod generate;
+mod names;
 mod routing;

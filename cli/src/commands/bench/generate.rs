@@ -3,12 +3,12 @@
 use crate::args::{Compute, Global, MOST_PICTURES, within};
 use crate::progress::{Progress, loading};
 use crate::sampling::SamplingArgs;
-use crate::{interrupt, memory, output};
+use crate::{interrupt, output};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use tessera::gen_ar::GenArConfig;
-use tessera::{Device, Model, Source};
+use tessera::{Device, Model, Source, peak_memory_mib};
 use tessera_bench::matmul_peak;
 use tessera_bench::pictures::{Report, Setting, Subject, median_run};
 
@@ -85,7 +85,7 @@ impl Generate {
             repeats: self.repeats,
             sampling,
         };
-        let report = Report::new(setting, parts, peak, memory::peak());
+        let report = Report::new(setting, parts, peak, peak_memory_mib());
         match self.json {
             true => output::report("tessera.bench.generate/v1", &report),
             false => output::text(report),
