@@ -201,6 +201,17 @@ pub enum Error {
         /// Of what: `images`, `pictures`.
         what: &'static str,
     },
+    /// A rank drew less than its share of the pictures.
+    #[error("{drawn} pictures of {of} were drawn")]
+    Undrawn {
+        /// How many it drew.
+        drawn: usize,
+        /// Its share.
+        of: usize,
+    },
+    /// A model drew pictures that cannot be sent between ranks as equals.
+    #[error("pictures of one model are of several sizes")]
+    SeveralSizes,
     /// A router's score of a token and an expert is not finite.
     #[error("layer {layer}: a score is not finite")]
     ScoreNotFinite {

@@ -1,6 +1,6 @@
 //! Requests in, an iterator of pictures out.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::ImageParams;
 use std::collections::VecDeque;
@@ -234,6 +234,23 @@ impl<'a> Generation<'a> {
     pub fn without_pictures(mut self) -> Self {
         self.decodes = false;
         self
+    }
+
+    /// The next picture; `step` is told of every step before it.
+    ///
+    /// # Errors
+    /// A value that is not finite, or what `step` gives.
+    pub fn next_after<E: From<Error>>(
+        &mut self,
+        mut step: impl FnMut(Step) -> Result<(), E>,
+    ) -> Result<Option<Picture>, E> {
+        while let Some(event) = self.advance() {
+            match event? {
+                Event::Step(at) => step(at)?,
+                Event::Picture(picture) => return Ok(Some(picture)),
+            }
+        }
+        Ok(None)
     }
 
     /// The next step or picture; none when all requests are drawn, or after an error.

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`Model`], [`Source`] | any model that draws: a folder, a run, a released checkpoint, a name in the hub's cache, built in |
 //! | [`Model::generate`] → [`Generation`] | an iterator of [`Picture`]s; [`Generation::advance`] for steps and previews |
+//! | [`Divided`], [`Names`] | pictures that ranks draw together; the names of their files |
 //! | [`ArModel`], [`DitModel`], [`ModelCard`] | the two kinds of model and their parts: encode, decode, save |
 //! | [`Model::tokenize`], [`ArModel::decode`] | pictures to tokens and back |
 //! | [`Tokenizer`] | a tokenizer without a generator: pictures of any size to latents and back |
@@ -41,6 +42,7 @@ mod class;
 mod convert;
 mod device;
 mod digest;
+mod divided;
 pub mod doctor;
 mod error;
 mod generate;
@@ -65,6 +67,7 @@ pub use class::class_id;
 pub use convert::{Conversion, Converter, Origin, of_model};
 pub use device::Device;
 pub use digest::{base_name, sha256, sha256_of_file, sha256_of_files};
+pub use divided::Divided;
 pub use error::{Error, Result};
 pub use generate::{Event, Generation, Picture, Request, Step};
 pub use identity::{digest_of_tokenizer, sha256_of_data, sha256_of_tokenizer};

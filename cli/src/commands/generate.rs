@@ -1,7 +1,7 @@
 //! `tessera generate`.
 
 use crate::args::{ClassArgs, Compute, Global, MOST_PICTURES, WeightsKind, within};
-use crate::draw::{Divided, draw};
+use crate::draw::{draw, draw_divided};
 use crate::names::names;
 use crate::output::{existing, shown};
 use crate::progress::loading;
@@ -15,7 +15,7 @@ use std::time::Instant;
 use tessera::attention2d::Grid;
 use tessera::backend::streams;
 use tessera::pictures::{GridStyle, grid, write_png};
-use tessera::{ImageParams, Model, Named, Picture, Request, Sampling, Source, Which};
+use tessera::{Divided, ImageParams, Model, Named, Picture, Request, Sampling, Source, Which};
 
 /// Generate pictures of a class.
 #[derive(Debug, Clone, Args)]
@@ -242,9 +242,8 @@ impl Generate {
                     total,
                     request,
                     batch: self.batch_size,
-                    quiet: global.quiet,
                 };
-                divided.draw(ranks::world(), each)
+                draw_divided(&divided, ranks::world(), global.quiet, each)
             }
         };
         let Some(names) = &names else {

@@ -1,8 +1,9 @@
 //! Pictures as an iterator: whatever the batch, with steps and previews, until dropped.
 
 use ndarray::Array4;
+use tessera::attention2d::{Comm, threads};
 use tessera::tokenizers::PixelTokenizer;
-use tessera::{Device, Error, Event, Model, Request, Source};
+use tessera::{Device, Divided, Error, Event, Model, Picture, Request, Source};
 
 fn model() -> Model {
     Model::builtin(&Device::cpu()).unwrap()
@@ -116,5 +117,36 @@ fn latents_beyond_any_tokenizers_are_an_error_and_no_flat_picture() {
             error.contains("latents") && error.contains(&format!("{value:e}")),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn ranks_draw_the_pictures_of_one_in_its_order() {
+    let drawn = |ranks: &Comm, total, batch| {
+        let model = Model::builtin(&Device::cpu()).expect("the built-in model");
+        let sampling = model.sampling().steps(2);
+        let mut pictures = Vec::new();
+        let divided = Divided {
+            model: &model,
+            sampling: &sampling,
+            total,
+            request: |number| Request::new(number % 3, 5 + number as u64),
+            batch,
+        };
+        let each = |picture: Picture| {
+            pictures.push((picture.index, picture.params.seed, picture.pixels));
+            Ok(())
+        };
+        let drawn: Result<(), Error> = divided.draw(ranks, |_| Ok(()), each);
+        drawn.expect("all ranks draw");
+        pictures
+    };
+    let one = drawn(&Comm::single(), 7, 64);
+    assert_eq!(one.len(), 7);
+    // One rank has less of the last round, or nothing of it.
+    for (ranks, batch) in [(2, 64), (2, 2), (3, 1), (3, 64)] {
+        let all = threads::run(ranks, |comm| Ok(drawn(&comm, 7, batch))).expect("no rank fails");
+        assert!(all[0] == one, "{ranks} ranks, {batch} at once");
+        assert!(all[1..].iter().all(Vec::is_empty));
     }
 }
