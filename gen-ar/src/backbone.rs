@@ -16,6 +16,18 @@ impl GenAr {
     pub fn dequantize(&self, indices: Tensor<2, Int>) -> Tensor<2> {
         let [rows, dims] = indices.dims();
         let values = self.token_values();
+        let indices = match &self.config.channel_levels[..] {
+            [] => indices,
+            // Each dimension's values follow those of the dimension before it.
+            levels => {
+                let first = levels.iter().scan(0, |sum, &levels| {
+                    let first = *sum;
+                    *sum += levels;
+                    Some(first)
+                });
+                indices + int_tensor(first, &values.device()).unsqueeze()
+            }
+        };
         values
             .select(0, indices.reshape([rows * dims])) // [rows * dims]
             .reshape([rows, dims]) // [rows, dims]

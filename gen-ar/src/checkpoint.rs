@@ -25,33 +25,38 @@ impl GenAr {
     /// The state dict: every parameter, and the buffers of the released module, which stay f32 whatever the file's
     /// type.
     pub fn weights(&self) -> Weights {
-        let (levels, dims) = (self.config.levels, self.config.token_embed_dim);
+        let dims = self.config.token_embed_dim;
         let mut weights = Weights::of(self);
         let values = weights.take(VALUES).expect("a field has this name");
+        weights.insert(VALUES, values.exact());
         let above = |i: usize| match i % dims > i / dims {
             true => f32::NEG_INFINITY,
             false => 0.0,
         };
-        let mask = (0..dims * dims).map(above).collect();
-        for (name, buffer) in [
-            (VALUES, values),
-            (
-                BOUNDARIES,
-                Weight::new([levels + 1], boundaries(levels, STD_RANGE)),
-            ),
-            (CHANNEL_MASK, Weight::new([dims, dims], mask)),
-        ] {
-            weights.insert(name, buffer.exact());
+        let mask = Weight::new([dims, dims], (0..dims * dims).map(above).collect());
+        if self.is_released_shape() {
+            let levels = self.config.levels;
+            let boundaries = Weight::new([levels + 1], boundaries(levels, STD_RANGE));
+            weights.insert(BOUNDARIES, boundaries.exact());
+            weights.insert(CHANNEL_MASK, mask.exact());
         }
         weights
+    }
+
+    /// Whether the released module has a place for such weights. It knows one width for all dimensions, which the head
+    /// predicts one at a time.
+    fn is_released_shape(&self) -> bool {
+        self.config.channel_levels.is_empty() && self.config.dims_per_step == 1
     }
 
     /// The shapes of the state dict by name, without initializing a parameter.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         let (levels, dims) = (self.config.levels, self.config.token_embed_dim);
         let mut shapes = Weights::shapes_of(self);
-        shapes.insert(BOUNDARIES.into(), vec![levels + 1]);
-        shapes.insert(CHANNEL_MASK.into(), vec![dims, dims]);
+        if self.is_released_shape() {
+            shapes.insert(BOUNDARIES.into(), vec![levels + 1]);
+            shapes.insert(CHANNEL_MASK.into(), vec![dims, dims]);
+        }
         shapes
     }
 
@@ -120,7 +125,7 @@ impl GenAr {
         if let Some(values) = weights.get(VALUES) {
             check_values(config, &values.values()?)?;
         }
-        let unfilled = config.init(&vec![0.0; config.levels], 0, device);
+        let unfilled = config.init(&vec![0.0; config.level_values()], 0, device);
         Ok(weights.apply_with(unfilled, progress)?)
     }
 }
@@ -146,12 +151,12 @@ impl GenArConfig {
 fn check_values(config: &GenArConfig, values: &[f32]) -> Result<()> {
     let found = match values.iter().find(|value| !value.is_finite()) {
         Some(value) => value.to_string(),
-        None if values.len() != config.levels => format!("{} values", values.len()),
+        None if values.len() != config.level_values() => format!("{} values", values.len()),
         None => return Ok(()),
     };
     Err(Error::Values {
         name: VALUES,
-        expected: config.levels,
+        expected: config.level_values(),
         found,
     })
 }

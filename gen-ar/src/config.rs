@@ -47,8 +47,12 @@ pub struct GenArConfig {
     pub grid: [usize; 2],
     /// Dimensions of a token (K in the paper), each quantized on its own.
     pub token_embed_dim: usize,
-    /// Levels of a dimension: 2^bits.
+    /// Levels of a dimension: 2^bits. Where dimensions differ, those of the widest.
     pub levels: usize,
+    /// Levels of each dimension, in the latents' own order, where they differ; empty where all have `levels`, as in the
+    /// paper.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channel_levels: Vec<usize>,
     /// Number of classes.
     pub class_num: usize,
     /// The encoder, over visible tokens.
@@ -63,6 +67,10 @@ pub struct GenArConfig {
     pub mlp_ratio: usize,
     /// The order in which the head predicts the dimensions: a permutation of `0..token_embed_dim`.
     pub channel_order: Vec<usize>,
+    /// How many dimensions the head predicts at a time, each independently of the others of its step: a divisor of
+    /// `token_embed_dim`. 1 is the paper's autoregressive head, `token_embed_dim` its parallel one (table 2a).
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub dims_per_step: usize,
     /// Share of training images whose class is hidden, for classifier-free guidance.
     pub label_drop_prob: f32,
     /// Smallest share of positions masked in training.
@@ -95,6 +103,7 @@ impl GenArConfig {
             grid,
             token_embed_dim,
             levels,
+            channel_levels: Vec::new(),
             class_num: 1000,
             enc: backbone,
             dec: backbone,
@@ -102,6 +111,7 @@ impl GenArConfig {
             buffer_size: 64,
             mlp_ratio: 4,
             channel_order: default_channel_order(token_embed_dim),
+            dims_per_step: 1,
             label_drop_prob: 0.1,
             mask_ratio_min: 0.7,
             mask_ratio_std: 0.25,
@@ -172,6 +182,33 @@ impl GenArConfig {
         self.grid[0] * self.grid[1]
     }
 
+    /// Levels of a dimension, by its place in the latents.
+    pub fn levels_of(&self, channel: usize) -> usize {
+        self.channel_levels
+            .get(channel)
+            .copied()
+            .unwrap_or(self.levels)
+    }
+
+    /// Levels of the dimension that the head predicts at `position`.
+    pub(crate) fn levels_at(&self, position: usize) -> usize {
+        let channel = self.channel_order.get(position);
+        channel.map_or(self.levels, |&channel| self.levels_of(channel))
+    }
+
+    /// How many values the levels of all dimensions have: those of one dimension if all share them.
+    pub(crate) fn level_values(&self) -> usize {
+        match self.channel_levels.is_empty() {
+            true => self.levels,
+            false => self.channel_levels.iter().sum(),
+        }
+    }
+
+    /// Steps that the head takes per token.
+    pub fn head_steps(&self) -> usize {
+        self.token_embed_dim / self.dims_per_step
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -203,6 +240,26 @@ impl GenArConfig {
             (2..=1 << 16).contains(&self.levels),
             "2 to 65536",
             self.levels.to_string(),
+        )?;
+        let each = &self.channel_levels;
+        let range = 2..=1 << 16;
+        check(
+            "channel_levels",
+            each.is_empty()
+                || each.len() == self.token_embed_dim
+                    && each.iter().all(|levels| range.contains(levels))
+                    && each.iter().max() == Some(&self.levels),
+            &format!(
+                "nothing, or {} of 2 to 65536 of which the largest is {}",
+                self.token_embed_dim, self.levels
+            ),
+            format!("{each:?}"),
+        )?;
+        check(
+            "dims_per_step",
+            self.dims_per_step > 0 && self.token_embed_dim.is_multiple_of(self.dims_per_step),
+            &format!("a divisor of the {} dimensions", self.token_embed_dim),
+            self.dims_per_step.to_string(),
         )?;
         for (field, size) in [("enc", self.enc), ("dec", self.dec), ("ch", self.ch)] {
             let TransformerConfig {
@@ -268,6 +325,14 @@ impl GenArConfig {
             moe.target_weight.to_string(),
         )
     }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(number: &usize) -> bool {
+    *number == 1
 }
 
 /// The paper's order for 16 dimensions, those of KL-16 latents; for any other number, ascending.

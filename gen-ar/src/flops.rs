@@ -47,12 +47,13 @@ impl GenArConfig {
 
     /// The head, for one token.
     fn head_flops(&self) -> f64 {
-        let (dims, ch) = (self.token_embed_dim, self.ch);
+        let (steps, ch) = (self.head_steps(), self.ch);
         let modulation = (6 * ch.depth + 2) as f64 * product(1, ch.width, ch.width);
         let blocks =
-            (1..=dims).map(|keys| self.block_flops(ch, 1, keys) - self.keys_flops(ch, keys - 1));
+            (1..=steps).map(|keys| self.block_flops(ch, 1, keys) - self.keys_flops(ch, keys - 1));
         product(1, self.dec.width, ch.width)
-            + dims as f64 * (modulation + product(1, ch.width, self.levels))
+            + steps as f64 * modulation
+            + product(1, ch.width, self.levels_before(self.token_embed_dim))
             + ch.depth as f64 * blocks.sum::<f64>()
     }
 

@@ -1,6 +1,6 @@
-//! The head predicts the dimensions of a token one after the other (section 3.2 of the paper). In training,
-//! `head_logits` takes all dimensions at once; to sample, `autoregress` takes one at a time, with cached keys and
-//! values.
+//! The head predicts the dimensions of a token one after the other (section 3.2 of the paper), or `dims_per_step` at a
+//! time, independently of each other. In training, `head_logits` takes all dimensions at once; to sample, `autoregress`
+//! takes one step at a time, with cached keys and values.
 
 use crate::GenAr;
 use crate::attention::KvCache;
@@ -12,11 +12,12 @@ use burn::tensor::{Int, Tensor};
 use tessera_backend::ops::{self, Activation};
 
 impl GenAr {
-    /// The logits of the first `dims` dimensions, each given the dimensions before it.
+    /// The logits of the first `dims` dimensions, each given the dimensions of the steps before its own. Where dimensions
+    /// have fewer levels than the widest, the logits of levels that they lack are [`ABSENT`].
     ///
     /// # Shapes
     /// - z: `[tokens, dec.width]`
-    /// - indices: `[tokens, dims]`, dimensions in the head's order
+    /// - indices: `[tokens, dims]`, dimensions in the head's order; `dims` is a multiple of `dims_per_step`
     /// - output: `[dims, tokens, levels]`, dimensions in the head's order
     pub fn head_logits(
         &self,
@@ -25,10 +26,11 @@ impl GenAr {
         first: FirstPosition,
         dropout: &mut Dropout<'_>,
     ) -> Tensor<3> {
-        let dims = indices.dims()[1];
+        let ([tokens, dims], per_step) = (indices.dims(), self.config.dims_per_step);
+        let steps = dims / per_step;
         let c = ops::linear(z, &self.condition_proj, Activation::None);
-        let timesteps = self.timesteps_embeddings.val().narrow(1, 0, dims);
-        let cond = c.clone().unsqueeze_dim::<3>(1) + timesteps; // [tokens, dims, width]
+        let timesteps = self.timesteps_embeddings.val().narrow(1, 0, steps);
+        let cond = c.clone().unsqueeze_dim::<3>(1) + timesteps; // [tokens, steps, width]
         let mut x = self.head_inputs(c, indices, first);
         let cond = ops::activation(cond, Activation::Silu);
         for block in &self.channel_blocks {
@@ -37,48 +39,73 @@ impl GenAr {
         let x = ops::layer_norm(x, &self.channel_norm);
         let [scale, shift] = self.channel_final.modulation(cond);
         let x = ops::modulate(x, None, shift, scale);
-        // A batched product, one per dimension: slicing x instead would build its gradient from `dims` zero tensors.
+        // A batched product, one per step: slicing x instead would build its gradient from `steps` zero tensors.
+        let (levels, width) = (self.config.levels, self.config.ch.width);
         let heads = &self.channel_heads[..dims];
         // `matmul`, unlike `ops::linear`, takes no weights of a narrower type.
-        let weight = heads
-            .iter()
-            .map(|head| head.weight.val().cast(x.dtype()))
-            .collect();
+        let weight = heads.iter().map(|head| {
+            let weight = head.weight.val().cast(x.dtype());
+            filled_up(weight, 1, levels, 0.0)
+        });
+        let weight = Tensor::stack::<3>(weight.collect(), 0); // [dims, width, levels]
         let bias = heads.iter().filter_map(|head| head.bias.as_ref());
-        let bias = Tensor::stack::<2>(bias.map(|bias| bias.val()).collect(), 0);
-        let x = x.swap_dims(0, 1); // [dims, tokens, width]
-        x.matmul(Tensor::stack::<3>(weight, 0)) + bias.unsqueeze_dim(1)
+        let bias = bias.map(|bias| filled_up(bias.val(), 0, levels, ABSENT));
+        let bias = Tensor::stack::<2>(bias.collect(), 0).unsqueeze_dim::<3>(1); // [dims, 1, levels]
+        let x = x.swap_dims(0, 1); // [steps, tokens, width]
+        if per_step == 1 {
+            return x.matmul(weight) + bias;
+        }
+        let weight = weight
+            .reshape([steps, per_step, width, levels]) // [steps, per_step, width, levels]
+            .swap_dims(1, 2)
+            .reshape([steps, width, per_step * levels]); // [steps, width, per_step * levels]
+        let logits = x
+            .matmul(weight)
+            .reshape([steps, tokens, per_step, levels]) // [steps, tokens, per_step, levels]
+            .swap_dims(1, 2)
+            .reshape([dims, tokens, levels]); // [dims, tokens, levels]
+        logits + bias
     }
 
-    /// The head's input at each dimension: the embedded index of the dimension before it.
+    /// The head's input at each step: the embedded indices of the step before it, their sum if there are several.
     ///
     /// # Shapes
     /// - c: `[tokens, width]`
     /// - indices: `[tokens, dims]`
-    /// - output: `[tokens, dims, width]`
+    /// - output: `[tokens, steps, width]`
     fn head_inputs(
         &self,
         c: Tensor<2>,
         indices: Tensor<2, Int>,
         first: FirstPosition,
     ) -> Tensor<3> {
-        let [tokens, dims] = indices.dims();
+        let ([tokens, dims], per_step) = (indices.dims(), self.config.dims_per_step);
         let (levels, width) = (self.config.levels, self.config.ch.width);
         let first = self.first_input(c, first).unsqueeze_dim::<3>(1);
-        let rest = dims - 1;
+        let (rest, steps) = (dims - per_step, dims / per_step - 1);
         if rest == 0 {
             return first;
         }
-        // The position embeddings are added to the tables, which have fewer rows than there are tokens.
         let tables = self.token_embeddings[..rest].iter();
-        let tables = Tensor::stack::<3>(tables.map(|table| table.weight.val()).collect(), 0);
-        let positions = self.channel_embed.val().swap_dims(0, 1); // [dims, 1, width]
-        let tables = tables + positions.narrow(0, 1, rest);
+        let tables = tables.map(|table| filled_up(table.weight.val(), 0, levels, 0.0));
+        let tables = Tensor::stack::<3>(tables.collect(), 0); // [rest, levels, width]
+        let positions = self.channel_embed.val().swap_dims(0, 1).narrow(0, 1, steps); // [steps, 1, width]
+        // The position embeddings are added to the tables, which have fewer rows than there are tokens.
+        let tables = match per_step {
+            1 => tables + positions.clone(),
+            _ => tables,
+        };
         let tables = tables.reshape([rest * levels, width]); // [rest * levels, width]
         let offsets = int_tensor((0..rest).map(|dim| dim * levels), &tables.device());
         let rows = indices.narrow(1, 0, rest) + offsets.unsqueeze();
         let embedded = tables.select(0, rows.reshape([tokens * rest])); // [tokens * rest, width]
-        let embedded = embedded.reshape([tokens, rest, width]); // [tokens, rest, width]
+        let embedded = match per_step {
+            1 => embedded.reshape([tokens, rest, width]), // [tokens, rest, width]
+            _ => {
+                let embedded = embedded.reshape([tokens, steps, per_step, width]); // [tokens, steps, per_step, width]
+                embedded.sum_dim(2).squeeze_dim::<3>(2) + positions.swap_dims(0, 1)
+            }
+        };
         Tensor::cat(vec![first, embedded], 1)
     }
 
@@ -92,11 +119,10 @@ impl GenAr {
         c + at_0(self.channel_embed.val())
     }
 
-    /// Draws the dimensions of each token one after the other. `choose` takes a dimension's number in the head's
-    /// order and its logits `[tokens, levels]`, and returns the indices `[tokens]`.
+    /// Draws the dimensions of each token, `dims_per_step` at a time. `choose` takes a dimension's number in the head's
+    /// order and its logits `[tokens, levels]`, as many as the dimension has, and returns the indices `[tokens]`.
     ///
-    /// adaLN depends on `z` and the dimension but not on drawn indices, so it is computed for all dimensions in
-    /// advance.
+    /// adaLN depends on `z` and the step but not on drawn indices, so it is computed for all steps in advance.
     ///
     /// # Shapes
     /// - z: `[tokens, dec.width]`
@@ -108,10 +134,15 @@ impl GenAr {
         choose: &mut dyn FnMut(usize, Tensor<2>) -> Tensor<1, Int>,
     ) -> Tensor<2, Int> {
         let ([tokens, _], device) = (z.dims(), z.device());
-        let (dims, ch) = (self.config.token_embed_dim, self.config.ch);
+        let (dims, per_step, ch) = (
+            self.config.token_embed_dim,
+            self.config.dims_per_step,
+            self.config.ch,
+        );
+        let steps = self.config.head_steps();
         let c = ops::linear(z, &self.condition_proj, Activation::None);
-        let timesteps = self.timesteps_embeddings.val().swap_dims(0, 1); // [dims, 1, width]
-        let cond = c.clone().unsqueeze_dim::<3>(0) + timesteps; // [dims, tokens, width]
+        let timesteps = self.timesteps_embeddings.val().swap_dims(0, 1); // [steps, 1, width]
+        let cond = c.clone().unsqueeze_dim::<3>(0) + timesteps; // [steps, tokens, width]
         let cond = ops::activation(cond, Activation::Silu);
         let blocks: Vec<Modulation<3>> = self
             .channel_blocks
@@ -119,46 +150,63 @@ impl GenAr {
             .map(|b| b.modulation(cond.clone()))
             .collect();
         let last = self.channel_final.modulation(cond);
-        let cache = || KvCache::new([tokens, ch.heads, dims, ch.head_dim()], &device);
+        let cache = || KvCache::new([tokens, ch.heads, steps, ch.head_dim()], &device);
         let mut caches: Vec<_> = self.channel_blocks.iter().map(|_| cache()).collect();
 
         let mut drawn: Vec<Tensor<1, Int>> = Vec::with_capacity(dims);
-        for dim in 0..dims {
-            let mut x = match drawn.last() {
-                None => self.first_input(c.clone(), first),
-                Some(index) => self.next_input(dim, index.clone()),
+        for step in 0..steps {
+            let mut x = match step {
+                0 => self.first_input(c.clone(), first),
+                _ => self.next_input(step, &drawn),
             };
             for ((block, modulation), cache) in
                 self.channel_blocks.iter().zip(&blocks).zip(&mut caches)
             {
-                x = block.step(x, at(modulation, dim), cache);
+                x = block.step(x, at(modulation, step), cache);
             }
-            let [scale, shift] = at(&last, dim);
+            let [scale, shift] = at(&last, step);
             let x = ops::modulate(ops::layer_norm(x, &self.channel_norm), None, shift, scale);
-            drawn.push(choose(
-                dim,
-                ops::linear(x, &self.channel_heads[dim], Activation::None),
-            ));
+            for dim in step * per_step..(step + 1) * per_step {
+                let head = &self.channel_heads[dim];
+                drawn.push(choose(dim, ops::linear(x.clone(), head, Activation::None)));
+            }
         }
         Tensor::stack(drawn, 1)
     }
 
-    /// `[tokens, width]`: the head's input at `dim`, with the preceding dimension drawn as `index` (`[tokens]`).
-    fn next_input(&self, dim: usize, index: Tensor<1, Int>) -> Tensor<2> {
-        let embedding = self.token_embeddings[dim - 1].weight.val().select(0, index);
-        embedding
-            + self
-                .channel_embed
-                .val()
-                .narrow(1, dim, 1)
-                .squeeze_dim::<2>(0)
+    /// `[tokens, width]`: the head's input at `step`, with the dimensions before it drawn as indices `[tokens]` each.
+    fn next_input(&self, step: usize, drawn: &[Tensor<1, Int>]) -> Tensor<2> {
+        let before = (step - 1) * self.config.dims_per_step..drawn.len();
+        let tables = self.token_embeddings[before.clone()].iter();
+        let embedded = tables
+            .zip(&drawn[before])
+            .map(|(table, index)| table.weight.val().select(0, index.clone()));
+        let embedded = embedded
+            .reduce(|sum, one| sum + one)
+            .expect("a step has dimensions");
+        let position = self.channel_embed.val().narrow(1, step, 1);
+        embedded + position.squeeze_dim::<2>(0)
     }
 }
 
-/// The modulation of one dimension: each of `[dims, tokens, width]` to `[tokens, width]`.
-fn at<const N: usize>(modulation: &[Tensor<3>; N], dim: usize) -> [Tensor<2>; N] {
+/// The logit of a level that a dimension does not have: no chance, and finite, so that sums stay so.
+pub const ABSENT: f32 = -1e30;
+
+/// `x` with `value` added behind along `axis`, up to `size`.
+fn filled_up<const D: usize>(x: Tensor<D>, axis: usize, size: usize, value: f32) -> Tensor<D> {
+    let mut rest = x.dims();
+    if rest[axis] == size {
+        return x;
+    }
+    rest[axis] = size - rest[axis];
+    let rest = Tensor::full(rest, value, (&x.device(), x.dtype()));
+    Tensor::cat(vec![x, rest], axis)
+}
+
+/// The modulation of one step: each of `[steps, tokens, width]` to `[tokens, width]`.
+fn at<const N: usize>(modulation: &[Tensor<3>; N], step: usize) -> [Tensor<2>; N] {
     modulation.each_ref().map(|part| {
         let [_, tokens, width] = part.dims();
-        ops::reshape(part.clone().narrow(0, dim, 1), [tokens, width]) // [tokens, width]
+        ops::reshape(part.clone().narrow(0, step, 1), [tokens, width]) // [tokens, width]
     })
 }

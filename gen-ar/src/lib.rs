@@ -77,6 +77,7 @@ pub use config::{FirstPosition, GenArConfig, TransformerConfig, default_channel_
 pub use context::ForwardContext;
 pub use dropout::Dropout;
 pub use error::{Error, Result};
+pub use head::ABSENT;
 pub use mask::MaskPlan;
 pub use model::GenAr;
 #[cfg(feature = "train")]

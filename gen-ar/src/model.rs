@@ -69,15 +69,21 @@ impl GenArConfig {
             &[enc, dec],
             &[3, dec],
         ]);
+        let predicted = self.levels_before(dims);
+        let embedded = self.levels_before(dims.saturating_sub(self.dims_per_step));
+        let values = match self.channel_levels.is_empty() {
+            true => self.levels,
+            false => predicted,
+        };
         let head = elements_of(&[
-            &[2, dims, ch],
+            &[2, dims / self.dims_per_step.max(1), ch],
             &[dec, ch],
             &[5, ch],
-            &[dims.saturating_sub(1), self.levels, ch],
+            &[embedded, ch],
             &[2, ch, ch],
-            &[dims, ch, self.levels],
-            &[dims, self.levels],
-            &[self.levels],
+            &[predicted, ch],
+            &[predicted],
+            &[values],
         ]);
         let backbone = |size: TransformerConfig| {
             let width = size.width;
@@ -101,9 +107,20 @@ impl GenArConfig {
             .fold(0, u64::saturating_add)
     }
 
+    /// How many levels the first `positions` dimensions of the head's order have together.
+    pub(crate) fn levels_before(&self, positions: usize) -> usize {
+        if self.channel_levels.is_empty() {
+            return positions.saturating_mul(self.levels);
+        }
+        let order = self.channel_order.iter().take(positions);
+        order
+            .map(|&channel| self.levels_of(channel))
+            .fold(0, usize::saturating_add)
+    }
+
     /// A generator with random weights, initialized as by the authors and the same on every device for one `seed`.
-    /// `values` are the quantizer's reconstruction values, one per level. No parameter is allocated before its first
-    /// use.
+    /// `values` are the quantizer's reconstruction values, one per level: those that all dimensions share, or of one
+    /// dimension after the other. No parameter is allocated before its first use.
     ///
     /// # Panics
     /// If the config is not valid or `values` are not one per level.
@@ -113,7 +130,7 @@ impl GenArConfig {
         }
         assert_eq!(
             values.len(),
-            self.levels,
+            self.level_values(),
             "one reconstruction value per level"
         );
         let init = &mut ParamInit::new(seed, device);
@@ -139,12 +156,12 @@ impl GenArConfig {
                 .map(|_| Block::init(dec, ratio, moe, init))
                 .collect(),
             decoder_norm: LayerNorm::new(dec.width, NORM_EPS, device),
-            channel_embed: init.normal([1, dims, ch.width]),
-            timesteps_embeddings: init.normal([1, dims, ch.width]),
+            channel_embed: init.normal([1, self.head_steps(), ch.width]),
+            timesteps_embeddings: init.normal([1, self.head_steps(), ch.width]),
             condition_proj: init.linear(dec.width, ch.width),
-            // The last dimension predicted is the input of none, so it has no embedding.
-            token_embeddings: (1..dims)
-                .map(|_| init.embedding(self.levels, ch.width, 1.0))
+            // What the last step predicts is the input of none, so it has no embedding.
+            token_embeddings: (0..dims - self.dims_per_step)
+                .map(|position| init.embedding(self.levels_at(position), ch.width, 1.0))
                 .collect(),
             channel_blocks: (0..ch.depth)
                 .map(|_| ChannelBlock::init(ch, ratio, init))
@@ -152,9 +169,9 @@ impl GenArConfig {
             channel_norm: LayerNorm::new(ch.width, NORM_EPS, device),
             channel_final: ChannelFinal::init(ch.width, init),
             channel_heads: (0..dims)
-                .map(|_| init.linear(ch.width, self.levels))
+                .map(|position| init.linear(ch.width, self.levels_at(position)))
                 .collect(),
-            reconstruction_values: init.buffer(&table, [self.levels]),
+            reconstruction_values: init.buffer(&table, [self.level_values()]),
             config: self.clone(),
             sequence: TokenSharding::Local,
         }
@@ -175,7 +192,7 @@ fn table_units(value: &f32) -> f32 {
 
 impl GenAr {
     /// The values of the levels, in the units of the released quantizer's table (± 3): the table that the model was
-    /// trained with. Prefer it to a recomputed one.
+    /// trained with. Prefer it to a recomputed one. Where widths differ, of one dimension after the other.
     ///
     /// # Shapes
     /// - output: `[levels]`
@@ -228,6 +245,6 @@ impl GenAr {
     /// Number of trainable parameters: all but the buffers.
     pub fn num_trainable(&self) -> usize {
         let thresholds = self.experts().count();
-        self.num_params() - self.config.levels - thresholds
+        self.num_params() - self.config.level_values() - thresholds
     }
 }

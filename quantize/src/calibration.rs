@@ -28,6 +28,42 @@ pub struct Dimension {
     pub mse: f32,
     /// Share of the spectral energy at low frequencies, 0 to 1; see [`Calibration::order`].
     pub low_frequency: f32,
+    /// The quantizer's figures at every width from 1 to [`MOST_MEASURED_BITS`](crate::MOST_MEASURED_BITS); empty in
+    /// calibrations of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub widths: Vec<Width>,
+    /// The rate of the tokenizer's posterior in bits, `KL(q(z|x) ‖ N(0, 1)) / ln 2` averaged over latents and data; none
+    /// where a tokenizer gives no distributions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posterior_bits: Option<f32>,
+    /// The noise that the decoder tolerates in the dimension: the standard deviation, in units of latents, at which it
+    /// adds one over the number of dimensions of the error that reconstructions have anyway. None where it was not
+    /// measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder_noise: Option<f32>,
+}
+
+/// What a dimension is like with another number of bits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Width {
+    /// The bits.
+    pub bits: u8,
+    /// Entropy of the indices in bits.
+    pub entropy_bits: f32,
+    /// Share of the levels that occur, 0 to 1.
+    pub code_usage: f32,
+    /// Mean squared error in normalized units, including clipping.
+    pub mse: f32,
+}
+
+impl Dimension {
+    /// The rate of the dimension in bits as the decoder needs it, `log2(std / decoder_noise)`: with so many bits in every
+    /// dimension, quantization would add as much error as reconstructions have anyway. None where it was not measured.
+    pub fn decoder_bits(&self) -> Option<f32> {
+        self.decoder_noise
+            .map(|noise| (self.std / noise).log2().max(0.0))
+    }
 }
 
 /// Statistics of latents and of their quantization, measured by a [`MomentsBuilder`](crate::MomentsBuilder) and
@@ -189,6 +225,11 @@ impl Calibration {
                 expected,
                 std,
             )?;
+        }
+        for (channel, Dimension { decoder_noise, .. }) in dimensions.iter().enumerate() {
+            let expected = format!("a positive decoder_noise in channel {channel}");
+            let noise = decoder_noise.unwrap_or(1.0);
+            file.ensure(usable(noise), "dimensions", expected, noise)?;
         }
         let mut sorted = order.clone();
         sorted.sort_unstable();

@@ -5,63 +5,122 @@ use ndarray::{ArrayView2, ArrayView4};
 use crate::moments::same_size;
 use crate::quantizer::ensure_finite;
 use crate::spectrum::{Energy, Spectrum, descending_order};
-use crate::{Calibration, Dimension, Error, Moments, Quantizer, Result};
+use crate::{Calibration, Dimension, Error, MOST_MEASURED_BITS, Moments, Quantizer, Result, Width};
 
-/// The counts of one dimension.
+/// The counts of one dimension at one width.
 #[derive(Debug, Clone, PartialEq)]
 struct Tally {
     /// Number of occurrences of each index.
     histogram: Vec<u64>,
-    clipped: u64,
     squared_error: f64,
-    energy: Energy,
 }
 
 impl Tally {
     fn new(levels: usize) -> Self {
         Self {
             histogram: vec![0; levels],
-            clipped: 0,
             squared_error: 0.0,
-            energy: Energy::default(),
         }
     }
 
-    fn add(&mut self, map: ArrayView2<f32>, channel: usize, quantizer: &Quantizer) {
-        let affine = quantizer.config().channel(channel);
-        for &latent in map {
-            let x = affine.normalize(latent);
-            let index = usize::from(quantizer.index_of(x));
-            self.histogram[index] += 1;
-            self.clipped += u64::from(quantizer.clips(x));
-            self.squared_error += f64::from(x - quantizer.values()[index]).powi(2);
-        }
+    fn add(&mut self, x: f32, index: u16, value: f32) {
+        self.histogram[usize::from(index)] += 1;
+        self.squared_error += f64::from(x - value).powi(2);
     }
 
     fn merge(&mut self, other: &Self) {
         for (count, more) in self.histogram.iter_mut().zip(&other.histogram) {
             *count += more;
         }
-        self.clipped += other.clipped;
         self.squared_error += other.squared_error;
-        self.energy = self.energy.merge(other.energy);
     }
 
-    fn dimension(&self, mean: f32, std: f32) -> Dimension {
+    fn width(&self, bits: u8) -> Width {
         let count = self.histogram.iter().sum::<u64>() as f64;
         let used = self.histogram.iter().filter(|&&count| count > 0);
         let entropy = used.clone().map(|&occurrences| {
             let p = occurrences as f64 / count;
             -p * p.log2()
         });
+        Width {
+            bits,
+            entropy_bits: entropy.sum::<f64>() as f32,
+            code_usage: used.count() as f32 / self.histogram.len() as f32,
+            mse: (self.squared_error / count) as f32,
+        }
+    }
+}
+
+/// The counts of one dimension.
+#[derive(Debug, Clone, PartialEq)]
+struct Tallies {
+    /// With the quantizer's own width.
+    own: Tally,
+    /// With every width that is measured.
+    widths: Vec<Tally>,
+    clipped: u64,
+    energy: Energy,
+}
+
+impl Tallies {
+    fn new(levels: usize) -> Self {
+        Self {
+            own: Tally::new(levels),
+            widths: (1..=MOST_MEASURED_BITS)
+                .map(|bits| Tally::new(1 << bits))
+                .collect(),
+            clipped: 0,
+            energy: Energy::default(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        map: ArrayView2<f32>,
+        channel: usize,
+        quantizer: &Quantizer,
+        widths: &[Quantizer],
+    ) {
+        let affine = quantizer.config().channel(channel);
+        let normalized: Vec<f32> = map.iter().map(|&latent| affine.normalize(latent)).collect();
+        let own = std::iter::once((&mut self.own, quantizer));
+        for (tally, quantizer) in own.chain(self.widths.iter_mut().zip(widths)) {
+            let values = quantizer.values_of(channel);
+            for &x in &normalized {
+                let index = quantizer.index_of(channel, x);
+                tally.add(x, index, values[usize::from(index)]);
+            }
+        }
+        let clipped = normalized.iter().filter(|&&x| quantizer.clips(x));
+        self.clipped += clipped.count() as u64;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.own.merge(&other.own);
+        for (tally, more) in self.widths.iter_mut().zip(&other.widths) {
+            tally.merge(more);
+        }
+        self.clipped += other.clipped;
+        self.energy = self.energy.merge(other.energy);
+    }
+
+    fn dimension(&self, bits: u8, mean: f32, std: f32) -> Dimension {
+        let own = self.own.width(bits);
+        let count = self.own.histogram.iter().sum::<u64>() as f64;
         Dimension {
             mean,
             std,
             clip_rate: (self.clipped as f64 / count) as f32,
-            entropy_bits: entropy.sum::<f64>() as f32,
-            code_usage: used.count() as f32 / self.histogram.len() as f32,
-            mse: (self.squared_error / count) as f32,
+            entropy_bits: own.entropy_bits,
+            code_usage: own.code_usage,
+            mse: own.mse,
             low_frequency: self.energy.low_share() as f32,
+            widths: (1..)
+                .zip(&self.widths)
+                .map(|(bits, tally)| tally.width(bits))
+                .collect(),
+            posterior_bits: None,
+            decoder_noise: None,
         }
     }
 }
@@ -75,7 +134,9 @@ pub struct CalibrationBuilder<'a> {
     quantizer: &'a Quantizer,
     spectrum: Spectrum,
     images: u64,
-    tallies: Vec<Tally>,
+    /// The same quantizer with every width that is measured.
+    widths: Vec<Quantizer>,
+    tallies: Vec<Tallies>,
 }
 
 impl<'a> CalibrationBuilder<'a> {
@@ -85,13 +146,17 @@ impl<'a> CalibrationBuilder<'a> {
     /// [`Error::Shape`] if the quantizer is for another number of channels.
     pub fn new(moments: &'a Moments, quantizer: &'a Quantizer) -> Result<Self> {
         quantizer.config().check_channels(moments.channels)?;
-        let tallies = vec![Tally::new(quantizer.levels()); moments.channels];
+        let of_width = |bits| Quantizer::new(quantizer.config().clone().with_bits(bits));
+        let of_channel = |channel| Tallies::new(quantizer.levels_of(channel));
         Ok(Self {
             moments,
             quantizer,
+            widths: (1..=MOST_MEASURED_BITS)
+                .map(of_width)
+                .collect::<Result<_>>()?,
             spectrum: Spectrum::new(moments.height, moments.width),
             images: 0,
-            tallies,
+            tallies: (0..moments.channels).map(of_channel).collect(),
         })
     }
 
@@ -118,7 +183,7 @@ impl<'a> CalibrationBuilder<'a> {
             for (channel, (tally, map)) in
                 self.tallies.iter_mut().zip(image.outer_iter()).enumerate()
             {
-                tally.add(map, channel, self.quantizer);
+                tally.add(map, channel, self.quantizer, &self.widths);
                 tally.energy = tally.energy.merge(self.spectrum.measure(map));
             }
         }
@@ -136,7 +201,7 @@ impl<'a> CalibrationBuilder<'a> {
                 builder.moments.channels,
                 builder.moments.height,
                 builder.moments.width,
-                builder.quantizer.levels(),
+                builder.quantizer.levels(), // of the widest
             ]
         };
         if size(self) != size(other) {
@@ -171,27 +236,19 @@ impl<'a> CalibrationBuilder<'a> {
             ref mean,
             ref std,
         } = *self.moments;
-        let of_channel =
-            |(tally, (&mean, &std)): (&Tally, (&f32, &f32))| tally.dimension(mean, std);
-        let dimensions: Vec<_> = self
-            .tallies
-            .iter()
-            .zip(mean.iter().zip(std))
-            .map(of_channel)
+        let moments = mean.iter().zip(std);
+        let each = self.tallies.iter().zip(moments).enumerate();
+        let dimensions: Vec<_> = each
+            .map(|(channel, (tallies, (&mean, &std)))| {
+                let bits = self.quantizer.config().bits_of(channel);
+                tallies.dimension(bits, mean, std)
+            })
             .collect();
-        // All dimensions have equally many latents, so the mean over dimensions is the mean over latents.
-        let average = |of: fn(&Dimension) -> f32| {
-            (dimensions
-                .iter()
-                .map(|dimension| f64::from(of(dimension)))
-                .sum::<f64>()
-                / channels as f64) as f32
-        };
         let shares: Vec<f32> = dimensions
             .iter()
             .map(|dimension| dimension.low_frequency)
             .collect();
-        Ok(Calibration {
+        let mut calibration = Calibration {
             schema: Calibration::SCHEMA,
             images,
             channels,
@@ -201,13 +258,17 @@ impl<'a> CalibrationBuilder<'a> {
             latent_std,
             latent_scale: self.moments.latent_scale(),
             quantizer: self.quantizer.config().clone(),
-            clip_rate: average(|dimension| dimension.clip_rate),
-            entropy_bits: average(|dimension| dimension.entropy_bits),
-            mse: average(|dimension| dimension.mse),
+            clip_rate: 0.0,
+            entropy_bits: 0.0,
+            mse: 0.0,
             order: descending_order(&shares),
             dimensions,
             patch_size: 1,
             vae: None,
-        })
+        };
+        calibration.clip_rate = calibration.mean_of(|dimension| dimension.clip_rate);
+        calibration.entropy_bits = calibration.mean_of(|dimension| dimension.entropy_bits);
+        calibration.mse = calibration.mean_of(|dimension| dimension.mse);
+        Ok(calibration)
     }
 }

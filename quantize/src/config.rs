@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Table};
 
 /// Of means, and of what one of the normalized units is in latents: no tokenizer's latents come near it, and a damaged
 /// file is named where it is read.
@@ -27,8 +27,11 @@ pub enum ScaleBy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizerConfig {
-    /// Bits per dimension, 1 to 16; a dimension has 2^`bits` levels.
+    /// Bits per dimension, 1 to 16; a dimension has 2^`bits` levels. Where dimensions differ, those of the widest.
     pub bits: u8,
+    /// Bits of each dimension where they differ; empty where all have `bits`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub channel_bits: Vec<u8>,
     /// Normalized latents are clipped to ± `range`; 5 is best in table 1b of the paper.
     pub range: f32,
     /// Standard deviations of the Gaussian table that ± `range` is mapped to.
@@ -44,6 +47,7 @@ impl Default for QuantizerConfig {
     fn default() -> Self {
         Self {
             bits: 6,
+            channel_bits: Vec::new(),
             range: 5.0,
             std_range: STD_RANGE,
             mean: Vec::new(),
@@ -64,13 +68,69 @@ impl QuantizerConfig {
         }
     }
 
+    /// The same quantizer with a width for each dimension, or one for all.
+    pub fn with_channel_bits(self, bits: Vec<u8>) -> Self {
+        let widest = bits.iter().copied().max().unwrap_or(self.bits);
+        let uniform = bits.iter().all(|&bits| bits == widest);
+        Self {
+            bits: widest,
+            channel_bits: if uniform { Vec::new() } else { bits },
+            ..self
+        }
+    }
+
+    /// The same quantizer with one width for all dimensions.
+    pub fn with_bits(self, bits: u8) -> Self {
+        Self {
+            bits,
+            channel_bits: Vec::new(),
+            ..self
+        }
+    }
+
+    /// Bits of a dimension.
+    pub fn bits_of(&self, channel: usize) -> u8 {
+        self.channel_bits.get(channel).copied().unwrap_or(self.bits)
+    }
+
+    /// The mean of the dimensions' bits.
+    pub fn mean_bits(&self) -> f32 {
+        match self.channel_bits.len() {
+            0 => self.bits.into(),
+            channels => {
+                let sum: u32 = self.channel_bits.iter().map(|&bits| u32::from(bits)).sum();
+                sum as f32 / channels as f32
+            }
+        }
+    }
+
+    /// What one of the normalized units is in latents.
+    pub fn unit_of(&self, channel: usize) -> f32 {
+        1.0 / self.channel(channel).scale
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
-    /// [`Error::Bits`] or [`Error::Setting`] for the first setting that is out of range.
+    /// [`Error::Bits`], [`Error::ChannelBits`] or [`Error::Setting`] for the first setting that is out of range.
     pub fn validate(&self) -> Result<()> {
         if !(1..=16).contains(&self.bits) {
             return Err(Error::Bits { found: self.bits });
+        }
+        if let Some(&found) = self
+            .channel_bits
+            .iter()
+            .find(|bits| !(1..=16).contains(*bits))
+        {
+            return Err(Error::Bits { found });
+        }
+        if let Some(&widest) = self.channel_bits.iter().max()
+            && widest != self.bits
+        {
+            return Err(Error::ChannelBits {
+                bits: self.bits,
+                widest,
+            });
         }
         positive("range".into(), self.range)?;
         positive("std_range".into(), self.std_range)?;
@@ -94,22 +154,38 @@ impl QuantizerConfig {
         Ok(())
     }
 
-    /// Checks that `mean` and `scale` match the number of channels.
+    /// Checks that `mean`, `scale` and `channel_bits` match the number of channels.
     pub(crate) fn check_channels(&self, channels: usize) -> Result<()> {
+        let shared = |setting: &[f32]| (setting.len() > 1).then_some(setting.len());
+        let bits = (!self.channel_bits.is_empty()).then_some(self.channel_bits.len());
         let settings = [
-            ("channels of `mean` and of the latents", &self.mean),
-            ("channels of `scale` and of the latents", &self.scale),
+            ("channels of `mean` and of the latents", shared(&self.mean)),
+            (
+                "channels of `scale` and of the latents",
+                shared(&self.scale),
+            ),
+            ("channels of `channel_bits` and of the latents", bits),
         ];
         for (what, setting) in settings {
-            if setting.len() > 1 && setting.len() != channels {
+            if let Some(expected) = setting.filter(|&expected| expected != channels) {
                 return Err(Error::Shape {
                     what,
-                    expected: vec![setting.len()],
+                    expected: vec![expected],
                     found: vec![channels],
                 });
             }
         }
         Ok(())
+    }
+
+    /// The index of the normalized scalar `x` in a table; NaN gives 0.
+    #[inline]
+    pub(crate) fn index_in(&self, table: &Table, x: f32) -> u16 {
+        let &Self {
+            range, std_range, ..
+        } = self;
+        let x_table = (x + range) / (2.0 * range) * (2.0 * std_range) - std_range;
+        table.index_of(x_table.clamp(-std_range, std_range))
     }
 
     /// The normalization of one channel.

@@ -12,6 +12,32 @@ pub enum Error {
         /// The bits asked for.
         found: u8,
     },
+    /// The widest dimension has other bits than the config's `bits`.
+    #[error("`channel_bits`: expected the widest to have the {bits} of `bits`, found {widest}")]
+    ChannelBits {
+        /// The bits of the config.
+        bits: u8,
+        /// Those of the widest dimension.
+        widest: u8,
+    },
+    /// No widths have the mean asked for.
+    #[error("mean bits per dimension: expected {least} to {most}, found {found}")]
+    MeanBits {
+        /// The smallest mean.
+        least: u8,
+        /// The largest.
+        most: u8,
+        /// The mean asked for.
+        found: f32,
+    },
+    /// A calibration lacks what widths are chosen by, as those of older versions do.
+    #[error(
+        "the calibration lacks {what}: it was measured by an older version, or on latents alone"
+    )]
+    NotMeasured {
+        /// What is missing.
+        what: &'static str,
+    },
     /// A setting of a [`QuantizerConfig`](crate::QuantizerConfig) is out of range.
     #[error("quantizer setting `{field}`: expected {expected}, found {found}")]
     Setting {

@@ -16,6 +16,7 @@
 //! | section 3.2: order by low-frequency energy | [`Calibration::order`] |
 //! | beyond the paper: a scale per channel | [`ScaleBy::Channel`] |
 //! | beyond the paper: ten bits and more | [`Table`] |
+//! | beyond the paper: bits where they matter | [`Calibration::allocate`], [`QuantizerConfig::channel_bits`] |
 //!
 //! ```
 //! use ndarray::Array4;
@@ -48,6 +49,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod allocation;
 mod calibration;
 mod codes;
 mod config;
@@ -59,7 +61,8 @@ mod search;
 mod spectrum;
 mod table;
 
-pub use calibration::{Calibration, Dimension};
+pub use allocation::{Bits, MOST_MEASURED_BITS};
+pub use calibration::{Calibration, Dimension, Width};
 pub use codes::CalibrationBuilder;
 pub use config::{QuantizerConfig, STD_RANGE, ScaleBy};
 pub use error::{Error, Result};

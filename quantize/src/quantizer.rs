@@ -1,6 +1,6 @@
 //! The post-training, dimension-wise quantizer (section 3.1): latents to indices and back.
 
-use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Axis};
+use ndarray::{Array3, Array4, ArrayView1, ArrayView3, ArrayView4, Axis};
 
 use crate::{Error, QuantizerConfig, Result, Table};
 
@@ -19,42 +19,86 @@ use crate::{Error, QuantizerConfig, Result, Table};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quantizer {
     config: QuantizerConfig,
+    /// Of each dimension, or one for all.
+    levels: Vec<Levels>,
+}
+
+/// The levels of a dimension.
+#[derive(Debug, Clone, PartialEq)]
+struct Levels {
     table: Table,
+    /// In normalized units.
     values: Vec<f32>,
 }
 
-impl Quantizer {
-    /// A quantizer with the Gaussian table of its bits, [`Table::gaussian`].
-    ///
-    /// # Errors
-    /// Those of [`QuantizerConfig::validate`] and [`Table::gaussian`].
-    pub fn new(config: QuantizerConfig) -> Result<Self> {
-        let table = Table::gaussian(config.bits, config.std_range)?;
-        Self::with_table(config, table)
-    }
-
-    /// A quantizer with a given table, such as a checkpoint's ([`Table::from_values`]).
-    ///
-    /// # Errors
-    /// Those of [`QuantizerConfig::validate`], and [`Error::TableBits`] if the table does not have 2^`bits` levels.
-    pub fn with_table(config: QuantizerConfig, table: Table) -> Result<Self> {
-        config.validate()?;
-        if table.bits() != config.bits {
-            return Err(Error::TableBits {
-                bits: config.bits,
-                found: table.levels(),
-            });
-        }
-        let QuantizerConfig {
+impl Levels {
+    fn new(table: Table, config: &QuantizerConfig) -> Self {
+        let &QuantizerConfig {
             range, std_range, ..
         } = config;
         let value = |&level: &f32| (level + std_range) / (2.0 * std_range) * (2.0 * range) - range;
         let values = table.values().iter().map(value).collect();
+        Self { table, values }
+    }
+}
+
+impl Quantizer {
+    /// A quantizer with the Gaussian tables of its bits, [`Table::gaussian`].
+    ///
+    /// # Errors
+    /// Those of [`QuantizerConfig::validate`] and [`Table::gaussian`].
+    pub fn new(config: QuantizerConfig) -> Result<Self> {
+        config.validate()?;
+        let one = [config.bits];
+        let bits = match &config.channel_bits[..] {
+            [] => &one[..],
+            each => each,
+        };
+        let tables = bits
+            .iter()
+            .map(|&bits| Table::gaussian(bits, config.std_range));
+        let tables = tables.collect::<Result<Vec<_>>>()?;
+        Self::with_tables(config, tables)
+    }
+
+    /// A quantizer with given tables, such as a checkpoint's ([`Table::from_values`]): one for each dimension if the
+    /// config's `channel_bits` give each its width, else one for all.
+    ///
+    /// # Errors
+    /// Those of [`QuantizerConfig::validate`], [`Error::Shape`] for another number of tables, and
+    /// [`Error::TableBits`] if a table does not have the 2^bits levels of its dimension.
+    pub fn with_tables(config: QuantizerConfig, tables: Vec<Table>) -> Result<Self> {
+        config.validate()?;
+        let expected = config.channel_bits.len().max(1);
+        if tables.len() != expected {
+            return Err(Error::Shape {
+                what: "tables of a quantizer",
+                expected: vec![expected],
+                found: vec![tables.len()],
+            });
+        }
+        for (channel, table) in tables.iter().enumerate() {
+            let bits = config.bits_of(channel);
+            if table.bits() != bits {
+                return Err(Error::TableBits {
+                    bits,
+                    found: table.levels(),
+                });
+            }
+        }
+        let levels = tables.into_iter().map(|table| Levels::new(table, &config));
         Ok(Self {
+            levels: levels.collect(),
             config,
-            table,
-            values,
         })
+    }
+
+    /// [`with_tables`](Self::with_tables) of one table for all dimensions.
+    ///
+    /// # Errors
+    /// As `with_tables`.
+    pub fn with_table(config: QuantizerConfig, table: Table) -> Result<Self> {
+        Self::with_tables(config, vec![table])
     }
 
     /// The config of the quantizer.
@@ -62,22 +106,46 @@ impl Quantizer {
         &self.config
     }
 
-    /// The table, in table units.
-    pub fn table(&self) -> &Table {
-        &self.table
+    fn of(&self, channel: usize) -> &Levels {
+        match &self.levels[..] {
+            [shared] => shared,
+            each => &each[channel],
+        }
     }
 
-    /// The value of every index in normalized units, increasing: what a generator embeds.
-    pub fn values(&self) -> &[f32] {
-        &self.values
+    /// The table of a dimension, in table units.
+    pub fn table_of(&self, channel: usize) -> &Table {
+        &self.of(channel).table
+    }
+
+    /// The value of every index of a dimension in normalized units, increasing: what a generator embeds.
+    pub fn values_of(&self, channel: usize) -> &[f32] {
+        &self.of(channel).values
+    }
+
+    /// The values of all dimensions, one dimension after the other where widths differ, else those that all share.
+    pub fn values(&self) -> Vec<f32> {
+        let values = self.levels.iter().flat_map(|levels| &levels.values);
+        values.copied().collect()
     }
 
     /// Number of levels of a dimension.
-    pub fn levels(&self) -> usize {
-        self.values.len()
+    pub fn levels_of(&self, channel: usize) -> usize {
+        self.of(channel).values.len()
     }
 
-    /// Bits per dimension.
+    /// Number of levels of the widest dimension.
+    pub fn levels(&self) -> usize {
+        1 << self.config.bits
+    }
+
+    /// Number of levels of each dimension where they differ; empty where all have as many.
+    pub fn channel_levels(&self) -> Vec<usize> {
+        let bits = self.config.channel_bits.iter();
+        bits.map(|&bits| 1 << bits).collect()
+    }
+
+    /// Bits of the widest dimension.
     pub fn bits(&self) -> u8 {
         self.config.bits
     }
@@ -88,25 +156,21 @@ impl Quantizer {
         x.abs() > self.config.range
     }
 
-    /// The index of the normalized scalar `x`; NaN gives 0.
+    /// The index of the normalized scalar `x` of a dimension; NaN gives 0.
     #[inline]
-    pub fn index_of(&self, x: f32) -> u16 {
-        let QuantizerConfig {
-            range, std_range, ..
-        } = self.config;
-        let x_table = (x + range) / (2.0 * range) * (2.0 * std_range) - std_range;
-        self.table.index_of(x_table.clamp(-std_range, std_range))
+    pub fn index_of(&self, channel: usize, x: f32) -> u16 {
+        self.config.index_in(self.table_of(channel), x)
     }
 
     /// Quantizes latents (section 3.1). Token `row · width + column` of the result is that position of the latent map.
     ///
     /// # Shapes
     /// - `latents`: `[batch, channels, height, width]`, as a tokenizer encodes them
-    /// - output: `[batch, height * width, channels]`, each less than [`levels`](Self::levels)
+    /// - output: `[batch, height * width, channels]`, each less than its dimension's [`levels_of`](Self::levels_of)
     ///
     /// # Errors
-    /// [`Error::NonFinite`] for the first NaN or infinity; [`Error::Shape`] if `mean` or `scale` have another number
-    /// of channels.
+    /// [`Error::NonFinite`] for the first NaN or infinity; [`Error::Shape`] if `mean`, `scale` or `channel_bits` have
+    /// another number of channels.
     pub fn quantize(&self, latents: ArrayView4<f32>) -> Result<Array3<u16>> {
         let (batch, channels, height, width) = latents.dim();
         self.config.check_channels(channels)?;
@@ -119,8 +183,9 @@ impl Quantizer {
                 .enumerate()
             {
                 let affine = self.config.channel(channel);
+                let table = self.table_of(channel);
                 for (&latent, index) in map.iter().zip(column) {
-                    *index = self.index_of(affine.normalize(latent));
+                    *index = self.config.index_in(table, affine.normalize(latent));
                 }
             }
         }
@@ -135,7 +200,7 @@ impl Quantizer {
     ///
     /// # Errors
     /// [`Error::Index`] for the first index that is not a level; [`Error::Shape`] if there are not `height * width`
-    /// tokens, or `mean` or `scale` have another number of channels.
+    /// tokens, or `mean`, `scale` or `channel_bits` have another number of channels.
     pub fn dequantize(
         &self,
         indices: ArrayView3<u16>,
@@ -160,8 +225,9 @@ impl Quantizer {
                 .enumerate()
             {
                 let affine = self.config.channel(channel);
+                let values = self.values_of(channel);
                 for (&index, latent) in column.iter().zip(&mut map) {
-                    *latent = affine.restore(self.values[usize::from(index)]);
+                    *latent = affine.restore(values[usize::from(index)]);
                 }
             }
         }
@@ -169,18 +235,26 @@ impl Quantizer {
     }
 
     fn ensure_levels(&self, indices: ArrayView3<u16>) -> Result<()> {
-        let levels = self.levels();
-        let outside = |index: u16| usize::from(index) >= levels;
-        if !indices.iter().any(|&index| outside(index)) {
+        let levels: Vec<usize> = (0..indices.dim().2)
+            .map(|channel| self.levels_of(channel))
+            .collect();
+        let inside = |token: ArrayView1<u16>| {
+            let mut each = token.iter().zip(&levels);
+            each.all(|(&index, &levels)| usize::from(index) < levels)
+        };
+        if indices.lanes(Axis(2)).into_iter().all(inside) {
             return Ok(());
         }
-        match indices.indexed_iter().find(|&(_, &index)| outside(index)) {
+        let outside = |&((.., channel), &found): &((usize, usize, usize), &u16)| {
+            usize::from(found) >= levels[channel]
+        };
+        match indices.indexed_iter().find(outside) {
             Some(((batch, token, channel), &found)) => Err(Error::Index {
                 batch,
                 token,
                 channel,
                 found,
-                levels,
+                levels: levels[channel],
             }),
             None => Ok(()),
         }

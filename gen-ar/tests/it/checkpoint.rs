@@ -51,6 +51,30 @@ fn a_saved_model_loads_as_it_was() {
 }
 
 #[test]
+fn a_model_whose_dimensions_differ_loads_as_it_was() {
+    let device = Device::flex();
+    for (number, config) in (0..).zip(tiny::configs()) {
+        let folder = Folder::new(&format!("widths-{number}"));
+        let model = tiny::model_on(&config, &device);
+        model
+            .save_dir(&folder.0, tessera_weights::WeightDtype::F32)
+            .unwrap();
+        let loaded = GenAr::load_dir(&folder.0, &device).unwrap();
+        assert_eq!(loaded.config(), &config);
+        assert_eq!(
+            loaded.weights().iter().collect::<Vec<_>>(),
+            model.weights().iter().collect::<Vec<_>>()
+        );
+        let shapes: std::collections::BTreeMap<_, _> = model
+            .weights()
+            .iter()
+            .map(|(name, weight)| (name.to_owned(), weight.shape().to_vec()))
+            .collect();
+        assert_eq!(model.shapes(), shapes);
+    }
+}
+
+#[test]
 fn a_checkpoint_is_used_whole_or_refused() {
     let (device, config, model) = (Device::flex(), tiny::config(), tiny::model());
     let mut missing = model.weights();

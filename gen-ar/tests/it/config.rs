@@ -39,6 +39,16 @@ fn a_config_that_no_model_can_have_is_refused_by_field() {
     };
     assert_eq!(refused(|c| c.grid = [0, 4]), "grid");
     assert_eq!(refused(|c| c.levels = 1), "levels");
+    assert_eq!(refused(|c| c.channel_levels = vec![4, 4]), "channel_levels");
+    assert_eq!(
+        refused(|c| c.channel_levels = vec![4; c.token_embed_dim]),
+        "channel_levels"
+    );
+    assert_eq!(refused(|c| c.dims_per_step = 0), "dims_per_step");
+    assert_eq!(
+        refused(|c| c.dims_per_step = c.token_embed_dim + 1),
+        "dims_per_step"
+    );
     assert_eq!(
         refused(|c| c.dec = TransformerConfig {
             width: 30,
@@ -93,8 +103,17 @@ fn a_config_counts_what_its_model_has_without_making_it() {
         }),
         ..dense.clone()
     };
-    for config in [dense, experts, GenArConfig::tokenbridge_h()] {
-        let model = config.init(&vec![0.0; config.levels], 0, &Device::flex());
+    let [_, widths, parallel] = super::tiny::configs();
+    for config in [
+        dense,
+        experts,
+        widths,
+        parallel,
+        GenArConfig::tokenbridge_h(),
+    ] {
+        let values = config.channel_levels.iter().sum::<usize>();
+        let values = vec![0.0; values.max(config.levels)];
+        let model = config.init(&values, 0, &Device::flex());
         assert_eq!(config.elements(), model.num_params() as u64, "{config:?}");
     }
 }

@@ -25,16 +25,23 @@ fn generate(
 
 #[test]
 fn an_image_of_a_batch_equals_the_same_image_alone() {
-    let model = tiny::model();
-    for config in [
+    let samplings = [
         tiny::sampling(5, 2.5, 1.0),
         tiny::sampling(12, 1.0, 0.9),
         tiny::sampling(1, 3.0, 1.3),
-    ] {
+    ];
+    let models = tiny::configs().map(|config| tiny::model_on(&config, &Device::flex()));
+    for (model, config) in models
+        .iter()
+        .flat_map(|model| samplings.iter().map(move |config| (model, config)))
+    {
         let requests = tiny::requests(4);
-        let batch = generate(&model, &requests, &config);
+        let batch = generate(model, &requests, config);
+        for ((.., dim), &index) in batch.indexed_iter() {
+            assert!(usize::from(index) < model.config().levels_of(dim), "{dim}");
+        }
         for (image, request) in requests.iter().enumerate() {
-            let alone = generate(&model, &[*request], &config);
+            let alone = generate(model, &[*request], config);
             assert_eq!(
                 alone.index_axis(Axis(0), 0),
                 batch.index_axis(Axis(0), image),

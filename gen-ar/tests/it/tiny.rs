@@ -42,6 +42,31 @@ pub fn values(levels: usize) -> Vec<f32> {
         .collect()
 }
 
+/// The values of a config's levels, of one dimension after the other where widths differ.
+pub fn values_of(config: &GenArConfig) -> Vec<f32> {
+    match &config.channel_levels[..] {
+        [] => values(config.levels),
+        each => each.iter().flat_map(|&levels| values(levels)).collect(),
+    }
+}
+
+/// [`config`] with another number of levels in each dimension.
+pub fn mixed_config() -> GenArConfig {
+    GenArConfig {
+        channel_levels: vec![4, 8, 2, 8, 4],
+        ..config()
+    }
+}
+
+/// [`config`], and what its head may be instead: with a width for each dimension, with several dimensions to a step.
+pub fn configs() -> [GenArConfig; 3] {
+    let parallel = GenArConfig {
+        dims_per_step: 5,
+        ..mixed_config()
+    };
+    [config(), mixed_config(), parallel]
+}
+
 /// adaLN starts at zero, which would hide half of the head: every weight gets noise.
 pub fn model_on(config: &GenArConfig, device: &Device) -> GenAr {
     struct Noise(Rng);
@@ -56,7 +81,7 @@ pub fn model_on(config: &GenArConfig, device: &Device) -> GenAr {
         }
     }
     config
-        .init(&values(config.levels), 7, device)
+        .init(&values_of(config), 7, device)
         .map(&mut Noise(Rng::new(7, 99)))
 }
 

@@ -31,7 +31,7 @@ fn every_level_of_every_width_is_reached_by_its_own_value() {
         assert_eq!(quantizer.levels(), 1 << quantizer.bits());
         for (index, &value) in quantizer.values().iter().enumerate() {
             assert_eq!(
-                usize::from(quantizer.index_of(value)),
+                usize::from(quantizer.index_of(0, value)),
                 index,
                 "{} bits",
                 quantizer.bits()
@@ -44,7 +44,7 @@ fn every_level_of_every_width_is_reached_by_its_own_value() {
 #[test]
 fn the_values_of_every_width_rise_and_mirror_each_other() {
     for quantizer in QUANTIZERS.iter() {
-        let values = quantizer.table().values();
+        let values = quantizer.table_of(0).values();
         assert!(
             values.is_sorted_by(|a, b| a < b),
             "{} bits",
@@ -65,7 +65,7 @@ fn the_values_of_every_width_rise_and_mirror_each_other() {
 #[test]
 fn the_search_agrees_with_the_argmin_at_every_threshold() {
     for quantizer in &QUANTIZERS[..10] {
-        let table = quantizer.table();
+        let table = quantizer.table_of(0);
         for pair in table.values().windows(2) {
             let middle = 0.5 * (pair[0] + pair[1]);
             let mut x = middle - 4.0 * (middle.next_up() - middle);
@@ -87,16 +87,16 @@ fn numbers_beyond_the_table_get_its_ends() {
     for quantizer in QUANTIZERS.iter() {
         let last = (quantizer.levels() - 1) as u16;
         for far in [6.0, 1e30, f32::INFINITY] {
-            let ends = (quantizer.index_of(-far), quantizer.index_of(far));
+            let ends = (quantizer.index_of(0, -far), quantizer.index_of(0, far));
             assert_eq!(ends, (0, last), "{far}");
             let ends = (
-                quantizer.table().index_of(-far),
-                quantizer.table().index_of(far),
+                quantizer.table_of(0).index_of(-far),
+                quantizer.table_of(0).index_of(far),
             );
             assert_eq!(ends, (0, last), "{far}");
             assert!(quantizer.clips(far) && quantizer.clips(-far) && !quantizer.clips(5.0));
         }
-        assert_eq!(quantizer.index_of(f32::NAN), 0);
+        assert_eq!(quantizer.index_of(0, f32::NAN), 0);
     }
     assert_eq!(QUANTIZERS[5], QUANTIZERS[5].clone());
 }
@@ -107,7 +107,7 @@ proptest! {
     #[test]
     fn the_search_agrees_with_the_argmin(quantizer in any_width(), xs in vec(-3.0_f32..=3.0, 1..64)) {
         for x in xs {
-            prop_assert_eq!(quantizer.table().index_of(x), argmin(quantizer.table().values(), x), "{}", x);
+            prop_assert_eq!(quantizer.table_of(0).index_of(x), argmin(quantizer.table_of(0).values(), x), "{}", x);
         }
     }
 
@@ -127,7 +127,7 @@ proptest! {
     #[test]
     fn a_larger_number_never_gets_a_smaller_index(quantizer in any_width(), mut xs in vec(-7.0_f32..7.0, 2..64)) {
         xs.sort_by(f32::total_cmp);
-        prop_assert!(xs.is_sorted_by_key(|&x| quantizer.index_of(x)));
+        prop_assert!(xs.is_sorted_by_key(|&x| quantizer.index_of(0, x)));
     }
 
     /// Half the gap between the levels around x, and 2e-6 for the rounding of x on its way into table units.
@@ -137,7 +137,7 @@ proptest! {
         let x = values[0] + share * (values[values.len() - 1] - values[0]);
         let above = values.partition_point(|&value| value <= x).clamp(1, values.len() - 1);
         let gap = values[above] - values[above - 1];
-        let error = (x - values[usize::from(quantizer.index_of(x))]).abs();
+        let error = (x - values[usize::from(quantizer.index_of(0, x))]).abs();
         prop_assert!(error <= 0.5 * gap + 2e-6, "{} bits at {x}: {error} of {gap}", quantizer.bits());
     }
 
@@ -177,7 +177,10 @@ fn the_memory_layout_of_latents_is_of_no_consequence() {
     for ((batch, token, channel), &index) in indices.indexed_iter() {
         assert_eq!(
             index,
-            quantizer.index_of(channels_last[[batch, token / 4, token % 4, channel]])
+            quantizer.index_of(
+                channel,
+                channels_last[[batch, token / 4, token % 4, channel]]
+            )
         );
     }
 }
