@@ -109,6 +109,8 @@ registry! {
     Ar: THRESHOLD_TOKENS = Streams { first: 2 << 40, count: 1 << 40 };
     /// The masks under which thresholds of experts are measured, a stream for each batch.
     Ar: THRESHOLD_MASKS = Streams { first: 3 << 40, count: 1 << 40 };
+    /// The noise with which a decoder is probed, a stream for each dimension.
+    Ar: DECODER_NOISE = Streams { first: 4 << 40, count: 1 << 40 };
 
     /// The noise of a picture: that which it starts from, then that of each step.
     Dit: PICTURE_NOISE = Stream(1);

@@ -28,6 +28,12 @@ pub struct Dimension {
     pub mse: f32,
     /// Share of the spectral energy at low frequencies, 0 to 1; see [`Calibration::order`].
     pub low_frequency: f32,
+    /// The smallest latent; none in calibrations of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f32>,
+    /// The largest latent; none in calibrations of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f32>,
     /// The quantizer's figures at every width from 1 to [`MOST_MEASURED_BITS`](crate::MOST_MEASURED_BITS); empty in
     /// calibrations of older versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -59,6 +59,8 @@ struct Tallies {
     /// With every width that is measured.
     widths: Vec<Tally>,
     clipped: u64,
+    /// The smallest and the largest latent.
+    extremes: (f32, f32),
     energy: Energy,
 }
 
@@ -70,6 +72,7 @@ impl Tallies {
                 .map(|bits| Tally::new(1 << bits))
                 .collect(),
             clipped: 0,
+            extremes: (f32::INFINITY, f32::NEG_INFINITY),
             energy: Energy::default(),
         }
     }
@@ -91,6 +94,7 @@ impl Tallies {
                 tally.add(x, index, values[usize::from(index)]);
             }
         }
+        self.include(map.iter().copied());
         let clipped = normalized.iter().filter(|&&x| quantizer.clips(x));
         self.clipped += clipped.count() as u64;
     }
@@ -101,7 +105,14 @@ impl Tallies {
             tally.merge(more);
         }
         self.clipped += other.clipped;
+        self.include([other.extremes.0, other.extremes.1]);
         self.energy = self.energy.merge(other.energy);
+    }
+
+    fn include(&mut self, latents: impl IntoIterator<Item = f32>) {
+        let (min, max) = self.extremes;
+        let wider = |(min, max): (f32, f32), x: f32| (min.min(x), max.max(x));
+        self.extremes = latents.into_iter().fold((min, max), wider);
     }
 
     fn dimension(&self, bits: u8, mean: f32, std: f32) -> Dimension {
@@ -115,6 +126,8 @@ impl Tallies {
             code_usage: own.code_usage,
             mse: own.mse,
             low_frequency: self.energy.low_share() as f32,
+            min: Some(self.extremes.0),
+            max: Some(self.extremes.1),
             widths: (1..)
                 .zip(&self.widths)
                 .map(|(bits, tally)| tally.width(bits))

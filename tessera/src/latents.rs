@@ -12,7 +12,10 @@ use {
     ndarray::Array3,
     std::ops::Range,
     tessera_backend::streams,
-    tessera_quantize::{Calibration, CalibrationBuilder, MomentsBuilder, Quantizer, ScaleBy},
+    tessera_quantize::{
+        Bits, Calibration, CalibrationBuilder, MOST_MEASURED_BITS, MomentsBuilder, Quantizer,
+        ScaleBy,
+    },
     tessera_train::{LatentCache, LatentKind},
 };
 
@@ -122,9 +125,12 @@ pub fn encode_posteriors(
 /// How a quantizer is calibrated.
 #[cfg(feature = "train")]
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CalibrationOptions {
-    /// Bits per dimension, 1 to 16.
-    pub bits: u8,
+pub struct CalibrationOptions<'a> {
+    /// Bits per dimension.
+    pub bits: Bits,
+    /// The noise that the decoder tolerates in each dimension ([`decoder_noise`](crate::decoder_noise)), without which
+    /// bits cannot be [`Bits::Auto`].
+    pub decoder_noise: Option<&'a [f32]>,
     /// Normalized latents are clipped to this many standard deviations.
     pub range: f32,
     /// A mean and a scale for each channel, or one scale for all as in the paper.
@@ -139,9 +145,10 @@ pub struct CalibrationOptions {
 /// # Errors
 /// Bits or range out of bounds, a latent that is not finite, a channel that never varies.
 #[cfg(feature = "train")]
-pub fn calibrate(cache: &LatentCache, options: &CalibrationOptions) -> Result<Calibration> {
+pub fn calibrate(cache: &LatentCache, options: &CalibrationOptions<'_>) -> Result<Calibration> {
     let CalibrationOptions {
         bits,
+        decoder_noise,
         range,
         scale,
         seed,
@@ -155,13 +162,55 @@ pub fn calibrate(cache: &LatentCache, options: &CalibrationOptions) -> Result<Ca
         moments.add(samples(cache, chunk, seed).view())?;
     }
     let moments = moments.finish()?;
-    let config = moments.quantizer_config(bits, range, scale);
+    let uniform = match bits {
+        Bits::Uniform(bits) => bits,
+        Bits::Auto { .. } => MOST_MEASURED_BITS,
+    };
+    let config = moments.quantizer_config(uniform, range, scale);
     let quantizer = Quantizer::new(config)?;
     let mut builder = CalibrationBuilder::new(&moments, &quantizer)?;
     for chunk in chunks() {
         builder.add(samples(cache, chunk, seed).view())?;
     }
-    Ok(builder.finish()?)
+    let mut calibration = builder.finish()?;
+    let posteriors = posterior_bits(cache);
+    for (channel, dimension) in calibration.dimensions.iter_mut().enumerate() {
+        dimension.posterior_bits = posteriors.get(channel).copied();
+        dimension.decoder_noise = decoder_noise.and_then(|noise| noise.get(channel)).copied();
+    }
+    match bits {
+        Bits::Uniform(_) => Ok(calibration),
+        Bits::Auto { mean } => {
+            let widths = calibration.allocate(mean)?;
+            Ok(calibration.with_channel_bits(widths)?)
+        }
+    }
+}
+
+/// The rate of every channel's posteriors in bits, averaged over their latents: `KL(N(μ, σ²) ‖ N(0, 1)) / ln 2`. Nothing
+/// where there are none.
+#[cfg(feature = "train")]
+fn posterior_bits(cache: &LatentCache) -> Vec<f32> {
+    let [channels, height, width] = cache.latent_shape();
+    if cache.kind == LatentKind::Point {
+        return Vec::new();
+    }
+    let mut nats = vec![0.0_f64; channels];
+    for index in 0..cache.len() {
+        let (mean, logvar) = cache.posterior(index, false);
+        let Some(logvar) = logvar else { continue };
+        for (channel, sum) in nats.iter_mut().enumerate() {
+            let pairs = mean.index_axis(Axis(0), channel);
+            let pairs = pairs.iter().zip(logvar.index_axis(Axis(0), channel));
+            let kl = pairs.map(|(&mean, &logvar)| {
+                let (mean, logvar) = (f64::from(mean), f64::from(logvar));
+                0.5 * (mean * mean + logvar.exp() - 1.0 - logvar)
+            });
+            *sum += kl.sum::<f64>();
+        }
+    }
+    let count = (cache.len() * height * width) as f64 * std::f64::consts::LN_2;
+    nats.iter().map(|nats| (nats / count) as f32).collect()
 }
 
 /// A calibration that says which tokenizer it was measured on, in which patches.

@@ -40,6 +40,7 @@
 
 mod class;
 mod convert;
+mod decoder;
 mod device;
 mod digest;
 mod divided;
@@ -65,6 +66,7 @@ mod vae;
 
 pub use class::class_id;
 pub use convert::{Conversion, Converter, Origin, of_model};
+pub use decoder::decoder_noise;
 pub use device::Device;
 pub use digest::{base_name, sha256, sha256_of_file, sha256_of_files};
 pub use divided::Divided;
@@ -90,7 +92,7 @@ pub use square::Square;
 pub use tessera_backend::{ComputePrecision, DeviceSpec};
 pub use tessera_checkpoint::Architecture;
 pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling};
-pub use tessera_quantize::ScaleBy;
+pub use tessera_quantize::{Bits, ScaleBy};
 pub use tessera_weights::{WeightDtype, Which};
 pub use tokenizer::{Cuts, ImgSize, Tokenizer, VaeOptions};
 pub use tokens::{MANIFEST_FILE, Manifest, Shard, TokenWriter};

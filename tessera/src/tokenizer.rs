@@ -33,6 +33,8 @@ pub struct Tokenizer {
     pub sha256: String,
     /// How latents become tokens; `None` where nothing is known of their spread.
     pub quantizer: Option<QuantizerConfig>,
+    /// What was measured on its latents.
+    pub calibration: Option<Calibration>,
     /// The one size that pictures are brought to; `None` leaves each its own.
     pub square: Option<Square>,
     /// How pictures are cut that are too large to be worked on whole; `None` never cuts.
@@ -157,10 +159,11 @@ impl Tokenizer {
         Ok(Self {
             name: base_name(&path),
             sha256: sha256_of_files(&files)?,
-            quantizer: match (calibration, latents) {
-                (Some(calibration), _) => Some(calibration.quantizer),
+            quantizer: match (&calibration, latents) {
+                (Some(calibration), _) => Some(calibration.quantizer.clone()),
                 (None, scale) => scale.map(quantizer_of),
             },
+            calibration,
             square: img_size.map(|px| Square {
                 img_size: px,
                 picture_size: px,
@@ -312,6 +315,7 @@ impl From<ArModel> for Tokenizer {
             vae: model.vae,
             sha256: String::new(),
             quantizer: Some(model.card.quantizer),
+            calibration: model.calibration,
             square: Some(square),
             cuts: None,
             device: model.device,
@@ -326,6 +330,7 @@ impl From<DitModel> for Tokenizer {
             vae: model.tokenizer,
             sha256: String::new(),
             quantizer: None,
+            calibration: None,
             square: Some(Square {
                 img_size: model.card.img_size,
                 picture_size: model.card.img_size,

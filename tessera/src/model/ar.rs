@@ -190,8 +190,8 @@ impl ArModel {
             ),
             (
                 "levels",
-                self.quantizer.levels().to_string(),
-                generator.levels.to_string(),
+                of_widths(self.quantizer.levels(), self.quantizer.channel_levels()),
+                of_widths(generator.levels, generator.channel_levels.clone()),
             ),
             (
                 "classes",
@@ -366,6 +366,36 @@ fn quantizer(config: &QuantizerConfig, generator: &GenAr) -> Result<Quantizer> {
     if units(config) != units(&released) {
         return Ok(Quantizer::new(config.clone())?);
     }
-    let table = Table::from_values(generator.reconstruction_values())?;
-    Ok(Quantizer::with_table(config.clone(), table)?)
+    let mut values = &generator.reconstruction_values()[..];
+    let (widest, each) = (
+        generator.config().levels,
+        &generator.config().channel_levels,
+    );
+    let tables = levels_of(widest, each.clone()).into_iter().map(|levels| {
+        let (table, rest) = values.split_at(levels);
+        values = rest;
+        Table::from_values(table.to_vec())
+    });
+    let tables = tables.collect::<Result<Vec<_>, _>>()?;
+    // Of other widths than the card's, which is refused where the parts are compared.
+    match tables.len() == config.channel_bits.len().max(1) {
+        true => Ok(Quantizer::with_tables(config.clone(), tables)?),
+        false => Ok(Quantizer::new(config.clone())?),
+    }
+}
+
+/// [`levels_of`] in words: one number where all dimensions share it.
+fn of_widths(widest: usize, each: Vec<usize>) -> String {
+    match &levels_of(widest, each)[..] {
+        [shared] => shared.to_string(),
+        each => format!("{each:?}"),
+    }
+}
+
+/// The levels of every dimension, or those that all share.
+fn levels_of(widest: usize, each: Vec<usize>) -> Vec<usize> {
+    match each.is_empty() {
+        true => vec![widest],
+        false => each,
+    }
 }
