@@ -121,7 +121,7 @@ impl Subject {
     /// Sizes that make no model.
     pub fn of_config(name: &str, config: &GenArConfig, device: &Device) -> Result<Self> {
         let quantizer = Quantizer::new(QuantizerConfig::tokenbridge())?;
-        let generator = config.init(quantizer.values(), 0, device.burn());
+        let generator = config.init(&quantizer.values(), 0, device.burn());
         let vae = KlVaeConfig::kl16().init(0, device.burn())?;
         Ok(Self {
             name: name.into(),

@@ -117,14 +117,33 @@ pub fn encoding<T>(
     quiet: bool,
     encode: impl FnOnce(OnProgress<'_>) -> tessera::Result<T>,
 ) -> tessera::Result<T> {
+    counting(["encode", "images"], quiet, encode)
+}
+
+/// Runs what probes a decoder dimension by dimension, with a bar and until Ctrl-C.
+///
+/// # Errors
+/// What `probe` gives.
+pub fn probing<T>(
+    quiet: bool,
+    probe: impl FnOnce(OnProgress<'_>) -> tessera::Result<T>,
+) -> tessera::Result<T> {
+    counting(["probe the decoder", "dimensions"], quiet, probe)
+}
+
+fn counting<T>(
+    [task, unit]: [&'static str; 2],
+    quiet: bool,
+    work: impl FnOnce(OnProgress<'_>) -> tessera::Result<T>,
+) -> tessera::Result<T> {
     let mut bar: Option<Progress> = None;
-    let encoded = encode(&mut |done, total| {
-        let bar = bar.get_or_insert_with(|| Progress::new("encode", "images", total as u64, quiet));
+    let done = work(&mut |done, total| {
+        let bar = bar.get_or_insert_with(|| Progress::new(task, unit, total as u64, quiet));
         bar.set(done as u64, "");
         interrupt::flow()
     })?;
     if let Some(bar) = bar {
         bar.finish();
     }
-    Ok(encoded)
+    Ok(done)
 }

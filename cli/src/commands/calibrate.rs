@@ -1,26 +1,31 @@
-//! `tessera calibrate`: what a quantizer needs to know of a VAE's latents, measured on data.
+//! `tessera calibrate`: what a quantizer needs to know of a VAE's latents, measured on data and on the decoder.
 
 use super::inspect::in_patches;
 use crate::args::{DataArgs, Global, MOST_PATCH, MOST_PX, WeightsKind, above, within};
-use crate::progress::encoding;
+use crate::progress::{encoding, probing};
 use crate::{data, output};
 use anyhow::{Result, bail};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tessera::pictures::dataset::{First, Split};
-use tessera::quantize::{Calibration, Dimension};
+use tessera::quantize::{Calibration, Dimension, QuantizerConfig};
 use tessera::tokenizers::{ImageTokenizer, Patched};
 use tessera::{
-    CalibrationOptions, Device, ModelCard, ScaleBy, Which, calibrate, encode_posteriors,
-    measured_on, model_folder, open_vae,
+    Bits, CalibrationOptions, Device, ModelCard, ScaleBy, Which, calibrate, decoder_noise,
+    encode_posteriors, measured_on, model_folder, open_vae,
 };
-use tessera_plots as plots;
+use tessera_plots::{self as plots, Line, Look};
 
-/// Measure a VAE's latents on data: scale, clipping, entropy and order of the dimensions.
+/// Measure a VAE's latents on data: scale, clipping, entropy, rate and order of the dimensions.
+///
+/// Two rates in bits are printed of each dimension. That of the posterior, where the VAE has one, is its divergence from
+/// the normal distribution. That of the decoder says from what its error grows to when the dimension is perturbed: with so
+/// many bits in every dimension, quantization would add as much error as reconstructions have anyway. Dimensions of higher
+/// rate need more bits, and --bits auto:MEAN gives them more.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera calibrate --vae runs/vae/vae --data pictures/ --bits 6 -o calibration.json --plot entropy.svg\n  \
-    tessera calibrate --vae taef2.safetensors --data photos/ --img-size 128 -o taef2.json")]
+    tessera calibrate --vae taef2.safetensors --data photos/ --img-size 128 --bits auto:5 -o taef2.json --plot rates.svg")]
 pub struct Calibrate {
     /// The tokenizer: a VAE's folder, ours or of diffusers, a file of weights of any kind that `reconstruct` takes, a
     /// model's or a run's folder, or org/name in the hub's cache.
@@ -51,9 +56,9 @@ pub struct Calibrate {
     /// Fail on a picture that cannot be read, instead of skipping it with a warning.
     #[arg(long)]
     strict: bool,
-    /// Bits per dimension, 1 to 16.
-    #[arg(long, default_value_t = 6, value_name = "N", value_parser = within(1_u8..=16))]
-    bits: u8,
+    /// Bits per dimension, 1 to 16; or auto:MEAN, which gives each dimension its own for a mean of 1 to 12.
+    #[arg(long, default_value = "6", value_name = "N")]
+    bits: Bits,
     /// Normalized latents are clipped to this many standard deviations.
     #[arg(long, default_value_t = 5.0, value_name = "X")]
     #[arg(value_parser = within(above(0.0_f32)))]
@@ -68,7 +73,7 @@ pub struct Calibrate {
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Also draw the entropy of every dimension.
+    /// Also draw the rate of every dimension, its bits, and its entropy at every width.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
     /// Print what was measured as JSON.
@@ -117,8 +122,12 @@ impl Calibrate {
         let cache = encoding(global.quiet, |progress| {
             encode_posteriors(&*vae, &data, &device, progress)
         })?;
+        let noise = probing(global.quiet, |progress| {
+            decoder_noise(&*vae, &data, self.seed, &device, progress)
+        })?;
         let options = CalibrationOptions {
             bits: self.bits,
+            decoder_noise: Some(&noise),
             range: self.range,
             scale: scale_by(self.global_scale),
             seed: self.seed,
@@ -126,16 +135,7 @@ impl Calibrate {
         let calibration = measured_on(&*vae, calibrate(&cache, &options)?)?;
         calibration.save(&self.output)?;
         if let Some(file) = &self.plot {
-            let labels: Vec<String> = (0..calibration.channels)
-                .map(|channel| channel.to_string())
-                .collect();
-            let bits: Vec<f64> = calibration
-                .dimensions
-                .iter()
-                .map(|dimension| dimension.entropy_bits.into())
-                .collect();
-            let title = format!("Entropy per dimension, {} bits", self.bits);
-            plots::bars(file, &title, &labels, &bits, "entropy (bits)")?;
+            draw(&calibration, file)?;
         }
         match self.json {
             true => output::json(
@@ -175,6 +175,61 @@ pub fn scale_by(global_scale: bool) -> ScaleBy {
     }
 }
 
+/// The chart: over the dimensions, entropies as thin lines, the rate and the bits above them.
+fn draw(calibration: &Calibration, file: &Path) -> Result<()> {
+    let line = |name: &str, look, of: &dyn Fn(usize, &Dimension) -> f32| {
+        let each = calibration.dimensions.iter().enumerate();
+        let points =
+            each.map(|(channel, dimension)| (channel as f64, of(channel, dimension).into()));
+        Line {
+            name: name.into(),
+            look,
+            points: points.collect(),
+        }
+    };
+    let mut lines: Vec<Line> = (1..=DRAWN_BITS)
+        .map(|bits| {
+            let name = format!("entropy, {bits} bits");
+            let look = Look::Of(f64::from(bits) / f64::from(DRAWN_BITS));
+            line(&name, look, &|_, dimension| entropy_at(dimension, bits))
+        })
+        .collect();
+    if calibration
+        .dimensions
+        .iter()
+        .all(|dimension| dimension.posterior_bits.is_some())
+    {
+        let rate = |_, dimension: &Dimension| dimension.posterior_bits.unwrap_or_default();
+        lines.push(line("rate, posterior", Look::Reference, &rate));
+    }
+    lines.push(line("rate, decoder", Look::Bold, &|_, dimension| {
+        dimension.decoder_bits().unwrap_or_default()
+    }));
+    if !calibration.quantizer.channel_bits.is_empty() {
+        let bits = |channel, _: &Dimension| calibration.quantizer.bits_of(channel).into();
+        lines.push(line("bits given", Look::Reference, &bits));
+    }
+    let last = calibration.channels.saturating_sub(1).max(1) as f64;
+    plots::lines(
+        file,
+        "Rate and entropy per dimension",
+        ["dimension", "bits"],
+        0.0..last,
+        &lines,
+    )?;
+    Ok(())
+}
+
+/// The largest width whose entropies are drawn.
+const DRAWN_BITS: u8 = 8;
+/// The widths whose entropies are printed.
+const PRINTED_BITS: [u8; 4] = [3, 4, 5, 6];
+
+fn entropy_at(dimension: &Dimension, bits: u8) -> f32 {
+    let width = dimension.widths.iter().find(|width| width.bits == bits);
+    width.map_or(0.0, |width| width.entropy_bits)
+}
+
 /// A calibration in words.
 pub fn describe(calibration: &Calibration) -> String {
     let Calibration {
@@ -199,13 +254,24 @@ pub fn describe(calibration: &Calibration) -> String {
     let head = format!(
         "{images} pictures, latents of {channels} x {height} x {width}{}\n\
         latent scale {latent_scale:.4} (mean {latent_mean:.4}, std {latent_std:.4})\n\
-        {} bits over ±{}, clip rate {:.4} %\n\
+        {} bits per dimension over ±{}, clip rate {:.4} %\n\
         entropy {entropy_bits:.3} bits per dimension, mse {mse:.6}\n\
-        dimension     mean      std   clip %   entropy codes %\n",
+        {:9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>4} {:>8} {:>7} {:>9} {:>7}  entropy at {PRINTED_BITS:?} bits\n",
         in_patches(*patch_size),
-        quantizer.bits,
+        mean_bits(quantizer),
         quantizer.range,
-        100.0 * clip_rate
+        100.0 * clip_rate,
+        "dimension",
+        "mean",
+        "std",
+        "min",
+        "max",
+        "clip %",
+        "bits",
+        "entropy",
+        "codes %",
+        "posterior",
+        "decoder",
     );
     let row = |(channel, dimension): (usize, &Dimension)| {
         let Dimension {
@@ -217,10 +283,28 @@ pub fn describe(calibration: &Calibration) -> String {
             ..
         } = dimension;
         let (clipped, used) = (100.0 * clip_rate, 100.0 * code_usage);
+        let bits = quantizer.bits_of(channel);
+        let or_none = |rate: Option<f32>| rate.map_or("-".into(), |rate| format!("{rate:.2}"));
+        let [min, max] = [dimension.min, dimension.max].map(or_none);
+        let [posterior, decoder] =
+            [dimension.posterior_bits, dimension.decoder_bits()].map(or_none);
+        let entropies: String = PRINTED_BITS
+            .iter()
+            .map(|&bits| format!(" {:>5.2}", entropy_at(dimension, bits)))
+            .collect();
         format!(
-            "{channel:>9} {mean:>8.4} {std:>8.4} {clipped:>8.4} {entropy_bits:>9.3} {used:>7.1}\n"
+            "{channel:>9} {mean:>8.4} {std:>8.4} {min:>8} {max:>8} {clipped:>8.4} {bits:>4} {entropy_bits:>8.3} \
+            {used:>7.1} {posterior:>9} {decoder:>7}  {entropies}\n"
         )
     };
     let rows: String = calibration.dimensions.iter().enumerate().map(row).collect();
     format!("{head}{rows}order {order:?}\n")
+}
+
+/// How many bits the dimensions have, or have on average.
+fn mean_bits(quantizer: &QuantizerConfig) -> String {
+    match quantizer.channel_bits.is_empty() {
+        true => quantizer.bits.to_string(),
+        false => format!("{:.3}", quantizer.mean_bits()),
+    }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use tessera::evaluate::{Classifier, Evaluation, RealPictures, evaluate, on_squares};
 use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Dataset, Split, spaced};
-use tessera::quantize::{Quantizer, QuantizerConfig};
+use tessera::quantize::Quantizer;
 use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer, Which, entropy_bits};
 use tessera_plots as plots;
 
@@ -108,7 +108,8 @@ struct ReconstructionReport {
     rows: Vec<Quality>,
     /// Of the model's own bit width, per dimension, in bits.
     entropy_bits: Vec<f32>,
-    bits: u8,
+    /// Their mean where dimensions differ.
+    bits: f32,
 }
 
 /// Quality of one kind of reconstruction, means over the images.
@@ -289,12 +290,7 @@ impl Eval {
             )?
             .context("--reconstruction needs --data")?;
         let indices = spaced(test.len(), self.limit.unwrap_or(usize::MAX));
-        let of_bits = |&bits: &u8| {
-            Quantizer::new(QuantizerConfig {
-                bits,
-                ..config.clone()
-            })
-        };
+        let of_bits = |&bits: &u8| Quantizer::new(config.clone().with_bits(bits));
         let quantizers = BITS.iter().map(of_bits).collect::<Result<Vec<_>, _>>()?;
         let (mut rows, mut latents, mut shown) = (Vec::new(), Vec::new(), Vec::new());
         let mut progress = Progress::new("reconstruct", "images", indices.len() as u64, quiet);
@@ -330,7 +326,7 @@ impl Eval {
             images: indices.len(),
             rows: rows.collect(),
             entropy_bits: entropy_bits(&latents, &quantizer)?,
-            bits: quantizer.bits(),
+            bits: quantizer.config().mean_bits(),
         };
         if let Some(folder) = &self.output {
             let rows = 0..2 + BITS.len();

@@ -101,7 +101,7 @@ impl Init {
         let (dtype, seed) = (self.dtype.into(), self.seed);
         let generator = |config: GenArConfig| -> Result<usize> {
             let quantizer = Quantizer::new(QuantizerConfig::tokenbridge())?;
-            let model = config.init(quantizer.values(), seed, device.burn());
+            let model = config.init(&quantizer.values(), seed, device.burn());
             model.save_dir(folder, dtype)?;
             Ok(model.num_trainable())
         };

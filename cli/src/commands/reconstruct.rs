@@ -3,13 +3,15 @@
 use crate::args::{Global, WeightsKind, above, within};
 use crate::output;
 use crate::pictures::{PictureArgs, Pictures, say_builtin};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tessera::pictures::{Pixels, difference};
 use tessera::quantize::{MomentsBuilder, Quantizer, QuantizerConfig, ScaleBy};
-use tessera::{ImgSize, Quality, RateDistortion, Reconstructions, Tokenizer, VaeOptions, Which};
+use tessera::{
+    Bits, ImgSize, Quality, RateDistortion, Reconstructions, Tokenizer, VaeOptions, Which,
+};
 
 /// Pictures that a grid shows at most.
 const GRID_ROWS: usize = 32;
@@ -60,15 +62,15 @@ pub struct Reconstruct {
     /// measured on the pictures.
     #[arg(long, value_name = "FILE", requires = "vae")]
     calibration: Option<PathBuf>,
-    /// Widths to compare, in bits per dimension, 1 to 16 each.
+    /// Widths to compare, in bits per dimension: 1 to 16 each, or auto:MEAN, which takes what --calibration (or the
+    /// model) knows to give each dimension its own.
     #[arg(
         long,
         default_value = "3,4,5,6",
         value_delimiter = ',',
         value_name = "N,…"
     )]
-    #[arg(value_parser = within(1_u8..=16))]
-    bits: Vec<u8>,
+    bits: Vec<Bits>,
     /// Normalized latents are clipped to this many standard deviations; the model's own unless given.
     #[arg(long, value_name = "X")]
     #[arg(value_parser = within(above(0.0_f32)))]
@@ -94,7 +96,7 @@ struct Report<'a> {
     vae_sha256: &'a str,
     /// `null` where each picture has its own.
     picture_size: Option<usize>,
-    bits: &'a [u8],
+    bits: &'a [Bits],
     range: f32,
     pictures: &'a [RateDistortion],
     mean: RateDistortion,
@@ -151,13 +153,7 @@ impl Reconstruct {
             output::folder(folder, self.overwrite)?;
         }
         let base = self.quantizer(&tokenizer, &pictures, global)?;
-        let quantizers = self.bits.iter().map(|&bits| {
-            Quantizer::new(QuantizerConfig {
-                bits,
-                ..base.clone()
-            })
-        });
-        let quantizers = quantizers.collect::<Result<Vec<_>, _>>()?;
+        let quantizers = self.quantizers(&tokenizer, &base)?;
         let (mut rows, mut cells) = (Vec::new(), Vec::new());
         let left_out = pictures.batches(&tokenizer, |batch| {
             let (names, images): (Vec<_>, Vec<_>) = batch
@@ -232,6 +228,26 @@ impl Reconstruct {
         Ok(config)
     }
 
+    /// A quantizer for each of the widths to compare.
+    fn quantizers(&self, tokenizer: &Tokenizer, base: &QuantizerConfig) -> Result<Vec<Quantizer>> {
+        let each = self.bits.iter().map(|&bits| {
+            let base = base.clone();
+            let config = match (bits, &tokenizer.calibration) {
+                (Bits::Uniform(bits), _) => base.with_bits(bits),
+                (Bits::Auto { mean }, Some(calibration)) => {
+                    base.with_channel_bits(calibration.allocate(mean)?)
+                }
+                (Bits::Auto { .. }, None) => bail!(
+                    "--bits {bits}: nothing is known of what the dimensions of {} need: measure it with `tessera calibrate` \
+                    and give its file with --calibration",
+                    output::shown(&tokenizer.name)
+                ),
+            };
+            Ok(Quantizer::new(config)?)
+        });
+        each.collect()
+    }
+
     fn write(&self, folder: &Path, name: &str, versions: &Reconstructions) -> Result<()> {
         output::picture(
             &folder.join(format!("{name}.png")),
@@ -239,6 +255,8 @@ impl Reconstruct {
             &[],
         )?;
         for (bits, version) in self.bits.iter().zip(&versions.quantized) {
+            // A colon has a meaning in the paths of some systems.
+            let bits = bits.to_string().replace(':', "");
             output::picture(&folder.join(format!("{name}-{bits}bit.png")), version, &[])?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::args::{
     DataArgs, Dtype, Global, LoopArgs, MOST_PATCH, MOST_PX, MOST_STEPS, RunArgs, WeightsKind,
     above, share, within,
 };
-use crate::progress::{Cadence, Progress, encoding};
+use crate::progress::{Cadence, Progress, encoding, probing};
 use crate::sampling::Schedule;
 use crate::{data, interrupt, output, ranks};
 use anyhow::{Result, bail};
@@ -26,8 +26,8 @@ use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
 use tessera::tokenizers::Patched;
 use tessera::train::{LATENTS_FILE, LatentCache, StepReport, TrainConfig, train_on};
 use tessera::{
-    ArCard, ArModel, CalibrationOptions, ComputePrecision, calibrate, encode_posteriors,
-    measured_on,
+    ArCard, ArModel, Bits, CalibrationOptions, ComputePrecision, calibrate, decoder_noise,
+    encode_posteriors, measured_on,
 };
 
 /// Train a generator on the tokens of a VAE.
@@ -68,10 +68,9 @@ pub struct TrainAr {
     /// are kept in the run's folder unless given.
     #[arg(long, visible_alias = "use-cached", value_name = "FILE")]
     cached: Option<PathBuf>,
-    /// Bits per dimension, 1 to 16.
-    #[arg(long, default_value_t = 6, value_name = "N")]
-    #[arg(value_parser = within(1_u8..=16))]
-    bits: u8,
+    /// Bits per dimension, 1 to 16; or auto:MEAN, which gives each dimension its own for a mean of 1 to 12.
+    #[arg(long, default_value = "6", value_name = "N")]
+    bits: Bits,
     /// Normalized latents are clipped to this many standard deviations.
     #[arg(long, default_value_t = 5.0, value_name = "X")]
     #[arg(value_parser = within(above(0.0_f32)))]
@@ -112,6 +111,11 @@ pub struct TrainAr {
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     #[arg(value_parser = within(share()))]
     head_subset: f32,
+    /// Dimensions of a token that the head predicts at a time, independently of each other; 1 is the paper's head. A
+    /// divisor of their number.
+    #[arg(long, default_value_t = 1, value_name = "G")]
+    #[arg(value_parser = within(1_usize..=65_536))]
+    dims_per_step: usize,
     /// Names of the classes, in the order of their ids; the data's own names unless given.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     class_names: Vec<String>,
@@ -229,9 +233,16 @@ impl TrainAr {
                 encode_posteriors(&*vae, &*pictures, &device, progress)
             })?)
         })?;
+        let noise = match self.bits {
+            Bits::Uniform(_) => None,
+            Bits::Auto { .. } => Some(probing(global.quiet, |progress| {
+                decoder_noise(&*vae, &*pictures, self.training.seed, &device, progress)
+            })?),
+        };
         drop(pictures);
         let options = CalibrationOptions {
             bits: self.bits,
+            decoder_noise: noise.as_deref(),
             range: self.range,
             scale: scale_by(self.global_scale),
             seed: self.training.seed,
@@ -241,6 +252,8 @@ impl TrainAr {
         let card = self.card(&cache, &calibration)?;
         let config = GenArConfig {
             channel_order: calibration.order.clone(),
+            levels: quantizer.levels(),
+            channel_levels: quantizer.channel_levels(),
             ..self.generator(cache.latent_shape(), card.class_names.len())
         };
         self.check_sizes(&config, &training)?;
@@ -258,7 +271,7 @@ impl TrainAr {
         let run = run::open(&ranks, entry, &run_config, &training, global.quiet)?;
         let _lock = run.lock();
         let autodiff = device.burn().clone().autodiff();
-        let model = config.init(quantizer.values(), training.seed, &autodiff);
+        let model = config.init(&quantizer.values(), training.seed, &autodiff);
         let model = model.on(sequence)?;
         if !global.quiet {
             output::note(format_args!(
@@ -275,7 +288,7 @@ impl TrainAr {
             head_subset: self.head_subset,
         };
         let model_so_far = ArModel {
-            generator: config.init(quantizer.values(), training.seed, device.burn()),
+            generator: config.init(&quantizer.values(), training.seed, device.burn()),
             quantizer: quantizer.clone(),
             classifier: None,
             card,
@@ -371,8 +384,12 @@ impl TrainAr {
         Ok(())
     }
 
-    /// The sizes of a generator of latents of this shape, in the order of their channels.
+    /// The sizes of a generator of latents of this shape, in the order of their channels, each as wide as on average.
     fn generator(&self, [channels, height, width]: [usize; 3], classes: usize) -> GenArConfig {
+        let bits = match self.bits {
+            Bits::Uniform(bits) => bits,
+            Bits::Auto { mean } => mean.ceil() as u8,
+        };
         GenArConfig {
             class_num: classes,
             buffer_size: self.buffer_size,
@@ -380,15 +397,10 @@ impl TrainAr {
             mask_ratio_std: self.mask_ratio_std,
             attn_dropout: self.dropout,
             proj_dropout: self.dropout,
+            dims_per_step: self.dims_per_step,
             moe: self.experts.clone().map(without_target),
             dec: self.dec,
-            ..GenArConfig::new(
-                [height, width],
-                channels,
-                1 << self.bits,
-                self.enc,
-                self.head,
-            )
+            ..GenArConfig::new([height, width], channels, 1 << bits, self.enc, self.head)
         }
     }
 }
