@@ -179,6 +179,20 @@ pub trait Backend: burn::backend::Backend {
         portable::conv2d::<Self>(x, w, b, stride, padding)
     }
 
+    /// Depthwise convolution, with `x` and the result clamped to `[low, high]`: `[batch, channels, h, w]`,
+    /// `[channels, 1, kh, kw]`, `[channels]`; zero padding `[top, left, bottom, right]` of the clamped `x`.
+    #[fusion(default)]
+    fn depthwise_clamped(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        stride: [usize; 2],
+        padding: [usize; 4],
+        bounds: [f32; 2],
+    ) -> FloatTensor<Self> {
+        portable::depthwise::<Self>([x, w, b], stride, padding, bounds)
+    }
+
     /// Nearest-neighbor upsampling by 2: `[batch, channels, h, w]` to `[batch, channels, 2h, 2w]`.
     #[fusion(default)]
     fn upsample_nearest(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -446,6 +460,20 @@ impl Backend for Flex {
         match flex::all_f32(&[&x, &w, &b]) {
             true => flex::conv::conv2d(&x, &w, &b, stride, padding),
             false => portable::conv2d::<Self>(x, w, b, stride, padding),
+        }
+    }
+
+    fn depthwise_clamped(
+        x: FlexTensor,
+        w: FlexTensor,
+        b: FlexTensor,
+        stride: [usize; 2],
+        padding: [usize; 4],
+        bounds: [f32; 2],
+    ) -> FlexTensor {
+        match flex::all_f32(&[&x, &w, &b]) {
+            true => flex::depthwise::depthwise([&x, &w, &b], stride, padding, bounds),
+            false => portable::depthwise::<Self>([x, w, b], stride, padding, bounds),
         }
     }
 

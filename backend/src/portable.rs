@@ -323,6 +323,20 @@ pub(crate) fn conv2d<B: Backend>(
     B::conv2d(x, w, Some(b), options)
 }
 
+/// See [`crate::Backend::depthwise_clamped`].
+pub(crate) fn depthwise<B: Backend>(
+    [x, w, b]: [FloatTensor<B>; 3],
+    stride: [usize; 2],
+    [top, left, bottom, right]: [usize; 4],
+    [low, high]: [f32; 2],
+) -> FloatTensor<B> {
+    let [_, channels, _, _] = dims::<B, 4>(&x);
+    let mut options = ConvOptions::new(stride, [0, 0], [1, 1], channels);
+    options.padding = [(top, bottom), (left, right)];
+    let x = B::float_clamp(x, low.into(), high.into());
+    B::float_clamp(B::conv2d(x, w, Some(b), options), low.into(), high.into())
+}
+
 /// See [`crate::Backend::upsample_nearest`].
 pub(crate) fn upsample_nearest<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let [batch, channels, height, width] = dims::<B, 4>(&x);

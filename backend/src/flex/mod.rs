@@ -8,6 +8,7 @@ mod amx;
 pub(crate) mod attention;
 pub(crate) mod conv;
 pub(crate) mod copy;
+pub(crate) mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod experts;
 pub(crate) mod few_rows;

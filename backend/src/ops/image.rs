@@ -49,6 +49,42 @@ pub fn conv2d(x: Tensor<4>, conv: &Conv2d, padding: [usize; 4]) -> Tensor<4> {
     ))
 }
 
+/// A convolution of each channel by itself, between two rectifiers that level off, as in networks for small devices:
+/// `clamp(conv(clamp(x)))`. Zero padding `[top, left, bottom, right]` in pixels is around the clamped `x`, whatever the
+/// layer's own padding says.
+///
+/// # Panics
+/// If the layer is dilated, or has not as many groups as channels in and out.
+///
+/// # Shapes
+/// - `x`: `[batch, channels, height, width]`
+/// - output: `[batch, channels, (height + top + bottom - kernel) / stride + 1, …]`
+pub fn depthwise_clamped(
+    x: Tensor<4>,
+    conv: &Conv2d,
+    padding: [usize; 4],
+    bounds: [f32; 2],
+) -> Tensor<4> {
+    let weight = conv.weight.val();
+    let [channels, per_group, _, _] = weight.dims();
+    assert!(
+        (conv.groups, per_group, conv.dilation) == (channels, 1, [1, 1]),
+        "expected a group per channel, and no dilation"
+    );
+    let bias = match &conv.bias {
+        Some(bias) => bias.val(),
+        None => Tensor::zeros([channels], &weight.device()),
+    };
+    Tensor::from_dispatch(<Dispatch as Backend>::depthwise_clamped(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        conv.stride,
+        padding,
+        bounds,
+    ))
+}
+
 /// Nearest-neighbor upsampling by 2.
 ///
 /// # Shapes

@@ -13,7 +13,7 @@ pub use crate::arguments::{
 };
 pub use custom_op::{custom_op, custom_op_3};
 pub use experts::{Experts, experts, experts_above};
-pub use image::{conv2d, group_norm, upsample_nearest};
+pub use image::{conv2d, depthwise_clamped, group_norm, upsample_nearest};
 pub use optim::adamw_step;
 pub use parts::{columns, merge_heads, repeat_rows, split_heads, split_linear};
 pub use sequence::{

@@ -288,6 +288,25 @@ proptest! {
     }
 
     #[test]
+    fn depthwise(
+        case in case(), batch in 1..3_usize, channels in size(), [h, w] in [3..40_usize, 3..40],
+        kernel in prop_oneof![Just([1, 1]), Just([3, 3]), Just([5, 5]), Just([2, 5])], stride in 1..4_usize,
+        padding in [0..3_usize, 0..3, 0..3, 0..3],
+    ) {
+        prop_assume!(w + padding[1] + padding[3] >= kernel[1] && h + padding[0] + padding[2] >= kernel[0]);
+        agree(case, |draw| {
+            let x = draw.tensor([batch, channels, h, w]);
+            let mut conv = Conv2dConfig::new([channels, channels], kernel)
+                .with_stride([stride; 2])
+                .with_groups(channels)
+                .init(&draw.device);
+            conv.weight = Param::from_tensor(draw.tensor([channels, 1, kernel[0], kernel[1]]));
+            conv.bias = Some(Param::from_tensor(draw.tensor([channels])));
+            host(ops::depthwise_clamped(x, &conv, padding, [-1.0, 1.5]))
+        })?;
+    }
+
+    #[test]
     fn upsample(case in case(), channels in size(), [h, w] in [size(), size()]) {
         agree(case, |draw| host(ops::upsample_nearest(draw.tensor([2, channels, h, w]))))?;
     }
