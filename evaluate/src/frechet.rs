@@ -1,7 +1,7 @@
 //! The Fréchet distance between two Gaussians (Dowson & Landau, 1982), which Heusel et al. (arXiv 1706.08500, eq. 6)
 //! measure generated pictures with.
 
-use crate::eigen::symmetric_eigen;
+use crate::eigen::{factor, symmetric_eigenvalues};
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
@@ -85,9 +85,10 @@ fn require_same_features(a: &FeatureStats, b: &FeatureStats) -> Result<()> {
 
 /// `|μa − μb|² + tr(Ca + Cb − 2 (Ca Cb)^½)`.
 ///
-/// Ca Cb is not symmetric, but has the eigenvalues of `√Ca Cb √Ca`, which is: the trace of its root is the sum of the
-/// roots of those. Eigenvalues that rounding made negative count as 0, so that with covariances without full rank the
-/// distance is exact to about `10⁻⁷ tr C` only.
+/// Ca Cb is not symmetric, but with `Ca = Lᵀ L` it has the eigenvalues of `L Cb Lᵀ`, which is, and 0 beside them: the
+/// trace of its root is the sum of the roots of those. `L` has no more rows than the smaller set has pictures.
+/// Eigenvalues that rounding made negative count as 0, so that with covariances without full rank the distance is exact
+/// to about `10⁻⁷ tr C` only.
 ///
 /// Estimated from finitely many pictures the distance is too large, the more so the fewer they are: two samples of one
 /// and the same distribution are apart. So a distance means something only beside the one between two sets of real
@@ -98,9 +99,10 @@ fn require_same_features(a: &FeatureStats, b: &FeatureStats) -> Result<()> {
 pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
     require_same_features(a, b)?;
     let shift = &a.mean - &b.mean;
-    let root = square_root(&a.covariance)?;
-    let product = root.dot(&b.covariance).dot(&root);
-    let eigenvalues = symmetric_eigen(product.view())?.values;
+    let (few, many) = if a.count <= b.count { (a, b) } else { (b, a) };
+    let factor = factor(few.covariance.view())?;
+    let product = factor.dot(&many.covariance).dot(&factor.t());
+    let eigenvalues = symmetric_eigenvalues(product.view())?;
     let trace_of_root: f64 = eigenvalues.iter().map(|x| x.max(0.0).sqrt()).sum();
     let traces = a.covariance.diag().sum() + b.covariance.diag().sum();
     let distance = shift.dot(&shift) + traces - 2.0 * trace_of_root;
@@ -113,11 +115,4 @@ pub fn frechet_distance(a: &FeatureStats, b: &FeatureStats) -> Result<f64> {
             found: distance.to_string(),
         }),
     }
-}
-
-/// The symmetric root of a covariance.
-fn square_root(covariance: &Array2<f64>) -> Result<Array2<f64>> {
-    let eigen = symmetric_eigen(covariance.view())?;
-    let roots = eigen.values.mapv(|x| x.max(0.0).sqrt());
-    Ok((&eigen.vectors * &roots).dot(&eigen.vectors.t()))
 }

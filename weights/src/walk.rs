@@ -222,10 +222,14 @@ impl Weights {
     /// # Errors
     /// [`Error::Mismatch`].
     pub fn fits<M: Module>(&self, module: &M) -> Result<()> {
-        self.check(&Self::shapes_of(module))
+        self.fits_shapes(&Self::shapes_of(module))
     }
 
-    fn check(&self, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
+    /// As [`fits`](Self::fits), for a network that is not a module: names with their shapes, in the layout of files.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`].
+    pub fn fits_shapes(&self, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
         let missing = expected
             .keys()
             .filter(|name| !self.tensors.contains_key(*name));

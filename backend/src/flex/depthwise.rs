@@ -11,7 +11,7 @@ use rayon::prelude::*;
 const LANES: usize = 64;
 
 /// Sizes of one convolution.
-struct Geometry {
+pub(crate) struct Geometry {
     input: [usize; 2],
     output: [usize; 2],
     kernel: [usize; 2],

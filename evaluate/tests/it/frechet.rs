@@ -1,9 +1,12 @@
 //! The Fréchet distance of features, its floor, and the agreement with what was asked for.
 
+use crate::jacobi::symmetric_eigen;
 use ndarray::{Array1, Array2, Axis, concatenate, s};
 use proptest::prelude::*;
 use tessera_backend::Rng;
-use tessera_evaluate::{Agreement, FeatureStats, Frechet, frechet_distance, symmetric_eigen};
+use tessera_evaluate::{
+    Agreement, FeatureStats, Frechet, factor, frechet_distance, symmetric_eigenvalues,
+};
 
 fn normal_rows(count: usize, features: usize, rng: &mut Rng) -> Array2<f64> {
     Array2::from_shape_simple_fn((count, features), || f64::from(rng.normal()))
@@ -192,7 +195,8 @@ proptest! {
     #[test]
     fn a_turn_of_both_changes_nothing_and_a_scale_its_square(seed: u64, features in 1..8_usize) {
         let mut rng = Rng::new(seed, 0);
-        let turn = symmetric_eigen(normal_rows(features, features, &mut rng).view()).unwrap().vectors;
+        let turn = normal_rows(features, features, &mut rng);
+        let turn = symmetric_eigen((&turn + &turn.t()).view()).vectors;
         let [a, b] = [20, 30].map(|count| normal_rows(count, features, &mut rng));
         let distance = |map: &dyn Fn(&Array2<f64>) -> Array2<f64>| {
             let [a, b] = [&a, &b].map(|rows| FeatureStats::from_rows(map(rows).view()).unwrap());
@@ -217,15 +221,35 @@ proptest! {
         prop_assert!(merged.covariance.iter().zip(&all.covariance).all(|(x, y)| near(x, y)));
     }
 
+    /// By rotations, which are slow.
     #[test]
-    fn eigenvectors_are_orthonormal_and_rebuild_their_matrix(seed: u64, n in 0..20_usize, exponent in -100..100_i32) {
-        let matrix = normal_rows(n, n, &mut Rng::new(seed, 0)) * 10_f64.powi(exponent);
-        let matrix = &matrix + &matrix.t();
-        let eigen = symmetric_eigen(matrix.view()).unwrap();
-        let rebuilt = (&eigen.vectors * &eigen.values).dot(&eigen.vectors.t());
-        let unit = eigen.vectors.t().dot(&eigen.vectors) - Array2::<f64>::eye(n);
-        prop_assert!(unit.iter().all(|x| x.abs() < 1e-12));
-        let scale = matrix.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
-        prop_assert!((rebuilt - &matrix).iter().all(|x| x.abs() <= 1e-12 * scale));
+    fn eigenvalues_are_those_of_the_reference(
+        seed: u64, n in 0..24_usize, rank in 0..24_usize, exponent in -50..50_i32,
+    ) {
+        let rows = normal_rows(n, n.min(rank), &mut Rng::new(seed, 0)) * 10_f64.powi(exponent);
+        let matrix = rows.dot(&rows.t());
+        let sorted = |values: Array1<f64>| {
+            let mut values = values.to_vec();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let found = sorted(symmetric_eigenvalues(matrix.view()).unwrap());
+        let expected = sorted(symmetric_eigen(matrix.view()).values);
+        let scale = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+        let near = found.iter().zip(&expected).all(|(x, y)| (x - y).abs() <= 1e-13 * scale);
+        prop_assert!(near, "{found:?} {expected:?}");
+    }
+
+    #[test]
+    fn a_factor_rebuilds_its_matrix_and_has_its_rank(
+        seed: u64, n in 0..24_usize, rank in 0..24_usize, exponent in -50..50_i32,
+    ) {
+        let rows = normal_rows(n, n.min(rank), &mut Rng::new(seed, 0)) * 10_f64.powi(exponent);
+        let matrix = rows.dot(&rows.t());
+        let factor = factor(matrix.view()).unwrap();
+        prop_assert!(factor.nrows() <= n.min(rank), "{}", factor.nrows());
+        let scale = matrix.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+        let apart = factor.t().dot(&factor) - &matrix;
+        prop_assert!(apart.iter().all(|x| x.abs() <= 1e-12 * scale));
     }
 }
