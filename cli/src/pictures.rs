@@ -4,13 +4,11 @@ use crate::args::{DataArgs, within};
 use crate::{data, interrupt, output};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, Args};
-use ndarray::Array3;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Once;
-use tessera::Tokenizer;
-use tessera::pictures::dataset::{Dataset, Split};
-use tessera::pictures::{Channels, Found, Pixels, find, read};
+use tessera::pictures::dataset::Split;
+use tessera::pictures::{Found, find};
+use tessera::{Color, InputPicture, Inputs, Tokenizer};
 
 /// Where pictures come from.
 #[derive(Debug, Clone, Args)]
@@ -30,28 +28,11 @@ pub struct PictureArgs {
     pub limit: Option<u64>,
 }
 
-/// One picture as a tokenizer reads it.
-#[derive(Debug, Clone)]
-pub struct Picture {
-    /// Its file's name without the ending, or its number in the data; unique among a command's pictures.
-    pub name: String,
-    /// Its class, where the data has classes.
-    pub label: Option<u32>,
-    /// `[channels, height, width]`, in `[-1, 1]`.
-    pub image: Array3<f32>,
-}
-
 /// The pictures of a command, read when they are asked for.
-pub enum Pictures {
-    /// Single files.
-    Files {
-        /// With their unique names.
-        files: Vec<(PathBuf, String)>,
-        /// Says once that color is lost; spent where notes are not wanted.
-        gray_note: Once,
-    },
-    /// A data set and how many of its pictures are taken.
-    Data(Box<dyn Dataset>, usize),
+pub struct Pictures {
+    inputs: Inputs,
+    /// Says once that color is lost; spent where notes are not wanted.
+    gray_note: Once,
 }
 
 impl Pictures {
@@ -73,14 +54,7 @@ impl Pictures {
                 ));
             }
             files.truncate(limit);
-            let gray_note = Once::new();
-            if quiet {
-                gray_note.call_once(|| {});
-            }
-            return Ok(Self::Files {
-                files: named(files),
-                gray_note,
-            });
+            return Ok(Self::of(Inputs::files(files), quiet));
         };
         let square = tokenizer.square.with_context(|| {
             format!(
@@ -101,63 +75,37 @@ impl Pictures {
         };
         let data = data::open(&args, split, quiet)?;
         let count = data.len().min(limit);
-        Ok(Self::Data(data, count))
+        Ok(Self::of(Inputs::Data(data, count), quiet))
+    }
+
+    fn of(inputs: Inputs, quiet: bool) -> Self {
+        let gray_note = Once::new();
+        if quiet {
+            gray_note.call_once(|| {});
+        }
+        Self { inputs, gray_note }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Files { files, .. } => files.len(),
-            Self::Data(_, count) => *count,
-        }
+        self.inputs.count()
     }
 
     /// The names of the classes, none for single files.
     pub fn class_names(&self) -> &[String] {
-        match self {
-            Self::Files { .. } => &[],
-            Self::Data(data, _) => data.class_names(),
-        }
+        self.inputs.class_names()
     }
 
     /// Height and width that the pictures had before they were padded, where they were.
     pub fn padded_from(&self) -> Option<[usize; 2]> {
-        match self {
-            Self::Files { .. } => None,
-            Self::Data(data, _) => data.padded_from(),
-        }
+        self.inputs.padded_from()
     }
 
-    /// Picture `index`.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn get(&self, index: usize, tokenizer: &Tokenizer) -> Result<Picture> {
-        match self {
-            Self::Files { files, .. } => {
-                let (path, name) = &files[index];
-                let pixels = read(path, None)?;
-                if tokenizer.vae.image_channels() == 1 && is_colored(&pixels) {
-                    self.say_gray(path, tokenizer);
-                }
-                Ok(Picture {
-                    name: name.clone(),
-                    label: None,
-                    image: tokenizer.prepare_pixels(&pixels)?,
-                })
-            }
-            Self::Data(data, _) => Ok(Picture {
-                name: format!("{index:05}"),
-                label: Some(data.label(index) as u32),
-                image: data.image(index)?,
-            }),
-        }
-    }
-
-    /// Says of the first picture in color that its color is lost.
-    fn say_gray(&self, path: &Path, tokenizer: &Tokenizer) {
-        if let Self::Files { gray_note, .. } = self {
-            gray_note.call_once(|| {
+    /// Picture `index`; says of the first in color that its color is lost.
+    fn get(&self, index: usize, tokenizer: &Tokenizer) -> Result<InputPicture> {
+        let picture = self.inputs.get(index, tokenizer)?;
+        if let (Color::Lost, Some(path)) = (picture.color, self.inputs.file(index)) {
+            self.gray_note.call_once(|| {
                 output::note(format_args!(
                     "note: {} is in color and {} is gray: color is lost; give a tokenizer for color with -m",
                     path.display(),
@@ -165,6 +113,7 @@ impl Pictures {
                 ));
             });
         }
+        Ok(picture)
     }
 
     /// Gives all pictures in batches to `each`; one that cannot be read is named on stderr and left out.
@@ -174,7 +123,7 @@ impl Pictures {
     pub fn batches(
         &self,
         tokenizer: &Tokenizer,
-        mut each: impl FnMut(Vec<Picture>) -> Result<()>,
+        mut each: impl FnMut(Vec<InputPicture>) -> Result<()>,
     ) -> Result<LeftOut> {
         let mut left_out = LeftOut::none_of(self.len());
         let indices: Vec<_> = (0..self.len()).collect();
@@ -273,69 +222,5 @@ impl LeftOut {
             "{failed} of {of} pictures could not be read; the others are done"
         );
         Ok(())
-    }
-}
-
-/// Whether any pixel is not gray.
-fn is_colored(picture: &Pixels) -> bool {
-    let gray = |[r, g, b]: &[u8; 3]| r == g && g == b;
-    picture.channels() == Channels::Rgb && !picture.data().as_chunks().0.iter().all(gray)
-}
-
-/// Whether a name is one that the commands may give to another picture's reconstruction.
-fn is_ours(name: &str) -> bool {
-    let bits = |(_, end): (&str, &str)| {
-        let digits = end.strip_suffix("bit").unwrap_or_default();
-        end == "grid" || (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    name.rsplit_once('-').is_some_and(bits)
-}
-
-/// Gives every file its stem as a name, numbered where it was given before, in letters of either case: some file
-/// systems know no difference.
-fn named(files: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
-    // What the commands call their own picture.
-    let mut taken = BTreeSet::from(["grid".to_owned()]);
-    let mut unique = |path: PathBuf| {
-        let stem = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let numbered = (2..).map(|number| format!("{stem}-{number}"));
-        let name = std::iter::once(stem.clone())
-            .chain(numbered)
-            .find(|name| !is_ours(name) && !taken.contains(&name.to_lowercase()));
-        let name = name.expect("the numbers do not end");
-        taken.insert(name.to_lowercase());
-        (path, name)
-    };
-    files.into_iter().map(&mut unique).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_of_one_name_are_numbered() {
-        let names = named(["a/x.png", "b/x.png", "x-2.png"].map(PathBuf::from).into());
-        assert_eq!(
-            names.into_iter().map(|(_, name)| name).collect::<Vec<_>>(),
-            ["x", "x-2", "x-2-2"]
-        );
-    }
-
-    #[test]
-    fn names_never_meet_those_of_reconstructions_nor_in_another_case() {
-        let names = named(
-            ["a-6bit.png", "a.png", "A.png", "grid.png", "a-grid.png"]
-                .map(PathBuf::from)
-                .into(),
-        );
-        assert_eq!(
-            names.into_iter().map(|(_, name)| name).collect::<Vec<_>>(),
-            ["a-6bit-2", "a", "A-2", "grid-2", "a-grid-2"]
-        );
     }
 }

@@ -22,6 +22,7 @@
 //! | [`ArModel`], [`DitModel`], [`ModelCard`] | the two kinds of model and their parts: encode, decode, save |
 //! | [`Model::tokenize`], [`ArModel::decode`] | pictures to tokens and back |
 //! | [`Tokenizer`] | a tokenizer without a generator: pictures of any size to latents and back |
+//! | [`Inputs`] | the pictures that it works on: files or a data set |
 //! | [`Manifest`], [`TokenWriter`] | files of tokens |
 //! | [`encode_dataset`], [`calibrate`] | a data set to latents; what a quantizer needs to know of them |
 //! | [`Reconstructions`] | rate and distortion: what quantization costs |
@@ -49,6 +50,7 @@ mod error;
 mod generate;
 pub mod hub;
 mod identity;
+mod inputs;
 mod inspect;
 mod latent_file;
 mod latents;
@@ -73,6 +75,7 @@ pub use divided::Divided;
 pub use error::{Error, Result};
 pub use generate::{Event, Generation, Picture, Request, Step};
 pub use identity::{digest_of_tokenizer, sha256_of_data, sha256_of_tokenizer};
+pub use inputs::{Color, InputPicture, Inputs};
 pub use inspect::{Check, Found, PictureFile, Report, TensorInfo, counted};
 pub use latent_file::LatentFile;
 #[cfg(feature = "train")]

@@ -1,6 +1,8 @@
 //! Which experts the tokens of pictures have, counted: by layer, time, class, picture and place. The measures are those
 //! of Expert Race: MaxVio (section 5) and combination usage (section 11, figure 13).
 
+mod table;
+
 use crate::error::{Error, Result};
 use crate::model::{DitCard, DitModel};
 use ndarray::Array4;

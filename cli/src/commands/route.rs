@@ -2,7 +2,7 @@
 
 mod report;
 
-use self::report::{Shown, draw, table};
+use self::report::{Shown, draw};
 use crate::args::{Global, WeightsKind, within};
 use crate::pictures::{LeftOut, PictureArgs, Pictures};
 use crate::progress::{Progress, loading};
@@ -130,7 +130,7 @@ impl Route {
         }
         match self.json {
             true => output::report("tessera.route/v1", &report)?,
-            false => output::text(table(&report)?.trim_end())?,
+            false => output::text(report.to_string().trim_end())?,
         }
         left_out.all_done()
     }
