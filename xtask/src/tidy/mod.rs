@@ -36,6 +36,8 @@ pub struct Tidy {
 enum Rule {
     /// At most 600 lines in a Rust file.
     Lines,
+    /// At most 8500 lines in the program, `cli/src`.
+    Program,
     /// At most 120 columns in a line.
     Columns,
     /// Docs on every module.
@@ -72,6 +74,7 @@ impl Rule {
         };
         match self {
             Self::Lines => in_rust(size::lines),
+            Self::Program => size::program(rust),
             Self::Columns => in_files(size::columns),
             Self::ModuleDocs => in_rust(habits::module_docs),
             Self::Unwraps => in_rust(habits::unwraps),
@@ -157,6 +160,27 @@ mod tests {
         let lib = |text: &str| vec![("moe/src/lib.rs", format!("//! Docs.\n{text}\n"))];
         match rule {
             Rule::Lines => lib(&"\n".repeat(600)),
+            Rule::Program => {
+                let names = [
+                    "cli/src/a.rs",
+                    "cli/src/b.rs",
+                    "cli/src/c.rs",
+                    "cli/src/d.rs",
+                    "cli/src/e.rs",
+                    "cli/src/f.rs",
+                    "cli/src/g.rs",
+                    "cli/src/h.rs",
+                    "cli/src/i.rs",
+                    "cli/src/j.rs",
+                    "cli/src/k.rs",
+                    "cli/src/l.rs",
+                    "cli/src/m.rs",
+                    "cli/src/n.rs",
+                    "cli/src/o.rs",
+                ];
+                let text = format!("//! Docs.\n{}", "\n".repeat(570));
+                names.map(|name| (name, text.clone())).into()
+            }
             Rule::Columns => vec![("docs/a.md", "x".repeat(121))],
             Rule::ModuleDocs => vec![("moe/src/lib.rs", "fn f() {}\n".into())],
             Rule::Unwraps => lib("fn f(x: Option<u8>) -> u8 { x.unwrap() }"),

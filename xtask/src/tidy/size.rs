@@ -1,10 +1,14 @@
-//! The length of files and the width of lines.
+//! The length of files and of the program, and the width of lines.
 
 use super::broken::Broken;
 use super::members::{File, RustFile};
+use std::path::{Path, PathBuf};
 
 /// A reader can keep so many lines in mind.
 const MOST_LINES: usize = 600;
+
+/// Lines of the program: options, printing, progress, Ctrl-C and ranks need no more. What does is a library's.
+const MOST_OF_PROGRAM: usize = 8500;
 
 /// Columns of a line that two windows side by side can show.
 const MOST_COLUMNS: usize = 120;
@@ -19,6 +23,18 @@ pub fn lines(file: &RustFile<'_>) -> Vec<Broken> {
         )
     };
     (lines > MOST_LINES).then(broken).into_iter().collect()
+}
+
+/// Refuses a program that is longer than what only a program can do.
+pub fn program(rust: &[RustFile<'_>]) -> Vec<(PathBuf, Broken)> {
+    let sources = Path::new("cli/src");
+    let own = rust.iter().filter(|file| file.name.starts_with(sources));
+    let lines: usize = own.map(|file| file.text.lines().count()).sum();
+    let broken = || {
+        let rule = format!("the program has {lines} lines, at most {MOST_OF_PROGRAM} are allowed");
+        (sources.to_owned(), Broken::new(lines, rule))
+    };
+    (lines > MOST_OF_PROGRAM).then(broken).into_iter().collect()
 }
 
 /// Refuses lines that are too wide, except rows of tables, addresses, and code blocks of Markdown.
