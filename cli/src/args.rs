@@ -5,7 +5,6 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::str::FromStr;
 use tessera::{Device, DeviceSpec};
 pub use tessera_command_line::{above, share, within};
 
@@ -289,59 +288,5 @@ fn channels(text: &str) -> Result<usize, String> {
         "1" => Ok(1),
         "3" => Ok(3),
         _ => Err("expected a number that is 1 (gray) or 3 (color)".into()),
-    }
-}
-
-/// Classes as an option takes them: separated by commas, but for those within double quotes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClassArgs(Vec<String>);
-
-impl ClassArgs {
-    /// What stands between the commas.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|name| &**name)
-    }
-}
-
-impl FromStr for ClassArgs {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (mut names, mut quoted) = (vec![String::new()], false);
-        for c in text.chars() {
-            match (c, names.last_mut()) {
-                ('"', _) => quoted = !quoted,
-                (',', _) if !quoted => names.push(String::new()),
-                (_, Some(name)) => name.push(c),
-                (_, None) => {}
-            }
-        }
-        if quoted {
-            return Err("expected a second double quote".into());
-        }
-        if names.iter().any(|name| name.trim().is_empty()) {
-            return Err("expected a class between the commas, found nothing".into());
-        }
-        Ok(Self(names))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_with_commas_are_reached_by_quoting() {
-        for (text, expected) in [
-            ("3,7", &["3", "7"][..]),
-            ("\"shirt,long\",ankle boot", &["shirt,long", "ankle boot"]),
-            ("-1", &["-1"]),
-        ] {
-            let classes: ClassArgs = text.parse().unwrap();
-            assert_eq!(classes.names().collect::<Vec<_>>(), expected);
-        }
-        for bad in ["", "a,", "\"a,b", ",,"] {
-            bad.parse::<ClassArgs>().unwrap_err();
-        }
     }
 }

@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod commands;
 mod manual;
 mod markdown;
 mod numbers;
 
+pub use commands::{calls, is_number, leaves, valued};
 pub use manual::{ManualPage, manual_pages};
 pub use markdown::markdown;
 pub use numbers::{Number, above, negative_numbers, share, within};

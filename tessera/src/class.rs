@@ -1,6 +1,7 @@
 //! Classes as a user names them: by id or by name.
 
 use crate::error::{Error, Result};
+use std::str::FromStr;
 
 /// Names that an error lists.
 const LISTED: usize = 5;
@@ -55,6 +56,40 @@ fn nearest(lower: &str, names: &[String]) -> Vec<String> {
     by_distance.iter().take(LISTED).map(named).collect()
 }
 
+/// Classes as a user lists them: separated by commas, but for those within double quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassList(Vec<String>);
+
+impl ClassList {
+    /// What stands between the commas.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+}
+
+impl FromStr for ClassList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (mut names, mut quoted) = (vec![String::new()], false);
+        for c in text.chars() {
+            match (c, names.last_mut()) {
+                ('"', _) => quoted = !quoted,
+                (',', _) if !quoted => names.push(String::new()),
+                (_, Some(name)) => name.push(c),
+                (_, None) => {}
+            }
+        }
+        if quoted {
+            return Err("expected a second double quote".into());
+        }
+        if names.iter().any(|name| name.trim().is_empty()) {
+            return Err("expected a class between the commas, found nothing".into());
+        }
+        Ok(Self(names))
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -87,5 +122,20 @@ mod tests {
         assert!(error.contains("the nearest are: sneaker (1), "), "{error}");
         let error = class_id("7", &names()).unwrap_err().to_string();
         assert!(error.contains("classes 0 to 2"), "{error}");
+    }
+
+    #[test]
+    fn classes_with_commas_are_reached_by_quoting() {
+        for (text, expected) in [
+            ("3,7", &["3", "7"][..]),
+            ("\"shirt,long\",ankle boot", &["shirt,long", "ankle boot"]),
+            ("-1", &["-1"]),
+        ] {
+            let classes: ClassList = text.parse().unwrap();
+            assert_eq!(classes.names().collect::<Vec<_>>(), expected);
+        }
+        for bad in ["", "a,", "\"a,b", ",,"] {
+            bad.parse::<ClassList>().unwrap_err();
+        }
     }
 }

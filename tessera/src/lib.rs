@@ -66,7 +66,7 @@ mod tokenizer;
 mod tokens;
 mod vae;
 
-pub use class::class_id;
+pub use class::{ClassList, class_id};
 pub use convert::{Conversion, Converter, Origin, of_model};
 pub use decoder::decoder_noise;
 pub use device::Device;

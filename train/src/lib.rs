@@ -9,6 +9,7 @@
 //! ```text
 //! RUN/config.json                              what the run was started with, and a mark of it
 //! RUN/metrics.jsonl                            {"step","epoch","split","loss","lr","grad_norm","img_s",…}
+//! RUN/validation.jsonl                         {"epoch","split",…}: losses on what is held out
 //! RUN/checkpoint/step-00001234.safetensors     model., ema., exp_avg. and exp_avg_sq. tensors
 //! ```
 //!
@@ -29,6 +30,7 @@ mod run;
 mod run_config;
 mod run_folder;
 mod schedule;
+mod validation;
 
 pub use config::{StepPlan, TrainConfig};
 pub use ema::Ema;
@@ -41,3 +43,4 @@ pub use run::{Losses, Objective, Observer, Outcome, StepReport, Trained, train, 
 pub use run_config::{Changes, Difference};
 pub use run_folder::{LATENTS_FILE, RunEntry, RunFolder, Start, newest_whole};
 pub use schedule::{Decay, Schedule, scaled_lr};
+pub use validation::ValidationLog;

@@ -1,6 +1,6 @@
 //! `tessera generate`.
 
-use crate::args::{ClassArgs, Compute, Global, MOST_PICTURES, WeightsKind, within};
+use crate::args::{Compute, Global, MOST_PICTURES, WeightsKind, within};
 use crate::draw::{draw, draw_divided};
 use crate::names::names;
 use crate::output::{existing, shown};
@@ -15,7 +15,9 @@ use std::time::Instant;
 use tessera::attention2d::Grid;
 use tessera::backend::streams;
 use tessera::pictures::{GridStyle, grid, write_png};
-use tessera::{Divided, ImageParams, Model, Named, Picture, Request, Sampling, Source, Which};
+use tessera::{
+    ClassList, Divided, ImageParams, Model, Named, Picture, Request, Sampling, Source, Which,
+};
 
 /// Generate pictures of a class.
 #[derive(Debug, Clone, Args)]
@@ -42,7 +44,7 @@ pub struct Generate {
     /// Classes, by name or id, or `all`; `tessera classes` lists them. A name with a comma in it stands in double
     /// quotes. All of them unless given, where a model has 100 or fewer.
     #[arg(short, long, value_name = "CLASS,…")]
-    class: Vec<ClassArgs>,
+    class: Vec<ClassList>,
     /// Draw pictures of no class in particular.
     #[arg(long, conflicts_with = "class")]
     unconditional: bool,
@@ -347,7 +349,7 @@ impl Generate {
             return Ok((0..all).map(Some).collect());
         }
         let mut classes = Vec::new();
-        for name in self.class.iter().flat_map(ClassArgs::names) {
+        for name in self.class.iter().flat_map(ClassList::names) {
             match model.class(name) {
                 Ok(id) => classes.push(Some(id)),
                 Err(_) if name == "all" => classes.extend((0..all).map(Some)),

@@ -191,59 +191,25 @@ fn dispatch(cli: Cli) -> Result<()> {
 mod tests {
     use super::{Cli, negative_numbers};
     use clap::error::ErrorKind;
-    use clap::{Arg, ArgAction, Command, CommandFactory};
-    use std::any::TypeId;
+    use clap::{ArgAction, Command, CommandFactory};
+    use tessera_command_line::{calls, is_number, leaves, valued};
 
     #[test]
     fn the_command_line_is_well_formed() {
         negative_numbers(Cli::command()).debug_assert();
     }
 
-    /// Every command that does something, with the words that call it, as it is when it runs.
-    fn leaves() -> Vec<(Vec<String>, Command)> {
-        fn below(path: Vec<String>, command: &Command) -> Vec<(Vec<String>, Command)> {
-            let commands = command
-                .get_subcommands()
-                .filter(|one| one.get_name() != "help");
-            let below: Vec<_> = commands
-                .flat_map(|one| below([&path[..], &[one.get_name().to_owned()]].concat(), one))
-                .collect();
-            match below.is_empty() {
-                true => vec![(path, command.clone())],
-                false => below,
-            }
-        }
-        let mut command = negative_numbers(Cli::command());
-        command.build();
-        below(vec!["tessera".into()], &command)
-    }
-
-    fn of_values(command: &Command) -> impl Iterator<Item = &Arg> {
-        let options = command.get_opts().filter(|arg| !arg.is_hide_set());
-        options.filter(|arg| arg.get_action().takes_values())
-    }
-
-    fn is_number(arg: &Arg) -> bool {
-        let types = [
-            TypeId::of::<usize>(),
-            TypeId::of::<u64>(),
-            TypeId::of::<u32>(),
-            TypeId::of::<u16>(),
-            TypeId::of::<u8>(),
-            TypeId::of::<f32>(),
-            TypeId::of::<f64>(),
-        ];
-        types
-            .iter()
-            .any(|&of| arg.get_value_parser().type_id() == of)
+    /// Every command that does something, as it is when it runs.
+    fn commands() -> Vec<(Vec<String>, Command)> {
+        leaves(negative_numbers(Cli::command()))
     }
 
     #[test]
     fn every_number_is_answered_with_what_was_expected() {
         let bad = "-1 -1.5 nan inf 1e999 x  99999999999999999999999";
         let mut numbers = 0;
-        for (path, command) in leaves() {
-            for arg in of_values(&command).filter(|arg| is_number(arg)) {
+        for (path, command) in commands() {
+            for arg in valued(&command).filter(|arg| is_number(arg)) {
                 let option = format!("--{}", arg.get_long().expect("a long name"));
                 for value in bad.split(' ') {
                     let line = path.iter().map(|word| &**word).chain([&*option, value]);
@@ -269,7 +235,7 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example_and_the_global_options_last() {
-        for (path, command) in leaves() {
+        for (path, command) in commands() {
             let call = path.join(" ");
             let examples = command.get_after_help().map(ToString::to_string);
             let examples = examples.unwrap_or_default();
@@ -291,32 +257,16 @@ mod tests {
         }
     }
 
-    /// The commands of a line of a shell that are this program, in words.
-    fn calls(line: &str) -> Vec<Vec<String>> {
-        let (mut words, mut quoted) = (vec![String::new()], false);
-        for c in line.chars() {
-            match c {
-                '\'' => quoted = !quoted,
-                ' ' if !quoted => words.push(String::new()),
-                c => words.last_mut().expect("a word").push(c),
-            }
-        }
-        let parts = words.split(|word| ["&&", "|", ">"].contains(&&**word));
-        let begin = |part: &[String]| part.iter().position(|word| word == "tessera");
-        let calls = parts.filter_map(|part| begin(part).map(|at| part[at..].to_vec()));
-        calls.filter(|call| call.len() > 1).collect()
-    }
-
     #[test]
     fn every_example_is_taken_as_it_stands_and_none_is_in_the_way_of_another() {
-        let mut commands = leaves();
+        let mut commands = commands();
         commands.push((vec!["tessera".into()], Cli::command()));
         let mut taken = 0;
         for (path, command) in commands {
             let examples = command.get_after_help().map(ToString::to_string);
             let examples = examples.unwrap_or_default();
             let mut outputs = std::collections::BTreeSet::new();
-            for call in examples.lines().flat_map(calls) {
+            for call in examples.lines().flat_map(|line| calls("tessera", line)) {
                 if let Err(error) = Cli::parsed(&call) {
                     panic!("{path:?}: {call:?}: {error}");
                 }
@@ -334,8 +284,8 @@ mod tests {
     #[test]
     fn every_choice_and_number_says_what_it_is_unless_given() {
         let mut unsaid = Vec::new();
-        for (path, command) in leaves() {
-            for arg in of_values(&command) {
+        for (path, command) in commands() {
+            for arg in valued(&command) {
                 let choices = arg.get_possible_values().len() > 1;
                 if arg.is_required_set() || !(choices || is_number(arg)) {
                     continue;
@@ -356,7 +306,7 @@ mod tests {
     #[test]
     fn an_option_means_one_thing() {
         let mut helps = std::collections::BTreeMap::new();
-        for (path, command) in leaves() {
+        for (path, command) in commands() {
             let switches = command.get_opts().chain(command.get_arguments());
             for arg in switches.filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue)) {
                 let (Some(long @ "check"), Some(help)) = (arg.get_long(), arg.get_help()) else {

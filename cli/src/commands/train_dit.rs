@@ -14,18 +14,16 @@ use clap::{Args, ValueEnum};
 use ndarray::Array4;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
-use tessera::checkpoint::write_atomically;
 use tessera::gen_ar::TransformerConfig;
 use tessera::gen_dit::{Dit, DitConfig, LatentObjective, Process, SampleConfig};
 use tessera::moe::{Gate, MoeConfig, RoutingRule};
 use tessera::pictures::dataset::Split;
 use tessera::quantize::{MomentsBuilder, ScaleBy};
 use tessera::tokenizers::{ImageTokenizer, PixelTokenizer};
-use tessera::train::{LATENTS_FILE, StepReport, TrainConfig, train_on};
+use tessera::train::{LATENTS_FILE, StepReport, TrainConfig, ValidationLog, train_on};
 use tessera::{
     ComputePrecision, Device, DitCard, DitModel, LatentFile, Orientation, encode_dataset,
 };
@@ -324,6 +322,7 @@ impl TrainDit {
             },
             data: &data,
             held_out,
+            validation: ValidationLog::of(&self.run.output),
             steps: self.sample_steps,
             output: self.run.output.clone(),
         };
@@ -421,6 +420,8 @@ struct Samples<'a> {
     model: DitModel,
     data: &'a LatentObjective,
     held_out: Vec<usize>,
+    /// The losses on those, of the averaged weights as at inference.
+    validation: ValidationLog,
     /// Steps of a grid.
     steps: usize,
     output: PathBuf,
@@ -428,43 +429,6 @@ struct Samples<'a> {
 
 /// The folder of the grids.
 const SAMPLES: &str = "samples";
-
-impl Samples<'_> {
-    /// Whether the loss of that epoch is in `validation.jsonl`.
-    fn is_measured(&self, epoch: u64) -> bool {
-        let text = std::fs::read_to_string(self.output.join("validation.jsonl"));
-        let is_epoch = |line: &str| {
-            let line = serde_json::from_str::<serde_json::Value>(line);
-            line.is_ok_and(|line| line["epoch"].as_u64() == Some(epoch))
-        };
-        text.is_ok_and(|text| text.lines().any(is_epoch))
-    }
-
-    /// Appends the loss of the averaged weights, as at inference, on the held-out images to `validation.jsonl`. The
-    /// same noise at every epoch.
-    fn validate(&self, epoch: u64, ema: &Dit) -> Result<()> {
-        let path = self.output.join("validation.jsonl");
-        let known = std::fs::read_to_string(&path).unwrap_or_default();
-        // A resumed run comes by epochs that were measured before.
-        let before = |line: &&str| {
-            let line: Option<serde_json::Value> = serde_json::from_str(line).ok();
-            line.is_some_and(|line| line["epoch"].as_u64().is_some_and(|at| at < epoch))
-        };
-        let mut text: String = known
-            .lines()
-            .filter(before)
-            .map(|line| format!("{line}\n"))
-            .collect();
-        let mse = self.data.validation_mse(ema, &self.held_out);
-        text += &format!(
-            "{}\n",
-            serde_json::json!({ "epoch": epoch, "split": "val", "mse": mse })
-        );
-        Ok(write_atomically(&path, |file| {
-            file.write_all(text.as_bytes())
-        })?)
-    }
-}
 
 impl Shows<Dit> for Samples<'_> {
     fn line(&self, report: &StepReport) -> String {
@@ -479,14 +443,16 @@ impl Shows<Dit> for Samples<'_> {
     fn is_shown(&self, epoch: u64, cadence: Cadence) -> bool {
         let samples = samples_file(&self.output.join(SAMPLES), epoch);
         let drawn = !cadence.draws(epoch) || samples.exists();
-        drawn && (self.held_out.is_empty() || self.is_measured(epoch))
+        drawn && (self.held_out.is_empty() || self.validation.has(epoch))
     }
 
     fn show(&mut self, epoch: u64, ema: &Dit, cadence: Cadence) -> Flow {
         // The first rank draws and measures alone.
         let ema = &ema.clone().on(TokenSharding::Local)?;
         if !self.held_out.is_empty() {
-            self.validate(epoch, ema)?;
+            // The same noise at every epoch.
+            let mse = self.data.validation_mse(ema, &self.held_out);
+            self.validation.add(epoch, "mse", mse)?;
         }
         if !cadence.draws(epoch) {
             return Ok(interrupt::flow());
