@@ -24,8 +24,8 @@ pub struct Divided<'a, R> {
 }
 
 impl<R: Fn(usize) -> Request> Divided<'_, R> {
-    /// Draws this rank's share; `each` gets all pictures at the first rank, in order, and none elsewhere. `step` is told
-    /// of every step of all ranks' batches, as if the others were as far as this one.
+    /// Draws this rank's share; `each` gets all pictures at the first rank, in order, and none elsewhere. `step` is
+    /// told of every step of all ranks' batches, as if the others were as far as this one.
     ///
     /// # Errors
     /// A value that is not finite, a rank that failed, or what `step` or `each` gives.
