@@ -109,8 +109,6 @@ registry! {
     Ar: THRESHOLD_TOKENS = Streams { first: 2 << 40, count: 1 << 40 };
     /// The masks under which thresholds of experts are measured, a stream for each batch.
     Ar: THRESHOLD_MASKS = Streams { first: 3 << 40, count: 1 << 40 };
-    /// The noise with which a decoder is probed, a stream for each dimension.
-    Ar: DECODER_NOISE = Streams { first: 4 << 40, count: 1 << 40 };
 
     /// The noise of a picture: that which it starts from, then that of each step.
     Dit: PICTURE_NOISE = Stream(1);
@@ -123,6 +121,8 @@ registry! {
     Drawn: RANK_DROPOUT = Streams { first: 0, count: 1 << 32 };
     /// The inputs of benchmarks and self-tests.
     Constant: MEASUREMENT = Streams { first: 0, count: 1 << 56 };
+    /// The noise with which a decoder is probed, a stream for each dimension of the latents.
+    Constant: DECODER_NOISE = Streams { first: 1 << 56, count: 1 << 56 };
 }
 
 #[cfg(test)]

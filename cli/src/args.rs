@@ -177,6 +177,24 @@ impl From<Dtype> for tessera::WeightDtype {
     }
 }
 
+/// How the level of a latent is chosen that a VAE gives as a distribution.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Level {
+    /// Nearest to the mean, or in training to a draw, as in the paper.
+    Nearest,
+    /// The one that accounts best for mean and spread (Gaussian Quant).
+    Posterior,
+}
+
+impl From<Level> for tessera::quantize::LevelRule {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Nearest => Self::Nearest,
+            Level::Posterior => Self::Posterior,
+        }
+    }
+}
+
 /// The loop's settings.
 #[derive(Debug, Clone, Args)]
 pub struct LoopArgs {

@@ -3,19 +3,22 @@
 use crate::mask::MaskPlan;
 use crate::model::GenAr;
 use burn::tensor::{Device, Int, Tensor};
-use ndarray::{Array3, Axis};
+use ndarray::{Array3, Array4, Axis};
 use tessera_backend::{Rng, device_indices, streams};
 use tessera_moe::calibration_batches;
-use tessera_quantize::Quantizer;
+use tessera_quantize::{LevelRule, Quantizer};
 use tessera_train::{BoxError, LatentCache, Losses, Objective, Share, TrainConfig};
 
-/// The generator's loss on cached latents, which are sampled from their posteriors and quantized again at every step.
+/// The generator's loss on cached latents, which are sampled from their posteriors and quantized again at every step, or
+/// quantized by their distributions.
 #[derive(Debug)]
 pub struct TokenObjective<'a> {
     /// The posteriors of the data set.
     pub cache: &'a LatentCache,
     /// Turns latents into tokens.
     pub quantizer: &'a Quantizer,
+    /// How the level of a latent is chosen.
+    pub level: LevelRule,
     /// The device that the model is trained on.
     pub device: Device,
     /// The share of masked positions that the head is trained on in a step.
@@ -49,6 +52,12 @@ impl TokenObjective<'_> {
     }
 }
 
+/// Images `[channels, height, width]` as one batch.
+fn stacked(images: &[Array3<f32>]) -> Result<Array4<f32>, ndarray::ShapeError> {
+    let views: Vec<_> = images.iter().map(|image| image.view()).collect();
+    ndarray::stack(Axis(0), &views)
+}
+
 impl Objective<GenAr> for TokenObjective<'_> {
     type Batch = (Array3<u16>, Vec<usize>);
 
@@ -57,17 +66,30 @@ impl Objective<GenAr> for TokenObjective<'_> {
     }
 
     fn batch(&self, indices: &[usize], mut rng: Rng) -> Result<Self::Batch, BoxError> {
-        let latents: Vec<_> = indices
-            .iter()
-            .map(|&i| self.cache.sample(i, false, &mut rng))
-            .collect();
-        let views: Vec<_> = latents.iter().map(|image| image.view()).collect();
-        let latents = ndarray::stack(Axis(0), &views)?;
         let labels = indices
             .iter()
             .map(|&i| self.cache.labels[i] as usize)
             .collect();
-        Ok((self.quantizer.quantize(latents.view())?, labels))
+        let by_distribution = self.level == LevelRule::Posterior;
+        let distribution = |&i: &usize| {
+            let std = self.cache.posterior_std(i).filter(|_| by_distribution)?;
+            Some((self.cache.posterior(i, false).0.to_owned(), std))
+        };
+        let distributions: Option<(Vec<_>, Vec<_>)> = indices.iter().map(distribution).collect();
+        let tokens = match distributions {
+            Some((means, stds)) => {
+                let (means, stds) = (stacked(&means)?, stacked(&stds)?);
+                self.quantizer.quantize_posterior(means.view(), stds.view())
+            }
+            None => {
+                let each = indices.iter();
+                let latents: Vec<_> = each
+                    .map(|&i| self.cache.sample(i, false, &mut rng))
+                    .collect();
+                self.quantizer.quantize(stacked(&latents)?.view())
+            }
+        };
+        Ok((tokens?, labels))
     }
 
     fn losses(

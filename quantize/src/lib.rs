@@ -15,6 +15,7 @@
 //! | section 3.1: one scale for all latents | [`Moments::latent_scale`], [`ScaleBy::Global`] |
 //! | section 3.2: order by low-frequency energy | [`Calibration::order`] |
 //! | beyond the paper: a scale per channel | [`ScaleBy::Channel`] |
+//! | beyond the paper: the level of a distribution (Gaussian Quant) | [`Quantizer::quantize_posterior`] |
 //! | beyond the paper: ten bits and more | [`Table`] |
 //! | beyond the paper: bits where they matter | [`Calibration::allocate`], [`QuantizerConfig::channel_bits`] |
 //!
@@ -67,5 +68,5 @@ pub use codes::CalibrationBuilder;
 pub use config::{QuantizerConfig, STD_RANGE, ScaleBy};
 pub use error::{Error, Result};
 pub use moments::{Moments, MomentsBuilder};
-pub use quantizer::{Quantizer, narrow_u8, widen_u8};
+pub use quantizer::{LevelRule, Quantizer, narrow_u8, widen_u8};
 pub use table::{Table, boundaries};

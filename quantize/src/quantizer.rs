@@ -2,6 +2,8 @@
 
 use ndarray::{Array3, Array4, ArrayView1, ArrayView3, ArrayView4, Axis};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, QuantizerConfig, Result, Table};
 
 /// Maps each dimension of each latent, independently, to one of 2^bits levels and back.
@@ -29,6 +31,17 @@ struct Levels {
     table: Table,
     /// In normalized units.
     values: Vec<f32>,
+}
+
+/// How the level of a latent is chosen that a tokenizer gives as a distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LevelRule {
+    /// The nearest, as in the paper: to its mean, or to a draw from it in training.
+    #[default]
+    Nearest,
+    /// By mean and standard deviation, as [`Quantizer::quantize_posterior`] does.
+    Posterior,
 }
 
 impl Levels {
@@ -190,6 +203,60 @@ impl Quantizer {
             }
         }
         Ok(indices)
+    }
+
+    /// Quantizes latents that are distributions by how well a level accounts for them: Gaussian Quant (arXiv
+    /// 2512.06609), with one dimension to a token and β = 1.
+    ///
+    /// ```text
+    /// index = argmax_i log N(v_i; μ, σ²) - log N(v_i; 0, 1)        v_i, μ, σ in normalized units
+    ///       = the level nearest to μ / (1 - σ²)                    where σ < 1, the outermost on μ's side elsewhere
+    /// ```
+    ///
+    /// So a latent that is hardly known is drawn outward, to where levels are rare. With small σ this is
+    /// [`quantize`](Self::quantize).
+    ///
+    /// # Shapes
+    /// - `mean`, `std`: `[batch, channels, height, width]`, of the latents' distributions
+    /// - output: `[batch, height * width, channels]`
+    ///
+    /// # Errors
+    /// As `quantize`, for either; [`Error::Shape`] if they are not of one size.
+    pub fn quantize_posterior(
+        &self,
+        mean: ArrayView4<f32>,
+        std: ArrayView4<f32>,
+    ) -> Result<Array3<u16>> {
+        if mean.dim() != std.dim() {
+            return Err(Error::Shape {
+                what: "means and standard deviations",
+                expected: mean.shape().to_vec(),
+                found: std.shape().to_vec(),
+            });
+        }
+        ensure_finite(mean)?;
+        ensure_finite(std)?;
+        self.config.check_channels(mean.dim().1)?;
+        let mut drawn = mean.to_owned();
+        for (channel, (mut maps, stds)) in drawn
+            .axis_iter_mut(Axis(1))
+            .zip(std.axis_iter(Axis(1)))
+            .enumerate()
+        {
+            let affine = self.config.channel(channel);
+            let unit = self.config.unit_of(channel);
+            maps.zip_mut_with(&stds, |latent, &std| {
+                let x = affine.normalize(*latent);
+                let rest = 1.0 - (std / unit).powi(2);
+                let far = self.config.range;
+                let x = match rest > 0.0 {
+                    true => (x / rest).clamp(-far, far),
+                    false => far.copysign(x),
+                };
+                *latent = affine.restore(x);
+            });
+        }
+        self.quantize(drawn.view())
     }
 
     /// The latents of indices.

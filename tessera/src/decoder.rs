@@ -30,7 +30,6 @@ const MOST: f64 = 1024.0;
 pub fn decoder_noise(
     tokenizer: &dyn ImageTokenizer,
     data: &dyn Dataset,
-    seed: u64,
     device: &Device,
     progress: OnProgress<'_>,
 ) -> Result<Vec<f32>> {
@@ -49,7 +48,7 @@ pub fn decoder_noise(
                 .index_axis(Axis(1), channel)
                 .std(0.0)
                 .max(f32::MIN_POSITIVE);
-        let mut rng = streams::DECODER_NOISE.of(seed, channel as u64);
+        let mut rng = streams::DECODER_NOISE.of(0, channel as u64);
         let mut noisy = latents.clone();
         noisy
             .index_axis_mut(Axis(1), channel)

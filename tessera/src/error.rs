@@ -42,6 +42,12 @@ pub enum Error {
         /// What this one has.
         found: String,
     },
+    /// Levels are to be chosen by distributions, which the tokenizer does not give.
+    #[error("levels by distributions: expected a KL-VAE, which gives them, found a {architecture}")]
+    NoDistributions {
+        /// What the tokenizer is.
+        architecture: &'static str,
+    },
     /// There is nothing at a path.
     #[error("{}: no such file or folder", path.display())]
     NoPath {

@@ -97,7 +97,7 @@ pub use tessera_checkpoint::Architecture;
 pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling};
 pub use tessera_quantize::{Bits, ScaleBy};
 pub use tessera_weights::{WeightDtype, Which};
-pub use tokenizer::{Cuts, ImgSize, Tokenizer, VaeOptions};
+pub use tokenizer::{Cuts, ImgSize, Tokenizer, VaeOptions, require_distributions};
 pub use tokens::{MANIFEST_FILE, Manifest, Shard, TokenWriter};
 pub use vae::open_vae;
 

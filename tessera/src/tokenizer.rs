@@ -15,7 +15,7 @@ use std::path::Path;
 use std::str::FromStr;
 use tessera_checkpoint::weights_in;
 use tessera_pictures::{Channels, Pixels, read};
-use tessera_quantize::{Calibration, QuantizerConfig};
+use tessera_quantize::{Calibration, LevelRule, Quantizer, QuantizerConfig};
 use tessera_tokenizer::{
     ImageTokenizer, Opened, Tiling, decode_tiled, encode_tiled, open_tokenizer, tiles,
 };
@@ -255,6 +255,31 @@ impl Tokenizer {
         self.device.encode(&*self.vae, images)
     }
 
+    /// The tokens `[pictures, height·width, channels]` of pictures of one size, their levels chosen by `rule`.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); [`Error::NoDistributions`] where the rule needs them.
+    pub fn tokenize(
+        &self,
+        images: &[Array3<f32>],
+        quantizer: &Quantizer,
+        rule: LevelRule,
+    ) -> Result<Array3<u16>> {
+        if rule == LevelRule::Nearest {
+            return Ok(quantizer.quantize(self.encode(images)?.view())?);
+        }
+        require_distributions(&*self.vae, rule)?;
+        let factor = self.vae.downsampling();
+        let padded = images.iter().map(|image| tiles::pad(image.view(), factor));
+        let padded: Vec<_> = padded.collect();
+        let views: Vec<_> = padded.iter().map(|image| image.view()).collect();
+        let images = ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size");
+        let moments = self.device.encode_moments(&*self.vae, images)?;
+        let (mean, logvar) = moments.view().split_at(Axis(1), self.vae.latent_channels());
+        let std = logvar.mapv(|logvar| (0.5 * logvar).exp());
+        Ok(quantizer.quantize_posterior(mean, std.view())?)
+    }
+
     /// The finished pictures of latents, `[height, width]` px before they are finished.
     ///
     /// # Errors
@@ -304,6 +329,19 @@ fn require_of(vae: &dyn ImageTokenizer, found: &Calibration, file: &Path) -> Res
             digest_of_tokenizer(vae)?,
             found.clone(),
         ),
+    }
+}
+
+/// Refuses a rule that needs distributions for a tokenizer without.
+///
+/// # Errors
+/// [`Error::NoDistributions`].
+pub fn require_distributions(vae: &dyn ImageTokenizer, rule: LevelRule) -> Result<()> {
+    match rule == LevelRule::Nearest || vae.gives_distributions() {
+        true => Ok(()),
+        false => Err(Error::NoDistributions {
+            architecture: vae.architecture(),
+        }),
     }
 }
 

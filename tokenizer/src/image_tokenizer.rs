@@ -71,6 +71,11 @@ pub trait ImageTokenizer: Debug + Send {
     /// On another number of channels, or a size that [`check_image_size`](Self::check_image_size) refuses.
     fn encode(&self, images: Tensor<4>) -> Tensor<4>;
 
+    /// Whether latents are distributions, of which [`encode_moments`](Self::encode_moments) gives both moments.
+    fn gives_distributions(&self) -> bool {
+        false
+    }
+
     /// What latents of images are drawn from: means, then log-variances, where they are distributions; elsewhere
     /// [`encode`](Self::encode)'s latents.
     ///

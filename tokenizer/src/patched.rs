@@ -111,6 +111,10 @@ impl ImageTokenizer for Patched {
         patchify(self.inner.encode(images), self.patch_size)
     }
 
+    fn gives_distributions(&self) -> bool {
+        self.inner.gives_distributions()
+    }
+
     fn encode_moments(&self, images: Tensor<4>) -> Tensor<4> {
         // The means' patches stay before those of the log-variances.
         patchify(self.inner.encode_moments(images), self.patch_size)

@@ -15,6 +15,11 @@ const SCHEMA: &str = "tessera.latents/v1";
 /// The range that a KL-VAE clamps its log-variance to.
 const LOGVAR: (f32, f32) = (-30.0, 20.0);
 
+/// The standard deviation of a log-variance, within the bounds of a KL-VAE.
+fn std_of(logvar: f32) -> f32 {
+    (0.5 * logvar.clamp(LOGVAR.0, LOGVAR.1)).exp()
+}
+
 /// How a cache stores its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -118,9 +123,13 @@ impl LatentCache {
         };
         ndarray::Zip::from(mean)
             .and(logvar)
-            .map_collect(|&mean, &logvar| {
-                mean + (0.5 * logvar.clamp(LOGVAR.0, LOGVAR.1)).exp() * rng.normal()
-            })
+            .map_collect(|&mean, &logvar| mean + std_of(logvar) * rng.normal())
+    }
+
+    /// The standard deviation of image `index`'s posterior: `[channels, height, width]`, unscaled. Points have none.
+    pub fn posterior_std(&self, index: usize) -> Option<Array3<f32>> {
+        let (_, logvar) = self.posterior(index, false);
+        logvar.map(|logvar| logvar.mapv(std_of))
     }
 
     /// Writes the cache: whole or not at all.

@@ -123,7 +123,7 @@ impl Calibrate {
             encode_posteriors(&*vae, &data, &device, progress)
         })?;
         let noise = probing(global.quiet, |progress| {
-            decoder_noise(&*vae, &data, self.seed, &device, progress)
+            decoder_noise(&*vae, &data, &device, progress)
         })?;
         let options = CalibrationOptions {
             bits: self.bits,
@@ -187,7 +187,7 @@ fn draw(calibration: &Calibration, file: &Path) -> Result<()> {
             points: points.collect(),
         }
     };
-    let mut lines: Vec<Line> = (1..=DRAWN_BITS)
+    let mut lines: Vec<Line> = (2..=DRAWN_BITS)
         .map(|bits| {
             let name = format!("entropy, {bits} bits");
             let look = Look::Of(f64::from(bits) / f64::from(DRAWN_BITS));
@@ -302,7 +302,7 @@ pub fn describe(calibration: &Calibration) -> String {
 }
 
 /// How many bits the dimensions have, or have on average.
-fn mean_bits(quantizer: &QuantizerConfig) -> String {
+pub fn mean_bits(quantizer: &QuantizerConfig) -> String {
     match quantizer.channel_bits.is_empty() {
         true => quantizer.bits.to_string(),
         false => format!("{:.3}", quantizer.mean_bits()),

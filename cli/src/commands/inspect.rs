@@ -97,7 +97,7 @@ fn card(card: &ModelCard) -> Result<Vec<String>> {
             ),
             Some(format!(
                 "quantizer: {} bits over ±{}{}",
-                spread.bits,
+                super::calibrate::mean_bits(spread),
                 spread.range,
                 in_patches(*patch_size)
             )),
@@ -175,7 +175,8 @@ fn describe(found: &Found) -> Result<Vec<String>> {
             vec![super::calibrate::describe(calibration).trim_end().into()]
         }
         Found::Tokens { manifest } => {
-            let ([height, width], bits) = (manifest.grid, manifest.quantizer.bits);
+            let [height, width] = manifest.grid;
+            let bits = super::calibrate::mean_bits(&manifest.quantizer);
             vec![
                 format!(
                     "tokens of {} pictures in {} file(s)",

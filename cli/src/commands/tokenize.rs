@@ -1,6 +1,6 @@
 //! `tessera tokenize` and `tessera decode`: pictures to files of tokens and back.
 
-use crate::args::{Global, MOST_PATCH, MOST_PX, WeightsKind, within};
+use crate::args::{Global, Level, MOST_PATCH, MOST_PX, WeightsKind, within};
 use crate::output;
 use crate::pictures::{PictureArgs, Pictures, say_builtin};
 use crate::progress::Progress;
@@ -12,6 +12,7 @@ use tessera::pictures::Pixels;
 use tessera::quantize::Quantizer;
 use tessera::{
     Device, ImgSize, MANIFEST_FILE, Manifest, TokenWriter, Tokenizer, VaeOptions, Which,
+    require_distributions,
 };
 
 /// Pictures that a grid shows at most.
@@ -50,6 +51,9 @@ pub struct Tokenize {
     #[arg(long, value_name = "PX", requires = "vae")]
     #[arg(value_parser = within(1..=MOST_PX))]
     img_size: Option<usize>,
+    /// How the level of a latent is chosen where the VAE gives a distribution.
+    #[arg(long, value_enum, default_value = "nearest")]
+    level: Level,
     /// Folder for the tokens.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -111,6 +115,7 @@ impl Tokenize {
             );
         };
         let quantizer = Quantizer::new(config)?;
+        require_distributions(&*tokenizer.vae, self.level.into())?;
         let pictures = Pictures::open(&self.pictures, &tokenizer, global.quiet)?;
         output::folder(&self.output, self.overwrite)?;
         let mut writer = TokenWriter::new(&self.output, self.shard_size as usize);
@@ -123,7 +128,7 @@ impl Tokenize {
                 .map(|picture| (picture.image, picture.name))
                 .unzip();
             writer.add(
-                quantizer.quantize(tokenizer.encode(&images)?.view())?,
+                tokenizer.tokenize(&images, &quantizer, self.level.into())?,
                 labels,
                 names,
             )?;

@@ -6,8 +6,8 @@ use super::training::run::{self, Pictures};
 use super::training::watch::{Shows, Watching};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{
-    DataArgs, Dtype, Global, LoopArgs, MOST_PATCH, MOST_PX, MOST_STEPS, RunArgs, WeightsKind,
-    above, share, within,
+    DataArgs, Dtype, Global, Level, LoopArgs, MOST_PATCH, MOST_PX, MOST_STEPS, RunArgs,
+    WeightsKind, above, share, within,
 };
 use crate::progress::{Cadence, Progress, encoding, probing};
 use crate::sampling::Schedule;
@@ -22,12 +22,12 @@ use tessera::attention2d::{Grid, TokenSharding};
 use tessera::gen_ar::{GenAr, GenArConfig, SampleConfig, TokenObjective, TransformerConfig};
 use tessera::moe::MoeConfig;
 use tessera::pictures::dataset::Split;
-use tessera::quantize::{Calibration, Quantizer, QuantizerConfig};
+use tessera::quantize::{Calibration, LevelRule, Quantizer, QuantizerConfig};
 use tessera::tokenizers::Patched;
 use tessera::train::{LATENTS_FILE, LatentCache, StepReport, TrainConfig, train_on};
 use tessera::{
     ArCard, ArModel, Bits, CalibrationOptions, ComputePrecision, calibrate, decoder_noise,
-    encode_posteriors, measured_on,
+    encode_posteriors, measured_on, require_distributions,
 };
 
 /// Train a generator on the tokens of a VAE.
@@ -71,6 +71,9 @@ pub struct TrainAr {
     /// Bits per dimension, 1 to 16; or auto:MEAN, which gives each dimension its own for a mean of 1 to 12.
     #[arg(long, default_value = "6", value_name = "N")]
     bits: Bits,
+    /// How the level of a latent is chosen where the VAE gives a distribution.
+    #[arg(long, value_enum, default_value = "nearest")]
+    level: Level,
     /// Normalized latents are clipped to this many standard deviations.
     #[arg(long, default_value_t = 5.0, value_name = "X")]
     #[arg(value_parser = within(above(0.0_f32)))]
@@ -173,6 +176,7 @@ struct RunConfig<'a> {
     training: &'a TrainConfig,
     head_subset: f32,
     patch_size: usize,
+    level: LevelRule,
     quantizer: &'a QuantizerConfig,
     class_names: &'a [String],
     data: &'a Pictures,
@@ -203,6 +207,7 @@ impl TrainAr {
         let entry = run::enter(&ranks, &self.run)?;
         let (vae, vae_sha256) = run::tokenizer(&self.vae, self.weights, &self.data, &device)?;
         let vae = Patched::over(vae, self.patch)?;
+        require_distributions(&*vae, self.level.into())?;
         vae.check_image_size(self.data.img_size, self.data.img_size)?;
         let pictures = data::open(&self.data, Split::Train, global.quiet)?;
         let plan = training.plan(pictures.len()).map_err(run::in_words)?;
@@ -236,7 +241,7 @@ impl TrainAr {
         let noise = match self.bits {
             Bits::Uniform(_) => None,
             Bits::Auto { .. } => Some(probing(global.quiet, |progress| {
-                decoder_noise(&*vae, &*pictures, self.training.seed, &device, progress)
+                decoder_noise(&*vae, &*pictures, &device, progress)
             })?),
         };
         drop(pictures);
@@ -263,6 +268,7 @@ impl TrainAr {
             training: &training,
             head_subset: self.head_subset,
             patch_size: self.patch,
+            level: self.level.into(),
             quantizer: quantizer.config(),
             class_names: &card.class_names,
             data: &data,
@@ -285,6 +291,7 @@ impl TrainAr {
             cache: &cache,
             quantizer: &quantizer,
             device: autodiff,
+            level: self.level.into(),
             head_subset: self.head_subset,
         };
         let model_so_far = ArModel {

@@ -8,13 +8,13 @@ use tessera_quantize::{
 
 use crate::noise::normal;
 
-fn moments(latents: &Array4<f32>) -> Moments {
+pub fn moments(latents: &Array4<f32>) -> Moments {
     let mut builder = MomentsBuilder::new();
     builder.add(latents.view()).unwrap();
     builder.finish().unwrap()
 }
 
-fn calibrate(latents: &Array4<f32>, bits: u8, scale_by: ScaleBy) -> Calibration {
+pub fn calibrate(latents: &Array4<f32>, bits: u8, scale_by: ScaleBy) -> Calibration {
     let moments = moments(latents);
     let quantizer = Quantizer::new(moments.quantizer_config(bits, 5.0, scale_by)).unwrap();
     let mut builder = CalibrationBuilder::new(&moments, &quantizer).unwrap();

@@ -4,6 +4,7 @@
     reason = "a failed test panics, in its helpers as well"
 )]
 
+mod allocation;
 mod calibration;
 mod fixtures;
 mod noise;

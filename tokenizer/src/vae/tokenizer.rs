@@ -58,6 +58,10 @@ impl ImageTokenizer for KlVae {
         self.encode(images).mean
     }
 
+    fn gives_distributions(&self) -> bool {
+        true
+    }
+
     fn encode_moments(&self, images: Tensor<4>) -> Tensor<4> {
         self.encode(images).moments()
     }

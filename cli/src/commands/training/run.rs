@@ -287,7 +287,11 @@ fn option_of(field: &str) -> Option<&'static str> {
         ("vae", "ch_mult") => "--ch-mult",
         ("vae", "num_res_blocks") => "--num-res-blocks",
         ("vae", "z_channels") => "--z-channels",
-        ("generator", "levels") | ("quantizer", "bits") => "--bits",
+        ("generator", "levels" | "channel_levels") | ("quantizer", "bits" | "channel_bits") => {
+            "--bits"
+        }
+        ("generator", "dims_per_step") => "--dims-per-step",
+        ("", "level") => "--level",
         ("quantizer", "range") => "--range",
         ("generator", "buffer_size") => "--buffer-size",
         ("generator", "attn_dropout" | "proj_dropout") => "--dropout",
@@ -404,6 +408,9 @@ mod tests {
             "vae.num_res_blocks",
             "vae.z_channels",
             "quantizer.bits",
+            "quantizer.channel_bits",
+            "generator.dims_per_step",
+            "level",
             "quantizer.range",
             "generator.buffer_size",
             "generator.attn_dropout",
