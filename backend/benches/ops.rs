@@ -1,14 +1,13 @@
 //! The fused operations beside the same work in Burn's own operations, at the shapes of the built-in model and of
 //! TokenBridge-L. Run with `cargo bench -p tessera-backend`.
 
-use burn::nn::conv::Conv2dConfig;
-use burn::nn::{GroupNormConfig, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention as burn_attention;
-use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::module::{self as burns, attention as burn_attention};
+use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, activation};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use tessera_backend::nn::{GroupNorm, LayerNorm};
+use tessera_backend::init::ParamInit;
+use tessera_backend::nn::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
 use tessera_backend::{ComputePrecision, Rng};
 
@@ -20,11 +19,39 @@ fn draw<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Rng::new(1, shape.iter().product::<usize>() as u64).normal_tensor(shape, device)
 }
 
+fn linear_layer(inputs: usize, outputs: usize, device: &Device) -> Linear {
+    ParamInit::new(1, device).linear(inputs, outputs)
+}
+
+fn burns_linear(x: Tensor<2>, layer: &Linear) -> Tensor<2> {
+    burns::linear(x, layer.weight.val(), layer.bias.as_ref().map(|b| b.val()))
+}
+
+/// Of a kernel of 3 x 3, to maps of the same size.
+fn burns_conv2d(x: Tensor<4>, layer: &Conv2d) -> Tensor<4> {
+    let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+    let bias = layer.bias.as_ref().map(|b| b.val());
+    burns::conv2d(x, layer.weight.val(), bias, options)
+}
+
+fn burns_group_norm(x: Tensor<4>, norm: &GroupNorm) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    let each = channels / norm.groups * height * width;
+    let x = x.reshape([batch, norm.groups, each]);
+    let mean = x.clone().mean_dim(2);
+    let x = x - mean;
+    let variance = x.clone().square().mean_dim(2);
+    let x = x / (variance + norm.eps).sqrt();
+    let per_channel = |p: Tensor<1>| p.reshape([1, channels, 1, 1]);
+    x.reshape([batch, channels, height, width]) * per_channel(norm.weight.val())
+        + per_channel(norm.bias.val())
+}
+
 fn linear_gelu(c: &mut Criterion) {
     let device = Device::flex();
     let mut group = c.benchmark_group("linear+gelu");
     for [rows, inputs, outputs] in [[1280, 160, 640], [2560, 1024, 4096]] {
-        let layer = LinearConfig::new(inputs, outputs).init(&device);
+        let layer = linear_layer(inputs, outputs, &device);
         let x = draw([rows, inputs], &device);
         group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
         let name = format!("r{rows}_i{inputs}_o{outputs}");
@@ -32,7 +59,7 @@ fn linear_gelu(c: &mut Criterion) {
             b.iter(|| black_box(ops::linear(x.clone(), &layer, Activation::Gelu)))
         });
         group.bench_function(format!("burn/{name}"), |b| {
-            b.iter(|| black_box(activation::gelu(layer.forward(x.clone()))))
+            b.iter(|| black_box(activation::gelu(burns_linear(x.clone(), &layer))))
         });
     }
     group.finish();
@@ -43,9 +70,7 @@ fn few_rows(c: &mut Criterion) {
     let device = Device::flex();
     let mut group = c.benchmark_group("linear_few_rows");
     // More weights than a cache holds, one after the other, as a model has them.
-    let layers: Vec<_> = (0..8)
-        .map(|_| LinearConfig::new(1024, 4096).init(&device))
-        .collect();
+    let layers: Vec<_> = (0..8).map(|_| linear_layer(1024, 4096, &device)).collect();
     let half: Vec<_> = layers
         .iter()
         .map(|layer| ComputePrecision::Bf16.apply(layer.clone()))
@@ -65,7 +90,7 @@ fn few_rows(c: &mut Criterion) {
             b.iter(|| {
                 layers
                     .iter()
-                    .for_each(|layer| drop(black_box(layer.forward(x.clone()))))
+                    .for_each(|layer| drop(black_box(burns_linear(x.clone(), layer))))
             })
         });
     }
@@ -95,7 +120,7 @@ fn activations(c: &mut Criterion) {
 fn backward(c: &mut Criterion) {
     let device = Device::flex().autodiff();
     let mut group = c.benchmark_group("forward+backward");
-    let layer = LinearConfig::new(1024, 4096).init(&device);
+    let layer = linear_layer(1024, 4096, &device);
     let x = draw([1280, 1024], &device).require_grad();
     group.bench_function("fused/linear+gelu/r1280_i1024_o4096", |b| {
         b.iter(|| {
@@ -107,7 +132,13 @@ fn backward(c: &mut Criterion) {
         })
     });
     group.bench_function("burn/linear+gelu/r1280_i1024_o4096", |b| {
-        b.iter(|| black_box(activation::gelu(layer.forward(x.clone())).sum().backward()))
+        b.iter(|| {
+            black_box(
+                activation::gelu(burns_linear(x.clone(), &layer))
+                    .sum()
+                    .backward(),
+            )
+        })
     });
     let x = draw([4, 16, 320, 64], &device).require_grad();
     group.bench_function("fused/attention/b4_h16_s320_d64", |b| {
@@ -126,15 +157,13 @@ fn backward(c: &mut Criterion) {
             black_box(y.sum().backward())
         })
     });
-    let conv = Conv2dConfig::new([128, 128], [3, 3])
-        .with_padding(burn::nn::PaddingConfig2d::Same)
-        .init(&device);
+    let conv = ParamInit::new(1, &device).conv2d([128, 128], [3, 3], 1);
     let x = draw([1, 128, 64, 64], &device).require_grad();
     group.bench_function("fused/conv2d_3x3/b1_c128_s64", |b| {
         b.iter(|| black_box(ops::conv2d(x.clone(), &conv, [1; 4]).sum().backward()))
     });
     group.bench_function("burn/conv2d_3x3/b1_c128_s64", |b| {
-        b.iter(|| black_box(conv.forward(x.clone()).sum().backward()))
+        b.iter(|| black_box(burns_conv2d(x.clone(), &conv).sum().backward()))
     });
     group.finish();
 }
@@ -197,7 +226,7 @@ fn experts(c: &mut Criterion) {
             b2: leaf(draw([EXPERTS, WIDTH], &device)),
         };
         let [up, down] = [[WIDTH, 4 * WIDTH], [4 * WIDTH, WIDTH]]
-            .map(|[inputs, outputs]| LinearConfig::new(inputs, outputs).init(&device));
+            .map(|[inputs, outputs]| linear_layer(inputs, outputs, &device));
         let finish = |y: Tensor<2>| {
             if backward {
                 drop(black_box(y.sum().backward()));
@@ -234,17 +263,17 @@ fn layer_norm(c: &mut Criterion) {
     let device = Device::flex();
     let mut group = c.benchmark_group("layer_norm");
     for [rows, d] in [[1280, 160], [2560, 1024]] {
-        let (ours, theirs) = (
-            LayerNorm::new(d, 1e-6, &device),
-            LayerNormConfig::new(d).init(&device),
-        );
+        let norm = LayerNorm::new(d, 1e-6, &device);
         let x = draw([rows, d], &device);
         group.throughput(Throughput::Elements((rows * d) as u64));
         group.bench_function(format!("fused/r{rows}_d{d}"), |b| {
-            b.iter(|| black_box(ops::layer_norm(x.clone(), &ours)))
+            b.iter(|| black_box(ops::layer_norm(x.clone(), &norm)))
         });
         group.bench_function(format!("burn/r{rows}_d{d}"), |b| {
-            b.iter(|| black_box(theirs.forward(x.clone())))
+            b.iter(|| {
+                let (scale, shift) = (norm.weight.val(), norm.bias.val());
+                black_box(burns::layer_norm(x.clone(), scale, Some(shift), norm.eps))
+            })
         });
     }
     group.finish();
@@ -284,9 +313,7 @@ fn images(c: &mut Criterion) {
     for [batch, channels, size] in [[32, 16, 32], [32, 64, 8], [1, 128, 256]] {
         let name = format!("b{batch}_c{channels}_s{size}");
         let x = draw([batch, channels, size, size], &device);
-        let conv = Conv2dConfig::new([channels, channels], [3, 3])
-            .with_padding(burn::nn::PaddingConfig2d::Same)
-            .init(&device);
+        let conv = ParamInit::new(1, &device).conv2d([channels, channels], [3, 3], 1);
         let mut group = c.benchmark_group("conv2d_3x3");
         group.throughput(Throughput::Elements(
             (18 * batch * channels * channels * size * size) as u64,
@@ -295,23 +322,20 @@ fn images(c: &mut Criterion) {
             b.iter(|| black_box(ops::conv2d(x.clone(), &conv, [1; 4])))
         });
         group.bench_function(format!("burn/{name}"), |b| {
-            b.iter(|| black_box(conv.forward(x.clone())))
+            b.iter(|| black_box(burns_conv2d(x.clone(), &conv)))
         });
         group.finish();
 
-        let (ours, theirs) = (
-            GroupNorm::new(4, channels, 1e-6, &device),
-            GroupNormConfig::new(4, channels).init(&device),
-        );
+        let norm = GroupNorm::new(4, channels, 1e-6, &device);
         let mut group = c.benchmark_group("group_norm+silu");
         group.throughput(Throughput::Elements(
             (batch * channels * size * size) as u64,
         ));
         group.bench_function(format!("fused/{name}"), |b| {
-            b.iter(|| black_box(ops::group_norm(x.clone(), &ours, Activation::Silu)))
+            b.iter(|| black_box(ops::group_norm(x.clone(), &norm, Activation::Silu)))
         });
         group.bench_function(format!("burn/{name}"), |b| {
-            b.iter(|| black_box(activation::silu(theirs.forward(x.clone()))))
+            b.iter(|| black_box(activation::silu(burns_group_norm(x.clone(), &norm))))
         });
         group.finish();
     }

@@ -1,9 +1,9 @@
 //! Random weights: one stream of the seed per parameter, drawn when the parameter is first used.
 
 use crate::host::device_values;
+use crate::nn::{Conv2d, Embedding, Linear};
 use crate::streams;
 use burn::module::{Param, ParamId};
-use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
 /// Creates the parameters of one model, in order.
@@ -20,6 +20,34 @@ enum Law {
     Normal(f32),
     /// Uniform in ± the bound.
     Uniform(f32),
+}
+
+/// A parameter to be trained, made when it is first used.
+fn lazy<const D: usize>(
+    shape: [usize; D],
+    device: &Device,
+    mut make: impl FnMut(&Device) -> Tensor<D> + Send + Sync + 'static,
+) -> Param<Tensor<D>> {
+    let make = move |device: &Device, require_grad: bool| {
+        let tensor = make(device);
+        if require_grad {
+            tensor.detach().require_grad()
+        } else {
+            tensor
+        }
+    };
+    Param::uninitialized(ParamId::new(), make, device.clone(), true, shape.into())
+}
+
+/// The same value everywhere.
+pub(crate) fn constant<const D: usize>(
+    value: f32,
+    shape: [usize; D],
+    device: &Device,
+) -> Param<Tensor<D>> {
+    lazy(shape, device, move |device| {
+        Tensor::full(shape, value, device)
+    })
 }
 
 impl ParamInit {
@@ -40,25 +68,11 @@ impl ParamInit {
     fn param<const D: usize>(&mut self, shape: [usize; D], law: Law) -> Param<Tensor<D>> {
         let mut rng = streams::GENERATOR_WEIGHTS.of(self.seed, self.next);
         self.next += 1;
-        let draw = move |device: &Device, require_grad: bool| {
-            let tensor = match law {
-                Law::Zeros => Tensor::zeros(shape, device),
-                Law::Normal(std) => rng.normal_tensor(shape, device) * std,
-                Law::Uniform(bound) => rng.uniform_tensor(shape, device) * (2.0 * bound) - bound,
-            };
-            if require_grad {
-                tensor.detach().require_grad()
-            } else {
-                tensor
-            }
-        };
-        Param::uninitialized(
-            ParamId::new(),
-            draw,
-            self.device.clone(),
-            true,
-            shape.into(),
-        )
+        lazy(shape, &self.device, move |device| match law {
+            Law::Zeros => Tensor::zeros(shape, device),
+            Law::Normal(std) => rng.normal_tensor(shape, device) * std,
+            Law::Uniform(bound) => rng.uniform_tensor(shape, device) * (2.0 * bound) - bound,
+        })
     }
 
     /// `N(0, 0.02²)`, for embeddings of classes and positions.
@@ -84,6 +98,23 @@ impl ParamInit {
         let weight = self.param([d_input, d_output], law);
         let bias = Some(self.param([d_output], Law::Zeros));
         Linear { weight, bias }
+    }
+
+    /// Xavier-uniform weight, as for the linear map of one window's values, and zero bias.
+    pub fn conv2d(
+        &mut self,
+        [from, to]: [usize; 2],
+        [height, width]: [usize; 2],
+        stride: usize,
+    ) -> Conv2d {
+        let bound = (6.0 / (from * height * width + to) as f32).sqrt();
+        let weight = self.param([to, from, height, width], Law::Uniform(bound));
+        let bias = Some(self.param([to], Law::Zeros));
+        Conv2d {
+            weight,
+            bias,
+            stride: [stride; 2],
+        }
     }
 
     /// `N(0, std²)`.

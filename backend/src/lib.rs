@@ -10,13 +10,12 @@
 //! passes and the trait's bodies are private, and `unsafe` stays in the CPU kernels.
 //!
 //! ```
-//! use burn::nn::LinearConfig;
-//! use tessera_backend::{DeviceSpec, Rng, nn::LayerNorm, ops};
+//! use tessera_backend::{DeviceSpec, Rng, init::ParamInit, nn::LayerNorm, ops};
 //!
 //! let device = "flex".parse::<DeviceSpec>()?.open()?;
 //! let x = Rng::new(7, 0).normal_tensor([4, 32], &device); // the same numbers on every device
 //! let norm = LayerNorm::new(32, 1e-6, &device);
-//! let fc1 = LinearConfig::new(32, 128).init(&device);
+//! let fc1 = ParamInit::new(7, &device).linear(32, 128);
 //! let h = ops::linear(ops::layer_norm(x, &norm), &fc1, ops::Activation::Gelu);
 //! assert_eq!(h.dims(), [4, 128]);
 //! # Ok::<(), tessera_backend::Error>(())

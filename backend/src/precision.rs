@@ -18,7 +18,7 @@ pub enum ComputePrecision {
 }
 
 impl ComputePrecision {
-    /// Casts the weights of the module's [`Linear`](burn::nn::Linear) maps from f32 to this type. They serve inference
+    /// Casts the weights of the module's [`Linear`](crate::nn::Linear) maps from f32 to this type. They serve inference
     /// through [`ops::linear`](crate::ops::linear) only and have no gradient.
     pub fn apply<M: Module>(self, module: M) -> M {
         match self {

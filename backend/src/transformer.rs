@@ -2,9 +2,9 @@
 //! carry the names of the released checkpoints.
 
 use crate::init::ParamInit;
+use crate::nn::Linear;
 use crate::ops::{self, Activation};
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::Tensor;
 
 /// The projections of multi-head self-attention, with queries, keys and values packed into one map. The attention

@@ -2,13 +2,12 @@
 //! two can be run side by side.
 
 use crate::timing::{Median, median};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use std::hint::black_box;
 use tessera::attention2d::TokenSharding;
 use tessera::backend::host_indices;
-use tessera::backend::nn::{GroupNorm, LayerNorm};
+use tessera::backend::init::ParamInit;
+use tessera::backend::nn::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tessera::backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
 use tessera::backend::{ComputePrecision, streams};
 use tessera::gen_ar::{Block, FirstPosition, ForwardContext, GenArConfig, TransformerConfig};
@@ -312,7 +311,7 @@ fn block(device: &Device) -> Block {
 }
 
 fn conv(device: &Device) -> Conv2d {
-    Conv2dConfig::new([128, 128], [3, 3]).init(device)
+    ParamInit::new(0, device).conv2d([128, 128], [3, 3], 1)
 }
 
 fn group_norm(device: &Device) -> GroupNorm {
@@ -320,7 +319,10 @@ fn group_norm(device: &Device) -> GroupNorm {
 }
 
 fn matmul([m, k, n]: [usize; 3], device: &Device, seconds: f64) -> Result<Median> {
-    let layer = LinearConfig::new(k, n).with_bias(false).init(device);
+    let layer = Linear {
+        bias: None,
+        ..ParamInit::new(0, device).linear(k, n)
+    };
     let x = draw([m, k], device);
     Ok(median(seconds, || {
         ops::linear(x.clone(), &layer, Activation::None)
@@ -334,7 +336,7 @@ fn linear(
     device: &Device,
     seconds: f64,
 ) -> Result<Median> {
-    let layer: Linear = precision.apply(LinearConfig::new(WIDTH, 4 * WIDTH).init(device));
+    let layer: Linear = precision.apply(ParamInit::new(0, device).linear(WIDTH, 4 * WIDTH));
     let x = draw([rows, WIDTH], device);
     Ok(median(seconds, || ops::linear(x.clone(), &layer, act)))
 }
@@ -390,8 +392,9 @@ fn experts(device: &Device, seconds: f64, backward: bool) -> Result<Median> {
 }
 
 fn mlp(device: &Device, seconds: f64, backward: bool) -> Result<Median> {
-    let up = LinearConfig::new(WIDTH, 4 * WIDTH).init(device);
-    let down = LinearConfig::new(4 * WIDTH, WIDTH).init(device);
+    let mut init = ParamInit::new(0, device);
+    let up = init.linear(WIDTH, 4 * WIDTH);
+    let down = init.linear(4 * WIDTH, WIDTH);
     let x = draw([ROUTED, WIDTH], device);
     let x = if backward { x.require_grad() } else { x };
     Ok(passes(seconds, backward, || {

@@ -1,9 +1,10 @@
 //! Timing: medians of repeated work, and what this machine can do at best.
 
-use burn::nn::LinearConfig;
 use serde::Serialize;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
+use tessera::backend::init::ParamInit;
+use tessera::backend::nn::Linear;
 use tessera::backend::ops::{self, Activation};
 use tessera::backend::streams;
 
@@ -39,7 +40,10 @@ pub fn matmul_peak(device: &burn::tensor::Device) -> f64 {
     let x = streams::MEASUREMENT
         .of(0, 0)
         .uniform_tensor::<2>([SIZE, SIZE], device);
-    let layer = LinearConfig::new(SIZE, SIZE).with_bias(false).init(device);
+    let layer = Linear {
+        bias: None,
+        ..ParamInit::new(0, device).linear(SIZE, SIZE)
+    };
     let mut best = Duration::MAX;
     for _ in 0..12 {
         let started = Instant::now();

@@ -3,16 +3,14 @@
 
 use crate::augment::Augment;
 use crate::error::{Error, Result};
-use burn::module::{Initializer, Module, Param};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Linear, LinearConfig};
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use tessera_backend::nn::GroupNorm;
+use tessera_backend::nn::{Conv2d, GroupNorm, Linear};
 use tessera_backend::ops::{Activation, activation, conv2d, group_norm, linear};
 use tessera_backend::{Rng, elements_of, streams};
 use tessera_checkpoint::write_json;
@@ -158,23 +156,21 @@ fn conv(
     gain: f64,
     device: &Device,
 ) -> Conv2d {
-    let mut conv = Conv2dConfig::new([from, to], [3, 3])
-        .with_stride([stride; 2])
-        .with_initializer(Initializer::Zeros)
-        .init(device);
     let std = gain * (2.0 / (9 * from) as f64).sqrt();
-    conv.weight = Param::from_tensor(rng.normal_tensor([to, from, 3, 3], device) * std);
-    conv
+    Conv2d {
+        weight: Param::from_tensor(rng.normal_tensor([to, from, 3, 3], device) * std),
+        bias: Some(Param::from_tensor(Tensor::zeros([to], device))),
+        stride: [stride; 2],
+    }
 }
 
 /// Normal weights of variance `1 / inputs`, zero bias.
 fn dense(rng: &mut Rng, from: usize, to: usize, device: &Device) -> Linear {
-    let mut dense = LinearConfig::new(from, to)
-        .with_initializer(Initializer::Zeros)
-        .init(device);
     let std = (1.0 / from as f64).sqrt();
-    dense.weight = Param::from_tensor(rng.normal_tensor([from, to], device) * std);
-    dense
+    Linear {
+        weight: Param::from_tensor(rng.normal_tensor([from, to], device) * std),
+        bias: Some(Param::from_tensor(Tensor::zeros([to], device))),
+    }
 }
 
 /// A halving of the size, then a residual block, both after normalization and SiLU (He et al., arXiv 1603.05027).

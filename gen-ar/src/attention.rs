@@ -3,11 +3,10 @@
 
 use crate::dropout::Dropout;
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, activation};
 use tessera_attention2d::Tokens;
 use tessera_backend::init::ParamInit;
-use tessera_backend::nn::LayerNorm;
+use tessera_backend::nn::{LayerNorm, Linear};
 use tessera_backend::ops::{self, Activation, Mask};
 
 /// Added to the variance in every layer norm of the model.

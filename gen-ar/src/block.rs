@@ -6,11 +6,10 @@ use crate::config::TransformerConfig;
 use crate::context::ForwardContext;
 use crate::dropout::Dropout;
 use burn::module::Module;
-use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::{Device, Int, Tensor};
 use tessera_attention2d::{TokenSharding, Tokens};
 use tessera_backend::init::ParamInit;
-use tessera_backend::nn::LayerNorm;
+use tessera_backend::nn::{LayerNorm, Linear, Silu};
 use tessera_backend::ops::{self, Activation};
 use tessera_backend::transformer::{Attention, Mlp};
 use tessera_moe::{Moe, MoeConfig, MoeWidths};
@@ -146,7 +145,7 @@ pub struct ChannelBlock {
     attn: CausalAttention,
     norm2: LayerNorm,
     mlp: Mlp,
-    adaLN_modulation: (SiLU, Linear),
+    adaLN_modulation: (Silu, Linear),
 }
 
 impl ChannelBlock {
@@ -157,7 +156,7 @@ impl ChannelBlock {
             attn: CausalAttention::init(width, heads, init),
             norm2: LayerNorm::new(width, NORM_EPS, init.device()),
             mlp: Mlp::init(width, mlp_ratio * width, Activation::Gelu, init),
-            adaLN_modulation: (SiLU, init.zero_linear(width, 6 * width)),
+            adaLN_modulation: (Silu, init.zero_linear(width, 6 * width)),
         }
     }
 
@@ -217,13 +216,13 @@ impl ChannelBlock {
 /// The head's last modulation, of a layer norm without parameters.
 #[derive(Module, Debug)]
 pub struct ChannelFinal {
-    adaLN_modulation: (SiLU, Linear),
+    adaLN_modulation: (Silu, Linear),
 }
 
 impl ChannelFinal {
     pub(crate) fn init(d_model: usize, init: &mut ParamInit) -> Self {
         Self {
-            adaLN_modulation: (SiLU, init.zero_linear(d_model, 2 * d_model)),
+            adaLN_modulation: (Silu, init.zero_linear(d_model, 2 * d_model)),
         }
     }
 

@@ -3,10 +3,10 @@
 
 use crate::DitConfig;
 use burn::module::Module;
-use burn::nn::{Linear, activation::SiLU};
 use burn::tensor::Tensor;
 use tessera_attention2d::Tokens;
 use tessera_backend::init::ParamInit;
+use tessera_backend::nn::{Linear, Silu};
 use tessera_backend::ops::{self, Activation};
 use tessera_backend::transformer::{Attention, Mlp};
 use tessera_moe::{Moe, MoeWidths, RouterTrace};
@@ -19,7 +19,7 @@ pub struct DitBlock {
     mlp: Option<Mlp>,
     /// Present in a block with experts, in place of `mlp`.
     pub(crate) moe: Option<Moe>,
-    adaLN_modulation: (SiLU, Linear),
+    adaLN_modulation: (Silu, Linear),
 }
 
 impl DitBlock {
@@ -41,7 +41,7 @@ impl DitBlock {
                 None => Some(Mlp::init(width, hidden, Activation::GeluTanh, init)),
             },
             moe,
-            adaLN_modulation: (SiLU, init.zero_linear(width, 6 * width)),
+            adaLN_modulation: (Silu, init.zero_linear(width, 6 * width)),
         }
     }
 
@@ -80,7 +80,7 @@ impl DitBlock {
 #[derive(Module, Debug)]
 pub struct FinalLayer {
     linear: Linear,
-    adaLN_modulation: (SiLU, Linear),
+    adaLN_modulation: (Silu, Linear),
 }
 
 impl FinalLayer {
@@ -88,7 +88,7 @@ impl FinalLayer {
         let (width, patch) = (config.hidden_size, config.patch_size);
         Self {
             linear: init.zero_linear(width, patch * patch * config.out_channels()),
-            adaLN_modulation: (SiLU, init.zero_linear(width, 2 * width)),
+            adaLN_modulation: (Silu, init.zero_linear(width, 2 * width)),
         }
     }
 

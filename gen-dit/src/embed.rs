@@ -1,10 +1,9 @@
 //! The transformer's inputs: patches, positions, time and class.
 
 use burn::module::Module;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Embedding, Linear, activation::SiLU};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::init::ParamInit;
+use tessera_backend::nn::{Conv2d, Embedding, Linear, Silu};
 use tessera_backend::ops::{self, Activation};
 use tessera_backend::{device_indices, device_values};
 
@@ -17,17 +16,8 @@ pub struct PatchEmbed {
 impl PatchEmbed {
     /// Xavier-uniform over the patch's values, as for the linear map that this convolution is.
     pub(crate) fn init(channels: usize, width: usize, patch: usize, init: &mut ParamInit) -> Self {
-        let inputs = channels * patch * patch;
-        let conv = Conv2dConfig::new([channels, width], [patch, patch])
-            .with_stride([patch, patch])
-            .init(init.device());
-        let bound = (6.0 / (inputs + width) as f32).sqrt();
         Self {
-            proj: Conv2d {
-                weight: init.uniform([width, channels, patch, patch], bound),
-                bias: Some(init.zeros([width])),
-                ..conv
-            },
+            proj: init.conv2d([channels, width], [patch, patch], patch),
         }
     }
 
@@ -50,7 +40,7 @@ const MAX_PERIOD: f64 = 10_000.0;
 /// Embeds a time as a condition.
 #[derive(Module, Debug)]
 pub struct TimestepEmbedder {
-    mlp: (Linear, SiLU, Linear),
+    mlp: (Linear, Silu, Linear),
 }
 
 impl TimestepEmbedder {
@@ -58,7 +48,7 @@ impl TimestepEmbedder {
         Self {
             mlp: (
                 init.normal_linear(FREQUENCIES, width, 0.02),
-                SiLU,
+                Silu,
                 init.normal_linear(width, width, 0.02),
             ),
         }

@@ -2,9 +2,9 @@
 //! predicts the model's target.
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::Tensor;
 use tessera_backend::init::ParamInit;
+use tessera_backend::nn::Linear;
 use tessera_backend::ops::{self, Activation};
 
 /// `r = gelu(W1 h + b1)`, `logits = W_g r + b_g`, `target = W_t r + b_t`.

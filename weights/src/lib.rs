@@ -2,23 +2,24 @@
 //! each other.
 //!
 //! A name is the path of the module's fields joined by `.`, which is PyTorch's state-dict key where the fields have the
-//! reference's names. Values are in PyTorch's layout: `Linear.weight` is `[out, in]` here and `[in, out]` in Burn.
+//! reference's names. Values are in PyTorch's layout: `Linear.weight` is `[out, in]` here and `[in, out]` in `backend`.
 //! Weights load whole or not at all; a [`Mismatch`] lists what is missing, unexpected or misshapen, with the nearest
 //! names.
 //!
 //! ```
-//! use burn::{nn::LinearConfig, tensor::Device};
+//! use burn::tensor::Device;
+//! use tessera_backend::init::ParamInit;
 //! use tessera_weights::{WeightDtype, Weights};
 //!
 //! let folder = tempfile::tempdir()?;
 //! let file = folder.path().join("model.safetensors");
-//! let model = LinearConfig::new(2, 3).init(&Device::flex());
+//! let model = ParamInit::new(7, &Device::flex()).linear(2, 3);
 //! Weights::of(&model).write(&file, [("epoch".into(), "7".into())].into(), WeightDtype::F32)?;
 //!
 //! let weights = Weights::read(&file)?;
-//! let loaded = weights.apply(LinearConfig::new(2, 3).init(&Device::flex().autodiff()))?;
+//! let loaded = weights.apply(ParamInit::new(8, &Device::flex().autodiff()).linear(2, 3))?;
 //! assert_eq!(Weights::of(&loaded).get("weight").unwrap().shape(), [3, 2]);
-//! assert!(weights.apply(LinearConfig::new(2, 4).init(&Device::flex())).is_err());
+//! assert!(weights.apply(ParamInit::new(8, &Device::flex()).linear(2, 4)).is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

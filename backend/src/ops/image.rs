@@ -2,9 +2,8 @@
 
 use crate::Backend;
 use crate::arguments::Activation;
-use crate::nn::GroupNorm;
+use crate::nn::{Conv2d, GroupNorm};
 use burn::backend::Dispatch;
-use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
 /// Group normalization, then `act`.
@@ -22,19 +21,12 @@ pub fn group_norm(x: Tensor<4>, norm: &GroupNorm, act: Activation) -> Tensor<4> 
     ))
 }
 
-/// 2-D convolution with zero padding `[top, left, bottom, right]` in pixels, whatever the layer's own padding says.
-///
-/// # Panics
-/// If the layer is grouped or dilated: no model here is.
+/// 2-D convolution with zero padding `[top, left, bottom, right]` in pixels.
 ///
 /// # Shapes
 /// - `x`: `[batch, in, height, width]`
 /// - output: `[batch, out, (height + top + bottom - kernel) / stride + 1, …]`
 pub fn conv2d(x: Tensor<4>, conv: &Conv2d, padding: [usize; 4]) -> Tensor<4> {
-    assert!(
-        conv.groups == 1 && conv.dilation == [1, 1],
-        "grouped and dilated convolutions are not implemented"
-    );
     let weight = conv.weight.val();
     let bias = match &conv.bias {
         Some(bias) => bias.val(),
@@ -50,11 +42,10 @@ pub fn conv2d(x: Tensor<4>, conv: &Conv2d, padding: [usize; 4]) -> Tensor<4> {
 }
 
 /// A convolution of each channel by itself, between two rectifiers that level off, as in networks for small devices:
-/// `clamp(conv(clamp(x)))`. Zero padding `[top, left, bottom, right]` in pixels is around the clamped `x`, whatever the
-/// layer's own padding says.
+/// `clamp(conv(clamp(x)))`. Zero padding `[top, left, bottom, right]` in pixels is around the clamped `x`.
 ///
 /// # Panics
-/// If the layer is dilated, or has not as many groups as channels in and out.
+/// If the layer's weight is not `[channels, 1, kernel height, kernel width]`.
 ///
 /// # Shapes
 /// - `x`: `[batch, channels, height, width]`
@@ -67,10 +58,7 @@ pub fn depthwise_clamped(
 ) -> Tensor<4> {
     let weight = conv.weight.val();
     let [channels, per_group, _, _] = weight.dims();
-    assert!(
-        (conv.groups, per_group, conv.dilation) == (channels, 1, [1, 1]),
-        "expected a group per channel, and no dilation"
-    );
+    assert_eq!(per_group, 1, "expected weights of each channel by itself");
     let bias = match &conv.bias {
         Some(bias) => bias.val(),
         None => Tensor::zeros([channels], &weight.device()),

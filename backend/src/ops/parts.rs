@@ -3,9 +3,9 @@
 use super::{linear, reshape};
 use crate::Backend;
 use crate::arguments::Activation;
+use crate::nn::Linear;
 use burn::backend::Dispatch;
 use burn::module::{Param, ParamId};
-use burn::nn::Linear;
 use burn::tensor::Tensor;
 
 /// Splits the features into heads.

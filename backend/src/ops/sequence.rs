@@ -3,9 +3,8 @@
 use super::reshape;
 use crate::Backend;
 use crate::arguments::{Activation, Mask, Sampling};
-use crate::nn::LayerNorm;
+use crate::nn::{LayerNorm, Linear};
 use burn::backend::Dispatch;
-use burn::nn::Linear;
 use burn::tensor::{Int, Tensor};
 
 /// Flattens the leading axes: `[..., features]` to `[rows, features]`.

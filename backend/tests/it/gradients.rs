@@ -3,13 +3,9 @@
 
 use super::devices;
 use burn::module::Param;
-use burn::nn::{
-    Linear, LinearConfig,
-    conv::{Conv2d, Conv2dConfig},
-};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use tessera_backend::Rng;
-use tessera_backend::nn::{GroupNorm, LayerNorm};
+use tessera_backend::nn::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
 
 /// Draws leaves of one precision and collects what a run computed.
@@ -29,19 +25,18 @@ impl Run {
     }
 
     fn linear(&mut self, inputs: usize, outputs: usize) -> Linear {
-        let mut layer = LinearConfig::new(inputs, outputs).init(&self.device);
-        layer.weight = Param::from_tensor(self.leaf([inputs, outputs]));
-        layer.bias = Some(Param::from_tensor(self.leaf([outputs])));
-        layer
+        Linear {
+            weight: Param::from_tensor(self.leaf([inputs, outputs])),
+            bias: Some(Param::from_tensor(self.leaf([outputs]))),
+        }
     }
 
     fn conv(&mut self, [out, input, kh, kw]: [usize; 4], stride: usize) -> Conv2d {
-        let mut conv = Conv2dConfig::new([input, out], [kh, kw])
-            .with_stride([stride; 2])
-            .init(&self.device);
-        conv.weight = Param::from_tensor(self.leaf([out, input, kh, kw]));
-        conv.bias = Some(Param::from_tensor(self.leaf([out])));
-        conv
+        Conv2d {
+            weight: Param::from_tensor(self.leaf([out, input, kh, kw])),
+            bias: Some(Param::from_tensor(self.leaf([out]))),
+            stride: [stride; 2],
+        }
     }
 
     fn layer_norm(&mut self, d: usize) -> LayerNorm {

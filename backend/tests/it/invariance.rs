@@ -1,8 +1,8 @@
 //! A row's result does not depend on the rows beside it: bit for bit.
 
-use burn::nn::{LinearConfig, conv::Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
+use tessera_backend::init::ParamInit;
 use tessera_backend::nn::GroupNorm;
 use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
 
@@ -23,7 +23,7 @@ fn linear_rows_are_independent_of_the_batch() {
         [1000, 40],
         [1536, 128],
     ] {
-        let mut layer = LinearConfig::new(inputs, outputs).init(&device);
+        let mut layer = ParamInit::new(1, &device).linear(inputs, outputs);
         layer.weight = layer.weight.map(|w| rng.normal_tensor(w.dims(), &device));
         let x = rng.normal_tensor([200, inputs], &device);
         let whole = ops::linear(x.clone(), &layer, Activation::Gelu);
@@ -92,7 +92,7 @@ fn images_are_independent_of_the_batch() {
     let device = Device::flex();
     let mut rng = Rng::new(2, 0);
     for (channels, size) in [(8, 4), (64, 8), (24, 33)] {
-        let conv = Conv2dConfig::new([channels, 16], [3, 3]).init(&device);
+        let conv = ParamInit::new(2, &device).conv2d([channels, 16], [3, 3], 1);
         let norm = GroupNorm::new(4, 16, 1e-6, &device);
         let x = rng.normal_tensor([5, channels, size, size], &device);
         let run = |x| {

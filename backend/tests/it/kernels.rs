@@ -4,12 +4,11 @@
 
 use super::devices;
 use burn::module::Param;
-use burn::nn::LinearConfig;
-use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use proptest::prelude::*;
 use tessera_backend::Rng;
-use tessera_backend::nn::{GroupNorm, LayerNorm};
+use tessera_backend::init::ParamInit;
+use tessera_backend::nn::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
 
 /// How a tensor lies in memory.
@@ -202,9 +201,10 @@ proptest! {
     fn linear(case in case(), rows in size(), inputs in prop_oneof![size(), Just(600)], outputs in size()) {
         agree(case, |draw| {
             let x = draw.tensor([rows, inputs]);
-            let mut layer = LinearConfig::new(inputs, outputs).init(&draw.device);
-            layer.weight = Param::from_tensor(draw.tensor([inputs, outputs]));
-            layer.bias = Some(Param::from_tensor(draw.tensor([outputs])));
+            let layer = Linear {
+                weight: Param::from_tensor(draw.tensor([inputs, outputs])),
+                bias: Some(Param::from_tensor(draw.tensor([outputs]))),
+            };
             host(ops::linear(x, &layer, case.act))
         })?;
     }
@@ -296,12 +296,11 @@ proptest! {
         prop_assume!(w + padding[1] + padding[3] >= kernel[1] && h + padding[0] + padding[2] >= kernel[0]);
         agree(case, |draw| {
             let x = draw.tensor([batch, channels, h, w]);
-            let mut conv = Conv2dConfig::new([channels, channels], kernel)
-                .with_stride([stride; 2])
-                .with_groups(channels)
-                .init(&draw.device);
-            conv.weight = Param::from_tensor(draw.tensor([channels, 1, kernel[0], kernel[1]]));
-            conv.bias = Some(Param::from_tensor(draw.tensor([channels])));
+            let conv = Conv2d {
+                weight: Param::from_tensor(draw.tensor([channels, 1, kernel[0], kernel[1]])),
+                bias: Some(Param::from_tensor(draw.tensor([channels]))),
+                stride: [stride; 2],
+            };
             host(ops::depthwise_clamped(x, &conv, padding, [-1.0, 1.5]))
         })?;
     }
@@ -393,11 +392,11 @@ fn convolution(
 ) -> Result<(), TestCaseError> {
     agree(case, |draw| {
         let x = draw.tensor([batch, inputs, h, w]);
-        let mut conv = Conv2dConfig::new([inputs, outputs], kernel)
-            .with_stride([stride; 2])
-            .init(&draw.device);
-        conv.weight = Param::from_tensor(draw.tensor([outputs, inputs, kernel[0], kernel[1]]));
-        conv.bias = Some(Param::from_tensor(draw.tensor([outputs])));
+        let conv = Conv2d {
+            weight: Param::from_tensor(draw.tensor([outputs, inputs, kernel[0], kernel[1]])),
+            bias: Some(Param::from_tensor(draw.tensor([outputs]))),
+            stride: [stride; 2],
+        };
         host(ops::conv2d(x, &conv, padding))
     })
 }
@@ -410,7 +409,7 @@ fn nothing_in_is_nothing_out() {
 }
 
 fn nothing_comes_of_nothing(device: &Device) {
-    let layer = LinearConfig::new(5, 7).init(device);
+    let layer = ParamInit::new(0, device).linear(5, 7);
     let norm = LayerNorm::new(5, 1e-6, device);
     let none = Tensor::<2>::zeros([0, 5], device);
     assert_eq!(
@@ -456,7 +455,7 @@ fn nothing_comes_of_nothing(device: &Device) {
     assert_eq!([dk.dims(), dv.dims()], [[2, 3, 0, 8]; 2]);
 
     let none = Tensor::<4>::zeros([0, 4, 6, 6], device);
-    let conv = Conv2dConfig::new([4, 3], [3, 3]).init(device);
+    let conv = ParamInit::new(0, device).conv2d([4, 3], [3, 3], 1);
     assert_eq!(
         ops::conv2d(none.clone(), &conv, [1; 4]).dims(),
         [0, 3, 6, 6]

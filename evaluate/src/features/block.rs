@@ -4,8 +4,8 @@
 use super::layers::{Layer, same};
 use super::network::RELU6;
 use crate::error::Result;
-use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
+use tessera_backend::nn::Conv2d;
 use tessera_backend::ops::{conv2d, depthwise_clamped, residual};
 use tessera_weights::Weights;
 

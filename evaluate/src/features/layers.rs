@@ -1,11 +1,11 @@
 //! Convolutions as the checkpoint has them, each with the batch normalization behind it folded in.
 
 use crate::error::Result;
-use burn::module::{Initializer, Param};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::module::Param;
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use tessera_backend::device_values;
+use tessera_backend::nn::Conv2d;
 use tessera_weights::Weights;
 
 /// Added to the variance of every normalization.
@@ -39,14 +39,10 @@ impl Layer {
         }
     }
 
-    fn groups(&self) -> usize {
-        if self.depthwise { self.inputs } else { 1 }
-    }
-
-    /// `[out, in per group, kernel, kernel]`.
+    /// `[out, in per output, kernel, kernel]`.
     fn shape(&self) -> [usize; 4] {
-        let per_group = self.inputs / self.groups();
-        [self.outputs, per_group, self.kernel, self.kernel]
+        let each = if self.depthwise { 1 } else { self.inputs };
+        [self.outputs, each, self.kernel, self.kernel]
     }
 
     /// The names and shapes that a checkpoint has for it.
@@ -75,18 +71,15 @@ impl Layer {
             taps.iter_mut().for_each(|tap| *tap *= scale);
             shift.push(of(1) - of(2) * scale);
         }
-        let mut conv = Conv2dConfig::new([self.inputs, self.outputs], [self.kernel; 2])
-            .with_stride([self.stride; 2])
-            .with_groups(self.groups())
-            .with_initializer(Initializer::Zeros)
-            .init(device);
-        conv.weight = Param::from_tensor(device_values(w, self.shape(), device));
-        conv.bias = Some(Param::from_tensor(device_values(
-            shift,
-            [self.outputs],
-            device,
-        )));
-        Ok(conv)
+        Ok(Conv2d {
+            weight: Param::from_tensor(device_values(w, self.shape(), device)),
+            bias: Some(Param::from_tensor(device_values(
+                shift,
+                [self.outputs],
+                device,
+            ))),
+            stride: [self.stride; 2],
+        })
     }
 }
 
@@ -100,9 +93,10 @@ pub(super) fn values(weights: &Weights, name: &str) -> Result<Vec<f32>> {
 /// TensorFlow's padding `SAME`, `[top, left, bottom, right]`: ⌈side / stride⌉ outputs, and where the zeros are odd,
 /// one more at the end.
 pub(super) fn same(sides: [usize; 2], conv: &Conv2d) -> [usize; 4] {
+    let [_, _, height, width] = conv.weight.dims();
     let [top, left] = [0, 1].map(|axis| {
         let (side, stride) = (sides[axis], conv.stride[axis]);
-        let covered = (side.div_ceil(stride) - 1) * stride + conv.kernel_size[axis];
+        let covered = (side.div_ceil(stride) - 1) * stride + [height, width][axis];
         covered.saturating_sub(side)
     });
     [top / 2, left / 2, top - top / 2, left - left / 2]

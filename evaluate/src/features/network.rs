@@ -4,13 +4,12 @@
 use super::block::{Block, BlockSizes};
 use super::layers::{Layer, same, values};
 use crate::error::{Error, Result};
-use burn::module::{Initializer, Param};
-use burn::nn::conv::Conv2d;
-use burn::nn::{Linear, LinearConfig};
+use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array2, Array4};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tessera_backend::nn::{Conv2d, Linear};
 use tessera_backend::ops::{Activation, conv2d, linear};
 use tessera_backend::{device_values, host_values, upload};
 use tessera_pictures::{Channels, Filter, Pixels, resize};
@@ -140,14 +139,13 @@ impl EffLite0 {
         weights.fits_shapes(&expected)?;
         let of_blocks = blocks().into_iter();
         let of_blocks = of_blocks.map(|sizes| Block::new(sizes, &weights, device));
-        let mut classes = LinearConfig::new(Self::FEATURES, CLASSES)
-            .with_initializer(Initializer::Zeros)
-            .init(device);
         let table = values(&weights, "_fc.weight")?;
         let table: Tensor<2> = device_values(table, [CLASSES, Self::FEATURES], device);
-        classes.weight = Param::from_tensor(table.transpose());
         let bias = values(&weights, "_fc.bias")?;
-        classes.bias = Some(Param::from_tensor(device_values(bias, [CLASSES], device)));
+        let classes = Linear {
+            weight: Param::from_tensor(table.transpose()),
+            bias: Some(Param::from_tensor(device_values(bias, [CLASSES], device))),
+        };
         Ok(Self {
             stem: stem().fold(&weights, device)?,
             blocks: of_blocks.collect::<Result<_>>()?,

@@ -53,7 +53,8 @@ fn input(shape: [usize; 3], seed: u64, device: &Device) -> Tensor<3> {
 /// The gradients of all trained parameters by name.
 fn gradients(moe: &Moe, x: &Tensor<3>, loss: Tensor<1>) -> Vec<(&'static str, Vec<f32>)> {
     let grads = loss.backward();
-    let bias = |map: &burn::nn::Linear| map.bias.as_ref().unwrap().val().grad(&grads).map(host);
+    let bias =
+        |map: &tessera_backend::nn::Linear| map.bias.as_ref().unwrap().val().grad(&grads).map(host);
     let gradients = [
         ("x", x.grad(&grads).map(host)),
         (

@@ -58,7 +58,7 @@ fn gelu(x: Tensor<2>) -> Tensor<2> {
 /// - x: `[tokens, d_model]`
 /// - output: `[tokens, experts]`
 pub fn logits(moe: &Moe, x: Tensor<2>) -> Tensor<2> {
-    let linear = |x: Tensor<2>, map: &burn::nn::Linear| {
+    let linear = |x: Tensor<2>, map: &tessera_backend::nn::Linear| {
         x.matmul(map.weight.val()) + map.bias.as_ref().unwrap().val().unsqueeze_dim::<2>(0)
     };
     linear(gelu(linear(x, &moe.router.fc1)), &moe.router.gate)

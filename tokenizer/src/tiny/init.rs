@@ -2,8 +2,8 @@
 
 use crate::init::uniform;
 use burn::module::Param;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
+use tessera_backend::nn::Conv2d;
 use tessera_backend::streams;
 
 /// Makes the convolutions of one network, in order.
@@ -39,13 +39,10 @@ impl<'a> TinyInit<'a> {
         side: usize,
         stride: usize,
     ) -> Conv2d {
-        let conv = Conv2dConfig::new([from, to], [side, side])
-            .with_stride([stride, stride])
-            .with_bias(false)
-            .init(self.device);
         Conv2d {
             weight: self.uniform([to, from, side, side], bound(from, side)),
-            ..conv
+            bias: None,
+            stride: [stride; 2],
         }
     }
 

@@ -4,9 +4,8 @@ use super::init::TinyInit;
 use burn::module::{
     Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
 };
-use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use tessera_backend::nn::GroupNorm;
+use tessera_backend::nn::{Conv2d, GroupNorm};
 use tessera_backend::ops::{
     Activation, activation, conv2d, group_norm, residual, upsample_nearest,
 };
@@ -45,7 +44,7 @@ impl Layer {
     /// - returns `[batch, channels', height', width']`, as the layer has it
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
-            Self::Conv(conv) => conv2d(x, conv, [conv.kernel_size[0] / 2; 4]),
+            Self::Conv(conv) => conv2d(x, conv, [conv.weight.dims()[2] / 2; 4]),
             Self::Norm(norm) => group_norm(x, norm, Activation::None),
             Self::Block(block) => block.forward(x),
             Self::Relu => activation(x, Activation::Relu),

@@ -3,9 +3,8 @@
 use super::init::VaeInit;
 use super::resnet::NONE;
 use burn::module::Module;
-use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
-use tessera_backend::nn::GroupNorm;
+use tessera_backend::nn::{Conv2d, GroupNorm};
 use tessera_backend::ops::{Activation, Mask, attention, conv2d, group_norm, reshape, residual};
 
 /// `x + proj_out(softmax(q k / sqrt(channels)) v)`, one head over all positions; the projections are 1 x 1

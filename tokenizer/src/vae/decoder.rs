@@ -7,9 +7,8 @@ use super::init::VaeInit;
 use super::resnet::{ResnetBlock, SAME};
 use super::sampling::Upsample;
 use burn::module::Module;
-use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
-use tessera_backend::nn::GroupNorm;
+use tessera_backend::nn::{Conv2d, GroupNorm};
 use tessera_backend::ops::{Activation, conv2d, group_norm};
 
 /// Latents (after the `post_quant_conv`) to images.

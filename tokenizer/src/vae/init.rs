@@ -2,9 +2,8 @@
 
 use crate::init::uniform;
 use burn::module::Param;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
-use tessera_backend::nn::GroupNorm;
+use tessera_backend::nn::{Conv2d, GroupNorm};
 use tessera_backend::streams;
 
 /// The reference's, in every normalization.
@@ -35,14 +34,11 @@ impl<'a> VaeInit<'a> {
 
     /// A square convolution, weight and bias uniform in `±1/sqrt(fan_in)`.
     pub(super) fn conv(&mut self, from: usize, to: usize, side: usize, stride: usize) -> Conv2d {
-        let conv = Conv2dConfig::new([from, to], [side, side])
-            .with_stride([stride, stride])
-            .init(self.device);
         let bound = 1.0 / ((from * side * side) as f64).sqrt();
         Conv2d {
             weight: self.uniform([to, from, side, side], bound),
             bias: Some(self.uniform([to], bound)),
-            ..conv
+            stride: [stride; 2],
         }
     }
 

@@ -8,8 +8,8 @@ use super::posterior::Posterior;
 use super::resnet::NONE;
 use crate::{ImageTokenizer, Result};
 use burn::module::Module;
-use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
+use tessera_backend::nn::Conv2d;
 use tessera_backend::ops::conv2d;
 
 /// An autoencoder with Gaussian latents. Its fields are named as in the released `kl16.ckpt`.

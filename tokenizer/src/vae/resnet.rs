@@ -2,9 +2,8 @@
 
 use super::init::VaeInit;
 use burn::module::Module;
-use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
-use tessera_backend::nn::GroupNorm;
+use tessera_backend::nn::{Conv2d, GroupNorm};
 use tessera_backend::ops::{Activation, conv2d, group_norm, residual};
 
 /// Zero padding that keeps the sides under a 3 x 3 convolution.

@@ -3,8 +3,8 @@
 use super::init::VaeInit;
 use super::resnet::SAME;
 use burn::module::Module;
-use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
+use tessera_backend::nn::Conv2d;
 use tessera_backend::ops::{conv2d, upsample_nearest};
 
 /// The reference pads on one side only, so that every output sees a 3 x 3 window that starts at its own 2 x 2 cell.

@@ -1,10 +1,10 @@
 //! A small module of every kind of parameter.
 
-use burn::module::{Initializer, Module, Param};
-use burn::nn::{Linear, LinearConfig};
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
-use tessera_backend::nn::LayerNorm;
+use tessera_backend::init::ParamInit;
+use tessera_backend::nn::{LayerNorm, Linear};
 use tessera_weights::{Weight, Weights};
 
 #[derive(Module, Debug)]
@@ -33,13 +33,14 @@ impl Toy {
         weights.apply(empty).unwrap()
     }
 
-    /// Weights as Burn initializes them: at their first use.
+    /// Weights that are drawn at their first use.
     pub fn empty(device: &Device) -> Self {
+        let mut init = ParamInit::new(9, device);
         Self {
-            first: LinearConfig::new(3, 8).init(device),
+            first: init.linear(3, 8),
             norm: LayerNorm::new(8, 1e-6, device),
-            blocks: vec![LinearConfig::new(8, 2).init(device)],
-            token: Initializer::Zeros.init([1, 1, 2], device),
+            blocks: vec![init.linear(8, 2)],
+            token: init.zeros([1, 1, 2]),
         }
     }
 }
