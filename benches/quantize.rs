@@ -9,9 +9,9 @@ use tessera_quantize::{
     CalibrationBuilder, MomentsBuilder, Quantizer, QuantizerConfig, ScaleBy, Table,
 };
 
-#[path = "../tests/it/noise.rs"]
+#[path = "../quantize/tests/it/noise.rs"]
 mod noise;
-#[path = "../tests/it/reference.rs"]
+#[path = "../quantize/tests/it/reference.rs"]
 mod reference;
 
 #[global_allocator]

@@ -1,5 +1,5 @@
 //! The fused operations beside the same work in Burn's own operations, at the shapes of the built-in model and of
-//! TokenBridge-L. Run with `cargo bench -p tessera-backend`.
+//! TokenBridge-L. Run with `cargo bench -p tessera-benches --bench ops`.
 
 use burn::tensor::module::{self as burns, attention as burn_attention};
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
