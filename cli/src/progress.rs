@@ -17,6 +17,7 @@ pub struct Progress {
     total: u64,
     plain: bool,
     tenth: u64,
+    done: u64,
 }
 
 impl Progress {
@@ -36,12 +37,14 @@ impl Progress {
             total,
             plain: !quiet && !terminal,
             tenth: 0,
+            done: 0,
         }
     }
 
     /// `done` units are done.
     pub fn set(&mut self, done: u64, message: impl Into<String>) {
         let message = message.into();
+        self.done = done;
         let tenth = done * 10 / self.total.max(1);
         if self.plain && tenth > self.tenth {
             self.tenth = tenth;
@@ -52,6 +55,11 @@ impl Progress {
         }
         self.bar.set_message(message);
         self.bar.set_position(done);
+    }
+
+    /// `more` units are done.
+    pub fn add(&mut self, more: u64) {
+        self.set(self.done + more, "");
     }
 
     /// Removes the bar.

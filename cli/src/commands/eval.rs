@@ -1,5 +1,7 @@
 //! `tessera eval`: how good are the generator's pictures, and how much does quantization cost?
 
+mod features;
+mod looking;
 mod pictures;
 mod print;
 
@@ -8,13 +10,17 @@ use crate::draw::draw;
 use crate::progress::Progress;
 use crate::sampling::SamplingArgs;
 use crate::{data, output};
-use anyhow::{Context, Result, bail};
-use clap::Args;
+use anyhow::{Context, Result, bail, ensure};
+use clap::{ArgGroup, Args};
+use features::FeatureArgs;
+use looking::{FeatureResult, Versions};
 use pictures::Pictures;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tessera::evaluate::{Classifier, Evaluation, RealPictures, evaluate, on_squares};
+use tessera::evaluate::{
+    Classifier, Evaluation, FeatureFigures, FeatureFloor, RealPictures, evaluate, on_squares,
+};
 use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Dataset, Split, spaced};
 use tessera::quantize::Quantizer;
@@ -30,7 +36,9 @@ const FASHION_MNIST: &str = "/usr/share/datasets/fashion-mnist";
 
 /// Judge a model: generated pictures by a classifier, or reconstructions by PSNR and SSIM.
 #[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("eyes").multiple(true).args(["judge", "features"]))]
 #[command(after_help = "Examples:\n  \
+    tessera eval --features efficientnet_lite0.safetensors --pictures out/ --against photos/test\n  \
     tessera eval -n 100 --data /usr/share/datasets/fashion-mnist\n  \
     tessera eval --reconstruction --data /usr/share/datasets/fashion-mnist -o report\n  \
     tessera eval --pictures out --judge runs/judge/model --data cifar10/")]
@@ -50,8 +58,8 @@ pub struct Eval {
     #[arg(
         long,
         value_name = "DIR",
-        requires = "judge",
-        conflicts_with_all = ["model", "reconstruction", "num_images", "seed", "output"]
+        requires = "eyes",
+        conflicts_with_all = ["model", "reconstruction", "num_images", "seed"]
     )]
     pictures: Option<PathBuf>,
     /// The classifier, as `tessera train judge` leaves it; the model's own unless given.
@@ -60,6 +68,8 @@ pub struct Eval {
     /// Measure reconstructions of the test images instead of generated pictures.
     #[arg(long)]
     reconstruction: bool,
+    #[command(flatten)]
+    features: FeatureArgs,
     /// Generated pictures per class.
     #[arg(short, long, default_value_t = 100, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_PICTURES))]
@@ -97,7 +107,9 @@ struct GenerationReport {
     images_per_second: f64,
     classes: Vec<String>,
     #[serde(flatten)]
-    evaluation: Evaluation,
+    evaluation: Option<Evaluation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    features: Option<FeatureResult>,
 }
 
 /// What is known of reconstructions.
@@ -110,6 +122,9 @@ struct ReconstructionReport {
     entropy_bits: Vec<f32>,
     /// Their mean where dimensions differ.
     bits: f32,
+    /// Of training pictures beside the test pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feature_floor: Option<FeatureFloor>,
 }
 
 /// Quality of one kind of reconstruction, means over the images.
@@ -119,6 +134,11 @@ struct Quality {
     psnr_db: f64,
     /// None where every picture is too small for it.
     ssim: Option<f64>,
+    /// Beside the originals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    features: Option<FeatureFigures>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    perceptual: Option<f64>,
 }
 
 impl Eval {
@@ -128,7 +148,20 @@ impl Eval {
     /// A model without judge, data that is missing, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
+        if let (Some(folder), Some(_)) = (&self.pictures, &self.features.features) {
+            ensure!(
+                self.output.is_none() || self.features.writes(),
+                "-o with --pictures is for --neighbors N"
+            );
+            if let Some(folder) = &self.output {
+                output::folder(folder, self.overwrite)?;
+            }
+            let (limit, output) = (self.limit, self.output.as_deref());
+            let args = &self.features;
+            return args.folders(folder, limit, output, self.json, &device, global.quiet);
+        }
         if let (Some(folder), Some(judge)) = (&self.pictures, &self.judge) {
+            ensure!(self.output.is_none(), "-o with --pictures needs --features");
             let pictures = Pictures {
                 folder,
                 judge,
@@ -209,22 +242,34 @@ impl Eval {
     }
 
     fn generation(&self, mut model: ArModel, quiet: bool) -> Result<()> {
+        let looking = self.features.open(&model.device, quiet)?;
         let given = self.judge(&model)?;
         let own = model.classifier.take();
         let card = model.card.clone();
+        let (quantizer, channels) = (model.quantizer.clone(), model.vae.image_channels());
         let model = Model::Ar(model);
-        let classifier = given.as_ref().or(own.as_ref()).context(
+        let classifier = given.as_ref().or(own.as_ref());
+        ensure!(
+            classifier.is_some() || looking.is_some(),
             "the model has no judge: train one with `tessera train judge`, and give it with --judge or put its model \
-            folder at MODEL/judge",
-        )?;
-        let channels = classifier.config().in_channels;
+            folder at MODEL/judge"
+        );
         let train = self.real(card.img_size, channels, Split::Train, quiet)?;
         let test = self.real(card.img_size, channels, Split::Test, quiet)?;
         let sampling = self.sampling.of_model(&model, &model.sampling())?;
         let classes = model.class_names().len();
+        let total = classes * self.num_images;
+        let tested = |test: &dyn Dataset| spaced(test.len(), self.limit.unwrap_or(usize::MAX));
+        if let Some(looking) = &looking {
+            let (train, test) = train
+                .as_ref()
+                .zip(test.as_ref())
+                .context("--features needs --data")?;
+            looking.require(total, tested(&**test).len(), train.len())?;
+        }
         let request = |i: usize| Request::new(i / self.num_images, self.seed + i as u64);
-        let requests: Vec<_> = (0..classes * self.num_images).map(request).collect();
-        let (started, total) = (Instant::now(), requests.len());
+        let requests: Vec<_> = (0..total).map(request).collect();
+        let started = Instant::now();
         let mut pictures = Vec::with_capacity(total);
         let generation = model.generate(requests, &sampling).batch(self.batch_size);
         draw(generation, total, quiet, |picture| {
@@ -232,37 +277,64 @@ impl Eval {
             Ok(())
         })?;
         let images_per_second = pictures.len() as f64 / started.elapsed().as_secs_f64();
-        let batches = pictures.chunks(self.batch_size);
-        let evaluated = evaluate(
-            classifier,
-            batches.map(|batch| on_squares(batch, card.img_size)),
-        )?;
-        let requested: Vec<usize> = (0..total).map(|i| i / self.num_images).collect();
-        let real = train.as_ref().zip(test.as_ref());
-        let real = real.map(|(train, test)| RealPictures {
-            train: &**train,
-            test: &**test,
-            limit: self.limit,
-        });
-        let report = GenerationReport {
+        let evaluation = match classifier {
+            Some(classifier) => {
+                let batches = pictures.chunks(self.batch_size);
+                let squares = batches.map(|batch| on_squares(batch, card.img_size));
+                let requested: Vec<usize> = (0..total).map(|i| i / self.num_images).collect();
+                let real = train.as_ref().zip(test.as_ref());
+                let real = real.map(|(train, test)| RealPictures {
+                    train: &**train,
+                    test: &**test,
+                    limit: self.limit,
+                });
+                let evaluated = evaluate(classifier, squares)?;
+                Some(Evaluation::of(
+                    classifier,
+                    &evaluated,
+                    Some(&requested),
+                    real,
+                )?)
+            }
+            None => None,
+        };
+        let mut report = GenerationReport {
             model: model.name().into(),
             images: pictures.len(),
             images_per_second,
             classes: model.class_names().to_vec(),
-            evaluation: Evaluation::of(classifier, &evaluated, Some(&requested), real)?,
+            evaluation,
+            features: None,
         };
+        if let (Some(looking), Some(train), Some(test), Model::Ar(model)) =
+            (&looking, &train, &test, model)
+        {
+            let (tokenizer, mut versions) = (Tokenizer::from(model), Versions::default());
+            for chunk in tested(&**test).chunks(tokenizer.batch()) {
+                let images = chunk.iter().map(|&index| test.image(index));
+                let images: Vec<_> = images.collect::<Result<_, _>>()?;
+                let all = tokenizer.reconstruct(&images, std::slice::from_ref(&quantizer))?;
+                looking.versions(&mut versions, &all, card.img_size)?;
+            }
+            let pad = |picture: &Pixels| picture.pad(card.img_size, card.img_size);
+            let padded = pictures.iter().map(pad).collect::<Result<Vec<_>, _>>()?;
+            let output = self.output.as_deref();
+            report.features = Some(looking.drawn(&padded, &**train, &versions, output)?);
+        }
         if let Some(folder) = &self.output {
             let columns = 10.min(self.num_images);
             let rows = pictures.chunks(self.num_images);
             let shown: Vec<Pixels> = rows.flat_map(|row| &row[..columns]).cloned().collect();
             output::grid(&folder.join("samples.png"), &shown, columns)?;
-            plots::bars(
-                &folder.join("agreement.svg"),
-                "Agreement of the judge by class",
-                &report.classes,
-                &report.evaluation.shares().unwrap_or_default(),
-                "share",
-            )?;
+            if let Some(shares) = report.evaluation.as_ref().and_then(Evaluation::shares) {
+                plots::bars(
+                    &folder.join("agreement.svg"),
+                    "Agreement of the judge by class",
+                    &report.classes,
+                    &shares,
+                    "share",
+                )?;
+            }
         }
         if self.json {
             return output::report("tessera.eval.generation/v1", &report);
@@ -271,10 +343,17 @@ impl Eval {
             "{} pictures, {:.1} images/s",
             report.images, report.images_per_second
         ))?;
-        print::print(&report.evaluation, &report.classes)
+        if let Some(evaluation) = &report.evaluation {
+            print::print(evaluation, &report.classes)?;
+        }
+        match looking.zip(report.features) {
+            Some((looking, features)) => looking.print(&features),
+            None => Ok(()),
+        }
     }
 
     fn reconstruction(&self, model: ArModel, quiet: bool) -> Result<()> {
+        let looking = self.features.open(&model.device, quiet)?;
         let (name, quantizer) = (model.card.name.clone(), model.quantizer.clone());
         let config = model.card.quantizer.clone();
         let tokenizer = Tokenizer::from(model);
@@ -290,6 +369,17 @@ impl Eval {
             )?
             .context("--reconstruction needs --data")?;
         let indices = spaced(test.len(), self.limit.unwrap_or(usize::MAX));
+        let train = match &looking {
+            Some(looking) => {
+                let channels = tokenizer.vae.image_channels();
+                let train = self.real(size.img_size, channels, Split::Train, quiet)?;
+                let train = train.context("--features needs --data")?;
+                looking.require(indices.len(), indices.len(), train.len())?;
+                Some(train)
+            }
+            None => None,
+        };
+        let mut versions = Versions::default();
         let of_bits = |&bits: &u8| Quantizer::new(config.clone().with_bits(bits));
         let quantizers = BITS.iter().map(of_bits).collect::<Result<Vec<_>, _>>()?;
         let (mut rows, mut latents, mut shown) = (Vec::new(), Vec::new(), Vec::new());
@@ -299,10 +389,14 @@ impl Eval {
             let images: Vec<_> = images.collect::<Result<_, _>>()?;
             let encoded = tokenizer.encode(&images)?;
             latents.push(encoded.clone());
-            for versions in tokenizer.reconstruct_encoded(&images, encoded, &quantizers)? {
-                rows.push(versions.measure("")?);
+            let all = tokenizer.reconstruct_encoded(&images, encoded, &quantizers)?;
+            if let Some(looking) = &looking {
+                looking.versions(&mut versions, &all, size.img_size)?;
+            }
+            for all in all {
+                rows.push(all.measure("")?);
                 if shown.len() < SHOWN {
-                    shown.push(versions);
+                    shown.push(all);
                 }
             }
             progress.set(rows.len() as u64, "");
@@ -314,19 +408,30 @@ impl Eval {
         let mean = RateDistortion::mean(&rows).context("no picture to measure")?;
         let names = std::iter::once("continuous".to_owned())
             .chain(BITS.iter().map(|bits| format!("{bits} bits")));
-        let rows = names
-            .zip(mean.qualities())
-            .map(|(latents, quality)| Quality {
+        let (mut figures, mut feature_floor) = (Vec::new(), None);
+        if let (Some(looking), Some(train)) = (&looking, &train) {
+            figures = versions.figures(looking.knn)?;
+            let training = looking.training(&**train, indices.len())?;
+            feature_floor = Some(versions.floor(&training, looking.knn)?);
+        }
+        let mut figures = figures.into_iter();
+        let rows = names.zip(mean.qualities()).map(|(latents, quality)| {
+            let (features, perceptual) = figures.next().unzip();
+            Quality {
                 latents,
                 psnr_db: quality.psnr,
                 ssim: quality.ssim,
-            });
+                features,
+                perceptual,
+            }
+        });
         let report = ReconstructionReport {
             model: name,
             images: indices.len(),
             rows: rows.collect(),
             entropy_bits: entropy_bits(&latents, &quantizer)?,
             bits: quantizer.config().mean_bits(),
+            feature_floor,
         };
         if let Some(folder) = &self.output {
             let rows = 0..2 + BITS.len();
@@ -355,17 +460,28 @@ impl Eval {
             return output::report("tessera.eval.reconstruction/v1", &report);
         }
         output::text(format_args!("{} test images", report.images))?;
+        let heads = match report.feature_floor {
+            Some(_) => "  FD-EffLite0 perceptual",
+            None => "",
+        };
         output::text(format_args!(
-            "{:<12} {:>8} {:>8}",
+            "{:<12} {:>8} {:>8}{heads}",
             "latents", "PSNR dB", "SSIM"
         ))?;
         for row in &report.rows {
+            let looked = row.features.zip(row.perceptual);
+            let looked = looked
+                .map(|(figures, apart)| format!("  {:>11.2} {apart:>10.4}", figures.distance));
             output::text(format_args!(
-                "{:<12} {:>8.3} {:>8}",
+                "{:<12} {:>8.3} {:>8}{}",
                 row.latents,
                 row.psnr_db,
-                output::ssim(row.ssim)
+                output::ssim(row.ssim),
+                looked.unwrap_or_default()
             ))?;
+        }
+        if let (Some(floor), Some(looking)) = (&report.feature_floor, &looking) {
+            looking.print_floor(floor)?;
         }
         let entropies: Vec<String> = report
             .entropy_bits

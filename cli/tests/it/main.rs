@@ -10,6 +10,7 @@ mod bench;
 mod devices;
 mod dit;
 mod faults;
+mod features;
 mod files;
 mod fuzz;
 mod limits;

@@ -116,7 +116,10 @@ pub fn open_judge(folder: &Path, device: &Device) -> Result<Classifier> {
 }
 
 /// The pictures of a folder, without the grid that `tessera generate` puts beside them.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// When there is none.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = find(&[folder.into()])?.files;
     files.retain(|file| file.file_name().is_some_and(|name| name != "grid.png"));
     if files.is_empty() {
