@@ -99,7 +99,7 @@ impl EffLite0 {
     /// Features of a picture.
     pub const FEATURES: usize = 1280;
 
-    /// Every name of a checkpoint with its shape; those of counters of training steps, which are not used, are left out.
+    /// Every name of a checkpoint with its shape, without the counters of training steps, which are not used.
     pub fn shapes() -> BTreeMap<String, Vec<usize>> {
         let mut shapes = BTreeMap::new();
         for layer in [stem(), head()] {
