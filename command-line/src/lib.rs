@@ -13,4 +13,4 @@ mod numbers;
 pub use commands::{calls, is_number, leaves, valued};
 pub use manual::{ManualPage, manual_pages};
 pub use markdown::markdown;
-pub use numbers::{Number, above, negative_numbers, share, within};
+pub use numbers::{Number, above, bytes, negative_numbers, share, within};

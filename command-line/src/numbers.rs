@@ -67,6 +67,27 @@ pub fn share() -> (Bound<f32>, Bound<f32>) {
     (Bound::Excluded(0.0), Bound::Included(1.0))
 }
 
+/// Reads a size in bytes such as `2GB`, `500MB` or `1000000`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let upper = text.trim().to_uppercase();
+    let units = [
+        ("GB", 1_000_000_000),
+        ("MB", 1_000_000),
+        ("KB", 1000),
+        ("B", 1),
+        ("", 1),
+    ];
+    let (digits, unit) = units
+        .iter()
+        .find_map(|(ending, unit)| Some((upper.strip_suffix(ending)?, unit)))
+        .expect("everything ends with nothing");
+    let number: Option<f64> = digits.trim().parse().ok();
+    match number.map(|number| number * *unit as f64) {
+        Some(size) if size >= 1.0 && size.is_finite() => Ok(size as u64),
+        _ => Err("expected a size such as 2GB or 500MB".into()),
+    }
+}
+
 /// `command` with numbers below zero taken for values, so that an option answers with its range; not of paths, where
 /// they would become files.
 pub fn negative_numbers(command: clap::Command) -> clap::Command {
@@ -99,6 +120,21 @@ mod tests {
         let whole = within(1..=9_usize);
         for bad in ["0", "-1", "10", "1.5", "99999999999999999999999"] {
             assert_eq!(whole(bad).unwrap_err(), "expected a whole number of 1 to 9");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        for (text, size) in [
+            ("2GB", 2_000_000_000),
+            ("1.5 mb", 1_500_000),
+            ("10", 10),
+            ("7kB", 7000),
+        ] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for text in ["", "GB", "-1GB", "0", "two"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 }

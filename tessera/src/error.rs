@@ -171,6 +171,12 @@ pub enum Error {
         /// Those it may be, with their ids.
         names: Vec<String>,
     },
+    /// A name of no architecture.
+    #[error("expected {}, dit-SIZE/PATCH or race-dit-SIZE/PATCH-KinE", known.join(", "))]
+    UnknownPreset {
+        /// Those of one size each.
+        known: Vec<&'static str>,
+    },
     /// A device does not compute with a data type.
     #[error("data type {found}: this device does not compute with it; expected {}", known.join(" or "))]
     DataType {

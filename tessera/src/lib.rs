@@ -30,6 +30,7 @@
 //! | [`Found`], [`Report`] | what a file or folder is; what a file of weights is of |
 //! | [`Architecture`], [`Converter`] | weights of any format to safetensors |
 //! | [`doctor::diagnose`] | whether this machine and this build compute what they should |
+//! | [`Preset`] | an architecture of the field with random weights |
 //! | [`hub::locate`] | models in the hub's cache |
 //!
 //! The crates below are re-exported: [`pictures`], [`evaluate`], [`tokenizers`], [`quantize`], [`gen_ar`], [`gen_dit`],
@@ -58,6 +59,7 @@ mod memory;
 mod model;
 mod names;
 mod params;
+mod preset;
 mod reconstruct;
 pub mod routing;
 mod spread;
@@ -88,6 +90,7 @@ pub use model::{
 };
 pub use names::{NameFault, Named, Names};
 pub use params::ImageParams;
+pub use preset::Preset;
 pub use reconstruct::{Quality, RateDistortion, Reconstructions, entropy_bits};
 pub use routing::Routing;
 pub use spread::quantizer_of;

@@ -7,9 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use tessera::{Architecture, Conversion, Converter, WeightDtype, Which, counted, hub};
-
-/// A megabyte, as file sizes are given.
-const MEGA: u64 = 1_000_000;
+use tessera_command_line::bytes;
 
 /// Convert weights (PyTorch's .pth, .pt and .ckpt, safetensors whole or in shards, diffusers' folders) to safetensors.
 ///
@@ -105,7 +103,7 @@ fn describe(conversion: &Conversion, folder: &Path) -> String {
             .map_or("unknown model", Architecture::name),
         conversion.origin.format,
         conversion.tensors,
-        conversion.total_size as f64 / MEGA as f64,
+        conversion.total_size as f64 / 1e6,
         match &conversion.files[..] {
             [file] => folder.join(file).display().to_string(),
             files => format!("{} files in {}", files.len(), folder.display()),
@@ -115,45 +113,4 @@ fn describe(conversion: &Conversion, folder: &Path) -> String {
         text += &format!("\nleft out: {}", counted(&conversion.origin.left_out));
     }
     text
-}
-
-/// A size such as `2GB`, `500MB` or `1000000`.
-fn bytes(text: &str) -> Result<u64, String> {
-    let upper = text.trim().to_uppercase();
-    let units = [
-        ("GB", 1000 * MEGA),
-        ("MB", MEGA),
-        ("KB", 1000),
-        ("B", 1),
-        ("", 1),
-    ];
-    let (digits, unit) = units
-        .iter()
-        .find_map(|(ending, unit)| Some((upper.strip_suffix(ending)?, unit)))
-        .expect("everything ends with nothing");
-    let number: Option<f64> = digits.trim().parse().ok();
-    match number.map(|number| number * *unit as f64) {
-        Some(size) if size >= 1.0 && size.is_finite() => Ok(size as u64),
-        _ => Err("expected a size such as 2GB or 500MB".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_with_their_units() {
-        for (text, size) in [
-            ("2GB", 2_000_000_000),
-            ("1.5 mb", 1_500_000),
-            ("10", 10),
-            ("7kB", 7000),
-        ] {
-            assert_eq!(bytes(text), Ok(size), "{text}");
-        }
-        for text in ["", "GB", "-1GB", "0", "two"] {
-            assert!(bytes(text).is_err(), "{text}");
-        }
-    }
 }
