@@ -62,6 +62,7 @@ mod params;
 mod preset;
 mod reconstruct;
 pub mod routing;
+pub mod samples;
 mod spread;
 mod square;
 mod tokenizer;
