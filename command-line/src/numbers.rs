@@ -35,26 +35,31 @@ pub fn within<T: Number>(
     move |text| {
         let number = T::of(text).filter(|number| range.contains(number));
         number.ok_or_else(|| {
-            let range = match (range.start_bound(), range.end_bound()) {
-                (Bound::Included(low), Bound::Included(high)) => format!(" of {low} to {high}"),
-                (Bound::Included(low), Bound::Excluded(high)) => {
-                    format!(" of {low} or more and below {high}")
-                }
-                (Bound::Included(low), Bound::Unbounded) => format!(" of {low} or more"),
-                (Bound::Excluded(low), Bound::Included(high)) => {
-                    format!(" above {low} and at most {high}")
-                }
-                (Bound::Excluded(low), Bound::Excluded(high)) => {
-                    format!(" above {low} and below {high}")
-                }
-                (Bound::Excluded(low), Bound::Unbounded) => format!(" above {low}"),
-                (Bound::Unbounded, Bound::Included(high)) => format!(" of {high} or less"),
-                (Bound::Unbounded, Bound::Excluded(high)) => format!(" below {high}"),
-                (Bound::Unbounded, Bound::Unbounded) => String::new(),
-            };
-            format!("expected {}{range}", T::NAME)
+            let shown = |bound: Bound<&T>| bound.map(T::to_string);
+            expected(
+                T::NAME,
+                shown(range.start_bound()),
+                shown(range.end_bound()),
+            )
         })
     }
+}
+
+/// What a number of a range is called. One function for all types of numbers and ranges: programs have many.
+fn expected(name: &str, low: Bound<String>, high: Bound<String>) -> String {
+    use Bound::{Excluded, Included, Unbounded};
+    let range = match (low, high) {
+        (Included(low), Included(high)) => format!(" of {low} to {high}"),
+        (Included(low), Excluded(high)) => format!(" of {low} or more and below {high}"),
+        (Included(low), Unbounded) => format!(" of {low} or more"),
+        (Excluded(low), Included(high)) => format!(" above {low} and at most {high}"),
+        (Excluded(low), Excluded(high)) => format!(" above {low} and below {high}"),
+        (Excluded(low), Unbounded) => format!(" above {low}"),
+        (Unbounded, Included(high)) => format!(" of {high} or less"),
+        (Unbounded, Excluded(high)) => format!(" below {high}"),
+        (Unbounded, Unbounded) => String::new(),
+    };
+    format!("expected {name}{range}")
 }
 
 /// The range above `low`.
