@@ -1,6 +1,7 @@
 //! The same autoencoder under the names that diffusers has for it (`AutoencoderKL`).
 
 use super::config::KlVaeConfig;
+use super::infer::NORM_GROUPS;
 use super::model::KlVae;
 use crate::open::LatentScale;
 use crate::{Error, Result};
@@ -147,8 +148,8 @@ impl KlVae {
         let names = Names::of(&weights);
         let weights = with_identities(with_reference_names(weights, names.levels));
         let network = || {
-            let mut config = KlVaeConfig::infer(&weights)?;
-            config.norm_groups = sizes.norm_groups.unwrap_or(config.norm_groups);
+            let groups = sizes.norm_groups.unwrap_or(NORM_GROUPS);
+            let mut config = KlVaeConfig::infer_with(groups, &weights)?;
             // Others are of pictures that this network has no latents of.
             if let Some(side) = sizes
                 .resolution

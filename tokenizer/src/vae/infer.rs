@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use tessera_weights::Weights;
 
 /// Groups of the reference's normalizations; shapes do not tell them.
-const NORM_GROUPS: usize = 32;
+pub(super) const NORM_GROUPS: usize = 32;
 /// Side in px that attention is listed for: the released VAEs' own.
 const RESOLUTION: usize = 256;
 
@@ -16,6 +16,11 @@ impl KlVaeConfig {
     /// # Errors
     /// [`Error::Infer`] names the tensor that is absent or of an unexpected shape.
     pub fn infer(weights: &Weights) -> Result<Self> {
+        Self::infer_with(NORM_GROUPS, weights)
+    }
+
+    /// The same of normalizations that have another number of groups.
+    pub(super) fn infer_with(norm_groups: usize, weights: &Weights) -> Result<Self> {
         let axis = |name: &str, axis: usize| {
             let found = weights.get(name);
             let size = found.and_then(|weight| weight.shape().get(axis).copied());
@@ -65,7 +70,7 @@ impl KlVaeConfig {
             decoder_attn_resolutions: attends("decoder.up"),
             resolution: RESOLUTION,
             z_channels: axis("post_quant_conv.weight", 0)?,
-            norm_groups: NORM_GROUPS,
+            norm_groups,
         };
         config.validate()?;
         Ok(config)
