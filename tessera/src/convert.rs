@@ -306,6 +306,9 @@ impl Converter {
         };
         let whole = output.join(".whole");
         opened.tokenizer.save_dir(&whole, WeightDtype::F32)?;
+        if let Some(latents) = &opened.latents {
+            latents.save(output)?;
+        }
         let weights = Weights::read(&whole)?;
         let dtype = self.dtype.map_or_else(|| stored(&opened.files), Ok)?;
         let report = self.write(output, &weights, origin, Some(dtype), progress)?;

@@ -41,7 +41,9 @@ pub mod vae;
 pub use batches::{decode_within, encode_moments_within, encode_within};
 pub use error::{Error, Result};
 pub use image_tokenizer::ImageTokenizer;
-pub use open::{LatentScale, Opened, load_tokenizer, open_tokenizer, require_both_halves};
+pub use open::{
+    LATENTS_FILE, LatentScale, Opened, load_tokenizer, open_tokenizer, require_both_halves,
+};
 pub use patched::Patched;
 pub use pixel::PixelTokenizer;
 pub use tiles::{Tiling, decode_tiled, encode_tiled};

@@ -7,17 +7,21 @@ use crate::tiny::TinyAutoencoder;
 use crate::vae::{CONFIG_FILE, Diffusers, DiffusersSizes, KlVae, KlVaeConfig};
 use crate::{Error, Result};
 use burn::tensor::Device;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use tessera_checkpoint::{Architecture, Checkpoint, Which, weights_in};
+use tessera_checkpoint::{Architecture, Checkpoint, Which, weights_in, write_json};
 use tessera_weights::Weights;
 
 /// What the names of the two halves of a tiny autoencoder end with, before the ending of the file.
 const HALVES: [&str; 2] = ["_encoder", "_decoder"];
 /// The folder of the VAE in a pipeline of diffusers.
 const PIPELINE_VAE: &str = "vae";
+
+/// What is known of the latents of a tokenizer that has no place for it in its configuration, as [`LatentScale::save`]
+/// writes it.
+pub const LATENTS_FILE: &str = "latents.json";
 
 /// A tokenizer that was found, and what is known of its latents.
 #[derive(Debug)]
@@ -31,7 +35,8 @@ pub struct Opened {
 }
 
 /// `(z - mean) · scale` has unit variance over the images that a tokenizer was made for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LatentScale {
     /// Subtracted: a value for each channel, or one for all.
     pub mean: Cow<'static, [f32]>,
@@ -50,6 +55,42 @@ impl LatentScale {
         mean: Cow::Borrowed(&[0.0]),
         scale: Cow::Borrowed(&[0.2325]),
     };
+
+    /// Writes it beside a tokenizer of ours, unless it is what is known of that anyway.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        match [Self::UNIT, Self::KL16].contains(self) {
+            true => Ok(()),
+            false => Ok(write_json(&folder.join(LATENTS_FILE), self)?),
+        }
+    }
+
+    /// What [`save`](Self::save) wrote for latents of so many channels, if it did.
+    fn read(folder: &Path, channels: usize) -> Result<Option<Self>> {
+        let path = folder.join(LATENTS_FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let json = std::fs::read(&path).map_err(|source| Error::reading(&path, source))?;
+        let read: Self =
+            serde_json::from_slice(&json).map_err(|source| Error::TokenizerConfigFile {
+                path: path.clone(),
+                source,
+            })?;
+        let count = |values: &[f32]| [1, channels].contains(&values.len());
+        let usable = |scale: &f32| scale.is_finite() && *scale > 0.0;
+        let fits = count(&read.mean) && count(&read.scale);
+        if fits && read.mean.iter().all(|mean| mean.is_finite()) && read.scale.iter().all(usable) {
+            return Ok(Some(read));
+        }
+        Err(Error::LatentStatistics {
+            path,
+            expected: format!("1 or {channels} finite numbers of each, and scales above 0"),
+            found: format!("means {:?}, scales {:?}", read.mean, read.scale),
+        })
+    }
 }
 
 /// Opens a tokenizer: a folder that [`ImageTokenizer::save_dir`] or diffusers wrote, or a file of weights of any
@@ -113,11 +154,12 @@ fn open_folder(folder: &Path, which: Option<Which>, device: &Device) -> Result<O
     let tokenizer = load_tokenizer(folder, device)?;
     let kl16 =
         serde_json::from_value(json).is_ok_and(|config: KlVaeConfig| config == KlVaeConfig::kl16());
+    let said = LatentScale::read(folder, tokenizer.latent_channels())?;
     Ok(Opened {
-        latents: match tokenizer.resolution() {
+        latents: said.or(match tokenizer.resolution() {
             None => Some(LatentScale::UNIT),
             Some(_) => kl16.then_some(LatentScale::KL16),
-        },
+        }),
         tokenizer,
         files: weights_in(folder).into_iter().collect(),
     })

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use tessera_checkpoint::{CONFIG_FILE, Existing, weights_in, write_folder_atomically};
 use tessera_quantize::Calibration;
+use tessera_tokenizer::LATENTS_FILE;
 use tessera_weights::{WeightDtype, Weights};
 
 /// The folder of the tokenizer.
@@ -22,7 +23,7 @@ const GENERATOR: &str = "generator";
 pub(crate) fn is_ours(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let weights = name.starts_with("model") && name.contains(".safetensors");
-    weights || [CARD_FILE, CONFIG_FILE, CALIBRATION, VAE].contains(&&*name)
+    weights || [CARD_FILE, CONFIG_FILE, CALIBRATION, LATENTS_FILE, VAE].contains(&&*name)
 }
 
 /// Writes a model's folder: all that `fill` writes and the card, or nothing.
