@@ -46,6 +46,9 @@ pub struct Eval {
     /// The model's folder; the built-in Fashion-MNIST model unless given.
     #[arg(short, long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// The tokenizer of a released checkpoint, or another for the model: whatever `reconstruct` takes.
+    #[arg(long, requires = "model", value_name = "PATH")]
+    vae: Option<PathBuf>,
     /// Which weights of a training checkpoint; averaged ones if there are any unless given.
     #[arg(long, value_enum, requires = "model", value_name = "KIND")]
     weights: Option<WeightsKind>,
@@ -174,12 +177,13 @@ impl Eval {
         if let Some(folder) = &self.output {
             output::folder(folder, self.overwrite)?;
         }
-        let model = Model::open(
-            Source::of(self.model.as_deref())
-                .weights(self.weights.map(Which::from))
-                .on_checkpoint(output::of_checkpoint(global.quiet)),
-            &device,
-        )?;
+        let mut source = Source::of(self.model.as_deref())
+            .weights(self.weights.map(Which::from))
+            .on_checkpoint(output::of_checkpoint(global.quiet));
+        if let Some(vae) = &self.vae {
+            source = source.vae(vae);
+        }
+        let model = Model::open(source, &device)?;
         let model = match model {
             Model::Ar(model) => model,
             Model::Dit(model) => bail!(
