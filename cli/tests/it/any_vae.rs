@@ -1,11 +1,13 @@
 //! Generators over tokenizers that were not trained here and give no distributions.
 
 use crate::world::{WORLD, failure, json, stdout};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tessera::pictures::read;
-use tessera::tokenizers::TinyAutoencoderConfig;
-use tessera::weights::WeightDtype;
+use tessera::tokenizers::{KlVaeConfig, TinyAutoencoderConfig};
+use tessera::weights::{WeightDtype, Weights};
 
 const AR: &str = "train ar --data {} --img-size 16 --vae {} --enc 16,1,2 --dec 16,1,2 --head 16,1,2 \
                   --buffer-size 2 --batch-size 3 --decay constant -o {}";
@@ -230,4 +232,131 @@ fn tokens_of_a_tokenizer_alone_become_the_pictures_that_its_quantizer_keeps() {
     }
     let error = failure(1, "decode -i {} -o {}", &[&at("tokens"), &at("other")]);
     assert!(error.contains("tokens of another VAE"), "{error}");
+}
+
+/// A KL-VAE as diffusers keeps one: a folder with its class, its statistics, and its own names.
+fn diffusers(folder: &Path) {
+    let vae = KlVaeConfig {
+        norm_groups: 8,
+        ..KlVaeConfig::small(3, 16, 8, &[1, 2], 1, 4)
+    };
+    let weights = Weights::of(&vae.init(3, &burn::tensor::Device::flex()).unwrap());
+    let mut renamed = Weights::default();
+    let names = [
+        ("down.0.block", "down_blocks.0.resnets"),
+        ("down.1.block", "down_blocks.1.resnets"),
+        ("down.0.downsample", "down_blocks.0.downsamplers.0"),
+        ("up.0.block", "up_blocks.1.resnets"),
+        ("up.1.block", "up_blocks.0.resnets"),
+        ("up.1.upsample", "up_blocks.0.upsamplers.0"),
+        ("mid.block_1", "mid_block.resnets.0"),
+        ("mid.block_2", "mid_block.resnets.1"),
+        ("mid.attn_1.norm", "mid_block.attentions.0.group_norm"),
+        ("mid.attn_1.proj_out", "mid_block.attentions.0.to_out.0"),
+        ("mid.attn_1.", "mid_block.attentions.0.to_"),
+        ("norm_out", "conv_norm_out"),
+        ("nin_shortcut", "conv_shortcut"),
+    ];
+    for (name, weight) in weights.iter() {
+        let ours = names.iter().fold(name.to_owned(), |name, (ours, theirs)| {
+            name.replace(ours, theirs)
+        });
+        renamed.insert(ours, weight.clone());
+    }
+    fs::create_dir_all(folder).unwrap();
+    let file = folder.join("diffusion_pytorch_model.safetensors");
+    renamed
+        .write(file, BTreeMap::new(), WeightDtype::F32)
+        .unwrap();
+    let config = r#"{"_class_name": "AutoencoderKL", "norm_num_groups": 8, "scaling_factor": 0.5, "shift_factor": 0.1,
+        "latents_mean": [0.1, 0.2, 0.3, 0.4], "latents_std": [1.0, 2.0, 3.0, 4.0], "sample_size": 16}"#;
+    fs::write(folder.join("config.json"), config).unwrap();
+}
+
+#[test]
+fn every_command_takes_whatever_tokenizer_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let whole = tiny(folder.path(), 1);
+    let (encoder, decoder) = (
+        at("halves_encoder.safetensors"),
+        at("halves_decoder.safetensors"),
+    );
+    for (half, file) in [("encoder.", encoder), ("decoder.", decoder)] {
+        let mut weights = Weights::read(&whole).unwrap();
+        let part = weights.take_prefix(half);
+        part.write(file, BTreeMap::new(), WeightDtype::F32).unwrap();
+    }
+    let repository = at("cache/models--org--vae");
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    diffusers(&repository.join("snapshots").join(commit));
+    fs::create_dir(repository.join("refs")).unwrap();
+    fs::write(repository.join("refs/main"), commit).unwrap();
+
+    let run = |args: &str, paths: &[&Path]| {
+        let mut paths = paths.iter();
+        let args = args.split(' ').map(|arg| match arg {
+            "{}" => paths.next().unwrap().display().to_string(),
+            arg => arg.to_owned(),
+        });
+        let output = Command::new(env!("CARGO_BIN_EXE_tessera"))
+            .args(args)
+            .env("HF_HUB_CACHE", at("cache"))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let data = WORLD.pictures();
+    for (name, vae) in [
+        ("hub", "org/vae".into()),
+        ("halves", at("halves.safetensors")),
+    ] {
+        let out = |what: &str| at(&format!("{name}-{what}"));
+        let dit = "train dit --data {} --img-size 16 --vae {} --patch 1 --size 16,1,2 --batch-size 3 --max-steps 1 \
+                   --sample-every 0 -t 1 -o {}";
+        run(dit, &[&data, &vae, &out("dit")]);
+        run(
+            "generate -m {} -c disc -n 1 --steps 2 -t 1 -o {}",
+            &[&out("dit"), &out("pictures")],
+        );
+        run(
+            &format!("{AR} --max-steps 1 -t 1"),
+            &[&data, &vae, &out("ar")],
+        );
+        run("convert {} -t 1 -o {}", &[&vae, &out("converted")]);
+        let look = "reconstruct -i {} --img-size 16 --bits 4 --calibration {} -t 1 --vae {}";
+        let calibration = out("ar").join("model/calibration.json");
+        // With what was measured, and with what the tokenizer's own statistics say.
+        let own = look.replace("--calibration {} ", "");
+        let [original, converted] = [vae, out("converted")].map(|vae| {
+            run(look, &[&WORLD.disc(), &calibration, &vae]) + &run(&own, &[&WORLD.disc(), &vae])
+        });
+        assert!(
+            original.contains("mean") && original == converted,
+            "{original}{converted}"
+        );
+    }
+}
+
+#[test]
+fn a_side_that_the_tokenizer_does_not_divide_is_refused_before_anything_is_encoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vae, data) = (tiny(folder.path(), 1), WORLD.pictures());
+    for (number, command) in ["train ar", "train dit", "calibrate", "reconstruct"]
+        .iter()
+        .enumerate()
+    {
+        let out = folder.path().join(number.to_string());
+        let args = format!("{command} --data {{}} --img-size 20 --vae {{}} -o {{}}");
+        let error = failure(1, &args, &[&data, &vae, &out]);
+        let line =
+            "error: image of 20x20 px (height x width): expected sides that are multiples of 8";
+        assert!(
+            error.contains(line) && error.contains("give another --img-size"),
+            "{error}"
+        );
+        assert!(!error.contains("encode"), "{error}");
+    }
 }

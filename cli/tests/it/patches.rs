@@ -54,8 +54,8 @@ fn a_generator_of_patches_goes_on_to_the_bit_and_draws_a_picture_by_its_seed_alo
     let two_threads = Command::new(env!("CARGO_BIN_EXE_tessera"))
         .args(["generate", "-n", "2", "--seed", "5", "-t", "2", "-m"])
         .args([&model, Path::new("-o"), &at("threads")])
-        .status();
-    assert!(two_threads.unwrap().success());
+        .output();
+    assert!(two_threads.unwrap().status.success());
     let again = at("again.png");
     stdout(
         "generate -m {} --from {} -o {}",
@@ -204,4 +204,58 @@ fn a_calibration_is_of_one_tokenizer_whatever_file_that_is_in() {
         fields.remove("patch_size");
     });
     stdout(look, &[&WORLD.disc(), &other, &calibration]);
+}
+
+#[test]
+fn a_generator_alone_tells_its_patch_by_its_shapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (run, released) = (at("run"), at("released"));
+    let train = format!("{AR} --max-steps 1");
+    stdout(&train, &[&WORLD.pictures(), &WORLD.vae(), &run]);
+    fs::create_dir(&released).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(run.join("model").join(file), released.join(file)).unwrap();
+    }
+    let vae = WORLD.vae();
+    stdout(
+        "convert {} --vae {} -o {}",
+        &[&released, &vae, &at("whole")],
+    );
+    stdout(
+        "generate -m {} -c 0 -n 1 -o {}",
+        &[&at("whole"), &at("one")],
+    );
+    stdout(
+        "generate -m {} --vae {} -c 0 -n 1 -o {}",
+        &[&released, &vae, &at("two")],
+    );
+    let [one, two] = ["one", "two"].map(|out| read(at(out).join("00000.png"), None).unwrap());
+    assert_eq!(one, two);
+    let eval = "eval --reconstruction --data {} -m {}";
+    let whole = stdout(eval, &[&WORLD.pictures(), &at("whole")]);
+    let given = stdout(
+        &format!("{eval} --vae {{}}"),
+        &[&WORLD.pictures(), &released, &vae],
+    );
+    assert!(
+        whole.contains("6 test images") && whole == given,
+        "{whole}{given}"
+    );
+    let other = at("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(
+        other.join("config.json"),
+        r#"{"kind": "pixels", "channels": 3}"#,
+    )
+    .unwrap();
+    let error = failure(
+        1,
+        "convert {} --vae {} -o {}",
+        &[&released, &other, &at("none")],
+    );
+    assert!(
+        error.contains("channels of the latents should be 3"),
+        "{error}"
+    );
 }
