@@ -19,6 +19,8 @@ pub struct TokenObjective<'a> {
     pub quantizer: &'a Quantizer,
     /// How the level of a latent is chosen.
     pub level: LevelRule,
+    /// Whether an image is seen mirrored half of the time. The cache needs the latents of mirrored images.
+    pub flip: bool,
     /// The device that the model is trained on.
     pub device: Device,
     /// The share of masked positions that the head is trained on in a step.
@@ -70,21 +72,25 @@ impl Objective<GenAr> for TokenObjective<'_> {
             .iter()
             .map(|&i| self.cache.labels[i] as usize)
             .collect();
+        // Nothing is drawn for what is not asked for, so that runs of before go on as they would have.
+        let mut seen = |&i: &usize| (i, self.flip && rng.below(2) == 1);
+        let images: Vec<(usize, bool)> = indices.iter().map(&mut seen).collect();
         let by_distribution = self.level == LevelRule::Posterior;
-        let distribution = |&i: &usize| {
-            let std = self.cache.posterior_std(i).filter(|_| by_distribution)?;
-            Some((self.cache.posterior(i, false).0.to_owned(), std))
+        let distribution = |&(i, flip): &(usize, bool)| {
+            let std = self.cache.posterior_std(i, flip);
+            let std = std.filter(|_| by_distribution)?;
+            Some((self.cache.posterior(i, flip).0.to_owned(), std))
         };
-        let distributions: Option<(Vec<_>, Vec<_>)> = indices.iter().map(distribution).collect();
+        let distributions: Option<(Vec<_>, Vec<_>)> = images.iter().map(distribution).collect();
         let tokens = match distributions {
             Some((means, stds)) => {
                 let (means, stds) = (stacked(&means)?, stacked(&stds)?);
                 self.quantizer.quantize_posterior(means.view(), stds.view())
             }
             None => {
-                let each = indices.iter();
-                let latents: Vec<_> = each
-                    .map(|&i| self.cache.sample(i, false, &mut rng))
+                let latents: Vec<_> = images
+                    .iter()
+                    .map(|&(i, flip)| self.cache.sample(i, flip, &mut rng))
                     .collect();
                 self.quantizer.quantize(stacked(&latents)?.view())
             }

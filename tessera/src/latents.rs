@@ -39,6 +39,16 @@ pub enum Orientation {
     Mirrored,
 }
 
+impl Orientation {
+    /// The images `[images, channels, height, width]` turned so.
+    fn of(self, mut images: Array4<f32>) -> Array4<f32> {
+        if self == Self::Mirrored {
+            images.invert_axis(Axis(3));
+        }
+        images
+    }
+}
+
 /// What `encode` makes of every image of a data set, batch by batch.
 fn each(
     data: &dyn Dataset,
@@ -86,11 +96,8 @@ pub fn encode_dataset(
     device: &Device,
     progress: OnProgress<'_>,
 ) -> Result<Array4<f32>> {
-    each(data, progress, |mut images| {
-        if orientation == Orientation::Mirrored {
-            images.invert_axis(Axis(3));
-        }
-        device.encode(tokenizer, images)
+    each(data, progress, |images| {
+        device.encode(tokenizer, orientation.of(images))
     })
 }
 
@@ -103,11 +110,12 @@ pub fn encode_dataset(
 pub fn encode_posteriors(
     tokenizer: &dyn ImageTokenizer,
     data: &dyn Dataset,
+    orientation: Orientation,
     device: &Device,
     progress: OnProgress<'_>,
 ) -> Result<LatentCache> {
     let moments = each(data, progress, |images| {
-        device.encode_moments(tokenizer, images)
+        device.encode_moments(tokenizer, orientation.of(images))
     })?;
     Ok(LatentCache {
         kind: match moments.dim().1 == tokenizer.latent_channels() {

@@ -126,9 +126,10 @@ impl LatentCache {
             .map_collect(|&mean, &logvar| mean + std_of(logvar) * rng.normal())
     }
 
-    /// The standard deviation of image `index`'s posterior: `[channels, height, width]`, unscaled. Points have none.
-    pub fn posterior_std(&self, index: usize) -> Option<Array3<f32>> {
-        let (_, logvar) = self.posterior(index, false);
+    /// The standard deviation of image `index`'s posterior, as [`posterior`](Self::posterior) has it: `[channels, height,
+    /// width]`, unscaled. Points have none.
+    pub fn posterior_std(&self, index: usize, flip: bool) -> Option<Array3<f32>> {
+        let (_, logvar) = self.posterior(index, flip);
         logvar.map(|logvar| logvar.mapv(std_of))
     }
 

@@ -11,8 +11,8 @@ use tessera::pictures::dataset::{First, Split};
 use tessera::quantize::{Calibration, Dimension, QuantizerConfig};
 use tessera::tokenizers::{ImageTokenizer, Patched};
 use tessera::{
-    Bits, CalibrationOptions, Device, ModelCard, ScaleBy, Which, calibrate, decoder_noise,
-    encode_posteriors, measured_on, model_folder, open_vae,
+    Bits, CalibrationOptions, Device, ModelCard, Orientation, ScaleBy, Which, calibrate,
+    decoder_noise, encode_posteriors, measured_on, model_folder, open_vae,
 };
 use tessera_plots::{self as plots, Line, Look};
 
@@ -120,7 +120,7 @@ impl Calibrate {
             .map_or(all.len(), |limit| all.len().min(limit as usize));
         let data = First { all, count };
         let cache = encoding(global.quiet, |progress| {
-            encode_posteriors(&*vae, &data, &device, progress)
+            encode_posteriors(&*vae, &data, Orientation::Upright, &device, progress)
         })?;
         let noise = probing(global.quiet, |progress| {
             decoder_noise(&*vae, &data, &device, progress)

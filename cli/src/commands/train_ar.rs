@@ -26,8 +26,8 @@ use tessera::quantize::{Calibration, LevelRule, Quantizer, QuantizerConfig};
 use tessera::tokenizers::Patched;
 use tessera::train::{LATENTS_FILE, LatentCache, StepReport, TrainConfig, train_on};
 use tessera::{
-    ArCard, ArModel, Bits, CalibrationOptions, ComputePrecision, calibrate, decoder_noise,
-    encode_posteriors, measured_on, require_distributions,
+    ArCard, ArModel, Bits, CalibrationOptions, ComputePrecision, Orientation, calibrate,
+    decoder_noise, encode_posteriors, measured_on, require_distributions,
 };
 
 /// Train a generator on the tokens of a VAE.
@@ -110,6 +110,9 @@ pub struct TrainAr {
     #[arg(long, default_value_t = 0.25, value_name = "X")]
     #[arg(value_parser = within(0.0_f32..=1000.0))]
     mask_ratio_std: f32,
+    /// Mirror pictures at random.
+    #[arg(long)]
+    flip: bool,
     /// Share of the masked positions the head is trained on each step.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     #[arg(value_parser = within(share()))]
@@ -176,6 +179,7 @@ struct RunConfig<'a> {
     training: &'a TrainConfig,
     head_subset: f32,
     patch_size: usize,
+    flip: bool,
     level: LevelRule,
     quantizer: &'a QuantizerConfig,
     class_names: &'a [String],
@@ -190,6 +194,7 @@ struct Known<'a> {
     training: &'a TrainConfig,
     head_subset: f32,
     patch_size: usize,
+    flip: bool,
     data: &'a Pictures,
     vae_sha256: &'a str,
 }
@@ -222,6 +227,7 @@ impl TrainAr {
             training: &training,
             head_subset: self.head_subset,
             patch_size: self.patch,
+            flip: self.flip,
             data: &data,
             vae_sha256: &vae_sha256,
         };
@@ -231,12 +237,22 @@ impl TrainAr {
             file: self.cached.as_deref().unwrap_or(&in_run),
             named: self.cached.is_some(),
             provenance: provenance(vae.config_json(), &vae_sha256, self.data.img_size, &data),
+            mirrored: self.flip,
             quiet: global.quiet,
         };
+        let encode = |orientation| {
+            encoding(global.quiet, |progress| {
+                encode_posteriors(&*vae, &*pictures, orientation, &device, progress)
+            })
+        };
         let cache = kept.posteriors(&*pictures, || {
-            Ok(encoding(global.quiet, |progress| {
-                encode_posteriors(&*vae, &*pictures, &device, progress)
-            })?)
+            Ok(LatentCache {
+                moments_flip: match self.flip {
+                    true => Some(encode(Orientation::Mirrored)?.moments),
+                    false => None,
+                },
+                ..encode(Orientation::Upright)?
+            })
         })?;
         let noise = match self.bits {
             Bits::Uniform(_) => None,
@@ -268,6 +284,7 @@ impl TrainAr {
             training: &training,
             head_subset: self.head_subset,
             patch_size: self.patch,
+            flip: self.flip,
             level: self.level.into(),
             quantizer: quantizer.config(),
             class_names: &card.class_names,
@@ -292,6 +309,7 @@ impl TrainAr {
             quantizer: &quantizer,
             device: autodiff,
             level: self.level.into(),
+            flip: self.flip,
             head_subset: self.head_subset,
         };
         let model_so_far = ArModel {

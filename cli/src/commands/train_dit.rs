@@ -258,6 +258,7 @@ impl TrainDit {
             Some(weights) => Kept {
                 file: &self.run.output.join(LATENTS_FILE),
                 named: false,
+                mirrored: false,
                 provenance: provenance(
                     serde_json::json!({ "flip": self.flip }),
                     weights,

@@ -17,6 +17,8 @@ pub struct Kept<'a> {
     pub named: bool,
     /// What it must be of: the tokenizer's configuration, its weights, the side of the pictures, the pictures.
     pub provenance: Value,
+    /// Whether those of the mirrored pictures are needed, too.
+    pub mirrored: bool,
     /// Whether nothing is said.
     pub quiet: bool,
 }
@@ -41,7 +43,8 @@ impl Kept<'_> {
             (true, true) => Some(self.checked(LatentCache::read(self.file)?, data)?),
             (true, false) => LatentCache::read(self.file)
                 .ok()
-                .filter(|cache| cache.provenance == self.provenance && fits(cache, data)),
+                .filter(|cache| cache.provenance == self.provenance && fits(cache, data))
+                .filter(|cache| cache.moments_flip.is_some() || !self.mirrored),
         };
         self.found_or(found, encode, |cache| {
             cache.provenance = self.provenance.clone();
@@ -121,6 +124,11 @@ impl Kept<'_> {
                 cache.class_names.len(),
                 data.len(),
                 data.class_names().len()
+            );
+        }
+        if self.mirrored && cache.moments_flip.is_none() {
+            bail!(
+                "{file}: latents without those of the mirrored pictures, which --flip needs; give another --cached file"
             );
         }
         if unknown {
