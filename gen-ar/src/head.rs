@@ -12,8 +12,8 @@ use burn::tensor::{Int, Tensor};
 use tessera_backend::ops::{self, Activation};
 
 impl GenAr {
-    /// The logits of the first `dims` dimensions, each given the dimensions of the steps before its own. Where dimensions
-    /// have fewer levels than the widest, the logits of levels that they lack are [`ABSENT`].
+    /// The logits of the first `dims` dimensions, each given the dimensions of the steps before its own. Where
+    /// dimensions have fewer levels than the widest, the logits of levels that they lack are [`ABSENT`].
     ///
     /// # Shapes
     /// - z: `[tokens, dec.width]`

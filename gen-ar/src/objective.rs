@@ -9,8 +9,8 @@ use tessera_moe::calibration_batches;
 use tessera_quantize::{LevelRule, Quantizer};
 use tessera_train::{BoxError, LatentCache, Losses, Objective, Share, TrainConfig};
 
-/// The generator's loss on cached latents, which are sampled from their posteriors and quantized again at every step, or
-/// quantized by their distributions.
+/// The generator's loss on cached latents, which are sampled from their posteriors and quantized again at every step,
+/// or quantized by their distributions.
 #[derive(Debug)]
 pub struct TokenObjective<'a> {
     /// The posteriors of the data set.

@@ -77,16 +77,16 @@ impl Serialize for Bits {
 impl Calibration {
     /// The widths of mean `mean` that leave the least error in the decoded picture, in bits per dimension.
     ///
-    /// Quantizing dimension `i` with `b` bits leaves the measured error `mse_i(b)`. The picture suffers from it as much
-    /// as the decoder amplifies it: by one over the square of [`decoder_noise`](crate::Dimension::decoder_noise), in
-    /// the same units. Errors of dimensions add up, since the quantizer's are independent, so that the best widths are
-    /// found bit by bit: each goes where it takes away the most. For a Gaussian dimension a bit divides `mse_i` by four,
-    /// which gives `bits_i = R_i + constant` with the rate `R_i` of Gaussian Quant (arXiv 2512.06609): the rule of that
-    /// paper, with measured errors in place of the formula.
+    /// Quantizing dimension `i` with `b` bits leaves the measured error `mse_i(b)`. The picture suffers from it as
+    /// much as the decoder amplifies it: by one over the square of [`decoder_noise`](crate::Dimension::decoder_noise),
+    /// in the same units. Errors of dimensions add up, since the quantizer's are independent, so that the best widths
+    /// are found bit by bit: each goes where it takes away the most. For a Gaussian dimension a bit divides `mse_i` by
+    /// four, which gives `bits_i = R_i + constant` with the rate `R_i` of Gaussian Quant (arXiv 2512.06609): the rule
+    /// of that paper, with measured errors in place of the formula.
     ///
     /// # Errors
-    /// [`Error::MeanBits`] if `mean` is below 1 or above [`MOST_MEASURED_BITS`]; [`Error::NotMeasured`] if the calibration
-    /// has no errors by width, or knows nothing of the decoder.
+    /// [`Error::MeanBits`] if `mean` is below 1 or above [`MOST_MEASURED_BITS`]; [`Error::NotMeasured`] if the
+    /// calibration has no errors by width, or knows nothing of the decoder.
     pub fn allocate(&self, mean: f32) -> Result<Vec<u8>> {
         if !(1.0..=f32::from(MOST_MEASURED_BITS)).contains(&mean) {
             return Err(Error::MeanBits {
@@ -143,7 +143,8 @@ impl Calibration {
     /// The calibration of the same quantizer with other widths, one for each dimension, from what was measured of them.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are not as many as dimensions; [`Error::NotMeasured`] for a width that was not measured.
+    /// [`Error::Shape`] if there are not as many as dimensions; [`Error::NotMeasured`] for a width that was not
+    /// measured.
     pub fn with_channel_bits(mut self, bits: Vec<u8>) -> Result<Self> {
         if bits.len() != self.channels {
             return Err(Error::Shape {

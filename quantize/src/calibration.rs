@@ -38,8 +38,8 @@ pub struct Dimension {
     /// calibrations of older versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub widths: Vec<Width>,
-    /// The rate of the tokenizer's posterior in bits, `KL(q(z|x) ‖ N(0, 1)) / ln 2` averaged over latents and data; none
-    /// where a tokenizer gives no distributions.
+    /// The rate of the tokenizer's posterior in bits, `KL(q(z|x) ‖ N(0, 1)) / ln 2` averaged over latents and data;
+    /// none where a tokenizer gives no distributions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub posterior_bits: Option<f32>,
     /// The noise that the decoder tolerates in the dimension: the standard deviation, in units of latents, at which it
@@ -64,8 +64,9 @@ pub struct Width {
 }
 
 impl Dimension {
-    /// The rate of the dimension in bits as the decoder needs it, `log2(std / decoder_noise)`: with so many bits in every
-    /// dimension, quantization would add as much error as reconstructions have anyway. None where it was not measured.
+    /// The rate of the dimension in bits as the decoder needs it, `log2(std / decoder_noise)`: with so many bits in
+    /// every dimension, quantization would add as much error as reconstructions have anyway. None where it was not
+    /// measured.
     pub fn decoder_bits(&self) -> Option<f32> {
         self.decoder_noise
             .map(|noise| (self.std / noise).log2().max(0.0))

@@ -18,9 +18,9 @@ const ROUNDING: f64 = (2.0 / 255.0) * (2.0 / 255.0) / 12.0;
 /// A dimension is said to tolerate noise of this many standard deviations at most.
 const MOST: f64 = 1024.0;
 
-/// The noise that the decoder tolerates in each dimension of the latents: the standard deviation, in their own units, at
-/// which it adds one over the number of dimensions of the squared error that reconstructions have anyway. Measured with
-/// small Gaussian noise, in a dimension at a time, on pictures spread over the data set.
+/// The noise that the decoder tolerates in each dimension of the latents: the standard deviation, in their own units,
+/// at which it adds one over the number of dimensions of the squared error that reconstructions have anyway. Measured
+/// with small Gaussian noise, in a dimension at a time, on pictures spread over the data set.
 ///
 /// # Shapes
 /// - output: one for each of the latents' channels

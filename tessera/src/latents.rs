@@ -195,8 +195,8 @@ pub fn calibrate(cache: &LatentCache, options: &CalibrationOptions<'_>) -> Resul
     }
 }
 
-/// The rate of every channel's posteriors in bits, averaged over their latents: `KL(N(μ, σ²) ‖ N(0, 1)) / ln 2`. Nothing
-/// where there are none.
+/// The rate of every channel's posteriors in bits, averaged over their latents: `KL(N(μ, σ²) ‖ N(0, 1)) / ln 2`.
+/// Nothing where there are none.
 #[cfg(feature = "train")]
 fn posterior_bits(cache: &LatentCache) -> Vec<f32> {
     let [channels, height, width] = cache.latent_shape();

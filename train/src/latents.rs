@@ -126,8 +126,8 @@ impl LatentCache {
             .map_collect(|&mean, &logvar| mean + std_of(logvar) * rng.normal())
     }
 
-    /// The standard deviation of image `index`'s posterior, as [`posterior`](Self::posterior) has it: `[channels, height,
-    /// width]`, unscaled. Points have none.
+    /// The standard deviation of image `index`'s posterior, as [`posterior`](Self::posterior) has it: `[channels,
+    /// height, width]`, unscaled. Points have none.
     pub fn posterior_std(&self, index: usize, flip: bool) -> Option<Array3<f32>> {
         let (_, logvar) = self.posterior(index, flip);
         logvar.map(|logvar| logvar.mapv(std_of))

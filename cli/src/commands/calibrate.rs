@@ -18,14 +18,15 @@ use tessera_plots::{self as plots, Line, Look};
 
 /// Measure a VAE's latents on data: scale, clipping, entropy, rate and order of the dimensions.
 ///
-/// Two rates in bits are printed of each dimension. That of the posterior, where the VAE has one, is its divergence from
-/// the normal distribution. That of the decoder says from what its error grows to when the dimension is perturbed: with so
-/// many bits in every dimension, quantization would add as much error as reconstructions have anyway. Dimensions of higher
-/// rate need more bits, and --bits auto:MEAN gives them more.
+/// Two rates in bits are printed of each dimension. That of the posterior, where the VAE has one, is its divergence
+/// from the normal distribution. That of the decoder follows from what its error grows to when the dimension is
+/// perturbed: with so many bits in every dimension, quantization would add as much error as reconstructions have
+/// anyway. Dimensions of higher rate need more bits, and --bits auto:MEAN gives them more.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
     tessera calibrate --vae runs/vae/vae --data pictures/ --bits 6 -o calibration.json --plot entropy.svg\n  \
-    tessera calibrate --vae taef2.safetensors --data photos/ --img-size 128 --bits auto:5 -o taef2.json --plot rates.svg")]
+    tessera calibrate --vae taef2.safetensors --data photos/ --img-size 128 --bits auto:5 -o taef2.json \
+    --plot rates.svg")]
 pub struct Calibrate {
     /// The tokenizer: a VAE's folder, ours or of diffusers, a file of weights of any kind that `reconstruct` takes, a
     /// model's or a run's folder, or org/name in the hub's cache.

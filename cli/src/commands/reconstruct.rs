@@ -238,8 +238,8 @@ impl Reconstruct {
                     base.with_channel_bits(calibration.allocate(mean)?)
                 }
                 (Bits::Auto { .. }, None) => bail!(
-                    "--bits {bits}: nothing is known of what the dimensions of {} need: measure it with `tessera calibrate` \
-                    and give its file with --calibration",
+                    "--bits {bits}: nothing is known of what the dimensions of {} need: measure it with `tessera \
+                    calibrate` and give its file with --calibration",
                     output::shown(&tokenizer.name)
                 ),
             };

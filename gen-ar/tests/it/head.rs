@@ -14,8 +14,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Greedy draws with cached keys and values: the head without a cache gives the same logits (to 1e-5 of the
-    /// largest) and, where it is not a tie, the same indices. So it is with several dimensions to a step, and where each
-    /// has a width of its own: the levels that it lacks have no chance.
+    /// largest) and, where it is not a tie, the same indices. So it is with several dimensions to a step, and where
+    /// each has a width of its own: the levels that it lacks have no chance.
     #[test]
     fn the_cached_head_equals_the_head_without_cache(
         tokens in 1usize..9,
