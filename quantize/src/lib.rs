@@ -58,6 +58,7 @@ mod error;
 mod gaussian;
 mod moments;
 mod quantizer;
+mod report;
 mod search;
 mod spectrum;
 mod table;

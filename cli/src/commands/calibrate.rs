@@ -1,6 +1,5 @@
 //! `tessera calibrate`: what a quantizer needs to know of a VAE's latents, measured on data and on the decoder.
 
-use super::inspect::in_patches;
 use crate::args::{DataArgs, Global, MOST_PATCH, MOST_PX, WeightsKind, above, within};
 use crate::progress::{encoding, probing};
 use crate::{data, output};
@@ -8,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use tessera::pictures::dataset::{First, Split};
-use tessera::quantize::{Calibration, Dimension, QuantizerConfig};
+use tessera::quantize::{Calibration, Dimension};
 use tessera::tokenizers::{ImageTokenizer, Patched};
 use tessera::{
     Bits, CalibrationOptions, Device, ModelCard, Orientation, ScaleBy, Which, calibrate,
@@ -142,11 +141,7 @@ impl Calibrate {
             true => output::json(
                 &serde_json::json!({ "schema": "tessera.calibrate/v1", "calibration": calibration }),
             ),
-            false => output::text(format!(
-                "{}{}",
-                describe(&calibration),
-                self.output.display()
-            )),
+            false => output::text(format!("{calibration}{}", self.output.display())),
         }
     }
 }
@@ -192,7 +187,9 @@ fn draw(calibration: &Calibration, file: &Path) -> Result<()> {
         .map(|bits| {
             let name = format!("entropy, {bits} bits");
             let look = Look::Of(f64::from(bits) / f64::from(DRAWN_BITS));
-            line(&name, look, &|_, dimension| entropy_at(dimension, bits))
+            line(&name, look, &|_, dimension| {
+                dimension.entropy_at(bits).unwrap_or_default()
+            })
         })
         .collect();
     if calibration
@@ -223,89 +220,3 @@ fn draw(calibration: &Calibration, file: &Path) -> Result<()> {
 
 /// The largest width whose entropies are drawn.
 const DRAWN_BITS: u8 = 8;
-/// The widths whose entropies are printed.
-const PRINTED_BITS: [u8; 4] = [3, 4, 5, 6];
-
-fn entropy_at(dimension: &Dimension, bits: u8) -> f32 {
-    let width = dimension.widths.iter().find(|width| width.bits == bits);
-    width.map_or(0.0, |width| width.entropy_bits)
-}
-
-/// A calibration in words.
-pub fn describe(calibration: &Calibration) -> String {
-    let Calibration {
-        images,
-        channels,
-        height,
-        width,
-        latent_mean,
-        latent_std,
-        latent_scale,
-        quantizer,
-        patch_size,
-        ..
-    } = calibration;
-    let Calibration {
-        clip_rate,
-        entropy_bits,
-        mse,
-        order,
-        ..
-    } = calibration;
-    let head = format!(
-        "{images} pictures, latents of {channels} x {height} x {width}{}\n\
-        latent scale {latent_scale:.4} (mean {latent_mean:.4}, std {latent_std:.4})\n\
-        {} bits per dimension over ±{}, clip rate {:.4} %\n\
-        entropy {entropy_bits:.3} bits per dimension, mse {mse:.6}\n\
-        {:9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>4} {:>8} {:>7} {:>9} {:>7}  entropy at {PRINTED_BITS:?} bits\n",
-        in_patches(*patch_size),
-        mean_bits(quantizer),
-        quantizer.range,
-        100.0 * clip_rate,
-        "dimension",
-        "mean",
-        "std",
-        "min",
-        "max",
-        "clip %",
-        "bits",
-        "entropy",
-        "codes %",
-        "posterior",
-        "decoder",
-    );
-    let row = |(channel, dimension): (usize, &Dimension)| {
-        let Dimension {
-            mean,
-            std,
-            clip_rate,
-            entropy_bits,
-            code_usage,
-            ..
-        } = dimension;
-        let (clipped, used) = (100.0 * clip_rate, 100.0 * code_usage);
-        let bits = quantizer.bits_of(channel);
-        let or_none = |rate: Option<f32>| rate.map_or("-".into(), |rate| format!("{rate:.2}"));
-        let [min, max] = [dimension.min, dimension.max].map(or_none);
-        let [posterior, decoder] =
-            [dimension.posterior_bits, dimension.decoder_bits()].map(or_none);
-        let entropies: String = PRINTED_BITS
-            .iter()
-            .map(|&bits| format!(" {:>5.2}", entropy_at(dimension, bits)))
-            .collect();
-        format!(
-            "{channel:>9} {mean:>8.4} {std:>8.4} {min:>8} {max:>8} {clipped:>8.4} {bits:>4} {entropy_bits:>8.3} \
-            {used:>7.1} {posterior:>9} {decoder:>7}  {entropies}\n"
-        )
-    };
-    let rows: String = calibration.dimensions.iter().enumerate().map(row).collect();
-    format!("{head}{rows}order {order:?}\n")
-}
-
-/// How many bits the dimensions have, or have on average.
-pub fn mean_bits(quantizer: &QuantizerConfig) -> String {
-    match quantizer.channel_bits.is_empty() {
-        true => quantizer.bits.to_string(),
-        false => format!("{:.3}", quantizer.mean_bits()),
-    }
-}

@@ -71,7 +71,7 @@ impl Inspect {
 }
 
 /// What a line says of patches, where tokens are some.
-pub fn in_patches(patch_size: usize) -> String {
+fn in_patches(patch_size: usize) -> String {
     match patch_size {
         1 => String::new(),
         side => format!(", patches of {side} x {side} latents"),
@@ -97,7 +97,7 @@ fn card(card: &ModelCard) -> Result<Vec<String>> {
             ),
             Some(format!(
                 "quantizer: {} bits over ±{}{}",
-                super::calibrate::mean_bits(spread),
+                spread.bits_in_words(),
                 spread.range,
                 in_patches(*patch_size)
             )),
@@ -172,11 +172,11 @@ fn describe(found: &Found) -> Result<Vec<String>> {
             lines
         }
         Found::Calibration { calibration } => {
-            vec![super::calibrate::describe(calibration).trim_end().into()]
+            vec![calibration.to_string().trim_end().into()]
         }
         Found::Tokens { manifest } => {
             let [height, width] = manifest.grid;
-            let bits = super::calibrate::mean_bits(&manifest.quantizer);
+            let bits = manifest.quantizer.bits_in_words();
             vec![
                 format!(
                     "tokens of {} pictures in {} file(s)",
