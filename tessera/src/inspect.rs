@@ -1,6 +1,7 @@
 //! What a file or folder is; what a file of weights is of, and what it takes to load it.
 
 mod found;
+mod words;
 
 pub use found::{Found, PictureFile};
 
