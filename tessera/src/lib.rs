@@ -55,6 +55,7 @@ mod inputs;
 mod inspect;
 mod latent_file;
 mod latents;
+pub mod looking;
 mod memory;
 mod model;
 mod names;

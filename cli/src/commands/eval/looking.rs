@@ -2,49 +2,22 @@
 
 use crate::progress::Progress;
 use crate::{interrupt, output};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ndarray::ArrayView2;
-use serde::Serialize;
 use std::path::Path;
 use tessera::evaluate::{
-    EffLite0, FeatureFigures, FeatureFloor, FeatureReport, View, nearest, require_enough,
+    EffLite0, FeatureFigures, FeatureFloor, FeatureReport, View, require_enough,
 };
+use tessera::looking::floor_line;
+pub use tessera::looking::{FeatureResult, Nearest, Neighbors, Versions, rows};
+use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Dataset, spaced};
-use tessera::pictures::{Filter, Pixels, resize};
 use tessera::{Device, Reconstructions};
 
 /// Pictures that are read and looked at together.
 pub const BLOCK: usize = 32;
 /// Real pictures that a floor is drawn from, as a multiple of the pictures that are judged.
 pub const DRAWS: usize = 4;
-/// Nearest pictures that a row of the grid shows.
-const NEAREST: usize = 5;
-/// Side of a picture in that grid, in px.
-const CELL: usize = 128;
-
-/// How far the nearest training pictures are, as medians.
-#[derive(Debug, Serialize)]
-pub struct Nearest {
-    /// Of the pictures.
-    pictures: f64,
-    /// Of real pictures that were not trained on, where there are any.
-    real: Option<f64>,
-}
-
-/// Everything that is told of pictures in features.
-#[derive(Serialize)]
-pub struct FeatureResult {
-    #[serde(flatten)]
-    /// All of both.
-    pub report: FeatureReport,
-    /// Of reconstructions of the real pictures, which is the tokenizer's share.
-    pub reconstructions: Option<FeatureFigures>,
-    /// The mean perceptual distance of the reconstructions, or of the pairs.
-    pub perceptual: Option<f64>,
-    /// Where they were asked for.
-    pub nearest: Option<Nearest>,
-}
-
 /// The network, and what is asked of it.
 pub struct Looking {
     network: EffLite0,
@@ -54,19 +27,6 @@ pub struct Looking {
     quiet: bool,
 }
 
-/// Originals with their reconstructions, in the order of [`Reconstructions::pictures`].
-#[derive(Default)]
-pub struct Versions {
-    features: Vec<Vec<f64>>,
-    apart: Vec<f64>,
-}
-
-/// Features as rows, `[pictures, features]`.
-pub fn rows(features: &[f64]) -> ArrayView2<'_, f64> {
-    let shape = (features.len() / EffLite0::FEATURES, EffLite0::FEATURES);
-    ArrayView2::from_shape(shape, features).expect("whole rows")
-}
-
 /// Ends where Ctrl-C was pressed.
 ///
 /// # Errors
@@ -74,31 +34,6 @@ pub fn rows(features: &[f64]) -> ArrayView2<'_, f64> {
 pub fn stopped() -> Result<()> {
     ensure!(!interrupt::requested(), "stopped");
     Ok(())
-}
-
-/// A row of a report.
-fn line(figures: &FeatureFigures) -> String {
-    format!(
-        "{:.2}; precision {:.3}, recall {:.3}",
-        figures.distance, figures.precision, figures.recall
-    )
-}
-
-fn floor(floor: &FeatureFloor) -> Result<()> {
-    let figures = &floor.figures;
-    output::text(format_args!(
-        "  the floor, {} real pictures to {} others, {} draw{}: {}",
-        figures.count,
-        figures.real_count,
-        floor.draws,
-        if floor.draws == 1 { "" } else { "s" },
-        line(figures)
-    ))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 impl Looking {
@@ -146,6 +81,19 @@ impl Looking {
         Ok(features)
     }
 
+    /// Adds the originals and reconstructions of some pictures, padded to `size` px as the data is.
+    ///
+    /// # Errors
+    /// When features are not finite.
+    pub fn versions(
+        &self,
+        versions: &mut Versions,
+        all: &[Reconstructions],
+        size: usize,
+    ) -> Result<()> {
+        Ok(versions.add(&self.network, all, size)?)
+    }
+
     /// Whether there are pictures enough, before any is drawn.
     ///
     /// # Errors
@@ -187,17 +135,11 @@ impl Looking {
         progress.finish();
         let training = self.training(train, pictures.len())?;
         let (drawn, training) = (rows(&drawn), rows(&training));
-        let [original, .., restored] = &*versions.features else {
-            bail!("no reconstruction");
-        };
-        let (real, restored) = (rows(original), rows(restored));
+        let (real, restored, apart) = versions.last().context("no reconstruction")?;
         Ok(FeatureResult {
             report: FeatureReport::of(drawn, real, Some(training), self.knn)?,
             reconstructions: Some(FeatureFigures::of(restored, real, self.knn)?),
-            perceptual: versions
-                .apart
-                .last()
-                .map(|apart| apart / real.nrows() as f64),
+            perceptual: Some(apart),
             nearest: self.nearest(
                 output,
                 drawn,
@@ -225,21 +167,9 @@ impl Looking {
         let (Some(wanted), Some(folder)) = (self.neighbors, output) else {
             return Ok(None);
         };
-        let count = NEAREST.min(training.nrows());
-        let (indices, distances) = nearest(drawn, training, count);
-        let mut cells = Vec::new();
-        for row in spaced(drawn.nrows(), wanted) {
-            cells.push(cell(&picture(row)?)?);
-            for &index in indices.row(row) {
-                cells.push(cell(&trained(index)?)?);
-            }
-        }
-        output::grid(&folder.join("neighbors.png"), &cells, 1 + count)?;
-        let of_real = reference.map(|real| median(nearest(real, training, 1).1.to_vec()));
-        Ok(Some(Nearest {
-            pictures: median(distances.to_vec()),
-            real: of_real,
-        }))
+        let found = Neighbors::of(wanted, drawn, training, reference, picture, trained)?;
+        output::grid(&folder.join("neighbors.png"), &found.cells, found.columns)?;
+        Ok(Some(found.nearest))
     }
 
     /// Prints for people.
@@ -247,47 +177,8 @@ impl Looking {
     /// # Errors
     /// When stdout cannot be written.
     pub fn print(&self, result: &FeatureResult) -> Result<()> {
-        let report = &result.report;
-        self.say_few(&report.pictures);
-        output::text(format_args!(
-            "{} of {} pictures to {} real ones: {} (of {} nearest neighbors)",
-            report.name,
-            report.pictures.count,
-            report.pictures.real_count,
-            line(&report.pictures),
-            report.neighbors
-        ))?;
-        floor(&report.floor)?;
-        if let Some(halved) = &report.halved {
-            output::text(format_args!(
-                "  beside that floor, {} of the pictures to {} real ones: {}",
-                halved.count,
-                halved.real_count,
-                line(halved)
-            ))?;
-        }
-        if let Some(restored) = &result.reconstructions {
-            output::text(format_args!(
-                "  reconstructions of the real pictures to them: {}",
-                line(restored)
-            ))?;
-        }
-        if let Some(apart) = result.perceptual {
-            output::text(format_args!(
-                "perceptual distance of reconstructions: {apart:.4}"
-            ))?;
-        }
-        if let Some(nearest) = &result.nearest {
-            let real = nearest
-                .real
-                .map(|real| format!("; of real pictures {real:.3}"));
-            output::text(format_args!(
-                "distance of the nearest training picture, median: {:.3}{}",
-                nearest.pictures,
-                real.unwrap_or_default()
-            ))?;
-        }
-        Ok(())
+        self.say_few(&result.report.pictures);
+        output::text(result)
     }
 
     /// Prints a floor for people.
@@ -296,7 +187,7 @@ impl Looking {
     /// When stdout cannot be written.
     pub fn print_floor(&self, of: &FeatureFloor) -> Result<()> {
         self.say_few(&of.figures);
-        floor(of)
+        output::text(floor_line(of))
     }
 
     /// Warns where there are fewer pictures than features.
@@ -310,71 +201,8 @@ impl Looking {
             ));
         }
     }
-
-    /// Adds the originals and reconstructions of some pictures, padded to `size` px as the data is.
-    ///
-    /// # Errors
-    /// When features are not finite.
-    pub fn versions(
-        &self,
-        versions: &mut Versions,
-        all: &[Reconstructions],
-        size: usize,
-    ) -> Result<()> {
-        let kinds = all.first().map_or(0, |all| all.pictures().count());
-        versions.features.resize(kinds, Vec::new());
-        versions.apart.resize(kinds, 0.0);
-        let mut original: Option<View> = None;
-        for kind in 0..kinds {
-            let pictures = all.iter().filter_map(|all| all.pictures().nth(kind));
-            let pictures: Vec<Pixels> = pictures
-                .map(|picture| Ok(picture.pad(size, size)?))
-                .collect::<Result<_>>()?;
-            let view = self.network.view(&pictures)?;
-            versions.features[kind].extend(&view.features);
-            let distances = original.as_ref().map(|original| original.distances(&view));
-            versions.apart[kind] += distances.iter().flatten().sum::<f64>();
-            original.get_or_insert(view);
-        }
-        Ok(())
-    }
-}
-
-impl Versions {
-    /// Figures and perceptual distance of every kind of reconstruction beside the originals.
-    ///
-    /// # Errors
-    /// When there are too few pictures.
-    pub fn figures(&self, knn: usize) -> Result<Vec<(FeatureFigures, f64)>> {
-        let Some((original, kinds)) = self.features.split_first() else {
-            return Ok(Vec::new());
-        };
-        let original = rows(original);
-        let kinds = kinds.iter().zip(&self.apart[1..]);
-        kinds
-            .map(|(kind, apart)| {
-                let figures = FeatureFigures::of(rows(kind), original, knn)?;
-                Ok((figures, apart / original.nrows() as f64))
-            })
-            .collect()
-    }
-
-    /// Training pictures beside the originals.
-    ///
-    /// # Errors
-    /// When there are too few pictures.
-    pub fn floor(&self, training: &[f64], knn: usize) -> Result<FeatureFloor> {
-        let original: &[f64] = self.features.first().map_or(&[], |original| original);
-        let (original, training) = (rows(original), rows(training));
-        Ok(FeatureFloor::of(original.nrows(), original, training, knn)?)
-    }
 }
 
 fn picture_of(data: &dyn Dataset, index: usize) -> Result<Pixels> {
     Ok(Pixels::from_array(data.image(index)?.view())?)
-}
-
-/// A picture as the grid shows it.
-fn cell(picture: &Pixels) -> Result<Pixels> {
-    Ok(resize(picture, CELL, CELL, Filter::Bicubic)?)
 }
