@@ -3,6 +3,7 @@
 use crate::device::Device;
 use crate::digest::base_name;
 use crate::error::{Error, Result, read_json};
+use crate::inspect::counted;
 use crate::model::parts::{self, CALIBRATION, VAE};
 use crate::model::source::without_targets;
 use crate::model::{
@@ -72,6 +73,31 @@ pub struct Origin {
 }
 
 impl Conversion {
+    /// What was written into a folder, in lines for people.
+    pub fn describe(&self, folder: &Path) -> String {
+        let weights = self
+            .origin
+            .weights
+            .map_or(String::new(), |which| format!(", {which} weights"));
+        let mut text = format!(
+            "{} from {}{weights}: {} tensors, {:.1} MB in {}",
+            self.origin
+                .architecture
+                .map_or("unknown model", Architecture::name),
+            self.origin.format,
+            self.tensors,
+            self.total_size as f64 / 1e6,
+            match &self.files[..] {
+                [file] => folder.join(file).display().to_string(),
+                files => format!("{} files in {}", files.len(), folder.display()),
+            }
+        );
+        if !self.origin.left_out.is_empty() {
+            text += &format!("\nleft out: {}", counted(&self.origin.left_out));
+        }
+        text
+    }
+
     /// Whether the weights are of a model that is known here and has its config beside it; others keep their names and
     /// get none.
     pub fn has_config(&self) -> bool {

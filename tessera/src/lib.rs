@@ -80,7 +80,7 @@ pub use error::{Error, Result};
 pub use generate::{Event, Generation, Picture, Request, Step};
 pub use identity::{digest_of_tokenizer, sha256_of_data, sha256_of_tokenizer};
 pub use inputs::{Color, InputPicture, Inputs};
-pub use inspect::{Check, Found, PictureFile, Report, TensorInfo, counted, describe_calibration};
+pub use inspect::{Check, Found, PictureFile, Report, TensorInfo, counted};
 pub use latent_file::LatentFile;
 #[cfg(feature = "train")]
 pub use latents::{CalibrationOptions, calibrate, encode_posteriors, measured_on};

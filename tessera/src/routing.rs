@@ -1,7 +1,10 @@
 //! Which experts the tokens of pictures have, counted: by layer, time, class, picture and place. The measures are those
 //! of Expert Race: MaxVio (section 5) and combination usage (section 11, figure 13).
 
+mod shown;
 mod table;
+
+pub use shown::Shown;
 
 use crate::error::{Error, Result};
 use crate::model::{DitCard, DitModel};

@@ -5,8 +5,8 @@ use crate::output;
 use crate::progress::loading;
 use anyhow::Result;
 use clap::Args;
-use std::path::{Path, PathBuf};
-use tessera::{Architecture, Conversion, Converter, WeightDtype, Which, counted, hub};
+use std::path::PathBuf;
+use tessera::{Architecture, Converter, WeightDtype, Which, hub};
 use tessera_command_line::bytes;
 
 /// Convert weights (PyTorch's .pth, .pt and .ckpt, safetensors whole or in shards, diffusers' folders) to safetensors.
@@ -85,32 +85,7 @@ impl Convert {
         }
         match self.json {
             true => output::report("tessera.convert/v1", &conversion),
-            false => output::text(describe(&conversion, &self.output)),
+            false => output::text(conversion.describe(&self.output)),
         }
     }
-}
-
-fn describe(conversion: &Conversion, folder: &Path) -> String {
-    let weights = conversion
-        .origin
-        .weights
-        .map_or(String::new(), |which| format!(", {which} weights"));
-    let mut text = format!(
-        "{} from {}{weights}: {} tensors, {:.1} MB in {}",
-        conversion
-            .origin
-            .architecture
-            .map_or("unknown model", Architecture::name),
-        conversion.origin.format,
-        conversion.tensors,
-        conversion.total_size as f64 / 1e6,
-        match &conversion.files[..] {
-            [file] => folder.join(file).display().to_string(),
-            files => format!("{} files in {}", files.len(), folder.display()),
-        }
-    );
-    if !conversion.origin.left_out.is_empty() {
-        text += &format!("\nleft out: {}", counted(&conversion.origin.left_out));
-    }
-    text
 }

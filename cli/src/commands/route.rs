@@ -2,7 +2,7 @@
 
 mod report;
 
-use self::report::{Shown, draw};
+use self::report::draw;
 use crate::args::{Global, WeightsKind, within};
 use crate::pictures::{LeftOut, PictureArgs, Pictures};
 use crate::progress::{Progress, loading};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::PathBuf;
 use tessera::gen_dit::SampleConfig;
-use tessera::routing::{self, Routing, Subject};
+use tessera::routing::{self, Routing, Shown, Subject};
 use tessera::{DitModel, Error, Model, Source, Tokenizer, Which, class_id};
 
 /// Classes drawn unless given.

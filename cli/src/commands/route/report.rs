@@ -4,50 +4,9 @@ use crate::output;
 use anyhow::{Result, ensure};
 use std::path::Path;
 use tessera::pictures::Pixels;
-use tessera::routing::{NOISE_TIME, Report, Routing, Subject, Time, TokenMaps};
+use tessera::routing::{NOISE_TIME, Report, Shown, Time};
 use tessera_plots::heat::{self, Row};
 use tessera_plots::{self as plots, Line, Look};
-
-/// Pictures in the sheet of heat maps at most.
-const SHOWN: usize = 8;
-
-/// What is counted, and the pictures that are shown of it.
-pub(super) struct Shown {
-    pub(super) routing: Routing,
-    /// Evenly spread among all pictures.
-    chosen: Vec<usize>,
-    pictures: Vec<Pixels>,
-}
-
-impl Shown {
-    /// Nothing counted yet of so many pictures.
-    pub(super) fn new(routing: Routing, pictures: usize) -> Self {
-        let shown = pictures.min(SHOWN);
-        Self {
-            routing,
-            chosen: (0..shown).map(|i| i * pictures / shown).collect(),
-            pictures: Vec::new(),
-        }
-    }
-
-    /// The next pictures, with maps for those that are shown.
-    pub(super) fn mapped(&self, subjects: &[Subject]) -> Vec<Subject> {
-        let mut subjects = subjects.to_vec();
-        for (subject, index) in subjects.iter_mut().zip(self.routing.pictures()..) {
-            if self.chosen.contains(&index) {
-                subject.maps = TokenMaps::Counted;
-            }
-        }
-        subjects
-    }
-
-    /// Keeps what is shown of finished pictures, from `first` on.
-    pub(super) fn show(&mut self, first: usize, pictures: Vec<Pixels>) {
-        let indexed = (first..).zip(pictures);
-        let shown = indexed.filter(|(index, _)| self.chosen.contains(index));
-        self.pictures.extend(shown.map(|(_, picture)| picture));
-    }
-}
 
 /// Leaves the pictures in a folder.
 pub(super) fn draw(folder: &Path, report: &Report, shown: &Shown) -> Result<()> {
@@ -116,8 +75,7 @@ fn sheet(report: &Report, shown: &Shown) -> Result<Pixels> {
         .into_iter()
         .chain(bounds)
         .collect();
-    let chosen = shown.chosen.iter().zip(&shown.pictures);
-    let rows = chosen.map(|(&index, picture)| {
+    let rows = shown.pictures().map(|(index, picture)| {
         let columns = std::iter::once(None).chain(parts.iter().copied().map(Some));
         Row {
             picture: picture.clone(),
