@@ -147,6 +147,14 @@ pub enum Error {
         /// What those that are there are known by.
         found: String,
     },
+    /// A picture was drawn by what is not this model.
+    #[error("{}: {why}", file.display())]
+    OtherModel {
+        /// The picture.
+        file: PathBuf,
+        /// What differs.
+        why: String,
+    },
     /// A class id that the model does not have.
     #[error("class {found} does not exist: the model has classes 0 to {last}")]
     UnknownClassId {

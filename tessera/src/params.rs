@@ -1,6 +1,7 @@
 //! What made a picture: the text `tessera` in its PNG.
 
 use crate::error::{Error, Result};
+use crate::model::Model;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use tessera_gen_ar::SampleConfig;
@@ -42,6 +43,38 @@ impl ImageParams {
 
     /// The keyword of the text in the PNG.
     pub const KEYWORD: &str = "tessera";
+
+    /// Refuses a model that cannot draw the picture of `file` again: another, one with other weights, or with fewer
+    /// classes.
+    ///
+    /// # Errors
+    /// Then.
+    pub fn require_model(&self, model: &Model, file: &Path) -> Result<()> {
+        let other = |why: String| {
+            Err(Error::OtherModel {
+                file: file.into(),
+                why,
+            })
+        };
+        let (made, name) = (&self.model, model.name());
+        if made != name {
+            return other(format!("made by model `{made}`, this one is `{name}`"));
+        }
+        if let (Some(made), Some(now)) = (&self.weights, model.digest())
+            && made != now
+        {
+            return other(format!(
+                "made with other weights of `{name}`: {made}, this model has {now}"
+            ));
+        }
+        let classes = model.class_names().len();
+        match self.class.filter(|&class| class >= classes) {
+            Some(class) => other(format!(
+                "its class is {class}, this model has {classes} classes"
+            )),
+            None => Ok(()),
+        }
+    }
 
     /// Reads them from a PNG.
     ///

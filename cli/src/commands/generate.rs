@@ -278,32 +278,8 @@ impl Generate {
     fn requests(&self, model: &Model, quiet: bool) -> Result<(Requests, Sampling, Compute)> {
         if let Some(file) = &self.from {
             let params = ImageParams::read(file)?;
-            if params.model != model.name() {
-                bail!(
-                    "{}: made by model `{}`, this one is `{}`",
-                    file.display(),
-                    params.model,
-                    model.name()
-                );
-            }
-            if let (Some(made), Some(now)) = (&params.weights, model.digest())
-                && made != now
-            {
-                bail!(
-                    "{}: made with other weights of `{}`: {}, this model has {now}",
-                    file.display(),
-                    model.name(),
-                    output::shown(made)
-                );
-            }
+            params.require_model(model, file)?;
             let requests = Requests::new(vec![params.class], 1, params.seed)?;
-            let last = model.class_names().len();
-            if let Some(class) = params.class.filter(|&class| class >= last) {
-                bail!(
-                    "{}: its class is {class}, this model has {last} classes",
-                    file.display()
-                );
-            }
             let sampling = self.sampling.of_model(model, &params.sampling)?;
             let own = |_| anyhow::anyhow!("{}: its dtype is {:?}", file.display(), params.dtype);
             let dtype = match self.dtype {
