@@ -73,12 +73,12 @@ impl Recipe {
     pub const fn quick() -> Self {
         Self {
             name: "quick",
-            vae: "--epochs 1 --save-every 50",
-            ar: "--epochs 6 --max-steps 100 --save-every 50",
-            judge: "--max-steps 150",
+            vae: "--epochs 1 --save-every 30",
+            ar: "--epochs 6 --max-steps 50 --save-every 25",
+            judge: "--max-steps 60",
             samples: 4,
             images: Some(Images {
-                train: 4000,
+                train: 2000,
                 test: 500,
             }),
         }
