@@ -34,8 +34,8 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluated, accuracy, evaluate, evaluate_dataset, features_of};
 pub use evaluation::{Evaluation, RealPictures, on_squares};
 pub use features::{
-    EffLite0, FeatureFigures, FeatureFloor, FeatureReport, View, nearest, radii, require_enough,
-    share_within,
+    EffLite0, FeatureFigures, FeatureFloor, FeatureReport, Looked, Nearest, Seen, View, look,
+    nearest, neighbor_cells, radii, require_enough, share_within,
 };
 pub use frechet::{FeatureStats, frechet_distance};
 pub use report::{Agreement, ClassAgreement, Frechet};

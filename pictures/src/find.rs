@@ -64,6 +64,33 @@ pub fn find(paths: &[PathBuf]) -> Result<Found> {
     Ok(found)
 }
 
+/// Both lists in the order of their names, each picture with the one of the same name, whatever their endings.
+///
+/// # Errors
+/// [`Error::NoMatch`] names a picture that has no other.
+pub fn paired(
+    mut these: Vec<PathBuf>,
+    mut those: Vec<PathBuf>,
+) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    for files in [&mut these, &mut those] {
+        files.sort_by(|a, b| a.file_stem().cmp(&b.file_stem()));
+    }
+    let count = these.len().max(those.len());
+    let unlike = (0..count).find_map(|index| {
+        let [a, b] = [these.get(index), those.get(index)];
+        let stem = |file: Option<&PathBuf>| file.and_then(|file| file.file_stem()).map(Into::into);
+        let [of_a, of_b]: [Option<std::ffi::OsString>; 2] = [stem(a), stem(b)];
+        (of_a != of_b).then(|| a.or(b).cloned())?
+    });
+    match unlike {
+        Some(path) => Err(Error::NoMatch {
+            path,
+            what: "expected a picture of that name in the other folder, found none".into(),
+        }),
+        None => Ok((these, those)),
+    }
+}
+
 /// What is said of a folder without pictures.
 pub(crate) fn none(left_out: &LeftOut) -> String {
     let found = match left_out.is_empty() {

@@ -45,7 +45,7 @@ pub use canvas::Canvas;
 pub use crop::center_crop;
 pub use decoders::is_decoding;
 pub use error::{BoxError, Error, Result};
-pub use find::{Found, find};
+pub use find::{Found, find, paired};
 pub use grid::{GridStyle, difference, grid};
 pub use metadata::read_metadata;
 pub use metrics::{psnr, psnr_array};

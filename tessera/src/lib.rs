@@ -55,7 +55,6 @@ mod inputs;
 mod inspect;
 mod latent_file;
 mod latents;
-pub mod looking;
 mod memory;
 mod model;
 mod names;

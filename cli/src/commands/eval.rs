@@ -1,7 +1,6 @@
 //! `tessera eval`: how good are the generator's pictures, and how much does quantization cost?
 
 mod features;
-mod looking;
 mod pictures;
 mod print;
 
@@ -13,13 +12,13 @@ use crate::{data, output};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, Args};
 use features::FeatureArgs;
-use looking::{FeatureResult, Versions};
 use pictures::Pictures;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tessera::evaluate::{
-    Classifier, Evaluation, FeatureFigures, FeatureFloor, RealPictures, evaluate, on_squares,
+    Classifier, Evaluation, FeatureFigures, FeatureFloor, FeatureReport, Looked, RealPictures,
+    evaluate, on_squares,
 };
 use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Dataset, Split, spaced};
@@ -112,7 +111,7 @@ struct GenerationReport {
     #[serde(flatten)]
     evaluation: Option<Evaluation>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    features: Option<FeatureResult>,
+    features: Option<FeatureReport>,
 }
 
 /// What is known of reconstructions.
@@ -313,17 +312,17 @@ impl Eval {
         if let (Some(looking), Some(train), Some(test), Model::Ar(model)) =
             (&looking, &train, &test, model)
         {
-            let (tokenizer, mut versions) = (Tokenizer::from(model), Versions::default());
+            let (tokenizer, mut looked) = (Tokenizer::from(model), Looked::default());
             for chunk in tested(&**test).chunks(tokenizer.batch()) {
                 let images = chunk.iter().map(|&index| test.image(index));
                 let images: Vec<_> = images.collect::<Result<_, _>>()?;
                 let all = tokenizer.reconstruct(&images, std::slice::from_ref(&quantizer))?;
-                looking.versions(&mut versions, &all, card.img_size)?;
+                looking.reconstructed(&mut looked, &all, card.img_size)?;
             }
             let pad = |picture: &Pixels| picture.pad(card.img_size, card.img_size);
             let padded = pictures.iter().map(pad).collect::<Result<Vec<_>, _>>()?;
             let output = self.output.as_deref();
-            report.features = Some(looking.drawn(&padded, &**train, &versions, output)?);
+            report.features = Some(looking.drawn(&padded, &**train, &looked, output)?);
         }
         if let Some(folder) = &self.output {
             let columns = 10.min(self.num_images);
@@ -383,7 +382,7 @@ impl Eval {
             }
             None => None,
         };
-        let mut versions = Versions::default();
+        let mut looked = Looked::default();
         let of_bits = |&bits: &u8| Quantizer::new(config.clone().with_bits(bits));
         let quantizers = BITS.iter().map(of_bits).collect::<Result<Vec<_>, _>>()?;
         let (mut rows, mut latents, mut shown) = (Vec::new(), Vec::new(), Vec::new());
@@ -395,7 +394,7 @@ impl Eval {
             latents.push(encoded.clone());
             let all = tokenizer.reconstruct_encoded(&images, encoded, &quantizers)?;
             if let Some(looking) = &looking {
-                looking.versions(&mut versions, &all, size.img_size)?;
+                looking.reconstructed(&mut looked, &all, size.img_size)?;
             }
             for all in all {
                 rows.push(all.measure("")?);
@@ -414,9 +413,14 @@ impl Eval {
             .chain(BITS.iter().map(|bits| format!("{bits} bits")));
         let (mut figures, mut feature_floor) = (Vec::new(), None);
         if let (Some(looking), Some(train)) = (&looking, &train) {
-            figures = versions.figures(looking.knn)?;
+            for version in 1..looked.versions.len() {
+                let of_version = looked.figures(version, looking.knn)?;
+                figures.push((of_version, looked.apart(version)));
+            }
             let training = looking.training(&**train, indices.len())?;
-            feature_floor = Some(versions.floor(&training, looking.knn)?);
+            let (original, training) = (looked.features(0), training.features(0));
+            let floor = FeatureFloor::of(indices.len(), original, training, looking.knn)?;
+            feature_floor = Some(floor);
         }
         let mut figures = figures.into_iter();
         let rows = names.zip(mean.qualities()).map(|(latents, quality)| {

@@ -3,10 +3,12 @@
 
 mod block;
 mod layers;
+mod looking;
 mod neighbors;
 mod network;
 mod report;
 
+pub use looking::{Looked, Nearest, Seen, look, neighbor_cells};
 pub use neighbors::{nearest, radii, share_within};
 pub use network::{EffLite0, View};
 pub use report::{FeatureFigures, FeatureFloor, FeatureReport, require_enough};

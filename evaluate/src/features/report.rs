@@ -1,11 +1,13 @@
 //! How far two sets of pictures are apart, and how far two sets of real ones are.
 
+use super::looking::Nearest;
 use super::neighbors::{radii, share_within};
 use super::network::EffLite0;
 use crate::error::{Error, Result};
 use crate::frechet::{FeatureStats, frechet_distance};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 
 /// Draws of real pictures that the floor is the mean of, if there are enough.
 const FLOOR_DRAWS: usize = 4;
@@ -70,6 +72,12 @@ pub struct FeatureReport {
     /// Where the floor is one half of the real pictures beside the other: as many of the pictures beside that half,
     /// since the fewer pictures there are, the larger is the distance.
     pub halved: Option<FeatureFigures>,
+    /// Reconstructions of the real pictures beside these: the tokenizer's share.
+    pub reconstructions: Option<FeatureFigures>,
+    /// The mean perceptual distance of reconstructions.
+    pub perceptual: Option<f64>,
+    /// Where they were asked for.
+    pub nearest: Option<Nearest>,
 }
 
 /// Whether so many pictures can be held against so many real ones, with so many more real ones for the floor: to be
@@ -146,11 +154,98 @@ impl FeatureReport {
             pictures: FeatureFigures::of(pictures, real, neighbors)?,
             floor,
             halved,
+            reconstructions: None,
+            perceptual: None,
+            nearest: None,
         })
     }
 }
 
+/// Several lines for people.
+impl Display for FeatureReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (all, name, neighbors) = (&self.pictures, self.name, self.neighbors);
+        let (count, real) = (all.count, all.real_count);
+        write!(
+            f,
+            "{name} of {count} pictures to {real} real ones: {all} (of {neighbors} nearest neighbors)"
+        )?;
+        write!(f, "\n{}", self.floor)?;
+        if let Some(halved) = &self.halved {
+            let (count, real) = (halved.count, halved.real_count);
+            write!(
+                f,
+                "\n  beside that floor, {count} of the pictures to {real} real ones: {halved}"
+            )?;
+        }
+        if let Some(restored) = &self.reconstructions {
+            write!(
+                f,
+                "\n  reconstructions of the real pictures to them: {restored}"
+            )?;
+        }
+        if let Some(apart) = self.perceptual {
+            write!(f, "\nperceptual distance of reconstructions: {apart:.4}")?;
+        }
+        if let Some(nearest) = &self.nearest {
+            write!(
+                f,
+                "\ndistance of the nearest training picture, median: {:.3}",
+                nearest.pictures
+            )?;
+            if let Some(real) = nearest.real {
+                write!(f, "; of real pictures {real:.3}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Display for FeatureFigures {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            distance,
+            precision,
+            recall,
+            ..
+        } = self;
+        write!(
+            f,
+            "{distance:.2}; precision {precision:.3}, recall {recall:.3}"
+        )
+    }
+}
+
+impl Display for FeatureFloor {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (figures, draws) = (&self.figures, self.draws);
+        let (count, real) = (figures.count, figures.real_count);
+        let plural = if draws == 1 { "" } else { "s" };
+        write!(
+            f,
+            "  the floor, {count} real pictures to {real} others, {draws} draw{plural}: {figures}"
+        )
+    }
+}
+
+impl FeatureFigures {
+    /// What is to be known where there are fewer pictures than features.
+    pub fn warning(&self) -> Option<String> {
+        let (few, features) = (self.count.min(self.real_count), EffLite0::FEATURES);
+        let warning = || {
+            format!(
+                "warning: {few} pictures for {features} features: most of the distance is what so few give of any set; \
+                read it beside its floor alone"
+            )
+        };
+        (few < features).then(warning)
+    }
+}
+
 impl FeatureFloor {
+    /// Disjoint sets that it is the mean of, if there are pictures enough.
+    pub const DRAWS: usize = FLOOR_DRAWS;
+
     /// The mean over disjoint draws of `count` of `more` real pictures, each beside `real`.
     ///
     /// # Errors

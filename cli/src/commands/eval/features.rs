@@ -1,19 +1,21 @@
-//! `tessera eval --features --pictures`: a folder beside a folder of real pictures, whoever drew them.
+//! `tessera eval --features`: pictures beside real ones, in features of a network that knows ImageNet.
 
-use super::looking::{BLOCK, DRAWS, FeatureResult, Looking, rows, stopped};
 use super::pictures::files;
 use crate::args::within;
-use crate::output;
 use crate::pictures::LeftOut;
 use crate::progress::Progress;
-use anyhow::{Context, Result, bail};
+use crate::{interrupt, output};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use ndarray::ArrayView2;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use tessera::Device;
-use tessera::evaluate::{FeatureReport, require_enough};
-use tessera::pictures::dataset::spaced;
-use tessera::pictures::{Channels, Pixels, read};
+use tessera::evaluate::{
+    EffLite0, FeatureFloor, FeatureReport, Looked, Nearest, look, neighbor_cells, require_enough,
+};
+use tessera::pictures::dataset::{Dataset, spaced};
+use tessera::pictures::{Pixels, paired, read};
+use tessera::{Device, Reconstructions};
 
 /// What is measured in features of a network.
 #[derive(Debug, Clone, Args)]
@@ -44,14 +46,14 @@ pub struct FeatureArgs {
     neighbors: Option<usize>,
 }
 
-/// Pictures of a folder that were looked at.
-#[derive(Default)]
-struct Seen {
-    files: Vec<PathBuf>,
-    features: Vec<f64>,
-    gray: bool,
-    /// Height and width of the first.
-    size: Option<(usize, usize)>,
+/// The network, and what is asked of it.
+pub struct Looking {
+    /// The network.
+    pub network: EffLite0,
+    /// Neighbors, for precision and recall.
+    pub knn: usize,
+    neighbors: Option<usize>,
+    quiet: bool,
 }
 
 impl FeatureArgs {
@@ -68,7 +70,14 @@ impl FeatureArgs {
         let Some(file) = &self.features else {
             return Ok(None);
         };
-        Looking::open(file, self.knn, self.neighbors, device, quiet).map(Some)
+        let network = EffLite0::open(file, device.burn())
+            .context("expected the weights of EfficientNet-Lite0")?;
+        Ok(Some(Looking {
+            network,
+            knn: self.knn,
+            neighbors: self.neighbors,
+            quiet,
+        }))
     }
 
     /// A folder of pictures beside a folder of real ones.
@@ -86,7 +95,7 @@ impl FeatureArgs {
     ) -> Result<()> {
         #[derive(Serialize)]
         struct Report {
-            features: FeatureResult,
+            features: FeatureReport,
         }
         let against = self.against.as_deref();
         let against = against.context("--features with --pictures needs --against DIR")?;
@@ -103,58 +112,59 @@ impl FeatureArgs {
         if self.pairs {
             (drawn, real) = paired(drawn, real)?;
         }
-        // All of them only to find the nearest.
-        let most = match self.neighbors {
-            Some(_) => usize::MAX,
-            None => DRAWS.saturating_mul(drawn.len()),
-        };
+        let most = most(self.neighbors, drawn.len());
         let more = self.floor.as_deref();
         let more = more.map(|folder| listed(folder, most)).transpose()?;
         let counts = (drawn.len(), real.len(), more.as_ref().map(Vec::len));
         require_enough(counts.0, counts.1, counts.2, self.knn)?;
         let looking = self.open(device, quiet)?.context("--features FILE")?;
-        let all = counts.0 + counts.1 + counts.2.unwrap_or(0);
-        let mut left_out = LeftOut::none_of(all);
-        let mut progress = Progress::new("look", "pictures", all as u64, quiet);
-        let mut see = |files: &[PathBuf], partners: Option<&[PathBuf]>| {
-            look_at(&looking, files, partners, &mut left_out, &mut progress)
+        let mut left_out = LeftOut::none_of(counts.0 + counts.1 + counts.2.unwrap_or(0));
+        let mut see = |files: &[PathBuf], partners: &[PathBuf]| {
+            looking.look("look", files.len(), |index| {
+                let mut versions = Vec::new();
+                // What has no partner that can be read is left out, too.
+                for file in partners.get(index).into_iter().chain([&files[index]]) {
+                    let picture = read(file, None).map_err(Into::into);
+                    match left_out.or(picture)? {
+                        Some(picture) => versions.push(picture),
+                        None => return Ok(Vec::new()),
+                    }
+                }
+                Ok(versions)
+            })
         };
-        let (drawn, real, apart) = match self.pairs {
-            true => see(&drawn, Some(&real))?,
-            false => (see(&drawn, None)?.0, see(&real, None)?.0, Vec::new()),
+        let (originals, looked) = match self.pairs {
+            true => (None, see(&drawn, &real)?),
+            false => (Some(see(&real, &[])?), see(&drawn, &[])?),
         };
-        let more = match &more {
-            Some(files) => Some(see(files, None)?.0),
+        let more_seen = match &more {
+            Some(files) => Some(see(files, &[])?),
             None => None,
         };
-        progress.finish();
         left_out.some_done()?;
+        let last = looked.versions.len().saturating_sub(1);
+        let seen = looked.versions.get(last).context("no picture")?;
+        let originals = originals.as_ref().unwrap_or(&looked);
+        let original = originals.versions.first().context("no real picture")?;
         if !quiet {
-            say_unlike([&drawn, &real]);
+            seen.unlike(original).iter().for_each(output::note);
         }
-        let more_rows = more.as_ref().map(|more| rows(&more.features));
-        let report = FeatureReport::of(
-            rows(&drawn.features),
-            rows(&real.features),
-            more_rows,
-            self.knn,
-        )?;
-        let perceptual = self.pairs.then(|| mean(&apart));
-        let near = more.as_ref().unwrap_or(&real);
-        let reference = more.as_ref().map(|_| rows(&real.features));
-        let features = FeatureResult {
-            report,
-            reconstructions: None,
-            perceptual,
-            nearest: looking.nearest(
-                output,
-                rows(&drawn.features),
-                rows(&near.features),
-                reference,
-                |index| Ok(read(&drawn.files[index], None)?),
-                |index| Ok(read(&near.files[index], None)?),
-            )?,
+        let more_rows = more_seen.as_ref().map(|more| more.features(0));
+        let (rows, real_rows) = (seen.features(), original.features());
+        let mut features = FeatureReport::of(rows, real_rows, more_rows, self.knn)?;
+        features.perceptual = self.pairs.then(|| looked.apart(last));
+        let (near, near_files) = match (&more_seen, &more) {
+            (Some(seen), Some(files)) => (&seen.versions[0], files),
+            _ => (original, &real),
         };
+        let reference = more_rows.map(|_| real_rows);
+        features.nearest = looking.neighbors(
+            output,
+            [rows, near.features()],
+            reference,
+            |row| Ok(read(&drawn[seen.indices[row]], None)?),
+            |row| Ok(read(&near_files[near.indices[row]], None)?),
+        )?;
         match json {
             true => output::report("tessera.eval.features/v1", &Report { features })?,
             false => looking.print(&features)?,
@@ -163,97 +173,143 @@ impl FeatureArgs {
     }
 }
 
-/// Both lists in one order, with a partner of the same name for each.
-fn paired(mut drawn: Vec<PathBuf>, mut real: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    for files in [&mut drawn, &mut real] {
-        files.sort_by(|a, b| a.file_stem().cmp(&b.file_stem()));
-    }
-    let unlike = drawn.iter().zip(&real);
-    let unlike = unlike.map(|(a, b)| (a, a.file_stem() != b.file_stem()));
-    let alone = unlike
-        .filter(|(_, unlike)| *unlike)
-        .map(|(file, _)| file)
-        .next();
-    let longer = if drawn.len() > real.len() {
-        &drawn
-    } else {
-        &real
-    };
-    let alone = alone.or(longer.get(drawn.len().min(real.len())));
-    match alone {
-        Some(file) => bail!(
-            "{}: expected a picture of that name in the other folder, found none",
-            file.display()
-        ),
-        None => Ok((drawn, real)),
+/// Training pictures that are looked at: for the floor of so many pictures, or all to find the nearest.
+fn most(neighbors: Option<usize>, pictures: usize) -> usize {
+    match neighbors {
+        Some(_) => usize::MAX,
+        None => FeatureFloor::DRAWS.saturating_mul(pictures),
     }
 }
 
-/// Says what sets the folders apart before their content does.
-fn say_unlike(sets: [&Seen; 2]) {
-    if sets.iter().any(|seen| seen.gray) {
-        output::note("note: gray pictures are looked at as RGB, with three equal channels");
+impl Looking {
+    /// Looks at pictures in any number of versions, with a bar and until Ctrl-C.
+    ///
+    /// # Errors
+    /// What `picture` gives.
+    pub fn look(
+        &self,
+        what: &str,
+        count: usize,
+        mut picture: impl FnMut(usize) -> Result<Vec<Pixels>>,
+    ) -> Result<Looked> {
+        let mut progress = Progress::new(what, "pictures", count as u64, self.quiet);
+        let looked = look(&self.network, count, |index| {
+            ensure!(!interrupt::requested(), "stopped");
+            progress.add(1);
+            picture(index)
+        })?;
+        progress.finish();
+        Ok(looked)
     }
-    if let [Some(a), Some(b)] = sets.map(|seen| seen.size)
-        && a != b
-    {
-        output::note(format_args!(
-            "note: the first picture of one folder is {}x{} px and of the other {}x{} px; sharpness alone sets them \
-            apart",
-            a.1, a.0, b.1, b.0
-        ));
-    }
-}
 
-/// Looks at files, and at a partner of each if there are any: perceptual distances too. A picture that cannot be
-/// read is left out, with its partner.
-fn look_at(
-    looking: &Looking,
-    files: &[PathBuf],
-    partners: Option<&[PathBuf]>,
-    left_out: &mut LeftOut,
-    progress: &mut Progress,
-) -> Result<(Seen, Seen, Vec<f64>)> {
-    let (mut seen, mut others, mut apart) = (Seen::default(), Seen::default(), Vec::new());
-    for (block, chunk) in files.chunks(BLOCK).enumerate() {
-        let (mut pictures, mut theirs) = (Vec::new(), Vec::new());
-        for (index, file) in chunk.iter().enumerate() {
-            let picture = left_out.or(read(file, None).map_err(Into::into))?;
-            let partner = partners.map(|partners| &partners[block * BLOCK + index]);
-            let other = match partner {
-                Some(partner) => left_out.or(read(partner, None).map_err(Into::into))?,
-                None => None,
-            };
-            if let (Some(picture), true) = (picture, partner.is_some() == other.is_some()) {
-                seen.take(file, &picture);
-                pictures.push(picture);
-                if let (Some(partner), Some(other)) = (partner, other) {
-                    others.take(partner, &other);
-                    theirs.push(other);
-                }
-            }
+    /// Whether there are pictures enough, before any is drawn.
+    ///
+    /// # Errors
+    /// When there are not.
+    pub fn require(&self, pictures: usize, real: usize, more: usize) -> Result<()> {
+        Ok(require_enough(pictures, real, Some(more), self.knn)?)
+    }
+
+    /// Training pictures for the floor of so many pictures, or all for their neighbors.
+    ///
+    /// # Errors
+    /// When a picture cannot be read.
+    pub fn training(&self, train: &dyn Dataset, pictures: usize) -> Result<Looked> {
+        let indices = spaced(train.len(), most(self.neighbors, pictures));
+        self.look("look at training data", indices.len(), |index| {
+            Ok(vec![picture_of(train, indices[index])?])
+        })
+    }
+
+    /// Looks at originals and reconstructions, padded to `size` px as the data is.
+    ///
+    /// # Errors
+    /// When features are not finite.
+    pub fn reconstructed(
+        &self,
+        looked: &mut Looked,
+        all: &[Reconstructions],
+        size: usize,
+    ) -> Result<()> {
+        let padded = all.iter().map(|all| {
+            let versions = all.pictures().map(|picture| picture.pad(size, size));
+            Ok((0, versions.collect::<Result<_, _>>()?))
+        });
+        ensure!(!interrupt::requested(), "stopped");
+        Ok(looked.add(&self.network, &padded.collect::<Result<Vec<_>>>()?)?)
+    }
+
+    /// What a model drew beside the first version of `real`, whose last one are reconstructions.
+    ///
+    /// # Errors
+    /// When a picture cannot be read, or the grid not be written.
+    pub fn drawn(
+        &self,
+        pictures: &[Pixels],
+        train: &dyn Dataset,
+        real: &Looked,
+        output: Option<&Path>,
+    ) -> Result<FeatureReport> {
+        let drawn = self.look("look", pictures.len(), |i| Ok(vec![pictures[i].clone()]))?;
+        let training = self.training(train, pictures.len())?;
+        let (drawn, training) = (drawn.features(0), training.features(0));
+        let (original, last) = (real.features(0), real.versions.len().saturating_sub(1));
+        let mut report = FeatureReport::of(drawn, original, Some(training), self.knn)?;
+        report.reconstructions = Some(real.figures(last, self.knn)?);
+        report.perceptual = Some(real.apart(last));
+        report.nearest = self.neighbors(
+            output,
+            [drawn, training],
+            Some(original),
+            |row| Ok(pictures[row].clone()),
+            |row| picture_of(train, row),
+        )?;
+        Ok(report)
+    }
+
+    /// Draws the grid of neighbors, if it is asked for.
+    fn neighbors(
+        &self,
+        output: Option<&Path>,
+        [drawn, training]: [ArrayView2<f64>; 2],
+        real: Option<ArrayView2<f64>>,
+        picture: impl Fn(usize) -> Result<Pixels>,
+        trained: impl Fn(usize) -> Result<Pixels>,
+    ) -> Result<Option<Nearest>> {
+        let (Some(wanted), Some(folder)) = (self.neighbors, output) else {
+            return Ok(None);
+        };
+        let (nearest, indices) = Nearest::of(drawn, training, real);
+        let cells = neighbor_cells(&indices, wanted, picture, trained)?;
+        output::grid(&folder.join("neighbors.png"), &cells, 1 + indices.ncols())?;
+        Ok(Some(nearest))
+    }
+
+    /// Prints for people.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub fn print(&self, report: &FeatureReport) -> Result<()> {
+        self.warn(report.pictures.warning());
+        output::text(report)
+    }
+
+    /// Prints a floor for people.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub fn print_floor(&self, floor: &FeatureFloor) -> Result<()> {
+        self.warn(floor.figures.warning());
+        output::text(floor)
+    }
+
+    fn warn(&self, warning: Option<String>) {
+        if let Some(warning) = warning.filter(|_| !self.quiet) {
+            output::note(warning);
         }
-        let (view, their_view) = (looking.view(&pictures)?, looking.view(&theirs)?);
-        if partners.is_some() {
-            apart.extend(view.distances(&their_view));
-        }
-        seen.features.extend(view.features);
-        others.features.extend(their_view.features);
-        let sides = if partners.is_some() { 2 } else { 1 };
-        progress.add((sides * chunk.len()) as u64);
-        stopped()?;
-    }
-    Ok((seen, others, apart))
-}
-
-impl Seen {
-    fn take(&mut self, file: &Path, picture: &Pixels) {
-        self.files.push(file.into());
-        self.gray |= picture.channels() == Channels::Gray;
-        self.size.get_or_insert((picture.height(), picture.width()));
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
+fn picture_of(data: &dyn Dataset, index: usize) -> Result<Pixels> {
+    Ok(Pixels::from_array(data.image(index)?.view())?)
 }
