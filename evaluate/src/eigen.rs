@@ -43,7 +43,7 @@ pub fn symmetric_eigenvalues(matrix: ArrayView2<f64>) -> Result<Array1<f64>> {
 fn three_diagonals(a: &mut Array2<f64>) -> (Vec<f64>, Vec<f64>) {
     let n = a.nrows();
     let mut beside = vec![0.0; n];
-    for k in 0..n.saturating_sub(1) {
+    for (k, beside) in beside.iter_mut().enumerate().take(n.saturating_sub(1)) {
         let (done, mut rest) = a.view_mut().split_at(Axis(0), k + 1);
         let mut v = done
             .row(k)
@@ -53,12 +53,12 @@ fn three_diagonals(a: &mut Array2<f64>) -> (Vec<f64>, Vec<f64>) {
             .collect::<Vec<f64>>();
         let length = dot(&v, &v).sqrt();
         let far = v[1..].iter().any(|&x| x != 0.0);
-        beside[k] = if v[0] > 0.0 { -length } else { length };
+        *beside = if v[0] > 0.0 { -length } else { length };
         if !far {
-            beside[k] = v[0];
+            *beside = v[0];
             continue;
         }
-        v[0] -= beside[k];
+        v[0] -= *beside;
         let factor = 2.0 / dot(&v, &v);
         let rows = || rest.outer_iter();
         let row = |row: ndarray::ArrayView1<f64>| {
