@@ -90,7 +90,7 @@ fn a_folder_is_held_against_a_folder_beside_its_floor() {
         errors.contains("gray pictures are looked at as RGB"),
         "{errors}"
     );
-    let grid = read(&report.join("neighbors.png"), None).unwrap();
+    let grid = read(report.join("neighbors.png"), None).unwrap();
     assert_eq!((grid.height() / 130, grid.width() / 130), (3, 6));
     // From itself a folder is at no distance, neither as a whole nor picture by picture.
     let same = [paths[0], paths[2], paths[2]];
