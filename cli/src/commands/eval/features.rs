@@ -40,7 +40,8 @@ pub struct FeatureArgs {
     #[arg(value_parser = within(1_usize..=1000))]
     knn: usize,
     /// Write neighbors.png, N of the pictures in rows, each beside its five nearest training pictures (those of
-    /// --floor, or else of --against) in --features: what a generator learned by heart is seen there.
+    /// --floor, or else of --against) in --features: what a generator learned by heart is seen there. No such file
+    /// unless given.
     #[arg(long, value_name = "N", requires_all = ["features", "output"])]
     #[arg(value_parser = within(1_usize..=1000))]
     neighbors: Option<usize>,
