@@ -53,7 +53,7 @@ fn calibrate_writes_a_calibration_that_reconstruct_takes() {
     assert!(
         std::fs::read_to_string(&plot)
             .unwrap()
-            .contains("entropy (bits)")
+            .contains("rate, decoder")
     );
     let args = "reconstruct -i {} --vae {} --calibration {} --bits 4 --json";
     json(
