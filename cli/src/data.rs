@@ -3,9 +3,8 @@
 use crate::args::DataArgs;
 use crate::output;
 use anyhow::{Context, Result};
-use std::fmt::Display;
+use tessera::pictures::Channels;
 use tessera::pictures::dataset::{BadPictures, Dataset, Skipped, Split, Squares};
-use tessera::pictures::{Channels, LeftOut};
 
 /// Opens `args.data`: IDX files if the folder holds them, else pictures; says in a line what it holds and what is left
 /// out, and warns of pictures that cannot be read and of folders that are no classes.
@@ -27,10 +26,7 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
         say_each("skipped ", skipped);
         say_each("", empty);
         let folder = args.data.display();
-        output::note(format_args!(
-            "data: {}",
-            summary(&folder, &*opened.pictures, &opened.left_out)
-        ));
+        output::note(format_args!("data: {folder}: {}", opened.summary()));
     }
     if !skipped.is_empty() {
         let all = opened.pictures.len() + skipped.len();
@@ -44,8 +40,6 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
 
 /// Warnings of one kind that are printed; the rest is counted.
 const WARNINGS: usize = 10;
-/// Classes that a summary names.
-const CLASSES: usize = 5;
 
 fn say_each(what: &str, skipped: &[Skipped]) {
     for one in skipped.iter().take(WARNINGS) {
@@ -53,30 +47,5 @@ fn say_each(what: &str, skipped: &[Skipped]) {
     }
     if let more @ 1.. = skipped.len().saturating_sub(WARNINGS) {
         output::note(format_args!("warning: {more} more such"));
-    }
-}
-
-/// What a folder holds, in a line.
-fn summary(folder: &impl Display, pictures: &dyn Dataset, left_out: &LeftOut) -> String {
-    let names = pictures.class_names();
-    let more = if names.len() > CLASSES { ", …" } else { "" };
-    let named = names[..names.len().min(CLASSES)].join(", ");
-    let classes = if names.len() == 1 { "class" } else { "classes" };
-    let left_out = match left_out.is_empty() {
-        true => String::new(),
-        false => format!("; left out: {left_out}"),
-    };
-    format!(
-        "{folder}: {} in {} {classes} ({named}{more}){left_out}",
-        counted(pictures.len()),
-        names.len()
-    )
-}
-
-/// So many pictures.
-pub fn counted(pictures: usize) -> String {
-    match pictures {
-        1 => "1 picture".into(),
-        _ => format!("{pictures} pictures"),
     }
 }

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 use std::sync::Once;
 use tessera::pictures::dataset::Split;
-use tessera::pictures::{Found, find};
+use tessera::pictures::{Found, counted, find};
 use tessera::{Color, InputPicture, Inputs, Tokenizer};
 
 /// Where pictures come from.
@@ -50,7 +50,7 @@ impl Pictures {
             if !quiet && !left_out.is_empty() {
                 output::note(format_args!(
                     "data: {}; left out: {left_out}",
-                    data::counted(files.len())
+                    counted(files.len())
                 ));
             }
             files.truncate(limit);

@@ -55,5 +55,5 @@ pub use resize::{Filter, resize};
 pub use room::is_reserving;
 pub use ssim::ssim;
 pub use tessera_files::Existing;
-pub use walk::{ENDINGS, LeftOut};
+pub use walk::{ENDINGS, LeftOut, counted};
 pub use write::write_png;

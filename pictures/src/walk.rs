@@ -80,6 +80,14 @@ impl LeftOut {
     }
 }
 
+/// So many pictures, in words.
+pub fn counted(pictures: usize) -> String {
+    match pictures {
+        1 => "1 picture".into(),
+        _ => format!("{pictures} pictures"),
+    }
+}
+
 /// The kinds with their numbers, the most frequent first: `3 .heic, 1 hidden`; empty if all was taken.
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

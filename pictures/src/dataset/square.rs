@@ -4,7 +4,7 @@ use super::{
     BadPictures, Dataset, FolderOptions, ImageFolder, Skipped, Split, idx, load_mnist_folder,
 };
 use crate::error::{BoxError, Error, Result};
-use crate::walk::{LeftOut, is_hidden};
+use crate::walk::{LeftOut, counted, is_hidden};
 use crate::{Channels, center_crop, read};
 use ndarray::{Array3, Axis, Slice};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ pub struct Squares {
     pub bad_pictures: BadPictures,
 }
 
+/// Classes that a summary names.
+const CLASSES: usize = 5;
+
 /// A data set of squares, and what was left out of it.
 pub struct SquareDataset {
     /// The pictures, `[channels, size, size]`.
@@ -33,6 +36,25 @@ pub struct SquareDataset {
     pub empty: Vec<Skipped>,
     /// What lies in the folder besides pictures.
     pub left_out: LeftOut,
+}
+
+impl SquareDataset {
+    /// What there is, in a line for people: how many pictures, their classes, and what was left out.
+    pub fn summary(&self) -> String {
+        let names = self.pictures.class_names();
+        let more = if names.len() > CLASSES { ", …" } else { "" };
+        let named = names[..names.len().min(CLASSES)].join(", ");
+        let classes = if names.len() == 1 { "class" } else { "classes" };
+        let left_out = match self.left_out.is_empty() {
+            true => String::new(),
+            false => format!("; left out: {}", self.left_out),
+        };
+        format!(
+            "{} in {} {classes} ({named}{more}){left_out}",
+            counted(self.pictures.len()),
+            names.len()
+        )
+    }
 }
 
 impl Squares {
