@@ -1,39 +1,5 @@
-//! The program `tessera`: flags, printing, progress, Ctrl-C and the launch of ranks. All else is the library's.
-#![deny(unsafe_code)]
-// These panic where stderr or stdout has gone away, and pass on whatever a file holds: `output` prints.
-#![deny(clippy::print_stderr, clippy::print_stdout)]
-#![recursion_limit = "256"]
+//! The program `tessera`.
 
-mod allocator;
-mod args;
-mod commands;
-mod cut;
-mod data;
-mod draw;
-mod hint;
-mod interrupt;
-mod names;
-mod output;
-mod pictures;
-mod progress;
-mod ranks;
-mod sampling;
-
-use commands::Cli;
-use std::process::ExitCode;
-
-#[global_allocator]
-static ALLOCATOR: allocator::Allocator = allocator::Allocator;
-
-fn main() -> ExitCode {
-    match Cli::parsed(std::env::args_os()) {
-        Ok(cli) => {
-            let launch = ranks::Launch {
-                check: cli.global.check,
-                on_many: cli.command.on_ranks(),
-            };
-            ranks::run(launch, |rank| commands::run(cli.on(rank)))
-        }
-        Err(error) => ranks::wrong_usage(&error),
-    }
+fn main() -> std::process::ExitCode {
+    tessera_cli::main()
 }
