@@ -75,10 +75,11 @@ impl Objective<GenAr> for TokenObjective<'_> {
         // Nothing is drawn for what is not asked for, so that runs of before go on as they would have.
         let mut seen = |&i: &usize| (i, self.flip && rng.below(2) == 1);
         let images: Vec<(usize, bool)> = indices.iter().map(&mut seen).collect();
-        let by_distribution = self.level == LevelRule::Posterior;
         let distribution = |&(i, flip): &(usize, bool)| {
-            let std = self.cache.posterior_std(i, flip);
-            let std = std.filter(|_| by_distribution)?;
+            let std = match self.level {
+                LevelRule::Nearest => None,
+                LevelRule::Posterior => self.cache.posterior_std(i, flip),
+            }?;
             Some((self.cache.posterior(i, flip).0.to_owned(), std))
         };
         let distributions: Option<(Vec<_>, Vec<_>)> = images.iter().map(distribution).collect();

@@ -238,21 +238,25 @@ impl Tokenizer {
     /// # Errors
     /// When the tiles do not fit.
     pub fn encode(&self, images: &[Array3<f32>]) -> Result<Array4<f32>> {
-        let factor = self.vae.downsampling();
-        let padded: Vec<_> = images
-            .iter()
-            .map(|image| tiles::pad(image.view(), factor))
-            .collect();
-        let views: Vec<_> = padded.iter().map(|image| image.view()).collect();
+        let images = self.padded(images);
+        let (count, _, height, width) = images.dim();
         let cuts = self.cuts.as_ref();
-        if let [image] = &views[..]
-            && let Some(tiling) = cuts.and_then(|cuts| cuts.of(image.dim().1, image.dim().2))
+        if count == 1
+            && let Some(tiling) = cuts.and_then(|cuts| cuts.of(height, width))
         {
-            let latents = encode_tiled(&*self.vae, image.view(), tiling)?;
+            let latents = encode_tiled(&*self.vae, images.index_axis(Axis(0), 0), tiling)?;
             return Ok(latents.insert_axis(Axis(0)));
         }
-        let images = ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size");
         self.device.encode(&*self.vae, images)
+    }
+
+    /// Pictures of one size as a batch whose sides fit the network.
+    fn padded(&self, images: &[Array3<f32>]) -> Array4<f32> {
+        let factor = self.vae.downsampling();
+        let padded = images.iter().map(|image| tiles::pad(image.view(), factor));
+        let padded: Vec<_> = padded.collect();
+        let views: Vec<_> = padded.iter().map(|image| image.view()).collect();
+        ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size")
     }
 
     /// The tokens `[pictures, height·width, channels]` of pictures of one size, their levels chosen by `rule`.
@@ -269,12 +273,9 @@ impl Tokenizer {
             return Ok(quantizer.quantize(self.encode(images)?.view())?);
         }
         require_distributions(&*self.vae, rule)?;
-        let factor = self.vae.downsampling();
-        let padded = images.iter().map(|image| tiles::pad(image.view(), factor));
-        let padded: Vec<_> = padded.collect();
-        let views: Vec<_> = padded.iter().map(|image| image.view()).collect();
-        let images = ndarray::stack(Axis(0), &views).expect("prepared pictures are of one size");
-        let moments = self.device.encode_moments(&*self.vae, images)?;
+        let moments = self
+            .device
+            .encode_moments(&*self.vae, self.padded(images))?;
         let (mean, logvar) = moments.view().split_at(Axis(1), self.vae.latent_channels());
         let std = logvar.mapv(|logvar| (0.5 * logvar).exp());
         Ok(quantizer.quantize_posterior(mean, std.view())?)
