@@ -1,8 +1,19 @@
 //! Seeded counter-based randomness, the same numbers on every device: Philox4x32-10
 //! (Salmon et al., SC'11), drawn on the host.
 
+use crate::flex::simd::simd;
 use crate::host::device_values;
 use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
+
+/// Blocks that are computed side by side, so that a round is a few vector instructions.
+const LANES: usize = 16;
+
+/// Numbers of a block.
+const BLOCK: usize = 4;
+
+/// Numbers that a thread draws at a time.
+const CHUNK: usize = 256 * LANES * BLOCK;
 
 /// A random stream, named by `(seed, stream)`. [`streams`](crate::streams) lists the streams in use.
 #[derive(Debug, Clone)]
@@ -43,6 +54,44 @@ impl Rng {
         self.buffer[self.used - 1]
     }
 
+    /// The numbers that as many calls of [`next_u32`](Self::next_u32) give, drawn by all threads.
+    pub fn fill(&mut self, out: &mut [u32]) {
+        let started = (BLOCK - self.used).min(out.len());
+        let (begun, rest) = out.split_at_mut(started);
+        begun.fill_with(|| self.next_u32());
+        let whole = rest.len() / (LANES * BLOCK) * (LANES * BLOCK);
+        let (whole, last) = rest.split_at_mut(whole);
+        let (first, stream, key) = (self.block, self.stream, self.key);
+        let chunks = whole.par_chunks_mut(CHUNK).enumerate();
+        chunks.for_each(|(chunk, out)| {
+            blocks(first + (chunk * CHUNK / BLOCK) as u64, stream, key, out);
+        });
+        self.block += (whole.len() / BLOCK) as u64;
+        last.fill_with(|| self.next_u32());
+    }
+
+    /// A mask of dropout: 0 for a share `rate` of the elements, and for the others the scale that keeps the mean. An
+    /// element takes 16 random bits, so the rate is rounded to a multiple of 2⁻¹⁶; the scale follows the rounded rate.
+    pub fn dropout_mask(&mut self, elements: usize, rate: f32) -> Vec<f32> {
+        const STEPS: u32 = 1 << 16;
+        let dropped = ((rate * STEPS as f32) as u32).min(STEPS - 1);
+        let scale = STEPS as f32 / (STEPS - dropped) as f32;
+        let keep = |bits: u32| if bits < dropped { 0.0 } else { scale };
+        let mut bits = vec![0; elements.div_ceil(2)];
+        self.fill(&mut bits);
+        let mut mask = vec![0.0; elements];
+        let pairs = mask.par_chunks_mut(2 * CHUNK).zip(bits.par_chunks(CHUNK));
+        pairs.for_each(|(mask, bits)| {
+            for (pair, &bits) in mask.chunks_mut(2).zip(bits) {
+                pair[0] = keep(bits & 0xffff);
+                if let Some(second) = pair.get_mut(1) {
+                    *second = keep(bits >> 16);
+                }
+            }
+        });
+        mask
+    }
+
     /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         u64::from(self.next_u32()) << 32 | u64::from(self.next_u32())
@@ -50,7 +99,7 @@ impl Rng {
 
     /// Uniform in `[0, 1)`, a multiple of 2⁻²⁴.
     pub fn uniform(&mut self) -> f32 {
-        (self.next_u32() >> 8) as f32 * (1.0 / (1 << 24) as f32)
+        uniform(self.next_u32())
     }
 
     /// Standard normal, by Box–Muller in f64.
@@ -110,17 +159,24 @@ impl Rng {
         shape: [usize; D],
         device: &Device,
     ) -> Tensor<D> {
-        let values: Vec<f32> = (0..shape.iter().product())
-            .map(|_| self.uniform())
-            .collect();
+        let mut bits = vec![0; shape.iter().product()];
+        self.fill(&mut bits);
+        let values: Vec<f32> = bits.into_iter().map(uniform).collect();
         device_values(values, shape, device)
     }
 }
 
-fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-    const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-    for _ in 0..10 {
+/// 32 random bits as a number in `[0, 1)`, a multiple of 2⁻²⁴.
+fn uniform(bits: u32) -> f32 {
+    (bits >> 8) as f32 * (1.0 / (1 << 24) as f32)
+}
+
+const ROUNDS: usize = 10;
+const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+
+fn philox4x32_10(mut counter: [u32; BLOCK], mut key: [u32; 2]) -> [u32; BLOCK] {
+    for _ in 0..ROUNDS {
         let a = u64::from(MULTIPLIERS[0]) * u64::from(counter[0]);
         let b = u64::from(MULTIPLIERS[1]) * u64::from(counter[2]);
         counter = [
@@ -132,6 +188,37 @@ fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     counter
+}
+
+simd! {
+    /// The blocks from `first` on: `out` is a multiple of as many as are computed side by side.
+    blocks = blocks_body(first: u64, stream: u64, key: [u32; 2], out: &mut [u32])
+}
+
+#[inline(always)]
+fn blocks_body(first: u64, stream: u64, key: [u32; 2], out: &mut [u32]) {
+    for (group, out) in out.chunks_exact_mut(LANES * BLOCK).enumerate() {
+        let block = |lane| first + (group * LANES + lane) as u64;
+        let mut c0: [u32; LANES] = std::array::from_fn(|lane| block(lane) as u32);
+        let mut c1: [u32; LANES] = std::array::from_fn(|lane| (block(lane) >> 32) as u32);
+        let mut c2 = [stream as u32; LANES];
+        let mut c3 = [(stream >> 32) as u32; LANES];
+        let mut key = key;
+        for _ in 0..ROUNDS {
+            for lane in 0..LANES {
+                let a = u64::from(MULTIPLIERS[0]) * u64::from(c0[lane]);
+                let b = u64::from(MULTIPLIERS[1]) * u64::from(c2[lane]);
+                c0[lane] = (b >> 32) as u32 ^ c1[lane] ^ key[0];
+                c1[lane] = b as u32;
+                c2[lane] = (a >> 32) as u32 ^ c3[lane] ^ key[1];
+                c3[lane] = a as u32;
+            }
+            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+        }
+        for (lane, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            out.copy_from_slice(&[c0[lane], c1[lane], c2[lane], c3[lane]]);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +257,49 @@ mod tests {
         }
         assert!((sum / f64::from(n)).abs() < 0.01);
         assert!((squares / f64::from(n) - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn numbers_drawn_together_are_those_drawn_one_by_one() {
+        for (before, count) in [
+            (0, 0),
+            (1, 2),
+            (3, 63),
+            (4, 64),
+            (2, 1000),
+            (5, CHUNK * 3 + 77),
+        ] {
+            let mut one = Rng::new(0x1234_5678_9abc, 0xfedc_ba98_7654);
+            let mut all = one.clone();
+            // Beyond 2³² blocks, where the counter's second word takes part.
+            one.block = (1 << 32) - 100;
+            all.block = one.block;
+            for _ in 0..before {
+                assert_eq!(one.next_u32(), all.next_u32());
+            }
+            let mut drawn = vec![0; count];
+            all.fill(&mut drawn);
+            let wanted: Vec<u32> = (0..count).map(|_| one.next_u32()).collect();
+            assert!(drawn == wanted, "{count} after {before}");
+            assert_eq!(one.next_u32(), all.next_u32());
+        }
+    }
+
+    #[test]
+    fn a_mask_drops_its_share_and_keeps_the_mean() {
+        let mask = Rng::new(3, 0).dropout_mask(100_001, 0.1);
+        assert_eq!(mask.len(), 100_001);
+        let dropped = mask.iter().filter(|&&m| m == 0.0).count() as f64 / 1e5;
+        let mean = mask.iter().map(|&m| f64::from(m)).sum::<f64>() / 1e5;
+        assert!((dropped - 0.1).abs() < 0.004, "{dropped}");
+        assert!((mean - 1.0).abs() < 0.005, "{mean}");
+        // Two elements share a number, in this order.
+        let bits = Rng::new(3, 0).next_u32();
+        let kept = |bits: u32| bits >= (0.1_f32 * 65_536.0) as u32;
+        assert_eq!(
+            [mask[0] > 0.0, mask[1] > 0.0],
+            [kept(bits & 0xffff), kept(bits >> 16)]
+        );
     }
 
     #[test]

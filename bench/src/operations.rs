@@ -82,6 +82,9 @@ const BLOCK_FLOPS: f64 = 2.0 * 2560.0 * 12.0 * 1024.0 * 1024.0 + 4.0 * 8.0 * 320
 const MLP_FLOPS: f64 = 2.0 * 2.0 * 4096.0 * 1024.0 * 4096.0;
 const ROUTED: usize = 4096;
 const EXPERTS: usize = 32;
+/// A map of EfficientNet-Lite0, as wide as any.
+const MAPS: [usize; 4] = [8, 96, 112, 112];
+const DEPTHWISE_FLOPS: f64 = 18.0 * (8 * 96 * 112 * 112) as f64;
 const CONV_FLOPS: f64 = 18.0 * 128.0 * 128.0 * 65536.0;
 
 const CASES: &[Case] = &[
@@ -253,6 +256,17 @@ const CASES: &[Case] = &[
             let (conv, x) = (conv(&device), draw(IMAGE, &device).require_grad());
             Ok(median(seconds, || {
                 ops::sum(ops::conv2d(x.clone(), &conv, [1; 4])).backward()
+            }))
+        },
+    },
+    Case {
+        name: "depthwise-8x96x112x112",
+        flops: DEPTHWISE_FLOPS,
+        measure: |device, seconds| {
+            let x = draw(MAPS, device);
+            let conv = ParamInit::new(0, device).conv2d([1, MAPS[1]], [3, 3], 1);
+            Ok(median(seconds, || {
+                ops::depthwise_clamped(x.clone(), &conv, [1; 4], [0.0, 6.0])
             }))
         },
     },

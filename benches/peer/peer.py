@@ -235,6 +235,9 @@ def cases():
     def normed_conv():
         return nn.Sequential(nn.GroupNorm(32, 128, 1e-6), nn.SiLU(), nn.Conv2d(128, 128, 3, padding=1))
 
+    def depthwise():
+        return nn.Sequential(nn.ReLU6(), nn.Conv2d(96, 96, 3, padding=1, groups=96), nn.ReLU6())
+
     def experts():
         return Experts(1024, 32, 4096)
 
@@ -267,6 +270,7 @@ def cases():
         "conv-128x256x256": run(lambda: nn.Conv2d(128, 128, 3, padding=1), image),
         "group-norm+silu+conv-128x256x256": run(normed_conv, image),
         "conv-forward+backward": train(lambda: nn.Conv2d(128, 128, 3, padding=1), image),
+        "depthwise-8x96x112x112": run(depthwise, (8, 96, 112, 112)),
         "head-4-tokens": run(lambda: Head(1024, 16, 4, 16, 64), (4, 1024)),
         "head-64-tokens": run(lambda: Head(1024, 16, 4, 16, 64), (64, 1024)),
         "kl16-encode": run(kl16_encoder, (1, 3, 256, 256)),

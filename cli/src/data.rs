@@ -12,6 +12,18 @@ use tessera::pictures::dataset::{BadPictures, Dataset, Skipped, Split, Squares};
 /// # Errors
 /// When there is no data, or none of it can be read.
 pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Dataset>> {
+    squares(args, split, 1, quiet)
+}
+
+/// Opens the training half of `args.data`, each picture `crops` times: the whole and windows of it.
+///
+/// # Errors
+/// As [`open`], and when the pictures are IDX pictures, which are not cropped.
+pub fn open_crops(args: &DataArgs, crops: usize, quiet: bool) -> Result<Box<dyn Dataset>> {
+    squares(args, Split::Train, crops, quiet)
+}
+
+fn squares(args: &DataArgs, split: Split, crops: usize, quiet: bool) -> Result<Box<dyn Dataset>> {
     let squares = Squares {
         size: args.img_size,
         channels: Channels::try_from(args.channels).context("--channels")?,
@@ -19,6 +31,7 @@ pub fn open(args: &DataArgs, split: Split, quiet: bool) -> Result<Box<dyn Datase
             true => BadPictures::Fail,
             false => BadPictures::Skip,
         },
+        crops,
     };
     let opened = squares.open(&args.data, split)?;
     let (skipped, empty) = (&opened.skipped, &opened.empty);

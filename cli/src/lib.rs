@@ -28,6 +28,7 @@ static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     match Cli::parsed(std::env::args_os()) {
         Ok(cli) => {
             let launch = ranks::Launch {

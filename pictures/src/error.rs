@@ -243,6 +243,9 @@ pub enum Error {
         /// Those of the images.
         found: [usize; 3],
     },
+    /// Crops were asked for of pictures that are padded, not cropped.
+    #[error("{}: IDX pictures are padded, not cropped: only photographs have several crops", .0.display())]
+    IdxCrops(PathBuf),
     /// No file is where a path or a pattern points.
     #[error("{}: {what}", path.display())]
     NoMatch {

@@ -363,6 +363,28 @@ fn wide_conv2d_agrees_with_its_portable_body() {
 }
 
 #[test]
+fn depthwise_agrees_with_its_portable_body() {
+    for (kernel, stride, padding) in [
+        ([3, 3], 1, [1, 1, 1, 1]),
+        ([5, 5], 2, [1, 2, 2, 1]),
+        ([2, 3], 3, [0, 2, 1, 0]),
+    ] {
+        agree(
+            &format!("depthwise {kernel:?} stride {stride} padding {padding:?}"),
+            |run| {
+                let x = run.leaf([2, 3, 11, 14]);
+                let conv = run.conv([3, 1, kernel[0], kernel[1]], stride);
+                let bounds = [-0.7, 0.9];
+                let (out, loss) =
+                    run.weigh(ops::depthwise_clamped(x.clone(), &conv, padding, bounds));
+                let bias = conv.bias.as_ref().expect("set above").val();
+                (out, grads!(loss, x, conv.weight.val(), bias))
+            },
+        );
+    }
+}
+
+#[test]
 fn upsample_nearest_agrees_with_its_portable_body() {
     agree("upsample_nearest", |run| {
         let x = run.leaf([2, 3, 4, 5]);

@@ -21,7 +21,6 @@ use std::path::PathBuf;
 use tessera::attention2d::{Grid, TokenSharding};
 use tessera::gen_ar::{GenAr, GenArConfig, SampleConfig, TokenObjective, TransformerConfig};
 use tessera::moe::MoeConfig;
-use tessera::pictures::dataset::Split;
 use tessera::quantize::{Calibration, LevelRule, Quantizer, QuantizerConfig};
 use tessera::tokenizers::Patched;
 use tessera::train::{LATENTS_FILE, LatentCache, StepReport, TrainConfig, train_on};
@@ -110,6 +109,10 @@ pub struct TrainAr {
     #[arg(long, default_value_t = 0.25, value_name = "X")]
     #[arg(value_parser = within(0.0_f32..=1000.0))]
     mask_ratio_std: f32,
+    /// Crops of each picture to train on: the whole, and windows of it with 0.85 to 1 of its side.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = within(1_usize..=1000))]
+    crops: usize,
     /// Mirror pictures at random.
     #[arg(long)]
     flip: bool,
@@ -214,7 +217,7 @@ impl TrainAr {
         let vae = Patched::over(vae, self.patch)?;
         require_distributions(&*vae, self.level.into())?;
         vae.check_image_size(self.data.img_size, self.data.img_size)?;
-        let pictures = data::open(&self.data, Split::Train, global.quiet)?;
+        let pictures = data::open_crops(&self.data, self.crops, global.quiet)?;
         let plan = training.plan(pictures.len()).map_err(run::in_words)?;
         // Before the pictures are encoded, which takes long.
         let class_names = self.class_names(pictures.class_names())?;

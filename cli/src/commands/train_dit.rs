@@ -20,7 +20,6 @@ use tessera::attention2d::{Grid, TokenSharding};
 use tessera::gen_ar::TransformerConfig;
 use tessera::gen_dit::{Dit, DitConfig, LatentObjective, Process, SampleConfig};
 use tessera::moe::{Gate, MoeConfig, RoutingRule};
-use tessera::pictures::dataset::Split;
 use tessera::quantize::{MomentsBuilder, ScaleBy};
 use tessera::tokenizers::{ImageTokenizer, PixelTokenizer};
 use tessera::train::{LATENTS_FILE, StepReport, TrainConfig, ValidationLog, train_on};
@@ -62,6 +61,15 @@ pub struct TrainDit {
     experts: Option<MoeConfig>,
     #[command(flatten)]
     routing: RoutingArgs,
+    /// Crops of each picture to train on: the whole, and windows of it with 0.85 to 1 of its side.
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        conflicts_with = "val_share"
+    )]
+    #[arg(value_parser = within(1_usize..=1000))]
+    crops: usize,
     /// Mirror pictures at random.
     #[arg(long)]
     flip: bool,
@@ -222,7 +230,7 @@ impl TrainDit {
         let entry = run::enter(&ranks, &self.run)?;
         let (tokenizer, vae_sha256) = self.tokenizer(&device)?;
         tokenizer.check_image_size(self.data.img_size, self.data.img_size)?;
-        let pictures = data::open(&self.data, Split::Train, global.quiet)?;
+        let pictures = data::open_crops(&self.data, self.crops, global.quiet)?;
         let config = self.model(&*tokenizer, pictures.class_names().len())?;
         let (train, held_out) = held_out(pictures.len(), self.val_share)?;
         let plan = training.plan(train.len()).map_err(run::in_words)?;

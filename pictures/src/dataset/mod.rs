@@ -1,9 +1,11 @@
 //! Labeled pictures by index: a folder of pictures, files of the MNIST family, and squares of one size made of either.
 
+mod crops;
 mod folder;
 mod idx;
 mod square;
 
+pub use crops::Crops;
 pub use folder::{BadPictures, Decoder, FolderOptions, ImageFolder, Skipped};
 pub use idx::{Idx, Mnist, Split, load_mnist_folder};
 pub use square::{Padded, SquareDataset, Squares};

@@ -1,7 +1,7 @@
 //! A user's data as squares of one size: photographs are center-cropped, IDX pictures padded with black.
 
 use super::{
-    BadPictures, Dataset, FolderOptions, ImageFolder, Skipped, Split, idx, load_mnist_folder,
+    BadPictures, Crops, Dataset, FolderOptions, ImageFolder, Skipped, Split, idx, load_mnist_folder,
 };
 use crate::error::{BoxError, Error, Result};
 use crate::walk::{LeftOut, counted, is_hidden};
@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Pixels kept in memory; beyond, pictures are decoded again.
 const MEMORY_BYTES: usize = 2 << 30;
 
+/// How much larger than its crops a picture is kept, so that a window of it is not enlarged.
+const WINDOWED: usize = 2;
+
 /// What pictures are brought to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Squares {
@@ -21,6 +24,9 @@ pub struct Squares {
     pub channels: Channels,
     /// What becomes of a picture that cannot be read.
     pub bad_pictures: BadPictures,
+    /// How often each picture is there, once at least: with more, its center crop is followed by windows of it, see
+    /// [`Crops`].
+    pub crops: usize,
 }
 
 /// Classes that a summary names.
@@ -63,10 +69,13 @@ impl Squares {
     /// test half are those of the training half. A folder that holds `train/` alone is that.
     ///
     /// # Errors
-    /// When there is no data, none of it can be read, or IDX pictures are larger than the squares.
+    /// When there is no data, none of it can be read, or IDX pictures are larger than the squares or to be cropped.
     pub fn open(&self, folder: &Path, split: Split) -> Result<SquareDataset> {
         expect_folder(folder)?;
         if idx::find(folder, split)?.is_some() {
+            if self.crops > 1 {
+                return Err(Error::IdxCrops(folder.into()));
+            }
             let idx = load_mnist_folder(folder, split)?;
             return Ok(SquareDataset {
                 pictures: Box::new(Padded::new(idx, self.size, self.channels)?),
@@ -75,7 +84,11 @@ impl Squares {
                 left_out: LeftOut::default(),
             });
         }
-        let Self { size, channels, .. } = *self;
+        let Self { channels, .. } = *self;
+        let size = match self.crops {
+            0 | 1 => self.size,
+            _ => self.size * WINDOWED,
+        };
         let decode = move |path: &Path| -> Result<Array3<f32>, BoxError> {
             Ok(center_crop(&read(path, Some(channels))?, size)?.to_array())
         };
@@ -92,7 +105,14 @@ impl Squares {
         let mut opened = ImageFolder::open(&root, Box::new(decode), &options)?;
         let (skipped, empty, left_out) = opened.take_left_out();
         Ok(SquareDataset {
-            pictures: Box::new(opened),
+            pictures: match self.crops {
+                0 | 1 => Box::new(opened),
+                count => Box::new(Crops {
+                    all: Box::new(opened),
+                    count,
+                    size: self.size,
+                }),
+            },
             skipped,
             empty,
             left_out,

@@ -44,6 +44,7 @@ fn squares(root: &Path, split: Split, bad_pictures: BadPictures) -> Result<Squar
         size: 2,
         channels: Channels::Rgb,
         bad_pictures,
+        crops: 1,
     };
     squares.open(root, split)
 }
