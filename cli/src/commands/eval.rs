@@ -183,18 +183,14 @@ impl Eval {
             source = source.vae(vae);
         }
         let model = Model::open(source, &device)?;
-        let model = match model {
-            Model::Ar(model) => model,
-            Model::Dit(model) => bail!(
-                "{}: expected an autoregressive model, found the diffusion transformer `{}`; `tessera generate` draws \
-                its pictures, and `tessera eval --pictures DIR --judge DIR` judges them",
-                self.model.as_deref().unwrap_or(Path::new("")).display(),
+        match (model, self.reconstruction) {
+            (model, false) => self.generation(model, global.quiet),
+            (Model::Ar(model), true) => self.reconstruction(model, global.quiet),
+            (Model::Dit(model), true) => bail!(
+                "--reconstruction: expected an autoregressive model, found the diffusion transformer `{}`, which \
+                 quantizes nothing",
                 model.card.name
             ),
-        };
-        match self.reconstruction {
-            true => self.reconstruction(model, global.quiet),
-            false => self.generation(model, global.quiet),
         }
     }
 
@@ -223,16 +219,16 @@ impl Eval {
     }
 
     /// The classifier that is given, held against the model whose pictures it is to judge.
-    fn judge(&self, model: &ArModel) -> Result<Option<Classifier>> {
+    fn judge(&self, model: &Model, [img_size, channels]: [usize; 2]) -> Result<Option<Classifier>> {
         let Some(folder) = &self.judge else {
             return Ok(None);
         };
-        let judge = pictures::open_judge(folder, &model.device)?;
-        let (config, card) = (judge.config(), &model.card);
+        let judge = pictures::open_judge(folder, model.device())?;
+        let config = judge.config();
         for (what, found, expected) in [
-            ("classes", config.classes, card.class_names.len()),
-            ("pixels a side", config.img_size, card.img_size),
-            ("channels", config.in_channels, model.vae.image_channels()),
+            ("classes", config.classes, model.class_names().len()),
+            ("pixels a side", config.img_size, img_size),
+            ("channels", config.in_channels, channels),
         ] {
             if found != expected {
                 bail!(
@@ -244,21 +240,25 @@ impl Eval {
         Ok(Some(judge))
     }
 
-    fn generation(&self, mut model: ArModel, quiet: bool) -> Result<()> {
-        let looking = self.features.open(&model.device, quiet)?;
-        let given = self.judge(&model)?;
-        let own = model.classifier.take();
-        let card = model.card.clone();
-        let (quantizer, channels) = (model.quantizer.clone(), model.vae.image_channels());
-        let model = Model::Ar(model);
+    fn generation(&self, mut model: Model, quiet: bool) -> Result<()> {
+        let looking = self.features.open(model.device(), quiet)?;
+        let [img_size, channels] = match &model {
+            Model::Ar(model) => [model.card.img_size, model.vae.image_channels()],
+            Model::Dit(model) => [model.card.img_size, model.tokenizer.image_channels()],
+        };
+        let given = self.judge(&model, [img_size, channels])?;
+        let own = match &mut model {
+            Model::Ar(model) => model.classifier.take(),
+            Model::Dit(_) => None,
+        };
         let classifier = given.as_ref().or(own.as_ref());
         ensure!(
             classifier.is_some() || looking.is_some(),
             "the model has no judge: train one with `tessera train judge`, and give it with --judge or put its model \
             folder at MODEL/judge"
         );
-        let train = self.real(card.img_size, channels, Split::Train, quiet)?;
-        let test = self.real(card.img_size, channels, Split::Test, quiet)?;
+        let train = self.real(img_size, channels, Split::Train, quiet)?;
+        let test = self.real(img_size, channels, Split::Test, quiet)?;
         let sampling = self.sampling.of_model(&model, &model.sampling())?;
         let classes = model.class_names().len();
         let total = classes * self.num_images;
@@ -283,7 +283,7 @@ impl Eval {
         let evaluation = match classifier {
             Some(classifier) => {
                 let batches = pictures.chunks(self.batch_size);
-                let squares = batches.map(|batch| on_squares(batch, card.img_size));
+                let squares = batches.map(|batch| on_squares(batch, img_size));
                 let requested: Vec<usize> = (0..total).map(|i| i / self.num_images).collect();
                 let real = train.as_ref().zip(test.as_ref());
                 let real = real.map(|(train, test)| RealPictures {
@@ -309,17 +309,22 @@ impl Eval {
             evaluation,
             features: None,
         };
-        if let (Some(looking), Some(train), Some(test), Model::Ar(model)) =
-            (&looking, &train, &test, model)
-        {
-            let (tokenizer, mut looked) = (Tokenizer::from(model), Looked::default());
+        if let (Some(looking), Some(train), Some(test)) = (&looking, &train, &test) {
+            let (tokenizer, quantizer) = match model {
+                Model::Ar(model) => {
+                    let quantizer = model.quantizer.clone();
+                    (Tokenizer::from(model), Some(quantizer))
+                }
+                Model::Dit(model) => (Tokenizer::from(model), None),
+            };
+            let mut looked = Looked::default();
             for chunk in tested(&**test).chunks(tokenizer.batch()) {
                 let images = chunk.iter().map(|&index| test.image(index));
                 let images: Vec<_> = images.collect::<Result<_, _>>()?;
-                let all = tokenizer.reconstruct(&images, std::slice::from_ref(&quantizer))?;
-                looking.reconstructed(&mut looked, &all, card.img_size)?;
+                let all = tokenizer.reconstruct(&images, quantizer.as_slice())?;
+                looking.reconstructed(&mut looked, &all, img_size)?;
             }
-            let pad = |picture: &Pixels| picture.pad(card.img_size, card.img_size);
+            let pad = |picture: &Pixels| picture.pad(img_size, img_size);
             let padded = pictures.iter().map(pad).collect::<Result<Vec<_>, _>>()?;
             let output = self.output.as_deref();
             report.features = Some(looking.drawn(&padded, &**train, &looked, output)?);

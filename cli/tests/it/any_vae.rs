@@ -31,7 +31,7 @@ fn a_file_of_weights_becomes_the_tokenizer_of_a_generator() {
 #[test]
 fn a_generator_whose_dimensions_differ_is_trained_and_draws_alike() {
     a_generator_goes_on_to_the_bit_and_draws_a_picture_by_its_seed_alone(
-        "--bits auto:3.5 --dims-per-step 2 --flip",
+        "--bits auto:3.5 --dims-per-step 2 --flip --crops 3",
     );
 }
 
@@ -46,6 +46,12 @@ fn a_generator_goes_on_to_the_bit_and_draws_a_picture_by_its_seed_alone(options:
     let parts = at("parts");
     stdout(&format!("{train} --max-steps 2"), &[&data, &vae, &parts]);
     let resume = format!("{train} --max-steps 4 --resume latest");
+    let other = match options.contains("--crops 3") {
+        true => resume.replace("--crops 3", "--crops 4"),
+        false => format!("{resume} --crops 4"),
+    };
+    let error = failure(1, &other, &[&data, &vae, &parts]);
+    assert!(error.contains("pictures"), "{error}");
     stdout(&resume, &[&data, &vae, &parts]);
     let weights = |run: &Path| fs::read(run.join("model/model.safetensors")).unwrap();
     assert!(

@@ -198,6 +198,17 @@ fn a_folder_of_pictures_is_judged_whoever_drew_them() {
         (&report["images"], &report["frechet"]["count"]),
         (&2.into(), &2.into())
     );
+    let report = json(eval, &[run, &judge, &at("real")], schema);
+    assert_eq!(
+        report["images"], 2,
+        "a diffusion transformer is judged as well"
+    );
+    let error = failure(
+        1,
+        "eval -m {} --reconstruction --data {}",
+        &[run, &at("real")],
+    );
+    assert!(error.contains("quantizes nothing"), "{error}");
     let error = failure(1, eval, &[&WORLD.model(), &judge, &at("nowhere")]);
     assert!(error.contains("nowhere"), "{error}");
     let error = failure(1, "eval -m {} -n 1", &[&WORLD.model()]);
@@ -276,7 +287,7 @@ fn every_command_takes_a_model_of_pixels_or_says_which_it_takes() {
     let found = "found the diffusion transformer `tessera-dit`";
     let error = failure(1, "tokenize -m {} -i {} -o {}", &[run, data, &out]);
     assert!(error.contains(found), "{error}");
-    let error = failure(1, "eval -m {}", &[&model]);
+    let error = failure(1, "eval -m {} --reconstruction", &[&model]);
     assert!(error.contains(found), "{error}");
     let error = failure(1, "calibrate --vae {} --data {} -o {}", &[run, data, &out]);
     assert!(error.contains("which works on pixels"), "{error}");

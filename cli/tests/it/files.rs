@@ -76,6 +76,14 @@ fn idx_files_are_padded_to_the_size_of_the_model() {
     assert_eq!(report["pictures"][1]["name"], "00001");
     // Nothing that was padded around them is measured.
     assert_eq!(report["picture_size"], 12);
+    for file in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+        let at = |half: &str| folder.path().join(format!("{half}-{file}"));
+        std::fs::copy(at("t10k"), at("train")).unwrap();
+    }
+    let run = folder.path().join("run");
+    let train = "train ar --data {} --img-size 16 --crops 2 --vae {} -o {}";
+    let error = failure(1, train, &[folder.path(), &WORLD.vae(), &run]);
+    assert!(error.contains("IDX pictures are padded"), "{error}");
 }
 
 #[test]
