@@ -1,6 +1,6 @@
 //! The data of the demo: Fashion-MNIST, or generated shapes.
 
-use crate::recipe::{FASHION_CLASSES, Images, Recipe};
+use crate::recipe::fashion::{self, Fashion, Images};
 use crate::{synthetic, workspace};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ const FILES: [&str; 4] = [
 
 /// Data that a pipeline trains on.
 pub struct Data {
-    /// A folder of IDX files.
+    /// The folder.
     pub folder: PathBuf,
-    /// The names of its ten classes.
-    pub classes: [&'static str; 10],
+    /// The names of its classes.
+    pub classes: Vec<String>,
     /// What it is, for the report.
     pub description: String,
 }
@@ -32,7 +32,7 @@ pub struct Data {
 ///
 /// # Errors
 /// If there is no data and the recipe wants all of it; when `given` lacks a file.
-pub fn prepare(sh: &Shell, recipe: &Recipe, given: Option<&Path>, out: &Path) -> Result<Data> {
+pub fn prepare(sh: &Shell, recipe: &Fashion, given: Option<&Path>, out: &Path) -> Result<Data> {
     let found = match given {
         Some(folder) => Some(files(folder)?),
         None => files(Path::new(PACKAGED)).ok(),
@@ -41,14 +41,14 @@ pub fn prepare(sh: &Shell, recipe: &Recipe, given: Option<&Path>, out: &Path) ->
     match (found, recipe.images) {
         (Some(files), None) => Ok(Data {
             folder: files[0].parent().expect("a file lies in a folder").into(),
-            classes: FASHION_CLASSES,
+            classes: names(fashion::CLASSES),
             description: "Fashion-MNIST".into(),
         }),
         (Some(files), Some(images)) => {
             part(sh, &files, images, &folder)?;
             Ok(Data {
                 folder,
-                classes: FASHION_CLASSES,
+                classes: names(fashion::CLASSES),
                 description: format!("the first {} of Fashion-MNIST", sizes(images)),
             })
         }
@@ -56,7 +56,7 @@ pub fn prepare(sh: &Shell, recipe: &Recipe, given: Option<&Path>, out: &Path) ->
             write_shapes(images, &folder)?;
             Ok(Data {
                 folder,
-                classes: synthetic::CLASSES,
+                classes: names(synthetic::CLASSES),
                 description: format!(
                     "{} of generated discs and squares, as Fashion-MNIST was not found",
                     sizes(images)
@@ -69,6 +69,49 @@ pub fn prepare(sh: &Shell, recipe: &Recipe, given: Option<&Path>, out: &Path) ->
             FILES.join(", ")
         ),
     }
+}
+
+fn names(classes: [&str; 10]) -> Vec<String> {
+    classes.map(str::to_owned).to_vec()
+}
+
+/// The pictures of a folder with a training, a validation and a test part, each with a folder for every class; the
+/// validation part takes the test part's place in the second of the two.
+///
+/// # Errors
+/// If there is no such folder, or the copy of two parts in `out/validation` cannot be written.
+pub fn photographs(sh: &Shell, folder: &Path, out: &Path) -> Result<(Data, PathBuf)> {
+    let part = |name: &str| folder.join(name);
+    for name in ["train", "validation", "test"] {
+        if workspace::list(&part(name)).is_empty() {
+            bail!(
+                "{}: expected train/, validation/ and test/ with pictures, found no {name}/",
+                folder.display()
+            );
+        }
+    }
+    let classes = workspace::list(&part("train"));
+    let classes: Vec<String> = classes
+        .iter()
+        .filter(|class| class.is_dir())
+        .filter_map(|class| Some(class.file_name()?.to_str()?.to_owned()))
+        .collect();
+    let validation = out.join("validation");
+    for (from, to) in [("train", "train"), ("validation", "test")] {
+        for class in &classes {
+            let to = validation.join(to).join(class);
+            workspace::create_folder(&to)?;
+            for picture in workspace::list(&part(from).join(class)) {
+                sh.copy_file(picture, &to)?;
+            }
+        }
+    }
+    let data = Data {
+        folder: folder.into(),
+        description: format!("photographs of {} classes", classes.len()),
+        classes,
+    };
+    Ok((data, validation))
 }
 
 fn sizes(images: Images) -> String {
@@ -138,9 +181,9 @@ mod tests {
         let (whole, out) = (temporary.path().join("whole"), temporary.path().join("out"));
         assert!(files(&whole).is_err());
         write_shapes(FEW, &whole).unwrap();
-        let recipe = Recipe {
+        let recipe = Fashion {
             images: Some(Images { train: 10, test: 5 }),
-            ..Recipe::quick()
+            ..Fashion::quick()
         };
         let data = prepare(&sh, &recipe, Some(&whole), &out).unwrap();
         let labels = fs::read(data.folder.join(FILES[1])).unwrap();
@@ -155,7 +198,7 @@ mod tests {
     fn a_given_folder_without_data_is_an_error_whatever_else_there_is() {
         let sh = Shell::new().unwrap();
         let folder = sh.create_temp_dir().unwrap();
-        for recipe in [Recipe::full(), Recipe::quick()] {
+        for recipe in [Fashion::full(), Fashion::quick()] {
             assert!(prepare(&sh, &recipe, Some(folder.path()), folder.path()).is_err());
         }
     }

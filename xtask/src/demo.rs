@@ -1,27 +1,39 @@
 //! `cargo xtask demo`: data → VAE → calibration → generator → judge → measurements → pictures → report.
 
-use crate::recipe::Recipe;
+use crate::recipe::{Clothing, Fashion, Recipe, clothing};
 use crate::report::Report;
-use crate::step::run;
-use crate::{data, install, workspace};
+use crate::step::{Done, Step, run};
+use crate::{data, install, recipe, workspace};
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use xshell::Shell;
 
-/// Train and measure a model on Fashion-MNIST: from data to a report with pictures.
+/// Train and measure a model: from data to a report with pictures.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask demo --quick\n  cargo xtask demo --data fashion-mnist/ -o runs/demo\n  \
+                  cargo xtask demo --recipe clothing --data clothing-dataset-small/ --vae taef2/ \
+                  --features efficientnet_lite0.safetensors -o runs/clothing\n  \
                   cargo xtask demo --resume --install"
 )]
 pub struct Demo {
+    /// What is trained on what.
+    #[arg(long, value_enum, default_value = "fashion", value_name = "NAME")]
+    recipe: Name,
     /// Take minutes instead of hours: train briefly on a part of the data, or on generated shapes if there is none.
     #[arg(long)]
     quick: bool,
-    /// A folder with the four IDX files of Fashion-MNIST [default: that of Debian's package].
+    /// A folder with the four IDX files of Fashion-MNIST [default: that of Debian's package]; of clothing,
+    /// clothing-dataset-small, or any folder with train/, validation/ and test/.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// TAEF2, the folder of its two halves; for clothing.
+    #[arg(long, value_name = "DIR")]
+    vae: Option<PathBuf>,
+    /// Weights of EfficientNet-Lite0, in whose features distances are measured; for clothing.
+    #[arg(long, value_name = "FILE")]
+    features: Option<PathBuf>,
     /// Output folder [default: target/demo or target/demo-quick of the workspace].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -33,15 +45,38 @@ pub struct Demo {
     install: bool,
 }
 
+/// The recipes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Gray pictures of 28 px, a tokenizer and a generator.
+    Fashion,
+    /// Photographs at 64 px in the latents of TAEF2: a generator, and a diffusion transformer beside it.
+    Clothing,
+}
+
 impl Demo {
     /// Runs the pipeline and prints the path of the report.
     ///
     /// # Errors
     /// If there is no data, or a command fails.
     pub fn run(self, sh: &Shell) -> Result<()> {
-        let (recipe, folder) = match self.quick {
-            true => (Recipe::quick(), "target/demo-quick"),
-            false => (Recipe::full(), "target/demo"),
+        let (recipe, folder) = match (self.recipe, self.quick) {
+            (Name::Fashion, true) => (Recipe::Fashion(Fashion::quick()), "target/demo-quick"),
+            (Name::Fashion, false) => (Recipe::Fashion(Fashion::full()), "target/demo"),
+            (Name::Clothing, _) if self.install => {
+                bail!("--install is of the recipe fashion, whose model is built in")
+            }
+            (Name::Clothing, true) => bail!("--quick is of the recipe fashion"),
+            (Name::Clothing, false) => {
+                let (Some(vae), Some(features)) = (&self.vae, &self.features) else {
+                    bail!("--recipe clothing needs --data, --vae and --features");
+                };
+                let clothing = Clothing {
+                    vae: std::path::absolute(vae)?,
+                    features: std::path::absolute(features)?,
+                };
+                (Recipe::Clothing(clothing), "target/demo-clothing")
+            }
         };
         let out = self
             .output
@@ -54,21 +89,46 @@ impl Demo {
             );
         }
         workspace::create_folder(&out)?;
-        let data = data::prepare(sh, &recipe, self.data.as_deref(), &out)?;
+        let (data, validation) = match (&recipe, self.data.as_deref()) {
+            (Recipe::Fashion(fashion), given) => (data::prepare(sh, fashion, given, &out)?, None),
+            (Recipe::Clothing(_), None) => bail!("--recipe clothing needs --data"),
+            (Recipe::Clothing(_), Some(folder)) => {
+                let (data, validation) =
+                    data::photographs(sh, &std::path::absolute(folder)?, &out)?;
+                (data, Some(validation))
+            }
+        };
         eprintln!("data: {}", data.description);
 
         eprintln!("building tessera");
         let program = workspace::build_tessera(sh)?;
-        let mut done = Vec::new();
-        for step in recipe.training(&out, &data.folder, &data.classes) {
-            done.push(run(sh, &program, step, &out)?);
-        }
+        let run_all = |steps: Vec<Step>| -> Result<Vec<Done>> {
+            let done = steps.into_iter().map(|step| run(sh, &program, step, &out));
+            done.collect()
+        };
+        let training = || recipe.training(&out, &data.folder, &data.classes);
+        let mut done = run_all(training())?;
         install::add_judge(&out)?;
-        for step in recipe.measuring(&out, &data.folder, &data.classes) {
-            done.push(run(sh, &program, step, &out)?);
+        if let (Recipe::Clothing(recipe), Some(validation)) = (&recipe, &validation) {
+            let trials = recipe.trials(&out, validation);
+            if clothing::chosen(&out).is_err() {
+                done.extend(run_all(
+                    trials.iter().map(|(_, step)| step.clone()).collect(),
+                )?);
+                let setting = clothing::choose(&out, &trials)?;
+                eprintln!("chosen: {setting:?}");
+                // Described again, with these settings.
+                workspace::remove(&recipe::model(&out).join("model.json"))?;
+            }
         }
+        run_all(training())?;
+        done.extend(run_all(recipe.measuring(
+            &out,
+            &data.folder,
+            &data.classes,
+        ))?);
         let report = Report {
-            recipe,
+            recipe: &recipe,
             data: &data,
             out: &out,
             done: &done,

@@ -15,7 +15,7 @@ const LONGEST: usize = 32;
 /// What is reported.
 pub struct Report<'a> {
     /// The settings.
-    pub recipe: Recipe,
+    pub recipe: &'a Recipe,
     /// The data.
     pub data: &'a Data,
     /// The folder with all results.
@@ -38,19 +38,22 @@ impl Report<'_> {
     fn text(&self) -> Result<String> {
         let mut text = format!(
             "# Tessera: the {} demo\n\nData: {}. Commands and times are at the end.\n\n## Pictures by class\n\n",
-            self.recipe.name, self.data.description
+            self.recipe.name(),
+            self.data.description
         );
         text += "| class | pictures |\n|---|---|\n";
-        for class in self.data.classes {
+        for class in &self.data.classes {
             let grid = recipe::samples(self.out, class).join("grid.png");
             writeln!(text, "| {class} | ![{class}]({}) |", self.relative(&grid))?;
         }
-        text += "\n## Generated pictures against real ones\n\n";
-        text += &self.measured("eval")?;
-        text += "## Reconstruction from quantized latents\n\n";
-        text += &self.measured("reconstruction")?;
-        text += "## The tokenizer's latents\n\n";
-        text += &self.pictures(vec![self.out.join("entropy.svg")]);
+        text += "\n";
+        for (heading, name) in self.recipe.measured() {
+            write!(text, "## {heading}\n\n{}", self.measured(name)?)?;
+        }
+        let entropy = self.pictures(vec![self.out.join("entropy.svg")]);
+        if !entropy.is_empty() {
+            write!(text, "## The tokenizer's latents\n\n{entropy}")?;
+        }
         text += "## Commands\n\n| seconds | command |\n|---:|---|\n";
         for Done { step, seconds } in self.done {
             let seconds = seconds.map_or("before".into(), |seconds| format!("{seconds:.1}"));
@@ -202,7 +205,7 @@ fn table(head: &[String], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::FASHION_CLASSES;
+    use crate::recipe::{Fashion, fashion};
     use serde_json::json;
     use std::fs;
     use xshell::Shell;
@@ -266,10 +269,10 @@ mod tests {
         }
         sh.write_file(out.join("eval/confusion.svg"), "<svg/>")
             .unwrap();
-        let recipe = Recipe::quick();
+        let recipe = Recipe::Fashion(Fashion::quick());
         let data = Data {
             folder: "/d".into(),
-            classes: FASHION_CLASSES,
+            classes: fashion::CLASSES.map(str::to_owned).to_vec(),
             description: "40 images".into(),
         };
         let steps = recipe.measuring(out, &data.folder, &data.classes);
@@ -281,7 +284,7 @@ mod tests {
             })
             .collect();
         let report = Report {
-            recipe,
+            recipe: &recipe,
             data: &data,
             out,
             done: &done,
@@ -293,7 +296,7 @@ mod tests {
         );
         assert!(text.contains("![confusion](eval/confusion.svg)"), "{text}");
         assert!(
-            text.contains("`tessera eval -o OUT/eval -m OUT/ar/model --data /d -n 4 --json`"),
+            text.contains("`tessera eval -o OUT/eval -m OUT/ar/model --data /d --json -n 4`"),
             "{text}"
         );
         assert_eq!(text.matches("| images | 40 |").count(), 2);

@@ -88,6 +88,14 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     fs::rename(&unfinished, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Removes a file.
+///
+/// # Errors
+/// If it cannot be removed; the message names it.
+pub fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
 /// The entries of a folder, sorted by name; none if there is no such folder.
 pub fn list(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();

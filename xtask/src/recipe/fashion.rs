@@ -1,10 +1,11 @@
-//! The steps of the demo. All options of `tessera` that it uses are in this file.
+//! Fashion-MNIST: a KL-VAE and a generator on its tokens. All options of `tessera` that it uses are in this file.
 
+use super::{evaluation, judge_model, model, samples, vae_model};
 use crate::step::Step;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The classes of Fashion-MNIST, in the order of their labels.
-pub const FASHION_CLASSES: [&str; 10] = [
+pub const CLASSES: [&str; 10] = [
     "t-shirt",
     "trouser",
     "pullover",
@@ -32,7 +33,7 @@ const SHOWN: usize = 8;
 
 /// How long each model trains and how much is measured; the models are the same in every recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recipe {
+pub struct Fashion {
     /// What the report calls it.
     pub name: &'static str,
     /// More options of `train vae`.
@@ -56,7 +57,7 @@ pub struct Images {
     pub test: usize,
 }
 
-impl Recipe {
+impl Fashion {
     /// The settings that made the built-in model.
     pub const fn full() -> Self {
         Self {
@@ -85,7 +86,7 @@ impl Recipe {
     }
 
     /// The steps that make the model in `out`, from the data in `data`.
-    pub fn training(&self, out: &Path, data: &Path, classes: &[&str]) -> Vec<Step> {
+    pub fn training(&self, out: &Path, data: &Path, classes: &[String]) -> Vec<Step> {
         let (vae, ar, judge) = (out.join("vae"), out.join("ar"), out.join("judge"));
         let entropy = out.join("entropy.svg");
         vec![
@@ -119,20 +120,11 @@ impl Recipe {
     }
 
     /// The steps that measure the model in `out` and draw its pictures.
-    pub fn measuring(&self, out: &Path, data: &Path, classes: &[&str]) -> Vec<Step> {
-        let eval = |json: &str, flags: &str| {
-            let json = out.join(json);
-            Step::new("eval", json.clone())
-                .in_folder(&json.with_extension(""))
-                .flag("-m", model(out))
-                .flag("--data", data)
-                .words(flags)
-                .words("--json")
-                .printing_to(json)
-        };
+    pub fn measuring(&self, out: &Path, data: &Path, classes: &[String]) -> Vec<Step> {
+        let eval = |name: &str, flags: &str| evaluation(out, name, &model(out), data).words(flags);
         let mut steps = vec![
-            eval("eval.json", &format!("-n {}", self.samples)),
-            eval("reconstruction.json", "--reconstruction"),
+            eval("eval", &format!("-n {}", self.samples)),
+            eval("reconstruction", "--reconstruction"),
         ];
         steps.extend(classes.iter().map(|class| {
             let folder = samples(out, class);
@@ -146,34 +138,15 @@ impl Recipe {
     }
 }
 
-/// The VAE of `train vae`.
-pub fn vae_model(out: &Path) -> PathBuf {
-    out.join("vae/vae")
-}
-
-/// The model of `train ar`.
-pub fn model(out: &Path) -> PathBuf {
-    out.join("ar/model")
-}
-
-/// The classifier of `train judge`.
-pub fn judge_model(out: &Path) -> PathBuf {
-    out.join("judge/model")
-}
-
-/// The folder for the pictures of a class.
-pub fn samples(out: &Path, class: &str) -> PathBuf {
-    out.join("samples").join(class.replace(' ', "-"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn steps(recipe: Recipe) -> Vec<Step> {
+    fn steps(recipe: Fashion) -> Vec<Step> {
         let (out, data) = (Path::new("/o"), Path::new("/d"));
-        let mut steps = recipe.training(out, data, &FASHION_CLASSES);
-        steps.extend(recipe.measuring(out, data, &FASHION_CLASSES));
+        let classes = CLASSES.map(str::to_owned);
+        let mut steps = recipe.training(out, data, &classes);
+        steps.extend(recipe.measuring(out, data, &classes));
         steps
     }
 
@@ -195,15 +168,15 @@ mod tests {
             };
             arguments.flat_map(kept).collect::<Vec<_>>()
         };
-        assert_eq!(shape(Recipe::full()), shape(Recipe::quick()));
-        assert_eq!(shape(Recipe::full()).len(), 12);
+        assert_eq!(shape(Fashion::full()), shape(Fashion::quick()));
+        assert_eq!(shape(Fashion::full()).len(), 12);
     }
 
     #[test]
     fn no_flag_is_given_twice() {
-        for step in steps(Recipe::full())
+        for step in steps(Fashion::full())
             .into_iter()
-            .chain(steps(Recipe::quick()))
+            .chain(steps(Fashion::quick()))
         {
             let is_flag = |arg: &&String| arg.starts_with('-') && arg.len() > 1;
             let mut flags: Vec<_> = step.args.iter().filter(is_flag).collect();
@@ -216,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_step_has_a_product_of_its_own() {
-        let mut products: Vec<_> = steps(Recipe::full())
+        let mut products: Vec<_> = steps(Fashion::full())
             .into_iter()
             .map(|s| s.product)
             .collect();
@@ -228,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_name_with_a_space_stays_one_argument() {
-        let boots = steps(Recipe::quick()).pop().unwrap();
+        let boots = steps(Fashion::quick()).pop().unwrap();
         assert!(boots.args.contains(&"ankle boot".to_owned()));
         assert_eq!(
             boots.line(Path::new("/o")),
