@@ -1,6 +1,6 @@
 //! Devices by name: `auto|flex|ndarray|wgpu|vulkan|metal|cuda[:N]`. Burn panics where a user needs an error.
 
-use crate::{Error, Result};
+use crate::{Error, Instructions, Result};
 use burn::tensor::Device;
 use std::{fmt, str::FromStr};
 
@@ -120,7 +120,10 @@ impl DeviceSpec {
             Kind::Metal => self.wgpu(burn::tensor::wgpu::WgpuBackend::Metal),
             #[cfg(feature = "cuda")]
             Kind::Cuda => Ok(Device::cuda(self.index.unwrap_or(0))),
-            _ => Ok(Device::flex()),
+            _ => {
+                Instructions::allowed()?;
+                Ok(Device::flex())
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Errors of naming and opening devices.
 
+use crate::instructions::Instructions;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,6 +22,19 @@ pub enum Error {
         device: String,
         /// The cargo feature that adds it.
         feature: &'static str,
+    },
+    /// `TESSERA_CPU` asks for instructions that nobody knows, or that the processor lacks.
+    #[error("TESSERA_CPU={asked}: {}", match known {
+        true => format!("this processor has {found}"),
+        false => "expected baseline, avx2, avx512, avx512-bf16 or amx".into(),
+    })]
+    Instructions {
+        /// The value.
+        asked: String,
+        /// Whether it names a set.
+        known: bool,
+        /// What the processor has.
+        found: Instructions,
     },
     /// The device was built in, but the machine has none (or no driver for it).
     #[error("device `{device}` could not be opened: {reason}")]

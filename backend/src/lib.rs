@@ -41,6 +41,7 @@ mod flex;
 mod fused;
 mod host;
 pub mod init;
+mod instructions;
 pub mod nn;
 pub mod ops;
 mod portable;
@@ -60,6 +61,7 @@ pub use extension::Backend;
 pub use host::{
     DEVICE_FAILED, Transfers, device_indices, device_values, host_indices, host_values, transfers,
 };
+pub use instructions::Instructions;
 pub use precision::ComputePrecision;
 pub use random::Rng;
 pub use request::{ImageRequest, UnknownClass};

@@ -7,7 +7,9 @@ use crate::model::ArModel;
 use burn::tensor::DType;
 use ndarray::{Array4, Axis};
 use serde::{Serialize, Serializer};
-use tessera_backend::{DeviceName, device_names, device_values, host_values, streams};
+use tessera_backend::{
+    DeviceName, Instructions, device_names, device_values, host_values, streams,
+};
 use tessera_pictures::psnr;
 
 /// How a check went.
@@ -31,7 +33,7 @@ pub enum Subject {
     Threads,
     /// Memory that is free.
     Memory,
-    /// The widest vectors that the kernels, which choose at run time, find here.
+    /// The instructions of the kernels, which choose at run time.
     Vectors,
     /// What starts ranks.
     Ranks,
@@ -237,22 +239,17 @@ fn memory() -> Finding {
     }
 }
 
-/// The widest vectors that the kernels, which choose at run time, find here.
+/// The instructions of the kernels, which choose at run time.
 fn simd() -> Finding {
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    {
-        let (wide, fused) = (
-            std::is_x86_feature_detected!("avx512f"),
-            std::is_x86_feature_detected!("fma"),
-        );
-        match (wide, std::is_x86_feature_detected!("avx2") && fused) {
-            (true, _) => Finding::pass(Subject::Vectors, "AVX-512"),
-            (_, true) => Finding::pass(Subject::Vectors, "AVX2 with FMA"),
-            _ => Finding::warn(Subject::Vectors, "neither AVX2 nor AVX-512"),
-        }
+    let (used, found) = (Instructions::used(), Instructions::of_processor());
+    let text = match used == found {
+        true => used.to_string(),
+        false => format!("{used}, as TESSERA_CPU says; the processor has {found}"),
+    };
+    match used == Instructions::Baseline && cfg!(target_arch = "x86_64") {
+        true => Finding::warn(Subject::Vectors, text),
+        false => Finding::pass(Subject::Vectors, text),
     }
-    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
-    Finding::pass(Subject::Vectors, std::env::consts::ARCH)
 }
 
 fn random() -> Finding {

@@ -45,6 +45,8 @@ pub struct Demo {
     install: bool,
 }
 
+const NEEDS: &str = "--recipe clothing needs --data, --vae and --features";
+
 /// The recipes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
@@ -69,7 +71,7 @@ impl Demo {
             (Name::Clothing, true) => bail!("--quick is of the recipe fashion"),
             (Name::Clothing, false) => {
                 let (Some(vae), Some(features)) = (&self.vae, &self.features) else {
-                    bail!("--recipe clothing needs --data, --vae and --features");
+                    bail!(NEEDS);
                 };
                 let clothing = Clothing {
                     vae: std::path::absolute(vae)?,
@@ -91,7 +93,7 @@ impl Demo {
         workspace::create_folder(&out)?;
         let (data, validation) = match (&recipe, self.data.as_deref()) {
             (Recipe::Fashion(fashion), given) => (data::prepare(sh, fashion, given, &out)?, None),
-            (Recipe::Clothing(_), None) => bail!("--recipe clothing needs --data"),
+            (Recipe::Clothing(_), None) => bail!(NEEDS),
             (Recipe::Clothing(_), Some(folder)) => {
                 let (data, validation) =
                     data::photographs(sh, &std::path::absolute(folder)?, &out)?;
@@ -111,10 +113,9 @@ impl Demo {
         install::add_judge(&out)?;
         if let (Recipe::Clothing(recipe), Some(validation)) = (&recipe, &validation) {
             let trials = recipe.trials(&out, validation);
+            let steps = trials.iter().map(|(_, step)| step.clone());
+            done.extend(run_all(steps.collect())?);
             if clothing::chosen(&out).is_err() {
-                done.extend(run_all(
-                    trials.iter().map(|(_, step)| step.clone()).collect(),
-                )?);
                 let setting = clothing::choose(&out, &trials)?;
                 eprintln!("chosen: {setting:?}");
                 // Described again, with these settings.
@@ -122,11 +123,8 @@ impl Demo {
             }
         }
         run_all(training())?;
-        done.extend(run_all(recipe.measuring(
-            &out,
-            &data.folder,
-            &data.classes,
-        ))?);
+        let measuring = recipe.measuring(&out, &data.folder, &data.classes);
+        done.extend(run_all(measuring)?);
         let report = Report {
             recipe: &recipe,
             data: &data,

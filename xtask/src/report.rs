@@ -41,6 +41,7 @@ impl Report<'_> {
             self.recipe.name(),
             self.data.description
         );
+        text += &self.pictures(vec![recipe::all(self.out).join("grid.png")]);
         text += "| class | pictures |\n|---|---|\n";
         for class in &self.data.classes {
             let grid = recipe::samples(self.out, class).join("grid.png");

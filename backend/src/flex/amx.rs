@@ -10,39 +10,6 @@ mod x86 {
     use super::super::half::{PANEL, STEP};
     use super::{Block, Tiles};
     use std::arch::asm;
-    use std::sync::LazyLock;
-
-    /// Whether the processor has bf16 tiles and the system lets us use them: Linux grants their state on request
-    /// (`arch_prctl`, `ARCH_REQ_XCOMP_PERM`, feature 18), once per process.
-    pub(in super::super) fn permitted() -> bool {
-        static PERMITTED: LazyLock<bool> = LazyLock::new(|| has_tiles() && request());
-        *PERMITTED
-    }
-
-    /// CPUID leaf 7: EDX bit 22 is AMX-BF16, bit 24 AMX-TILE.
-    fn has_tiles() -> bool {
-        let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-        leaf.edx & (1 << 22) != 0 && leaf.edx & (1 << 24) != 0
-    }
-
-    #[cfg(target_os = "linux")]
-    fn request() -> bool {
-        const ARCH_PRCTL: i64 = 158;
-        const REQ_XCOMP_PERM: u64 = 0x1023;
-        const XTILEDATA: u64 = 18;
-        let status: i64;
-        // SAFETY: a system call that reads and writes no memory of ours; rcx and r11 are what `syscall` overwrites.
-        unsafe {
-            asm!("syscall", inlateout("rax") ARCH_PRCTL => status, in("rdi") REQ_XCOMP_PERM,
-                in("rsi") XTILEDATA, out("rcx") _, out("r11") _, options(nostack));
-        }
-        status == 0
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn request() -> bool {
-        false
-    }
 
     /// What `ldtilecfg` reads: palette 1, eight tiles of 16 rows of 64 bytes.
     #[repr(C, align(64))]
@@ -127,7 +94,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{block, permitted};
+pub(super) use x86::block;
 
 #[cfg(not(target_arch = "x86_64"))]
 impl Tiles {

@@ -11,6 +11,7 @@ use super::amx;
 use super::half_pairs as pairs;
 use super::simd::simd;
 use super::{Shared, uninit};
+use crate::instructions::Instructions;
 use rayon::prelude::*;
 use std::sync::LazyLock;
 
@@ -43,17 +44,16 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// All kernels that this processor supports, fastest first.
+    /// All kernels of the instructions that are used, fastest first.
     pub(crate) fn available() -> Vec<Self> {
         let mut kernels = vec![Self::Plain];
         #[cfg(target_arch = "x86_64")]
         {
-            let vectors = std::arch::is_x86_feature_detected!("avx512bf16")
-                && std::arch::is_x86_feature_detected!("avx512bw");
-            if vectors {
+            let used = Instructions::used();
+            if used >= Instructions::Avx512Bf16 {
                 kernels.insert(0, Self::Pairs);
             }
-            if vectors && amx::permitted() {
+            if used >= Instructions::Amx {
                 kernels.insert(0, Self::Tiles);
             }
         }

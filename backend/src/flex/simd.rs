@@ -1,5 +1,7 @@
 //! Vectorized scalar functions and row kernels: each body is compiled for AVX-512, AVX2 and the baseline (which on
-//! aarch64 has NEON), and the widest one the processor has is chosen at run time.
+//! aarch64 has NEON), and the widest one of the instructions that are used is chosen at run time.
+
+use crate::instructions::Instructions;
 
 /// Compiles `$body` for several instruction sets and dispatches at run time.
 macro_rules! simd {
@@ -16,16 +18,13 @@ macro_rules! simd {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
                 fn v3($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
-                if std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-                    && std::arch::is_x86_feature_detected!("avx512dq")
-                    && std::arch::is_x86_feature_detected!("avx512bw")
-                {
-                    // SAFETY: the features were just detected.
+                let used = $crate::Instructions::used();
+                if used >= $crate::Instructions::Avx512 {
+                    // SAFETY: the processor has what is used.
                     return unsafe { v4($($arg),*) };
                 }
-                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                    // SAFETY: the features were just detected.
+                if used >= $crate::Instructions::Avx2 {
+                    // SAFETY: as above.
                     return unsafe { v3($($arg),*) };
                 }
             }
@@ -38,8 +37,7 @@ pub(crate) use simd;
 /// Whether `mul_add` is a single instruction for the vectors that the kernels use.
 pub(crate) fn fused() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx2")
-        && std::arch::is_x86_feature_detected!("fma");
+    return Instructions::used() >= Instructions::Avx2;
     #[cfg(not(target_arch = "x86_64"))]
     cfg!(target_arch = "aarch64")
 }

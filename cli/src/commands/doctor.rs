@@ -1,16 +1,24 @@
 //! `tessera doctor`: whether this machine and this build compute what they should.
 
+use super::bench::Line;
 use crate::args::Global;
 use crate::{output, ranks};
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
 use tessera::doctor::{Finding, Subject, Verdict, diagnose};
+use tessera_bench::operations::cases;
 
 /// Check this build and this machine.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  tessera doctor\n  tessera doctor --device cuda --json")]
+#[command(
+    after_help = "Examples:\n  tessera doctor\n  tessera doctor --bench\n  tessera doctor --device cuda --json\n\n\
+                  TESSERA_CPU limits the instructions of the CPU's kernels: baseline, avx2, avx512, avx512-bf16 or amx."
+)]
 pub struct Doctor {
+    /// Measure what the kernels reach here, in some ten seconds.
+    #[arg(long)]
+    bench: bool,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -24,11 +32,24 @@ struct Check {
     hint: Option<&'static str>,
 }
 
+/// What `--bench` measures: products that the processor bounds, in f32 and bf16, one that memory bounds in each,
+/// attention, a convolution, and operations on single elements.
+const SPEEDS: [&str; 8] = [
+    "matmul-1024",
+    "linear-bf16-2560x1024x4096",
+    "linear-4x1024x4096",
+    "linear-bf16-4x1024x4096",
+    "attention-16x1024x64",
+    "conv-128x256x256",
+    "gelu-2560x4096",
+    "layer-norm-2560x1024",
+];
+
 impl Doctor {
     /// Runs every check.
     ///
     /// # Errors
-    /// When one of them found an error.
+    /// When one of them found an error; Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let open = || global.open().map_err(|error| format!("{error:#}"));
         let findings = diagnose(ranks::describe(), &global.device.chosen().to_string(), open);
@@ -42,10 +63,15 @@ impl Doctor {
         };
         let checks: Vec<_> = findings.into_iter().map(hinted).collect();
         let version = env!("CARGO_PKG_VERSION");
+        let speeds = self.speeds(global)?;
         if self.json {
-            output::json(
-                &serde_json::json!({ "schema": "tessera.doctor/v1", "version": version, "checks": checks }),
-            )?;
+            let mut report = serde_json::json!({
+                "schema": "tessera.doctor/v1", "version": version, "checks": checks,
+            });
+            if self.bench {
+                report["speeds"] = serde_json::to_value(&speeds)?;
+            }
+            output::json(&report)?;
         } else {
             output::text(format!("tessera {version}"))?;
             for Check { finding, hint } in &checks {
@@ -56,9 +82,21 @@ impl Doctor {
                     output::text(format!("      hint: {hint}"))?;
                 }
             }
+            speeds.iter().try_for_each(output::text)?;
         }
         ensure!(errors == 0, "{errors} of {} checks failed", checks.len());
         Ok(())
+    }
+
+    /// What the kernels reach, if that is asked for and the device opens.
+    fn speeds(&self, global: &Global) -> Result<Vec<Line>> {
+        let device = match global.device.open() {
+            Ok(device) if self.bench => device,
+            _ => return Ok(Vec::new()),
+        };
+        let cases = cases(&SPEEDS.map(str::to_owned))?.into_iter();
+        let cases = cases.filter(|case| SPEEDS.contains(&case.name));
+        cases.map(|case| Line::of(case, &device, 1.0)).collect()
     }
 }
 

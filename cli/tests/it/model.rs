@@ -154,6 +154,26 @@ fn doctor_reports_every_check() {
 }
 
 #[test]
+fn doctor_says_which_instructions_the_kernels_are_limited_to() {
+    let doctor = |set: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tessera"));
+        let output = command.arg("doctor").env("TESSERA_CPU", set).output();
+        let output = output.unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (code, said) = doctor("baseline");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("vectors: "), "{said}");
+    let (code, said) = doctor("sse9");
+    assert_eq!(code, Some(1));
+    let expected = "TESSERA_CPU=sse9: expected baseline, avx2, avx512, avx512-bf16 or amx";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
 fn a_picture_is_repeated_with_the_weights_that_drew_it_alone() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

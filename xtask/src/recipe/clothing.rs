@@ -1,7 +1,7 @@
 //! Photographs of clothes (clothing-dataset-small, CC0) at 64 px, in the latents of TAEF2: a generator on tokens, and a
 //! diffusion transformer with racing experts beside it. All options of `tessera` that the recipe uses are in this file.
 
-use super::{dit_model, evaluation, judge_model, model, samples};
+use super::{all, dit_model, evaluation, judge_model, model, samples};
 use crate::step::Step;
 use crate::workspace;
 use anyhow::{Context, Result};
@@ -137,7 +137,7 @@ impl Clothing {
                 .flag("--class", class)
                 .words(&format!("-n {SHOWN} --seed 1 --grid"))
         };
-        steps.push(draw(&out.join("samples"), "all"));
+        steps.push(draw(&all(out), "all"));
         steps.extend(
             classes
                 .iter()

@@ -92,6 +92,11 @@ pub fn judge_model(out: &Path) -> PathBuf {
     out.join("judge/model")
 }
 
+/// The folder for pictures of every class, beside each other.
+pub fn all(out: &Path) -> PathBuf {
+    out.join("all")
+}
+
 /// The folder for the pictures of a class.
 pub fn samples(out: &Path, class: &str) -> PathBuf {
     out.join("samples").join(class.replace(' ', "-"))

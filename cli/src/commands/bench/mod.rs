@@ -3,6 +3,8 @@
 mod generate;
 mod ops;
 
+pub use ops::Line;
+
 use crate::args::Global;
 use anyhow::Result;
 use clap::Subcommand;

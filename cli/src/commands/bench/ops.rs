@@ -4,11 +4,13 @@ use crate::args::{Global, within};
 use crate::interrupt;
 use crate::output;
 use anyhow::{Result, bail};
+use burn::tensor::Device;
 use clap::Args;
 use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 use std::ops::Bound;
 use tessera_bench::Median;
-use tessera_bench::operations::cases;
+use tessera_bench::operations::{Case, cases};
 
 /// Measure the operations and blocks one by one, at the shapes of TokenBridge-L and KL-16.
 #[derive(Debug, Clone, Args)]
@@ -26,13 +28,41 @@ pub struct Ops {
     json: bool,
 }
 
+/// What a case comes to.
 #[derive(Debug, Serialize)]
-struct Line {
+pub struct Line {
     case: &'static str,
     #[serde(flatten)]
     median: Median,
     #[serde(skip_serializing_if = "Option::is_none")]
     gflops: Option<f64>,
+}
+
+impl Line {
+    /// Measures a case for about so many seconds.
+    ///
+    /// # Errors
+    /// Ctrl-C.
+    pub fn of(case: &Case, device: &Device, seconds: f64) -> Result<Self> {
+        if interrupt::requested() {
+            bail!("stopped");
+        }
+        let median = case.measure(device, seconds)?;
+        Ok(Self {
+            case: case.name,
+            median,
+            gflops: case.gflops(median),
+        })
+    }
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let rate = self
+            .gflops
+            .map_or(String::new(), |rate| format!("{rate:8.0} GFLOP/s"));
+        write!(f, "{:<34} {:>10.3} ms {rate}", self.case, self.median.ms)
+    }
 }
 
 impl Ops {
@@ -43,21 +73,10 @@ impl Ops {
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.device.open()?;
         for case in cases(&self.names)? {
-            if interrupt::requested() {
-                bail!("stopped");
-            }
-            let median = case.measure(&device, self.seconds)?;
-            let gflops = case.gflops(median);
+            let line = Line::of(case, &device, self.seconds)?;
             match self.json {
-                true => output::text(serde_json::to_string(&Line {
-                    case: case.name,
-                    median,
-                    gflops,
-                })?)?,
-                false => {
-                    let rate = gflops.map_or(String::new(), |rate| format!("{rate:8.0} GFLOP/s"));
-                    output::text(format!("{:<34} {:>10.3} ms {rate}", case.name, median.ms))?;
-                }
+                true => output::text(serde_json::to_string(&line)?)?,
+                false => output::text(&line)?,
             }
         }
         Ok(())
