@@ -19,9 +19,9 @@
 //! let folder = tempfile::tempdir()?;
 //! let file = folder.path().join("model.safetensors");
 //! let bias = Entry {
-//!     name: "model.bias",
+//!     name: "model.bias".into(),
 //!     dtype: Dtype::F32,
-//!     shape: &[1],
+//!     shape: (&[1]).into(),
 //!     bytes: Box::new(|out| out.write_all(&1.5_f32.to_le_bytes())),
 //! };
 //! write(&file, &BTreeMap::new(), vec![bias])?;
@@ -43,6 +43,7 @@ mod files;
 mod mapped;
 mod open;
 mod safetensors_file;
+mod scaled;
 mod sharded;
 mod source;
 mod tensor;
@@ -60,6 +61,7 @@ pub use mapped::mapped_file;
 pub use open::{Checkpoint, Format, weights_in};
 pub use safetensors::Dtype;
 pub use safetensors_file::{Bytes, Entry, write};
+pub use scaled::{SCALE_SUFFIX, scale_shape};
 pub use tensor::{StoredTensor, evenly_spaced};
 pub use tessera_files::{Existing, TEMPORARY, abandon, final_path, sync_folder};
 pub use write::{Shards, write_shards};

@@ -1,6 +1,7 @@
 //! A weights file of any of the formats, by what it holds and not by its name.
 
 use crate::error::{Error, Result};
+use crate::scaled::join_scales;
 use crate::sharded::{self, INDEX_SUFFIX};
 use crate::source::Source;
 use crate::tensor::StoredTensor;
@@ -110,6 +111,12 @@ impl Checkpoint {
     }
 
     fn of(source: Source) -> Result<Self> {
+        let mut checkpoint = Self::as_stored(source)?;
+        join_scales(&mut checkpoint.tensors)?;
+        Ok(checkpoint)
+    }
+
+    fn as_stored(source: Source) -> Result<Self> {
         let source = Arc::new(source);
         let file = source.name().to_path_buf();
         let start = source.window(0..source.length().min(64))?.to_vec();

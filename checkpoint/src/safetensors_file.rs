@@ -9,6 +9,7 @@ use crate::files::write_atomically;
 use crate::source::Source;
 use crate::tensor::StoredTensor;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -27,11 +28,11 @@ const CRC_DIGITS: usize = 8;
 /// One tensor to write.
 pub struct Entry<'a> {
     /// Its name.
-    pub name: &'a str,
+    pub name: Cow<'a, str>,
     /// The type of what `bytes` writes.
     pub dtype: Dtype,
     /// Axis lengths.
-    pub shape: &'a [usize],
+    pub shape: Cow<'a, [usize]>,
     /// Its bytes.
     pub bytes: Bytes<'a>,
 }
@@ -55,7 +56,7 @@ pub fn write(
     metadata: &BTreeMap<String, String>,
     mut entries: Vec<Entry<'_>>,
 ) -> Result<()> {
-    entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(b.name)));
+    entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
     let mut crcs = vec![0; entries.len()];
     write_atomically(path, |file| {
         // The checksums have their place from the start and their values at the end.
@@ -128,7 +129,7 @@ fn header(
             data_offsets: (start, start + entry.length()),
         };
         start += entry.length();
-        let name = serde_json::to_string(entry.name)?;
+        let name = serde_json::to_string(&entry.name)?;
         fields.push(format!("{name}:{}", serde_json::to_string(&info)?));
     }
     let mut text = format!("{{{}}}", fields.join(","));
@@ -217,6 +218,7 @@ pub(crate) fn open(source: &Arc<Source>) -> Result<Parsed> {
             crc32: crcs.as_ref().map(|crcs| crcs[index]),
             view: None,
             position: None,
+            scales: None,
         };
         (name, tensor)
     };

@@ -21,6 +21,8 @@ pub struct StoredTensor {
     pub(crate) view: Option<View>,
     /// Its place in the order of the file, where the format keeps one.
     pub(crate) position: Option<usize>,
+    /// What the integers of so many rows are multiplied by.
+    pub(crate) scales: Option<Arc<StoredTensor>>,
 }
 
 /// Which elements of a storage a tensor is made of, where they do not simply follow each other.
@@ -47,6 +49,11 @@ impl StoredTensor {
         Arc::ptr_eq(&self.source, &other.source)
             && (self.dtype, &self.shape, &self.range, &self.view)
                 == (other.dtype, &other.shape, &other.range, &other.view)
+    }
+
+    /// What its elements are multiplied by, where they are weights of 8 bits; see [`scale_shape`](crate::scale_shape).
+    pub fn scales(&self) -> Option<&Self> {
+        self.scales.as_deref()
     }
 
     /// The type of the elements in the file.
@@ -77,13 +84,22 @@ impl StoredTensor {
         self.with_bytes(<[u8]>::to_vec)
     }
 
-    /// The elements as f32. Wider floats and integers are rounded to it.
+    /// The elements as f32, multiplied by their scales if they have any. Wider floats and integers are rounded to it.
     ///
     /// # Errors
     /// As [`bytes`](Self::bytes), and for a type that is no plain number.
     pub fn values(&self) -> Result<Vec<f32>> {
         let values = self.with_bytes(|bytes| to_f32(self.dtype, bytes))?;
-        values.ok_or_else(|| self.no_number())
+        let mut values = values.ok_or_else(|| self.no_number())?;
+        if let Some(scales) = &self.scales
+            && !values.is_empty()
+        {
+            let scales = scales.values()?;
+            let rows = values.chunks_exact_mut(self.elements() / scales.len());
+            rows.zip(scales)
+                .for_each(|(row, scale)| row.iter_mut().for_each(|value| *value *= scale));
+        }
+        Ok(values)
     }
 
     /// At most `most` of the elements as f32, [evenly spaced](evenly_spaced). A checksum, which is of all bytes, is not
@@ -104,7 +120,17 @@ impl StoredTensor {
             };
             bytes.extend_from_slice(&window[at * size..][..size]);
         }
-        to_f32(self.dtype, &bytes).ok_or_else(|| self.no_number())
+        let mut values = to_f32(self.dtype, &bytes).ok_or_else(|| self.no_number())?;
+        if let Some(scales) = &self.scales
+            && !values.is_empty()
+        {
+            let scales = scales.values()?;
+            let row = self.elements() / scales.len();
+            for (value, index) in values.iter_mut().zip(evenly_spaced(self.elements(), most)) {
+                *value *= scales[index / row];
+            }
+        }
+        Ok(values)
     }
 
     fn no_number(&self) -> Error {
@@ -268,6 +294,7 @@ mod tests {
                 crc32: None,
                 view,
                 position: None,
+                scales: None,
             };
             let all = tensor.values().unwrap();
             for most in [1, 4, 18, 100] {

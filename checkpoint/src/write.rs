@@ -33,7 +33,7 @@ pub fn write_shards(
     done: impl FnMut(),
 ) -> Result<Shards> {
     let done = RefCell::new(done);
-    entries.sort_by(|a, b| a.name.cmp(b.name));
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
     let total_size = entries.iter().map(|entry| entry.length() as u64).sum();
     let mut shards: Vec<Vec<Entry<'_>>> = vec![Vec::new()];
     let mut filled = 0;
@@ -57,7 +57,7 @@ pub fn write_shards(
         weight_map.extend(
             shard
                 .iter()
-                .map(|entry| (entry.name.to_owned(), file.clone())),
+                .map(|entry| (entry.name.to_string(), file.clone())),
         );
         let done = &done;
         let told = shard.into_iter().map(|entry| {

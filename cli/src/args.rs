@@ -165,6 +165,8 @@ pub enum Dtype {
     F16,
     /// 16 bits, 8 of them significant.
     Bf16,
+    /// 8 bits and a scale per row.
+    Int8,
 }
 
 impl From<Dtype> for tessera::WeightDtype {
@@ -173,6 +175,7 @@ impl From<Dtype> for tessera::WeightDtype {
             Dtype::F32 => Self::F32,
             Dtype::F16 => Self::F16,
             Dtype::Bf16 => Self::BF16,
+            Dtype::Int8 => Self::Int8,
         }
     }
 }

@@ -95,9 +95,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("cut.safetensors");
         let entry = Entry {
-            name: "w",
+            name: "w".into(),
             dtype: Dtype::U8,
-            shape: &[16 << 20],
+            shape: (&[16 << 20]).into(),
             bytes: Box::new(|out| out.write_all(&vec![1; 16 << 20])),
         };
         write(&file, &BTreeMap::new(), vec![entry]).expect("it is written");

@@ -386,7 +386,7 @@ pub fn of_model(name: &OsStr) -> bool {
     parts::is_ours(name) || name == "judge"
 }
 
-/// 16 bits if all of a file's tensors are stored so, else 32.
+/// 16 bits if all of a file's tensors are stored so, 8 if its matrices are, else 32.
 fn stored(files: &[PathBuf]) -> Result<WeightDtype> {
     let mut dtypes = Vec::new();
     for file in files {
@@ -401,6 +401,7 @@ fn stored(files: &[PathBuf]) -> Result<WeightDtype> {
     Ok(match () {
         () if all(Dtype::F16) => WeightDtype::F16,
         () if all(Dtype::BF16) => WeightDtype::BF16,
+        () if dtypes.contains(&Dtype::I8) => WeightDtype::Int8,
         () => WeightDtype::F32,
     })
 }

@@ -304,7 +304,7 @@ fn is_parameter((name, tensor): &(&String, &StoredTensor)) -> bool {
         tensor.dtype(),
         Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F8_E4M3 | Dtype::F8_E5M2
     );
-    float && !BUFFERS.contains(&name.as_str())
+    (float || tensor.scales().is_some()) && !BUFFERS.contains(&name.as_str())
 }
 
 /// The sizes of an architecture of ours: those of the config beside the weights, else as far as the shapes tell them;

@@ -39,9 +39,9 @@ impl LatentFile {
             .filter_map(|(name, part)| Some((name, part?.as_standard_layout())))
             .collect();
         let entries = parts.iter().map(|(name, part)| Entry {
-            name,
+            name: (*name).into(),
             dtype: Dtype::F32,
-            shape: part.shape(),
+            shape: part.shape().into(),
             bytes: Box::new(move |file| {
                 let values = part.as_slice().expect("it is in standard layout");
                 encode(Dtype::F32, values, file)

@@ -155,9 +155,9 @@ impl LatentCache {
             .collect();
         let labels = [self.labels.len()];
         let mut entries = vec![Entry {
-            name: "labels",
+            name: "labels".into(),
             dtype: Dtype::U32,
-            shape: &labels,
+            shape: (&labels).into(),
             bytes: Box::new(|file| {
                 let bytes: Vec<u8> = self
                     .labels
@@ -172,9 +172,9 @@ impl LatentCache {
                 .as_slice()
                 .expect("it was brought into standard layout");
             entries.push(Entry {
-                name,
+                name: name.into(),
                 dtype,
-                shape: part.shape(),
+                shape: part.shape().into(),
                 bytes: Box::new(move |file| encode(dtype, values, file)),
             });
         }

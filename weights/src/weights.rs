@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tessera_checkpoint::{
-    Architecture, Checkpoint, Dtype, Entry, Shards, StateDict, StoredTensor, Which, evenly_spaced,
-    write_shards,
+    Architecture, Checkpoint, Dtype, Entry, SCALE_SUFFIX, Shards, StateDict, StoredTensor, Which,
+    evenly_spaced, scale_shape, write_shards,
 };
 
 /// How values are stored in a file. In memory they are f32.
@@ -22,6 +22,8 @@ pub enum WeightDtype {
     F16,
     /// The upper half of an f32.
     BF16,
+    /// 8 bits and a scale per row; vectors keep 32 bits. See [`SCALE_SUFFIX`].
+    Int8,
 }
 
 impl From<WeightDtype> for Dtype {
@@ -30,6 +32,7 @@ impl From<WeightDtype> for Dtype {
             WeightDtype::F32 => Self::F32,
             WeightDtype::F16 => Self::F16,
             WeightDtype::BF16 => Self::BF16,
+            WeightDtype::Int8 => Self::I8,
         }
     }
 }
@@ -122,9 +125,44 @@ impl Weight {
     fn written_as(&self, dtype: Option<WeightDtype>) -> Dtype {
         match (dtype, self.dtype) {
             _ if self.exact => Dtype::F32,
+            (Some(WeightDtype::Int8), _) if scale_shape(&self.shape).is_none() => Dtype::F32,
             (Some(dtype), _) => dtype.into(),
             (None, kept @ (Dtype::F32 | Dtype::F16 | Dtype::BF16)) => kept,
+            (None, Dtype::I8) if self.stored_scales().is_some() => Dtype::I8,
             (None, _) => Dtype::F32,
+        }
+    }
+
+    /// The scales that stand beside it in its file.
+    fn stored_scales(&self) -> Option<&StoredTensor> {
+        match &self.values {
+            Values::Stored(tensor) => tensor.scales(),
+            Values::Host(_) => None,
+        }
+    }
+
+    /// The scales that stand beside it in a file where it is stored in 8 bits.
+    fn scales(&self, name: &str) -> Entry<'_> {
+        let name = format!("{name}{SCALE_SUFFIX}").into();
+        match self.stored_scales() {
+            Some(scales) => Entry {
+                name,
+                dtype: scales.dtype(),
+                shape: scales.shape().into(),
+                bytes: Box::new(|file| file.write_all(&scales.bytes().map_err(io::Error::other)?)),
+            },
+            None => Entry {
+                name,
+                dtype: Dtype::BF16,
+                shape: scale_shape(&self.shape)
+                    .expect("8 bits are for rows")
+                    .into(),
+                bytes: Box::new(|file| {
+                    let values = self.values().map_err(io::Error::other)?;
+                    let scales: Vec<f32> = rows(&self.shape, &values).map(scale).collect();
+                    encode(Dtype::BF16, &scales, file)
+                }),
+            },
         }
     }
 
@@ -132,6 +170,11 @@ impl Weight {
         match &self.values {
             Values::Stored(tensor) if tensor.dtype() == dtype => {
                 file.write_all(&tensor.bytes().map_err(io::Error::other)?)
+            }
+            _ if dtype == Dtype::I8 => {
+                let values = self.values().map_err(io::Error::other)?;
+                let mut rows = rows(&self.shape, &values);
+                rows.try_for_each(|row| file.write_all(&integers(row)))
             }
             _ => encode(dtype, &self.values().map_err(io::Error::other)?, file),
         }
@@ -252,14 +295,16 @@ impl Weights {
     fn entries(&self, dtype: Option<WeightDtype>) -> Vec<Entry<'_>> {
         let tensors = self.tensors.iter();
         tensors
-            .map(|(name, weight)| {
+            .flat_map(|(name, weight)| {
                 let dtype = weight.written_as(dtype);
-                Entry {
-                    name,
+                let entry = Entry {
+                    name: name.into(),
                     dtype,
-                    shape: weight.shape(),
+                    shape: weight.shape().into(),
                     bytes: Box::new(move |file| weight.write(dtype, file)),
-                }
+                };
+                let scales = (dtype == Dtype::I8).then(|| weight.scales(name));
+                [Some(entry), scales].into_iter().flatten()
             })
             .collect()
     }
@@ -362,6 +407,32 @@ fn weights(tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, Weight> 
     let tensors = tensors.into_iter();
     tensors
         .map(|(name, tensor)| (name, tensor.into()))
+        .collect()
+}
+
+/// The runs of values that have a scale of their own.
+fn rows<'a>(shape: &[usize], values: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+    let scales: usize = scale_shape(shape).map_or(1, |scales| scales.iter().product());
+    values.chunks_exact((values.len() / scales).max(1))
+}
+
+/// What the integers of a row are multiplied by, so that the largest is 127; NaN if a value is not finite. It has the
+/// few bits of a bf16: its product with an integer of 8 bits is exact, so what was read is written as it was.
+fn scale(row: &[f32]) -> f32 {
+    let largest = row
+        .iter()
+        .fold(0.0, |largest: f32, value| largest.max(value.abs()));
+    let finite = row.iter().all(|value| value.is_finite());
+    let scale = if finite { largest / 127.0 } else { f32::NAN };
+    bf16::from_f32(scale).to_f32()
+}
+
+/// A row in integers of 8 bits.
+fn integers(row: &[f32]) -> Vec<u8> {
+    let scale = scale(row);
+    let integer = |value: &f32| (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+    row.iter()
+        .map(|value| integer(value).cast_unsigned())
         .collect()
 }
 

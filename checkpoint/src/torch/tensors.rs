@@ -361,6 +361,7 @@ impl Walk<'_> {
             range,
             view,
             position: Some(self.content.tensors.len()),
+            scales: None,
         })
     }
 }

@@ -3,7 +3,7 @@
 use crate::make::{Pickle, Tensor, legacy, safetensors, state_dict, tensors, zip};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use tessera_checkpoint::{Checkpoint, Dtype, Entry, Error, Format, Which, write_shards};
+use tessera_checkpoint::{Checkpoint, Dtype, Entry, Error, Format, Which, write, write_shards};
 
 /// Every tensor is there as it was made, and no other.
 fn same(found: &BTreeMap<String, tessera_checkpoint::StoredTensor>, expected: &[Tensor]) {
@@ -46,9 +46,9 @@ fn shards_are_cut_between_tensors_and_read_as_one() {
     let values = tensors(64);
     let entries = || {
         values.iter().map(|(name, shape, values)| Entry {
-            name,
+            name: (*name).into(),
             dtype: Dtype::F32,
-            shape,
+            shape: shape.into(),
             bytes: Box::new(|file| {
                 values
                     .iter()
@@ -108,15 +108,56 @@ fn shards_are_cut_between_tensors_and_read_as_one() {
     );
 }
 
+/// Integers and their scales as compressed-tensors writes them,.
+#[test]
+fn weights_of_8_bits_are_multiplied_by_the_scales_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    let scales = |dtype: Dtype, shape: &'static [usize], bytes: &'static [u8]| {
+        let entry =
+            |name: &'static str, dtype, shape: &'static [usize], bytes: &'static [u8]| Entry {
+                name: name.into(),
+                dtype,
+                shape: shape.into(),
+                bytes: Box::new(move |out| out.write_all(bytes)),
+            };
+        let entries = vec![
+            entry("a.weight", Dtype::I8, &[2, 3], &[1, 2, 127, 255, 129, 0]),
+            entry("a.weight_scale", dtype, shape, bytes),
+            entry("table", Dtype::I8, &[2], &[3, 253]),
+        ];
+        write(&file, &BTreeMap::new(), entries).unwrap();
+        Checkpoint::open(&file)
+    };
+    // 0.5 and 2 in bf16 and f16.
+    for (dtype, bytes) in [
+        (Dtype::BF16, &[0, 0x3f, 0, 0x40]),
+        (Dtype::F16, &[0, 0x38, 0, 0x40]),
+    ] {
+        for shape in [&[2, 1][..], &[2]] {
+            let tensors = scales(dtype, shape, bytes).unwrap().tensors;
+            let names: Vec<_> = tensors.keys().collect();
+            assert_eq!(names, ["a.weight", "table"]);
+            let values = tensors["a.weight"].values().unwrap();
+            assert_eq!(values, [0.5, 1.0, 63.5, -2.0, -254.0, 0.0]);
+            assert_eq!(tensors["a.weight"].spaced_values(2).unwrap(), [63.5, 0.0]);
+            assert_eq!(tensors["table"].values().unwrap(), [3.0, -3.0]);
+        }
+    }
+    let error = scales(Dtype::F32, &[3], &[0; 12]).unwrap_err().to_string();
+    let expected = "the shape of `a.weight_scale` is [3], expected one scale per row of `a.weight`, which is [2, 3]";
+    assert!(error.ends_with(expected), "{error}");
+}
+
 /// Else a folder would be read by what it held before.
 #[test]
 fn weights_written_over_others_leave_none_of_the_other_layout() {
     let folder = tempfile::tempdir().unwrap();
     let write = |values: &[Tensor], limit| {
         let entries = values.iter().map(|(name, shape, values)| Entry {
-            name,
+            name: (*name).into(),
             dtype: Dtype::F32,
-            shape,
+            shape: shape.into(),
             bytes: Box::new(|file| {
                 let mut values = values.iter();
                 values.try_for_each(|value| file.write_all(&value.to_le_bytes()))

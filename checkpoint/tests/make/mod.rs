@@ -19,9 +19,9 @@ pub fn tensors(values: usize) -> Vec<Tensor> {
 /// A safetensors file of the tensors, with checksums.
 pub fn safetensors(path: &Path, tensors: &[Tensor]) {
     let entries = tensors.iter().map(|(name, shape, values)| Entry {
-        name,
+        name: (*name).into(),
         dtype: Dtype::F32,
-        shape,
+        shape: shape.into(),
         bytes: Box::new(|file| file.write_all(&little_endian(values))),
     });
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

@@ -26,7 +26,12 @@ fn mismatch(error: Error) -> Mismatch {
 fn saving_loading_and_saving_again_gives_the_same_bytes_in_every_dtype() {
     let folder = tempfile::tempdir().unwrap();
     let toy = Toy::new(&Device::flex());
-    for dtype in [WeightDtype::F32, WeightDtype::F16, WeightDtype::BF16] {
+    for dtype in [
+        WeightDtype::F32,
+        WeightDtype::F16,
+        WeightDtype::BF16,
+        WeightDtype::Int8,
+    ] {
         let (first, second) = (folder.path().join("1"), folder.path().join("2"));
         Weights::of(&toy).write(&first, metadata(), dtype).unwrap();
         let read = Weights::read(&first).unwrap();
@@ -44,6 +49,70 @@ fn saving_loading_and_saving_again_gives_the_same_bytes_in_every_dtype() {
         let length = u64::from_le_bytes(header[..8].try_into().unwrap());
         assert_eq!(length % 8, 0);
     }
+}
+
+proptest! {
+    /// A weight of 8 bits is at most half a step from what it was; steps are a 127th of a row's largest, to within the
+    /// 2^-9 that a scale of bf16 is rounded by.
+    #[test]
+    fn weights_of_8_bits_are_within_half_a_step_per_row(
+        (rows, columns) in (2_usize..6, 1_usize..40),
+        leading in any::<bool>(),
+        exponent in -20_i32..20,
+        drawn in prop::collection::vec(-1.0..1.0_f32, 240),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("w");
+        let drawn = drawn[..rows * columns].iter();
+        let values: Vec<f32> = drawn.map(|value| value * 2_f32.powi(exponent)).collect();
+        let shape = if leading { vec![1, rows, columns] } else { vec![rows, columns] };
+        let mut weights = Weights::default();
+        weights.insert("w", Weight::new(shape.clone(), values.clone()));
+        weights.insert("v", Weight::new([columns], values[..columns].to_vec()));
+        weights.write(&file, metadata(), WeightDtype::Int8).unwrap();
+
+        let read = Weights::read(&file).unwrap();
+        prop_assert_eq!(read.len(), 2, "scales are no weights of their own");
+        let (w, v) = (read.get("w").unwrap(), read.get("v").unwrap());
+        prop_assert_eq!(w.shape(), &shape[..]);
+        prop_assert_eq!(&*v.values().unwrap(), &values[..columns], "vectors keep 32 bits");
+        let got = w.values().unwrap();
+        for (got, values) in got.chunks(columns).zip(values.chunks(columns)) {
+            let step = values.iter().fold(0.0, |most: f32, v| most.max(v.abs())) / 127.0;
+            for (got, value) in got.iter().zip(values) {
+                // At the ends of the range, rounding of the scale may add 127 * 2^-9 steps to the half.
+                prop_assert!((got - value).abs() <= step * 0.76, "{got} for {value}, step {step}");
+            }
+        }
+        let spaced = w.spaced_values(7).unwrap();
+        let expected: Vec<f32> = tessera_checkpoint::evenly_spaced(got.len(), 7).map(|i| got[i]).collect();
+        prop_assert_eq!(spaced, expected);
+
+        // What was read is written as it was: kept, and asked for again.
+        read.write_shards(folder.path(), &metadata(), None, u64::MAX, || ()).unwrap();
+        let kept = fs::read(folder.path().join("model.safetensors")).unwrap();
+        prop_assert!(kept == fs::read(&file).unwrap());
+    }
+}
+
+/// An infinite weight would otherwise become a finite one.
+#[test]
+fn rows_with_a_value_that_is_not_finite_stay_so_in_8_bits() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut weights = Weights::default();
+    let values = vec![1.0, f32::INFINITY, f32::NAN, 1.0, 0.0, 0.0, 1.0, -2.0];
+    weights.insert("w", Weight::new([4, 2], values));
+    weights
+        .write(file.path(), metadata(), WeightDtype::Int8)
+        .unwrap();
+    let read = Weights::read(file.path()).unwrap();
+    let values = read.get("w").unwrap().values().unwrap().into_owned();
+    assert!(values[..4].iter().all(|value| value.is_nan()), "{values:?}");
+    assert_eq!(values[4..6], [0.0, 0.0]);
+    assert!(
+        (values[6] - 1.0).abs() < 0.01 && (values[7] + 2.0).abs() < 0.01,
+        "{values:?}"
+    );
 }
 
 #[test]
