@@ -125,8 +125,7 @@ impl GenAr {
         if let Some(values) = weights.get(VALUES) {
             check_values(config, &values.values()?)?;
         }
-        let unfilled = config.init(&vec![0.0; config.level_values()], 0, device);
-        Ok(weights.apply_with(unfilled, progress)?)
+        Ok(weights.apply_with(config.unfilled(device), progress)?)
     }
 }
 

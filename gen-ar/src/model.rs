@@ -117,6 +117,14 @@ impl GenArConfig {
             .fold(0, usize::saturating_add)
     }
 
+    /// A generator whose weights and values of levels are still to come. Nothing is allocated for parameters.
+    ///
+    /// # Panics
+    /// If the config is not valid.
+    pub fn unfilled(&self, device: &Device) -> GenAr {
+        self.init(&vec![0.0; self.level_values()], 0, device)
+    }
+
     /// A generator with random weights, initialized as by the authors and the same on every device for one `seed`.
     /// `values` are the quantizer's reconstruction values, one per level: those that all dimensions share, or of one
     /// dimension after the other. No parameter is allocated before its first use.

@@ -238,14 +238,14 @@ impl Converter {
             parameters.take(buffer);
         }
         parameters.require_room(config.elements())?;
-        parameters.fits(&config.init(&vec![0.0; config.levels], 0, device.burn()))?;
+        parameters.fits(&config.unfilled(device.burn()))?;
         let patch_size = |channels| ArCard::patch_size_of(&config, channels);
         let given = self.given_tokenizer(config.token_embed_dim, patch_size, device)?;
         let report = self.write(output, &weights, origin, self.dtype, progress)?;
         config.save(output)?;
         if let Some(opened) = given {
             let card = ArCard::of_released(&base_name(&final_path(output)), &config, &opened);
-            let dtype = self.dtype.unwrap_or_default();
+            let dtype = parts::of_tokenizer(self.dtype.unwrap_or_default());
             opened.tokenizer.save_dir(&output.join(VAE), dtype)?;
             parts::seal(output, card.into())?;
         } else if input.join(CARD_FILE).is_file() {
@@ -273,14 +273,13 @@ impl Converter {
         let given = self.given_tokenizer(config.in_channels, |_| 1, device)?;
         let report = self.write(output, &weights, origin, self.dtype, progress)?;
         config.save(output)?;
-        let dtype = self.dtype.unwrap_or_default();
         if let Some(opened) = given {
+            let dtype = parts::of_tokenizer(self.dtype.unwrap_or_default());
             let card = DitCard::of_released(&base_name(&final_path(output)), &config, &opened);
             opened.tokenizer.save_dir(&output.join(VAE), dtype)?;
             parts::seal(output, card.into())?;
         } else if input.join(CARD_FILE).is_file() {
-            let vae = load_tokenizer(input.join(VAE), device.burn())?;
-            vae.save_dir(&output.join(VAE), dtype)?;
+            self.tokenizer_of_model([input, output], device)?;
             parts::seal(output, ModelCard::read(input)?)?;
         }
         Ok(report)
@@ -288,18 +287,33 @@ impl Converter {
 
     /// What a model folder has beside its generator.
     fn rest_of_model(&self, [input, output]: [&Path; 2], device: &Device) -> Result<()> {
-        let dtype = self.dtype.unwrap_or_default();
-        let vae = load_tokenizer(input.join(VAE), device.burn())?;
-        vae.save_dir(&output.join(VAE), dtype)?;
+        self.tokenizer_of_model([input, output], device)?;
         let judge = input.join("judge");
         if judge.is_dir() {
+            let dtype = self.dtype_of_part(&judge)?;
             Classifier::load_dir(&judge, device.burn())?.save_dir(output.join("judge"), dtype)?;
         }
         let calibration = input.join(CALIBRATION);
         if calibration.is_file() {
+            // Of the latents of weights that stay what they are, unless they are stored as something else.
+            let dtype = self.dtype.unwrap_or_default();
             parts::save_calibration(Calibration::load(calibration)?, output, dtype)?;
         }
         parts::seal(output, ModelCard::read(input)?)
+    }
+
+    fn tokenizer_of_model(&self, [input, output]: [&Path; 2], device: &Device) -> Result<()> {
+        let folder = input.join(VAE);
+        let vae = load_tokenizer(&folder, device.burn())?;
+        Ok(vae.save_dir(&output.join(VAE), self.dtype_of_part(&folder)?)?)
+    }
+
+    /// How the weights of a part beside the generator are stored: as they were, unless told otherwise.
+    fn dtype_of_part(&self, folder: &Path) -> Result<WeightDtype> {
+        match self.dtype {
+            Some(dtype) => Ok(parts::of_tokenizer(dtype)),
+            None => stored(weights_in(folder).as_slice()),
+        }
     }
 
     /// A tokenizer: loaded, which checks it and translates its names, and saved. In two files it has no one origin.

@@ -68,6 +68,21 @@ fn a_generator_goes_on_to_the_bit_and_draws_a_picture_by_its_seed_alone(options:
         let [one, four] = ["one", "four"].map(|out| fs::read(at(out).join(name)).unwrap());
         assert!(one == four, "{name}");
     }
+
+    // Stored in 8 bits it draws as well, and is stored so again without being told to.
+    stdout("convert {} --dtype int8 -o {}", &[&model, &at("small")]);
+    stdout("convert {} -o {}", &[&at("small"), &at("again")]);
+    for file in ["model.safetensors", "vae/model.safetensors", "model.json"] {
+        let [small, again] = ["small", "again"].map(|out| fs::read(at(out).join(file)).unwrap());
+        assert!(small == again, "{file}");
+    }
+    let length = |folder: &Path| {
+        fs::metadata(folder.join("model.safetensors"))
+            .unwrap()
+            .len()
+    };
+    assert!(2 * length(&at("small")) < length(&model));
+    stdout("generate -m {} -n 1 -o {}", &[&at("small"), &at("drawn")]);
 }
 
 #[test]

@@ -71,9 +71,10 @@ impl ArModel {
             serde_json::from_slice(builtin::CALIBRATION).map_err(json("a calibration"))?;
         let config =
             serde_json::from_slice(builtin::CONFIG).map_err(json("a generator's config"))?;
-        let weights = Weights::read_bytes("built-in model", builtin::WEIGHTS)?;
-        let digest = digest_of(&weights)?;
-        let generator = GenAr::from_weights(&config, weights, burn)?;
+        let weights = |bytes: &'static [u8]| Weights::read_bytes("built-in model", bytes);
+        let generator_weights = weights(builtin::WEIGHTS)?;
+        let digest = digest_of(&generator_weights)?;
+        let generator = GenAr::from_weights(&config, generator_weights, burn)?;
         Self {
             digest: Some(digest),
             vae: Box::new(KlVae::from_bytes(
@@ -247,7 +248,8 @@ impl ArModel {
     }
 
     fn save_parts(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        self.vae.save_dir(&folder.join(parts::VAE), dtype)?;
+        self.vae
+            .save_dir(&folder.join(parts::VAE), parts::of_tokenizer(dtype))?;
         if let Some(calibration) = &self.calibration {
             parts::save_calibration(calibration.clone(), folder, dtype)?;
         }

@@ -62,6 +62,15 @@ pub(crate) fn seal(folder: &Path, card: ModelCard) -> Result<()> {
     card.with_parts(parts).save(folder)
 }
 
+/// How the weights of a tokenizer are stored beside a generator's: 8 bits would cost its pictures 0.9 dB (TAEF2, the mean
+/// of six photographs: 31.15 to 30.26 dB).
+pub(crate) fn of_tokenizer(dtype: WeightDtype) -> WeightDtype {
+    match dtype {
+        WeightDtype::Int8 => WeightDtype::F16,
+        other => other,
+    }
+}
+
 /// Writes what was measured on the latents of the tokenizer, whose weights are stored as `dtype`.
 pub(crate) fn save_calibration(
     calibration: Calibration,
