@@ -92,6 +92,13 @@ pub trait Backend: burn::backend::Backend {
         portable::gated_add::<Self>(x, gate, y)
     }
 
+    /// A weight of 16 bits, `[in, out]`, in the order in which [`Backend::linear_act`] reads it fastest: as it is, or in
+    /// [panels](crate::panels). Not differentiated.
+    #[fusion(default)]
+    fn packed(w: FloatTensor<Self>) -> FloatTensor<Self> {
+        w
+    }
+
     /// `act(x w + b)`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`. A weight of a narrower
     /// type has no gradient; sums are of the type of `x`.
     #[fusion(default)]
@@ -343,6 +350,13 @@ impl Backend for Flex {
         match flex::all_f32(&[&x, &gate, &y]) {
             true => flex::elementwise::gated_add(&x, &gate, &y),
             false => portable::gated_add::<Self>(x, gate, y),
+        }
+    }
+
+    fn packed(w: FlexTensor) -> FlexTensor {
+        match flex::half_weight(&[], &w) {
+            true => flex::linear::packed(w),
+            false => w,
         }
     }
 

@@ -44,6 +44,7 @@ pub mod init;
 mod instructions;
 pub mod nn;
 pub mod ops;
+mod panels;
 mod portable;
 mod precision;
 pub mod random;

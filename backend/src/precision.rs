@@ -1,5 +1,6 @@
 //! 16-bit weights, for inference.
 
+use crate::ops;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor};
 use std::fmt;
@@ -69,7 +70,7 @@ impl ModuleMapper for ToHalf {
         let weight = matches!(self.within.last(), Some((name, container))
             if name == "weight" && container == "Struct:Linear");
         match weight {
-            true => param.map(|weight| weight.detach().cast(self.dtype)),
+            true => param.map(|weight| ops::packed(weight.detach().cast(self.dtype))),
             false => param,
         }
     }

@@ -44,7 +44,7 @@ impl Attention {
     /// - x: `[batch, seq, d_model]`
     /// - outputs: `[batch, heads, wanted, head_dim]` and twice `[batch, heads, seq, head_dim]`
     pub fn project_queries(&self, queries: Tensor<3>, x: Tensor<3>) -> [Tensor<4>; 3] {
-        let [q, k, v] = ops::columns(&self.qkv);
+        let [q, k, v] = ops::columns(&self.qkv, x.dims()[2]);
         let project = |x, part| self.split(ops::linear(x, &part, Activation::None));
         [project(queries, q), project(x.clone(), k), project(x, v)]
     }

@@ -44,7 +44,7 @@ impl GenAr {
         let heads = &self.channel_heads[..dims];
         // `matmul`, unlike `ops::linear`, takes no weights of a narrower type.
         let weight = heads.iter().map(|head| {
-            let weight = head.weight.val().cast(x.dtype());
+            let weight = ops::weight_of(head, width).cast(x.dtype());
             filled_up(weight, 1, levels, 0.0)
         });
         let weight = Tensor::stack::<3>(weight.collect(), 0); // [dims, width, levels]

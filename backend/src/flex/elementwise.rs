@@ -70,16 +70,22 @@ elementwise!(
     relu_backward = relu_backward_body
 );
 
-/// x ← act(x).
-pub(crate) fn activate(x: &mut [f32], act: Activation) {
-    let row = match act {
-        Activation::None => return,
+/// `x ← act(x)` over one row; `None` if that changes nothing.
+pub(crate) fn in_place(act: Activation) -> Option<fn(&mut [f32])> {
+    Some(match act {
+        Activation::None => return None,
         Activation::Gelu => gelu_in_place,
         Activation::GeluTanh => gelu_tanh_in_place,
         Activation::Silu => silu_in_place,
         Activation::Relu => relu_in_place,
-    };
-    x.par_chunks_mut(CHUNK).for_each(row);
+    })
+}
+
+/// x ← act(x).
+pub(crate) fn activate(x: &mut [f32], act: Activation) {
+    if let Some(row) = in_place(act) {
+        x.par_chunks_mut(CHUNK).for_each(row);
+    }
 }
 
 type Forward = fn(&mut [f32], &[f32]);

@@ -100,42 +100,83 @@ fn edge(
     }
 }
 
+/// Weights `[inputs, outputs]` in memory, `stride` values from input to input.
+#[derive(Clone, Copy)]
+pub(crate) enum Weights<'a> {
+    /// As they are multiplied.
+    F32(Rows<'a>),
+    /// Half as much to read: widened block by block.
+    Bf16 { values: &'a [u16], stride: usize },
+}
+
+/// The values of bf16.
+#[inline(always)]
+fn widen_body(out: &mut [f32], values: &[u16]) {
+    for (out, &value) in out.iter_mut().zip(values) {
+        *out = f32::from_bits(u32::from(value) << 16);
+    }
+}
+simd!(
+    /// The values of bf16 as f32.
+    widen = widen_body(out: &mut [f32], values: &[u16])
+);
+
 /// `z[rows, outputs] += x[rows, inputs] · w[inputs, outputs]`.
 pub(crate) fn accumulate(
     z: &mut [f32],
     x: &[f32],
-    w: Rows<'_>,
+    w: Weights<'_>,
     [rows, outputs, inputs]: [usize; 3],
 ) {
+    let (values, stride, width) = match w {
+        Weights::F32(w) => (w.values.len(), w.stride, block(rows)),
+        // A widened block stays in the second-level cache.
+        Weights::Bf16 { values, stride } => (values.len(), stride, block(rows).min(256)),
+    };
     assert!(z.len() == rows * outputs && x.len() == rows * inputs);
-    assert!(inputs == 0 || w.values.len() >= (inputs - 1) * w.stride + outputs);
-    let width = block(rows);
+    assert!(inputs == 0 || values >= (inputs - 1) * stride + outputs);
     let (parts, blocks) = (inputs.div_ceil(DEPTH), outputs.div_ceil(width));
     let mut sums = uninit(parts * rows * outputs);
     let shared = Shared(sums.as_mut_ptr());
-    (0..parts * blocks).into_par_iter().for_each(|task| {
-        let (input, column) = (task / blocks * DEPTH, task % blocks * width);
-        let (depth, columns) = (DEPTH.min(inputs - input), width.min(outputs - column));
-        // SAFETY: blocks of all columns before this one fill rows * column values; each task has its own place.
-        let sums = unsafe {
-            { shared }.part(
-                task / blocks * rows * outputs + rows * column,
-                rows * columns,
-            )
-        };
-        part(
-            sums,
-            Part {
-                rows,
-                depth,
-                columns,
-                x: x[input..].as_ptr(),
-                x_stride: inputs,
-                w: w.values[input * w.stride + column..].as_ptr(),
-                w_stride: w.stride,
-            },
-        );
-    });
+    (0..parts * blocks)
+        .into_par_iter()
+        .for_each_init(Vec::new, |wide, task| {
+            let (input, column) = (task / blocks * DEPTH, task % blocks * width);
+            let (depth, columns) = (DEPTH.min(inputs - input), width.min(outputs - column));
+            // SAFETY: blocks of all columns before this one fill rows * column values; each task has its own place.
+            let sums = unsafe {
+                { shared }.part(
+                    task / blocks * rows * outputs + rows * column,
+                    rows * columns,
+                )
+            };
+            let at = input * stride + column;
+            let (w, w_stride) = match w {
+                Weights::F32(w) => (w.values[at..].as_ptr(), stride),
+                Weights::Bf16 { values, .. } => {
+                    wide.resize(DEPTH * width, 0.0);
+                    for (row, wide) in wide.chunks_exact_mut(width).take(depth).enumerate() {
+                        widen(
+                            &mut wide[..columns],
+                            &values[at + row * stride..][..columns],
+                        );
+                    }
+                    (wide.as_ptr(), width)
+                }
+            };
+            part(
+                sums,
+                Part {
+                    rows,
+                    depth,
+                    columns,
+                    x: x[input..].as_ptr(),
+                    x_stride: inputs,
+                    w,
+                    w_stride,
+                },
+            );
+        });
     for sums in sums.chunks_exact((rows * outputs).max(1)) {
         for column in (0..outputs).step_by(width) {
             let columns = width.min(outputs - column);

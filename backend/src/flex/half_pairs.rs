@@ -1,7 +1,7 @@
 //! bf16 by AVX-512's `vdpbf16ps`, which adds the two products of a pair of inputs to each sum of a vector: the
 //! micro-kernel for panels, and a product for a few rows that reads the weights in place.
 
-use super::half::{Block, PANEL, ROWS, Weights};
+use super::half::{Block, PANEL, ROWS};
 use super::{Shared, uninit};
 use rayon::prelude::*;
 use std::arch::x86_64::{
@@ -139,11 +139,13 @@ fn place(i: usize) -> usize {
     i / 8 * 4 + i % 4 + i % 8 / 4 * 16
 }
 
-/// `z[rows, outputs] += x w` for sizes that [`few`] allows; `x` is `[rows, padded]` in bf16.
+/// `z[rows, outputs] += x weights` for sizes that [`few`] allows; `x` is `[rows, padded]` in bf16, and weights are
+/// `stride` values from input to input.
 pub(super) fn accumulate_few(
     z: &mut [f32],
     x: &[u16],
-    w: Weights<'_>,
+    weights: &[u16],
+    stride: usize,
     [rows, outputs, inputs]: [usize; 3],
     padded: usize,
 ) {
@@ -173,8 +175,8 @@ pub(super) fn accumulate_few(
                 inputs,
                 x: x.as_ptr(),
                 x_stride: padded,
-                w: w.values[left..].as_ptr(),
-                w_stride: w.stride,
+                w: weights[left..].as_ptr(),
+                w_stride: stride,
             };
             // SAFETY: the sizes were checked by the caller, the instruction by `Kernel::available`.
             unsafe { interleaved(&mut sums, part) };

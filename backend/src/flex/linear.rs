@@ -6,9 +6,11 @@ use super::simd;
 use super::{Shared, contiguous, dims, few_rows, filled, half, tensor, values};
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
+use crate::panels;
 use ::half::slice::HalfFloatSliceExt;
+use ::half::vec::HalfBitsVecExt;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::bf16;
+use burn::tensor::{TensorData, bf16};
 use rayon::prelude::*;
 
 /// The bias in every row.
@@ -37,7 +39,8 @@ pub(crate) fn affine_into(
     let outputs = b.len();
     prefill(z, b);
     if rows <= few_rows::MOST && simd::fused() {
-        return few_rows::accumulate(z, x, w, [rows, outputs, inputs]);
+        let sizes = [rows, outputs, inputs];
+        return few_rows::accumulate(z, x, few_rows::Weights::F32(w), sizes);
     }
     // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
     if rows == 1 {
@@ -128,23 +131,77 @@ pub(crate) fn linear_half(
     b: &FlexTensor,
     act: Activation,
 ) -> FlexTensor {
-    let ([rows, inputs], [_, outputs]) = (dims(x), dims(w));
+    let ([rows, inputs], [columns]) = (dims(x), dims(b));
+    let (x, b) = (contiguous(x), contiguous(b));
     // A slice of columns of a weight is read in place.
     let w = match w.layout().strides() {
-        [stride, 1] if *stride >= outputs as isize => w.clone(),
+        [stride, 1] if *stride >= dims::<2>(w)[1] as isize => w.clone(),
         _ => w.to_contiguous(),
     };
-    let (x, b) = (contiguous(x), contiguous(b));
-    let layout = w.layout();
-    let weights = half::Weights {
-        values: w.storage::<bf16>()[layout.start_offset()..].reinterpret_cast(),
-        stride: layout.strides()[0].unsigned_abs(),
+    let (layout, outputs) = (w.layout(), panels::outputs(dims(&w), inputs));
+    assert_eq!(columns, outputs, "a bias for each output");
+    let weights: &[u16] = w.storage::<bf16>()[layout.start_offset()..].reinterpret_cast();
+    let stride = layout.strides()[0].unsigned_abs();
+    let Some(kernel) = half::Kernel::best() else {
+        let mut z = affine_widened(values(&x), weights, stride, values(&b), [rows, inputs]);
+        activate(&mut z, act);
+        return tensor(z, [rows, outputs]);
+    };
+    let weights = match panels::are(dims(&w), inputs) {
+        true => half::Weights::Panels(&weights[..inputs * outputs]),
+        false => half::Weights::Rows {
+            values: weights,
+            stride,
+        },
     };
     let mut z = filled(rows * outputs, |z| prefill(z, values(&b)));
     let sizes = [rows, outputs, inputs];
-    half::accumulate(half::Kernel::best(), &mut z, values(&x), weights, sizes);
-    activate(&mut z, act);
+    half::accumulate(kernel, &mut z, values(&x), weights, sizes, act);
     tensor(z, [rows, outputs])
+}
+
+/// [`affine`] with bf16 weights where no instruction multiplies them: widened, then as in f32.
+fn affine_widened(
+    x: &[f32],
+    weights: &[u16],
+    stride: usize,
+    b: &[f32],
+    [rows, inputs]: [usize; 2],
+) -> Vec<f32> {
+    let outputs = b.len();
+    if rows <= few_rows::MOST && simd::fused() {
+        let w = few_rows::Weights::Bf16 {
+            values: weights,
+            stride,
+        };
+        return filled(rows * outputs, |z| {
+            prefill(z, b);
+            few_rows::accumulate(z, x, w, [rows, outputs, inputs]);
+        });
+    }
+    let wide = filled(inputs * outputs, |wide| {
+        wide.par_chunks_mut(outputs.max(1))
+            .zip(weights.par_chunks(stride))
+            .for_each(|(wide, weights)| few_rows::widen(wide, &weights[..outputs]));
+    });
+    let wide = Rows {
+        values: &wide,
+        stride: outputs,
+    };
+    affine(x, wide, b, [rows, inputs])
+}
+
+/// A bf16 weight in [panels](crate::panels), if it can be and a kernel reads them.
+pub(crate) fn packed(w: FlexTensor) -> FlexTensor {
+    let sizes @ [inputs, outputs] = dims(&w);
+    if half::Kernel::best().is_none() || !panels::possible(sizes) {
+        return w;
+    }
+    let w = w.to_contiguous();
+    let values: &[u16] = w.storage::<bf16>()[w.layout().start_offset()..].reinterpret_cast();
+    let panels: Vec<bf16> = half::packed(&values[..inputs * outputs], sizes).reinterpret_into();
+    let shape = [outputs / panels::PANEL, inputs * panels::PANEL];
+    FlexTensor::from_data(TensorData::new(panels, shape))
 }
 
 /// Backward: the gradients of those inputs that need one.

@@ -4,6 +4,7 @@ use super::{linear, reshape};
 use crate::Backend;
 use crate::arguments::Activation;
 use crate::nn::Linear;
+use crate::panels;
 use burn::backend::Dispatch;
 use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
@@ -49,24 +50,38 @@ pub fn split_linear<const D: usize, const N: usize>(
     layer: &Linear,
 ) -> [Tensor<D>; N] {
     if x.device().is_autodiff() {
-        return columns::<N>(layer).map(|part| linear(x.clone(), &part, Activation::None));
+        let inputs = x.dims()[D - 1];
+        return columns::<N>(layer, inputs).map(|part| linear(x.clone(), &part, Activation::None));
     }
     let y = linear(x, layer, Activation::None);
     let width = y.dims()[D - 1] / N;
     std::array::from_fn(|part| y.clone().narrow(D - 1, part * width, width))
 }
 
-/// The `N` equal column blocks of a linear map. Gradients of the blocks reach the whole map.
+/// The weight of a linear map of so many `inputs`, in whichever order it is stored.
+///
+/// # Shapes
+/// - output: `[in, out]`
+pub fn weight_of(layer: &Linear, inputs: usize) -> Tensor<2> {
+    panels::in_rows(layer.weight.val(), inputs)
+}
+
+/// The `N` equal column blocks of a linear map of so many `inputs`. Gradients of the blocks reach the whole map.
 ///
 /// # Shapes
 /// - weight of `layer`: `[in, out]`; of a block: `[in, out / N]`
-pub fn columns<const N: usize>(layer: &Linear) -> [Linear; N] {
+pub fn columns<const N: usize>(layer: &Linear, inputs: usize) -> [Linear; N] {
     let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|b| b.val()));
-    let width = weight.dims()[1] / N;
+    let width = panels::outputs(weight.dims(), inputs) / N;
+    // Blocks of whole panels are read in place, others from a copy.
+    let (weight, axis, step) = match width.is_multiple_of(panels::PANEL) {
+        true if panels::are(weight.dims(), inputs) => (weight, 0, width / panels::PANEL),
+        _ => (panels::in_rows(weight, inputs), 1, width),
+    };
     std::array::from_fn(|part| Linear {
         weight: Param::initialized(
             ParamId::new(),
-            weight.clone().narrow(1, part * width, width),
+            weight.clone().narrow(axis, part * step, step),
         ),
         bias: bias
             .clone()

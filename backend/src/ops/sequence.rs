@@ -4,6 +4,7 @@ use super::reshape;
 use crate::Backend;
 use crate::arguments::{Activation, Mask, Sampling};
 use crate::nn::{LayerNorm, Linear};
+use crate::panels;
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
 
@@ -23,7 +24,7 @@ fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
 pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear, act: Activation) -> Tensor<D> {
     let mut shape = x.dims();
     let weight = layer.weight.val();
-    let [_, outputs] = weight.dims();
+    let outputs = panels::outputs(weight.dims(), shape[D - 1]);
     shape[D - 1] = outputs;
     let bias = match &layer.bias {
         Some(bias) => bias.val(),
@@ -36,6 +37,15 @@ pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear, act: Activation) -> 
         act,
     );
     Tensor::<2>::from_dispatch(y).reshape(shape) // [..., out]
+}
+
+/// A weight of 16 bits in the order in which the device's [`linear`] reads it fastest.
+///
+/// # Shapes
+/// - `weight`: `[in, out]`
+/// - output: the same, or `[out / 64, in · 64]`, which only this crate reads
+pub(crate) fn packed<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Backend>::packed(weight.into_dispatch()))
 }
 
 /// Layer normalization over the last axis.

@@ -1,10 +1,10 @@
 //! A row's result does not depend on the rows beside it: bit for bit.
 
 use burn::tensor::{Device, Tensor};
-use tessera_backend::Rng;
 use tessera_backend::init::ParamInit;
 use tessera_backend::nn::GroupNorm;
 use tessera_backend::ops::{self, Activation, Experts, Mask, Routes};
+use tessera_backend::{ComputePrecision, Rng};
 
 fn bits<const D: usize>(x: Tensor<D>) -> Vec<u32> {
     let values: Vec<f32> = x.into_data().try_to_vec().expect("f32");
@@ -26,22 +26,25 @@ fn linear_rows_are_independent_of_the_batch() {
         let mut layer = ParamInit::new(1, &device).linear(inputs, outputs);
         layer.weight = layer.weight.map(|w| rng.normal_tensor(w.dims(), &device));
         let x = rng.normal_tensor([200, inputs], &device);
-        let whole = ops::linear(x.clone(), &layer, Activation::Gelu);
-        for (start, len) in [
-            (0, 1),
-            (199, 1),
-            (7, 2),
-            (5, 3),
-            (16, 20),
-            (64, 65),
-            (1, 130),
-        ] {
-            let part = ops::linear(x.clone().narrow(0, start, len), &layer, Activation::Gelu);
-            assert_eq!(
-                bits(part),
-                bits(whole.clone().narrow(0, start, len)),
-                "{inputs}->{outputs}: {len} rows from {start}"
-            );
+        for precision in [ComputePrecision::F32, ComputePrecision::Bf16] {
+            let layer = precision.apply(layer.clone());
+            let whole = ops::linear(x.clone(), &layer, Activation::Gelu);
+            for (start, len) in [
+                (0, 1),
+                (199, 1),
+                (7, 2),
+                (5, 3),
+                (16, 20),
+                (64, 65),
+                (1, 130),
+            ] {
+                let part = ops::linear(x.clone().narrow(0, start, len), &layer, Activation::Gelu);
+                assert_eq!(
+                    bits(part),
+                    bits(whole.clone().narrow(0, start, len)),
+                    "{inputs}->{outputs} in {precision}: {len} rows from {start}"
+                );
+            }
         }
     }
 }

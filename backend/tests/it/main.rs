@@ -6,6 +6,7 @@ mod devices;
 mod gradients;
 mod invariance;
 mod kernels;
+mod precision;
 mod sampling;
 
 #[global_allocator]
