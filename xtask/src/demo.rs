@@ -11,16 +11,14 @@ use xshell::Shell;
 
 /// Train and measure a model: from data to a report with pictures.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask demo --quick\n  cargo xtask demo --data fashion-mnist/ -o runs/demo\n  \
-                  cargo xtask demo --recipe clothing --data clothing-dataset-small/ --vae taef2/ \
+#[command(after_help = "Examples:\n  cargo xtask demo --quick\n  \
+                  cargo xtask demo --data clothing-dataset-small/ --vae taef2/ \
                   --features efficientnet_lite0.safetensors -o runs/clothing\n  \
-                  cargo xtask demo --resume --install"
-)]
+                  cargo xtask demo --recipe fashion --data fashion-mnist/ -o runs/fashion")]
 pub struct Demo {
-    /// What is trained on what.
-    #[arg(long, value_enum, default_value = "fashion", value_name = "NAME")]
-    recipe: Name,
+    /// What is trained on what; clothing, or with --quick fashion, unless given.
+    #[arg(long, value_enum, value_name = "NAME")]
+    recipe: Option<Name>,
     /// Take minutes instead of hours: train briefly on a part of the data, or on generated shapes if there is none.
     #[arg(long)]
     quick: bool,
@@ -40,12 +38,12 @@ pub struct Demo {
     /// Continue: keep the steps that are done.
     #[arg(long)]
     resume: bool,
-    /// Copy the trained model to models/fashion, which is built into the program.
+    /// Copy the trained model to models/ of the workspace; that of clothing is built into the program.
     #[arg(long, conflicts_with = "quick")]
     install: bool,
 }
 
-const NEEDS: &str = "--recipe clothing needs --data, --vae and --features";
+const NEEDS: &str = "the recipe clothing needs --data, --vae and --features";
 
 /// The recipes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,13 +61,14 @@ impl Demo {
     /// If there is no data, or a command fails.
     pub fn run(self, sh: &Shell) -> Result<()> {
         let (recipe, folder) = match (self.recipe, self.quick) {
-            (Name::Fashion, true) => (Recipe::Fashion(Fashion::quick()), "target/demo-quick"),
-            (Name::Fashion, false) => (Recipe::Fashion(Fashion::full()), "target/demo"),
-            (Name::Clothing, _) if self.install => {
-                bail!("--install is of the recipe fashion, whose model is built in")
+            (None | Some(Name::Fashion), true) => {
+                (Recipe::Fashion(Fashion::quick()), "target/demo-quick")
             }
-            (Name::Clothing, true) => bail!("--quick is of the recipe fashion"),
-            (Name::Clothing, false) => {
+            (Some(Name::Fashion), false) => {
+                (Recipe::Fashion(Fashion::full()), "target/demo-fashion")
+            }
+            (Some(Name::Clothing), true) => bail!("--quick is of the recipe fashion"),
+            (None | Some(Name::Clothing), false) => {
                 let (Some(vae), Some(features)) = (&self.vae, &self.features) else {
                     bail!(NEEDS);
                 };
@@ -77,7 +76,7 @@ impl Demo {
                     vae: std::path::absolute(vae)?,
                     features: std::path::absolute(features)?,
                 };
-                (Recipe::Clothing(clothing), "target/demo-clothing")
+                (Recipe::Clothing(clothing), "target/demo")
             }
         };
         let out = self
@@ -125,16 +124,27 @@ impl Demo {
         run_all(training())?;
         let measuring = recipe.measuring(&out, &data.folder, &data.classes);
         done.extend(run_all(measuring)?);
-        let report = Report {
-            recipe: &recipe,
-            data: &data,
-            out: &out,
-            done: &done,
+        let report = |done: &[Done]| {
+            let (recipe, data, out) = (&recipe, &data, &*out);
+            Report {
+                recipe,
+                data,
+                out,
+                done,
+            }
+            .write()
         };
-        println!("{}", report.write()?.display());
+        let mut written = report(&done)?;
         if self.install {
-            install::install(&out)?;
+            install::install(&out, recipe.name())?;
         }
+        if let Recipe::Clothing(recipe) = &recipe {
+            // The longest part, and of no use to the model: last.
+            eprintln!("so far: {}", written.display());
+            done.extend(run_all(recipe.comparison(&out, &data.folder))?);
+            written = report(&done)?;
+        }
+        println!("{}", written.display());
         Ok(())
     }
 }

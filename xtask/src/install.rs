@@ -1,11 +1,11 @@
-//! `cargo xtask demo --install`: the trained model becomes the one that is built into the program.
+//! `cargo xtask demo --install`: the trained model becomes the repository's, and that of clothing the built-in one.
 
 use crate::{recipe, workspace};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::Path;
 
-/// The files that the program includes.
+/// The files of such a model.
 const FILES: [&str; 8] = [
     "model.json",
     "config.json",
@@ -32,12 +32,12 @@ pub fn add_judge(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies the model to `models/fashion` of the workspace.
+/// Copies the model to `models/NAME` of the workspace.
 ///
 /// # Errors
 /// If a file is missing or the model is too large to be built in.
-pub fn install(out: &Path) -> Result<()> {
-    install_to(out, &workspace::root().join("models/fashion"))
+pub fn install(out: &Path, name: &str) -> Result<()> {
+    install_to(out, &workspace::root().join("models").join(name))
 }
 
 fn install_to(out: &Path, target: &Path) -> Result<()> {

@@ -49,7 +49,10 @@ impl Report<'_> {
         }
         text += "\n";
         for (heading, name) in self.recipe.measured() {
-            write!(text, "## {heading}\n\n{}", self.measured(name)?)?;
+            // What a recipe compares its model with comes after a first report.
+            if self.out.join(name).with_extension("json").exists() {
+                write!(text, "## {heading}\n\n{}", self.measured(name)?)?;
+            }
         }
         let entropy = self.pictures(vec![self.out.join("entropy.svg")]);
         if !entropy.is_empty() {

@@ -16,10 +16,10 @@ const VARIED: &str = "--crops 4 --flip";
 const AR: &str = "--bits auto:3.5 --enc 192,4,6 --dec 192,6,6 --head 128,3,4 --dropout 0.1 --mask-ratio-min 0.1 \
                   --mask-ratio-std 0.5 --head-subset 0.25 --dims-per-step 4 --batch-size 32 --lr 1e-3 \
                   --warmup-epochs 0.3 --decay constant --ema-rate 0.9995 --epochs 28 --save-every 192 --sample-every 7 \
-                  --cfg-schedule constant --dtype f16 --name tessera-clothing";
+                  --cfg-schedule constant --dtype int8 --name tessera-clothing";
 
 const DIT: &str = "--size 192,10,6 --patch 1 --experts 2-in-8 --batch-size 32 --lr 1e-3 --warmup-epochs 0.3 \
-                   --decay constant --ema-rate 0.9995 --epochs 28 --save-every 192 --sample-every 7 \
+                   --decay constant --ema-rate 0.9995 --epochs 12 --save-every 192 --sample-every 4 \
                    --name race-dit-clothing";
 
 /// A pass over so few pictures is short.
@@ -69,13 +69,11 @@ impl Clothing {
                 .flag("--data", data)
                 .words(PICTURES)
         };
-        let latent = |step: Step, file: &str| {
-            step.words(VARIED)
-                .flag("--vae", &self.vae)
-                .flag("--cached", out.join(file))
-        };
-        let ar = train("train ar", "ar", model(out).join("model.json"));
-        let mut ar = latent(ar, "latents.safetensors").words(AR);
+        let mut ar = train("train ar", "ar", model(out).join("model.json"))
+            .words(VARIED)
+            .flag("--vae", &self.vae)
+            .flag("--cached", out.join("latents.safetensors"))
+            .words(AR);
         if let Ok(Setting {
             cfg_scale,
             temperature,
@@ -86,12 +84,30 @@ impl Clothing {
                 "--cfg-scale {cfg_scale} --temperature {temperature}"
             ));
         }
-        let dit = train("train dit", "dit", dit_model(out).join("model.json"));
-        vec![
-            ar,
-            train("train judge", "judge", judge_model(out).join("config.json")).words(JUDGE),
-            dit.words(VARIED).flag("--vae", &self.vae).words(DIT),
-        ]
+        let judge = train("train judge", "judge", judge_model(out).join("config.json"));
+        vec![ar, judge.words(JUDGE)]
+    }
+
+    /// The steps that train a diffusion transformer on the same latents, which are continuous for it, and measure it.
+    pub fn comparison(&self, out: &Path, data: &Path) -> Vec<Step> {
+        let train = Step::new("train dit", dit_model(out).join("model.json"))
+            .in_folder(&out.join("dit"))
+            .flag("--data", data)
+            .words(PICTURES)
+            .words(VARIED)
+            .flag("--vae", &self.vae)
+            .words(DIT);
+        let eval = self
+            .evaluated(out, "eval-dit", &dit_model(out), data)
+            .flag("--judge", judge_model(out));
+        vec![train, eval]
+    }
+
+    /// Pictures of a model against the test set.
+    fn evaluated(&self, out: &Path, name: &str, model: &Path, data: &Path) -> Step {
+        evaluation(out, name, model, data)
+            .flag("--features", &self.features)
+            .words(&format!("-n {JUDGED} --neighbors {NEIGHBORS}"))
     }
 
     /// The trials of settings, whose pictures are held against the validation pictures in `data`.
@@ -121,14 +137,11 @@ impl Clothing {
 
     /// The steps that measure the models in `out` and draw their pictures.
     pub fn measuring(&self, out: &Path, data: &Path, classes: &[String]) -> Vec<Step> {
-        let eval = |name: &str, model: &Path| {
-            evaluation(out, name, model, data).flag("--features", &self.features)
-        };
-        let drawn = |step: Step| step.words(&format!("-n {JUDGED} --neighbors {NEIGHBORS}"));
         let mut steps = vec![
-            drawn(eval("eval", &model(out))),
-            drawn(eval("eval-dit", &dit_model(out))).flag("--judge", judge_model(out)),
-            eval("reconstruction", &model(out)).words("--reconstruction"),
+            self.evaluated(out, "eval", &model(out), data),
+            evaluation(out, "reconstruction", &model(out), data)
+                .flag("--features", &self.features)
+                .words("--reconstruction"),
         ];
         let draw = |folder: &Path, class: &str| {
             Step::new("generate", folder.join("grid.png"))

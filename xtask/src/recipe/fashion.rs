@@ -61,7 +61,7 @@ impl Fashion {
     /// The settings that made the built-in model.
     pub const fn full() -> Self {
         Self {
-            name: "full",
+            name: "fashion",
             vae: "--epochs 2 --save-every 400",
             ar: "--epochs 6 --save-every 300",
             judge: "",
