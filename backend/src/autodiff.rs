@@ -118,6 +118,29 @@ fn custom<B: Fused, C: CheckpointStrategy, const N: usize>(
     done::<B, C, _, N>(guards, (saved, B::from_tensor(out)), backward)
 }
 
+/// The node of an attention, and its log-sum-exp, which has no gradient.
+fn attended<B: Fused, C: CheckpointStrategy>(
+    inputs: [Float<Autodiff<B, C>>; 3],
+    forward: impl FnOnce([Float<B>; 3]) -> (Float<B>, Float<B>),
+    backward: impl FnOnce(AttentionSaved<Float<B>>, Float<B>) -> [Float<B>; 3] + Send + 'static,
+) -> (Float<Autodiff<B, C>>, Float<Autodiff<B, C>>) {
+    let guards = inputs.each_ref().map(|input| input.node());
+    let [q, k, v] = inputs.map(|input| input.into_primitive());
+    let (out, lse) = forward([q.clone(), k.clone(), v.clone()]);
+    let saved = AttentionSaved {
+        q,
+        k,
+        v,
+        out: out.clone(),
+        lse: lse.clone(),
+    };
+    let backward = move |saved, g, _: [bool; 3]| backward(saved, g).map(Some);
+    (
+        done::<B, C, _, 3>(guards, (saved, out), backward),
+        <Autodiff<B, C> as AutodiffBackend>::from_inner(lse),
+    )
+}
+
 impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     fn activation(x: Float<Self>, act: Activation) -> Float<Self> {
         let Some(backward) = applying::<B, C, _>(B::ACTIVATION, &x) else {
@@ -165,6 +188,17 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
             |[x, y]| B::residual(x, y),
             |[x, y]| ((), B::residual(x, y)),
             |(), g, _| [Some(g.clone()), Some(g)],
+        )
+    }
+
+    fn dropped(x: Float<Self>, keep: Float<Self>) -> Float<Self> {
+        let keep = keep.into_primitive();
+        let kept = keep.clone();
+        node::<B, C, _, 1>(
+            [x],
+            |[x]| B::dropped(x, kept.clone()),
+            |[x]| ((), B::dropped(x, kept.clone())),
+            move |(), g, _| [Some(B::dropped(g, keep))],
         )
     }
 
@@ -259,22 +293,32 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         mask: Mask,
     ) -> (Float<Self>, Float<Self>) {
         let Some(backward) = applying::<B, C, _>(B::ATTENTION, &q) else {
-            return portable::attention::<Self>(q, k, v, &mask);
+            return portable::attention::<Self>(q, k, v, None, &mask);
         };
-        let guards = [&q, &k, &v].map(|input| input.node());
-        let [q, k, v] = [q, k, v].map(|input| input.into_primitive());
-        let (out, lse) = B::attention_lse(q.clone(), k.clone(), v.clone(), mask.clone());
-        let saved = AttentionSaved {
-            q,
-            k,
-            v,
-            out: out.clone(),
-            lse: lse.clone(),
+        let for_backward = mask.clone();
+        attended::<B, C>(
+            [q, k, v],
+            |[q, k, v]| B::attention_lse(q, k, v, mask),
+            move |saved, g| backward(saved, g, &for_backward),
+        )
+    }
+
+    fn attention_dropped(
+        q: Float<Self>,
+        k: Float<Self>,
+        v: Float<Self>,
+        keep: Float<Self>,
+        mask: Mask,
+    ) -> (Float<Self>, Float<Self>) {
+        let Some(backward) = applying::<B, C, _>(B::ATTENTION_DROPPED, &q) else {
+            return portable::attention::<Self>(q, k, v, Some(keep), &mask);
         };
-        let backward = move |saved, g, _| backward(saved, g, &mask).map(Some);
-        (
-            done::<B, C, _, 3>(guards, (saved, out), backward),
-            <Self as AutodiffBackend>::from_inner(lse),
+        let (keep, for_backward) = (keep.into_primitive(), mask.clone());
+        let kept = keep.clone();
+        attended::<B, C>(
+            [q, k, v],
+            |[q, k, v]| B::attention_dropped(q, k, v, keep, mask),
+            move |saved, g| backward(saved, kept, g, &for_backward),
         )
     }
 

@@ -82,6 +82,12 @@ pub trait Backend: burn::backend::Backend {
         portable::residual::<Self>(x, y)
     }
 
+    /// `x · keep`, both of one shape; `keep` has no gradient.
+    #[fusion(default)]
+    fn dropped(x: FloatTensor<Self>, keep: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_mul(x, keep)
+    }
+
     /// `x + gate · y`, all of one shape.
     #[fusion(default)]
     fn gated_add(
@@ -144,7 +150,20 @@ pub trait Backend: burn::backend::Backend {
         v: FloatTensor<Self>,
         mask: Mask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        portable::attention::<Self>(q, k, v, &mask)
+        portable::attention::<Self>(q, k, v, None, &mask)
+    }
+
+    /// [`attention_lse`](Self::attention_lse) with dropout: every probability is multiplied by its value in `keep`,
+    /// `[batch, heads, queries, keys]`, which has no gradient.
+    #[fusion(meta = |q, _k, _v, _keep, _mask| (q.clone(), log_sum_exp_of(q)))]
+    fn attention_dropped(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        keep: FloatTensor<Self>,
+        mask: Mask,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention::<Self>(q, k, v, Some(keep), &mask)
     }
 
     /// Gradients of q, k and v over a subset of the keys; `lse` and `delta` belong to all keys. Not differentiated.
@@ -346,6 +365,13 @@ impl Backend for Flex {
         }
     }
 
+    fn dropped(x: FlexTensor, keep: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&x, &keep]) {
+            true => flex::elementwise::product(x, &keep),
+            false => Self::float_mul(x, keep),
+        }
+    }
+
     fn gated_add(x: FlexTensor, gate: FlexTensor, y: FlexTensor) -> FlexTensor {
         match flex::all_f32(&[&x, &gate, &y]) {
             true => flex::elementwise::gated_add(&x, &gate, &y),
@@ -418,8 +444,21 @@ impl Backend for Flex {
         mask: Mask,
     ) -> (FlexTensor, FlexTensor) {
         match flex::all_f32(&[&q, &k, &v]) {
-            true => flex::attention::attention(&q, &k, &v, &mask),
-            false => portable::attention::<Self>(q, k, v, &mask),
+            true => flex::attention::attention(&q, &k, &v, None, &mask),
+            false => portable::attention::<Self>(q, k, v, None, &mask),
+        }
+    }
+
+    fn attention_dropped(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        keep: FlexTensor,
+        mask: Mask,
+    ) -> (FlexTensor, FlexTensor) {
+        match flex::all_f32(&[&q, &k, &v, &keep]) {
+            true => flex::attention::attention(&q, &k, &v, Some(&keep), &mask),
+            false => portable::attention::<Self>(q, k, v, Some(keep), &mask),
         }
     }
 
@@ -433,7 +472,7 @@ impl Backend for Flex {
         mask: Mask,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let [dq, dk, dv] = match flex::all_f32(&[&q, &k, &v, &g, &lse, &delta]) {
-            true => flex::attention::gradients([&q, &k, &v], &g, &lse, &delta, &mask),
+            true => flex::attention::gradients([&q, &k, &v], &g, &lse, &delta, None, &mask),
             false => {
                 return portable::attention_gradients::<Self>([q, k, v], g, lse, delta, &mask);
             }

@@ -45,6 +45,10 @@ pub type LayerNormBackward<T> =
 /// Gradients of q, k and v in [`Backend::attention_lse`].
 pub type AttentionBackward<T> = fn(saved: AttentionSaved<T>, g: T, mask: &Mask) -> [T; 3];
 
+/// Gradients of q, k and v in [`Backend::attention_dropped`].
+pub type AttentionDroppedBackward<T> =
+    fn(saved: AttentionSaved<T>, keep: T, g: T, mask: &Mask) -> [T; 3];
+
 /// Gradients of [`Backend::group_norm`].
 pub type GroupNormBackward<T> =
     fn(saved: NormInputs<T>, groups: usize, eps: f64, act: Activation, g: T) -> NormInputs<T>;
@@ -98,6 +102,8 @@ pub trait Fused: Backend {
     const LAYER_NORM: Option<LayerNormBackward<Float<Self>>> = None;
     /// See [`AttentionBackward`].
     const ATTENTION: Option<AttentionBackward<Float<Self>>> = None;
+    /// See [`AttentionDroppedBackward`].
+    const ATTENTION_DROPPED: Option<AttentionDroppedBackward<Float<Self>>> = None;
     /// See [`GroupNormBackward`].
     const GROUP_NORM: Option<GroupNormBackward<Float<Self>>> = None;
     /// See [`Conv2dBackward`].
@@ -146,7 +152,10 @@ impl Fused for Flex {
         backward: flex::linear::linear_backward,
     });
     const LAYER_NORM: Option<LayerNormBackward<FlexTensor>> = Some(layer_norm_backward);
-    const ATTENTION: Option<AttentionBackward<FlexTensor>> = Some(attention_backward);
+    const ATTENTION: Option<AttentionBackward<FlexTensor>> =
+        Some(|saved, g, mask| attention_backward(saved, None, g, mask));
+    const ATTENTION_DROPPED: Option<AttentionDroppedBackward<FlexTensor>> =
+        Some(|saved, keep, g, mask| attention_backward(saved, Some(keep), g, mask));
     const GROUP_NORM: Option<GroupNormBackward<FlexTensor>> = Some(group_norm_backward);
     const CONV2D: Option<Conv2dBackward<FlexTensor>> =
         Some(|x, w, g, stride, padding, needs_grad| {
@@ -179,11 +188,12 @@ fn layer_norm_backward(
 
 fn attention_backward(
     AttentionSaved { q, k, v, out, lse }: AttentionSaved<FlexTensor>,
+    keep: Option<FlexTensor>,
     g: FlexTensor,
     mask: &Mask,
 ) -> [FlexTensor; 3] {
     let delta = flex::attention::row_dots(&g, &out);
-    flex::attention::gradients([&q, &k, &v], &g, &lse, &delta, mask)
+    flex::attention::gradients([&q, &k, &v], &g, &lse, &delta, keep.as_ref(), mask)
 }
 
 fn group_norm_backward(

@@ -186,11 +186,12 @@ pub(crate) fn modulate<B: Backend>(
     )
 }
 
-/// See [`crate::Backend::attention_lse`].
+/// See [`crate::Backend::attention_lse`] and, with dropout, [`crate::Backend::attention_dropped`].
 pub(crate) fn attention<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
+    keep: Option<FloatTensor<B>>,
     mask: &Mask,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let [batch, heads, queries, head_dim] = dims::<B, 4>(&q);
@@ -209,6 +210,10 @@ pub(crate) fn attention<B: Backend>(
     );
     let weights = B::float_exp(B::float_sub(scores, max.clone()));
     let sum = B::float_sum_dim(weights.clone(), 3);
+    let weights = match keep {
+        Some(keep) => B::float_mul(weights, keep),
+        None => weights,
+    };
     // The sum is 0 or at least 1, the largest weight; a smaller bound would underflow when the backward pass squares
     // it.
     let out = B::float_div(

@@ -3,7 +3,7 @@
 
 use crate::dropout::Dropout;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor};
 use tessera_attention2d::Tokens;
 use tessera_backend::init::ParamInit;
 use tessera_backend::nn::{LayerNorm, Linear};
@@ -130,7 +130,7 @@ impl KvCache {
     }
 }
 
-/// Softmax attention with dropout of its probabilities, the only case in which they exist as a tensor.
+/// Softmax attention with dropout of its probabilities.
 fn attend_with_dropout(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -138,13 +138,7 @@ fn attend_with_dropout(
     mask: Mask,
     dropout: &mut Dropout<'_>,
 ) -> Tensor<4> {
-    let [_, _, seq, head_dim] = q.dims();
-    let mut scores = q.matmul(k.transpose()) * (head_dim as f64).powf(-0.5);
-    if mask == Mask::Causal {
-        let future = Tensor::<2>::ones([seq, seq], &scores.device())
-            .triu(1)
-            .bool();
-        scores = scores.mask_fill(future.unsqueeze(), f32::NEG_INFINITY);
-    }
-    dropout.attn(activation::softmax(scores, 3)).matmul(v)
+    let ([batch, heads, queries, _], keys) = (q.dims(), k.dims()[2]);
+    let keep = dropout.attn([batch, heads, queries, keys], &q.device());
+    ops::attention_with_dropout([q, k, v], keep, mask)
 }

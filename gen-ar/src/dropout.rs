@@ -1,9 +1,10 @@
 //! Dropout with counter-based masks; turned off it costs nothing.
 
 use crate::GenArConfig;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use tessera_backend::Rng;
 use tessera_backend::device_values;
+use tessera_backend::ops;
 
 /// The dropout of one forward pass.
 #[derive(Debug)]
@@ -34,29 +35,38 @@ impl<'a> Dropout<'a> {
         }
     }
 
-    /// Whether attention probabilities are dropped, and so must exist as a tensor.
+    /// Whether attention probabilities are dropped.
     pub(crate) fn drops_attention(&self) -> bool {
         self.rng.is_some() && self.attn > 0.0
     }
 
-    /// Dropout of attention probabilities; `x` of any shape.
-    pub(crate) fn attn<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
-        self.apply(x, self.attn)
+    /// What attention probabilities of this shape are multiplied by.
+    ///
+    /// # Shapes
+    /// - output: `shape`
+    pub(crate) fn attn<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        let rate = self.attn;
+        let mask = self.mask(shape, rate, device);
+        mask.unwrap_or_else(|| Tensor::ones(shape, device))
     }
 
     /// Dropout of projections and hidden features; `x` of any shape.
     pub(crate) fn proj<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
-        self.apply(x, self.proj)
+        let rate = self.proj;
+        match self.mask(x.dims(), rate, &x.device()) {
+            Some(keep) => ops::dropped(x, keep),
+            None => x,
+        }
     }
 
-    fn apply<const D: usize>(&mut self, x: Tensor<D>, rate: f32) -> Tensor<D> {
-        match &mut self.rng {
-            Some(rng) if rate > 0.0 => {
-                let mask = rng.dropout_mask(x.shape().num_elements(), rate);
-                let mask = device_values(mask, x.dims(), &x.device());
-                x * mask
-            }
-            _ => x,
-        }
+    fn mask<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        rate: f32,
+        device: &Device,
+    ) -> Option<Tensor<D>> {
+        let rng = self.rng.as_mut().filter(|_| rate > 0.0)?;
+        let mask = rng.dropout_mask(shape.iter().product(), rate);
+        Some(device_values(mask, shape, device))
     }
 }

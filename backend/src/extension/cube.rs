@@ -70,7 +70,7 @@ impl Backend for CubeBackend {
     ) -> (CubeTensor, CubeTensor) {
         match taken(&[&q, &k, &v]) && cube::attention::pays(&q, &k) {
             true => cube::attention::attention(q, k, v, &mask),
-            false => portable::attention::<Self>(q, k, v, &mask),
+            false => portable::attention::<Self>(q, k, v, None, &mask),
         }
     }
 

@@ -100,13 +100,52 @@ fn tiles_of(runs: &[Range<usize>]) -> impl Iterator<Item = (usize, usize)> + use
         .map(move |tile| (tile, KEYS.min(end - tile)))
 }
 
-/// `softmax(q kᵀ · head_dim^-½) v` and the log-sum-exp `[batch, heads, queries]` of the scaled scores.
+/// What probabilities are multiplied by in dropout: `[batch, heads, queries, keys]`, row by row.
+#[derive(Clone, Copy)]
+struct Keep<'a> {
+    values: &'a [f32],
+    keys: usize,
+}
+
+impl<'a> Keep<'a> {
+    fn of(keep: Option<&'a FlexTensor>) -> Option<Self> {
+        keep.map(|keep| Self {
+            values: values(keep),
+            keys: dims::<4>(keep)[3],
+        })
+    }
+
+    /// From a query on, counted through heads and batch.
+    fn from(self, query: usize) -> Self {
+        let values = &self.values[query * self.keys..];
+        Self { values, ..self }
+    }
+
+    /// Multiplies a query's probabilities of the keys from `start` on.
+    fn apply(self, query: usize, start: usize, probabilities: &mut [f32]) {
+        let keep = &self.values[query * self.keys + start..][..probabilities.len()];
+        simd::mul_assign(probabilities, keep);
+    }
+
+    /// The same for `rows` queries and `len` keys each.
+    fn apply_rows(self, start: usize, probabilities: &mut [f32], [rows, len]: [usize; 2]) {
+        let rows = probabilities.chunks_exact_mut(len).take(rows);
+        rows.enumerate()
+            .for_each(|(query, row)| self.apply(query, start, row));
+    }
+}
+
+/// `softmax(q kᵀ · head_dim^-½) v` and the log-sum-exp `[batch, heads, queries]` of the scaled scores. Probabilities are
+/// multiplied by `keep` if there is dropout.
 pub(crate) fn attention(
     q: &FlexTensor,
     k: &FlexTensor,
     v: &FlexTensor,
+    keep: Option<&FlexTensor>,
     mask: &Mask,
 ) -> (FlexTensor, FlexTensor) {
+    let keep = keep.map(contiguous);
+    let keep = Keep::of(keep.as_ref());
     let (q, k, v) = (Heads::of(q), Heads::of(k), Heads::of(v));
     let ([batch, heads, queries, head_dim], keys) = (q.sizes, k.sizes[2]);
     let group = heads / k.sizes[1].max(1);
@@ -140,6 +179,7 @@ pub(crate) fn attention(
                         index,
                         first,
                         rows,
+                        keep: keep.map(|keep| keep.from(index * queries + first)),
                     };
                     let runs: Vec<_> = (first..first + rows)
                         .map(|query| mask.run(query, [queries, keys]))
@@ -156,15 +196,17 @@ pub(crate) fn attention(
 }
 
 /// A block of queries of one head.
-struct Tile {
+struct Tile<'a> {
     out: Shared<f32>,
     layout: Merged,
     index: usize,
     first: usize,
     rows: usize,
+    /// Of its queries.
+    keep: Option<Keep<'a>>,
 }
 
-impl Tile {
+impl Tile<'_> {
     #[allow(clippy::mut_from_ref)]
     fn out_row(&self, r: usize) -> &mut [f32] {
         let offset = self.layout.offset(self.index, self.first + r);
@@ -202,6 +244,7 @@ impl Tile {
                 let seen = part(&runs[r], (start, len));
                 row[..seen.start].fill(0.0);
                 row[seen.end..].fill(0.0);
+                let from = start + seen.start;
                 let seen = &mut row[seen];
                 if seen.is_empty() {
                     continue;
@@ -215,6 +258,9 @@ impl Tile {
                 }
                 max[r] = new_max;
                 sum[r] += simd::exp_scaled(seen, scale, new_max);
+                if let Some(keep) = self.keep {
+                    keep.apply(r, from, seen);
+                }
             }
             let out = self
                 .out
@@ -270,14 +316,17 @@ pub(crate) fn row_dots(a: &FlexTensor, b: &FlexTensor) -> FlexTensor {
     tensor(dots.collect(), [batch, heads, queries])
 }
 
-/// Gradients of q, k and v over a subset of the keys; `lse` and `delta` belong to all keys.
+/// Gradients of q, k and v over a subset of the keys; `lse` and `delta` belong to all keys, `keep` to the subset.
 pub(crate) fn gradients(
     [q, k, v]: [&FlexTensor; 3],
     g: &FlexTensor,
     lse: &FlexTensor,
     delta: &FlexTensor,
+    keep: Option<&FlexTensor>,
     mask: &Mask,
 ) -> [FlexTensor; 3] {
+    let keep = keep.map(contiguous);
+    let keep = Keep::of(keep.as_ref());
     let (q, k, v, g) = (Heads::of(q), Heads::of(k), Heads::of(v), Heads::of(g));
     let ([batch, heads, queries, head_dim], [_, kv_heads, keys, _]) = (q.sizes, k.sizes);
     let (group, scale) = (heads / kv_heads.max(1), (head_dim as f32).powf(-0.5));
@@ -330,6 +379,7 @@ pub(crate) fn gradients(
                             dk: { dk }.0.wrapping_add(at_keys),
                             dv: { dv }.0.wrapping_add(at_keys),
                             ld: [of_queries.ld(), of_keys.ld()],
+                            keep: keep.map(|keep| keep.from(head * queries + first)),
                         };
                         tile.run(&runs, scratch);
                     }
@@ -362,6 +412,8 @@ struct GradientTile<'a> {
     dv: *mut f32,
     /// Row strides of `dq`, and of `dk` and `dv`.
     ld: [usize; 2],
+    /// Of its queries.
+    keep: Option<Keep<'a>>,
 }
 
 impl GradientTile<'_> {
@@ -389,7 +441,15 @@ impl GradientTile<'_> {
                     row[seen.end..].fill(0.0);
                     simd::exp_scaled(&mut row[seen], self.scale, self.lse[r]);
                 }
-                let weights = Matrix::rows(p, len);
+                // Dropout is applied to what v is multiplied by, and to the gradient that comes back from there.
+                let weights = match self.keep {
+                    Some(keep) => {
+                        dp[..rows * len].copy_from_slice(&p[..rows * len]);
+                        keep.apply_rows(start, dp, [rows, len]);
+                        Matrix::rows(dp, len)
+                    }
+                    None => Matrix::rows(p, len),
+                };
                 Product {
                     sizes: [len, head_dim, rows],
                     a: weights.t(),
@@ -404,6 +464,9 @@ impl GradientTile<'_> {
                     threads: Threads::One,
                 }
                 .assign(dp.as_mut_ptr(), len);
+                if let Some(keep) = self.keep {
+                    keep.apply_rows(start, dp, [rows, len]);
+                }
                 for r in 0..rows {
                     let at = r * len..(r + 1) * len;
                     score_gradient(&p[at.clone()], &mut dp[at], self.delta[r], self.scale);

@@ -147,6 +147,29 @@ fn gated_add_body(out: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]) {
 }
 simd!(gated_add_row = gated_add_body(out: &mut [f32], x: &[f32], gate: &[f32], y: &[f32]));
 
+/// `x · keep`, in place if `x` is not shared.
+pub(crate) fn product(x: FlexTensor, keep: &FlexTensor) -> FlexTensor {
+    let keep = contiguous(keep);
+    let keep = values(&keep).par_chunks(CHUNK);
+    if alone(&x) {
+        let mut x = x;
+        let chunks = x.storage_mut::<f32>().par_chunks_mut(CHUNK);
+        chunks
+            .zip(keep)
+            .for_each(|(x, keep)| simd::mul_assign(x, keep));
+        return x;
+    }
+    let (shape, x) = (x.shape(), contiguous(&x));
+    let data = filled(values(&x).len(), |out| {
+        let chunks = out.par_chunks_mut(CHUNK).zip(values(&x).par_chunks(CHUNK));
+        chunks.zip(keep).for_each(|((out, x), keep)| {
+            out.copy_from_slice(x);
+            simd::mul_assign(out, keep);
+        });
+    });
+    tensor(data, shape)
+}
+
 /// `x + y`, in place if one of them is not shared.
 pub(crate) fn residual(x: FlexTensor, y: FlexTensor) -> FlexTensor {
     let (mut into, other) = match alone(&x) {

@@ -295,6 +295,17 @@ simd!(
 );
 
 #[inline(always)]
+fn mul_assign_body(out: &mut [f32], x: &[f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out *= x;
+    }
+}
+simd!(
+    /// out ← out · x.
+    mul_assign = mul_assign_body(out: &mut [f32], x: &[f32])
+);
+
+#[inline(always)]
 fn add_assign_body(out: &mut [f32], x: &[f32]) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out += x;

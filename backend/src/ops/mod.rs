@@ -18,8 +18,8 @@ pub use optim::adamw_step;
 pub use parts::{columns, merge_heads, repeat_rows, split_heads, split_linear, weight_of};
 pub(crate) use sequence::packed;
 pub use sequence::{
-    attention, attention_gradients, attention_with_lse, categorical, cross_entropy, layer_norm,
-    linear, modulate,
+    attention, attention_gradients, attention_with_dropout, attention_with_lse, categorical,
+    cross_entropy, layer_norm, linear, modulate,
 };
 
 use crate::Backend;
@@ -92,6 +92,18 @@ pub fn residual<const D: usize>(x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Backend>::residual(
         x.into_dispatch(),
         y.into_dispatch(),
+    ))
+}
+
+/// Dropout: `x · keep`, where `keep` is 0 or `1 / (1 - rate)` and has no gradient.
+///
+/// # Shapes
+/// - `x`, `keep`, output: any, all the same
+pub fn dropped<const D: usize>(x: Tensor<D>, keep: Tensor<D>) -> Tensor<D> {
+    assert_eq!(x.dims(), keep.dims(), "a value for each feature");
+    Tensor::from_dispatch(<Dispatch as Backend>::dropped(
+        x.into_dispatch(),
+        keep.into_dispatch(),
     ))
 }
 

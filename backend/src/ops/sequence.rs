@@ -36,7 +36,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear, act: Activation) -> 
         bias.into_dispatch(),
         act,
     );
-    Tensor::<2>::from_dispatch(y).reshape(shape) // [..., out]
+    reshape(Tensor::<2>::from_dispatch(y), shape) // [..., out]
 }
 
 /// A weight of 16 bits in the order in which the device's [`linear`] reads it fastest.
@@ -60,7 +60,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, norm: &LayerNorm) -> Tensor<D> {
         norm.bias.val().into_dispatch(),
         norm.eps,
     );
-    Tensor::<2>::from_dispatch(y).reshape(shape) // [..., d_model]
+    reshape(Tensor::<2>::from_dispatch(y), shape) // [..., d_model]
 }
 
 /// adaLN (Peebles & Xie, DiT): `LayerNorm(x) · (1 + scale) + shift`. `norm: None` is a normalization without parameters
@@ -91,7 +91,7 @@ pub fn modulate<const D: usize>(
         rows(scale).into_dispatch(),
         eps,
     );
-    Tensor::<2>::from_dispatch(y).reshape(shape) // [..., d_model]
+    reshape(Tensor::<2>::from_dispatch(y), shape) // [..., d_model]
 }
 
 /// Softmax attention, scale `head_dim^-½`. The output of a query that sees no key is zero. With fewer
@@ -131,6 +131,28 @@ pub fn attention_with_lse(
         mask,
     );
     (Tensor::from_dispatch(out), Tensor::from_dispatch(lse))
+}
+
+/// [`attention`] with dropout: every probability is multiplied by its value in `keep`, 0 or `1 / (1 - rate)`, which has
+/// no gradient.
+///
+/// # Shapes
+/// - as [`attention`]; `keep`: `[batch, heads, queries, keys]`
+pub fn attention_with_dropout([q, k, v]: [Tensor<4>; 3], keep: Tensor<4>, mask: Mask) -> Tensor<4> {
+    let ([batch, heads, queries, _], keys) = (q.dims(), k.dims()[2]);
+    assert_eq!(
+        keep.dims(),
+        [batch, heads, queries, keys],
+        "a value for each probability"
+    );
+    let (out, _) = <Dispatch as Backend>::attention_dropped(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        keep.into_dispatch(),
+        mask,
+    );
+    Tensor::from_dispatch(out)
 }
 
 /// The gradients of q, k and v over a subset of the keys. `lse` and `delta`, the sum of `d_out · out` over the

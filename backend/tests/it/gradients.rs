@@ -294,6 +294,43 @@ fn attention_agrees_with_its_portable_body() {
 }
 
 #[test]
+fn attention_with_dropout_agrees_with_its_portable_body() {
+    for ([batch, heads, kv_heads, queries, keys, head_dim], mask) in [
+        ([2, 3, 3, 5, 5, 8], Mask::All),
+        ([2, 3, 3, 70, 70, 8], Mask::Causal),
+        ([1, 4, 2, 201, 530, 8], documents(201, 530)),
+    ] {
+        agree(
+            &format!("attention with dropout {queries}x{keys} {mask:?}"),
+            |run| {
+                let q = run.leaf([batch, heads, queries, head_dim]);
+                let k = run.leaf([batch, kv_heads, keys, head_dim]);
+                let v = run.leaf([batch, kv_heads, keys, head_dim]);
+                let drawn = run.leaf([batch, heads, queries, keys]).detach();
+                let dropped = drawn.clone().lower_elem(-0.5);
+                let keep = (drawn.zeros_like() + 1.4).mask_fill(dropped, 0.0);
+                let qkv = [q.clone(), k.clone(), v.clone()];
+                let out = ops::attention_with_dropout(qkv, keep, mask.clone());
+                let (out, loss) = run.weigh(out);
+                (out, grads!(loss, q, k, v))
+            },
+        );
+    }
+}
+
+#[test]
+fn dropped_features_agree_with_a_product() {
+    agree("dropout", |run| {
+        let (x, keep) = (
+            run.leaf([37, 1030]),
+            run.leaf([1030, 37]).detach().transpose(),
+        );
+        let (out, loss) = run.weigh(ops::dropped(x.clone(), keep));
+        (out, grads!(loss, x))
+    });
+}
+
+#[test]
 fn a_query_that_sees_no_key_gives_zero() {
     let device = Device::flex();
     let mut rng = Rng::new(1, 1);
