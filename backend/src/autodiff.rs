@@ -9,6 +9,7 @@ use crate::backward::{
 use crate::extension::Backend;
 use crate::fused::{Float, Fused};
 use crate::portable;
+use crate::precision::autocasting;
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
@@ -226,7 +227,8 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
             |[x, w, b]| B::linear_act(x, w, b, act),
             |[x, w, b]| {
                 let (y, z) = (passes.forward_with_saved)(x.clone(), w.clone(), b, act);
-                (LinearSaved { x, w, z }, y)
+                let precision = autocasting();
+                (LinearSaved { x, w, z, precision }, y)
             },
             move |saved, g, needs_grad| {
                 let needs_grad = LinearInputs::new(needs_grad);

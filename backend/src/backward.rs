@@ -1,5 +1,7 @@
 //! Inputs and outputs of fused backward passes, by name.
 
+use crate::precision::ComputePrecision;
+
 /// One value for each input of a linear map or a convolution: its gradient, or whether it needs one.
 #[derive(Debug, Clone, Copy)]
 pub struct LinearInputs<T> {
@@ -32,6 +34,8 @@ pub struct LinearSaved<T> {
     pub w: T,
     /// The preactivations, if there is an activation.
     pub z: Option<T>,
+    /// What the products are computed in.
+    pub precision: ComputePrecision,
 }
 
 /// The gradients of a gated residual.

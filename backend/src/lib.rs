@@ -31,6 +31,7 @@ mod arguments;
 mod arrays;
 mod autodiff;
 mod backward;
+mod cast;
 mod count;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
@@ -63,6 +64,6 @@ pub use host::{
     DEVICE_FAILED, Transfers, device_indices, device_values, host_indices, host_values, transfers,
 };
 pub use instructions::Instructions;
-pub use precision::ComputePrecision;
+pub use precision::{ComputePrecision, autocast};
 pub use random::Rng;
 pub use request::{ImageRequest, UnknownClass};

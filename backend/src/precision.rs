@@ -1,12 +1,38 @@
-//! 16-bit weights, for inference.
+//! Computing with 16 bits: of weights for inference, and of what is multiplied in training.
 
-use crate::ops;
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::fmt;
 
+thread_local! {
+    static AUTOCAST: Cell<ComputePrecision> = const { Cell::new(ComputePrecision::F32) };
+}
+
+/// Runs `f`, in which linear maps with weights in f32 are multiplied in `precision`, as are the backward passes of what
+/// is computed there: mixed precision, in which weights, their gradients and everything else stay f32. As PyTorch's
+/// `autocast`, it holds for the calling thread. The CPU does so in bf16, if it [multiplies
+/// it](ComputePrecision::is_native_on_cpu); all else is computed in f32.
+pub fn autocast<R>(precision: ComputePrecision, f: impl FnOnce() -> R) -> R {
+    /// Also after a panic.
+    struct Restore(ComputePrecision);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            AUTOCAST.set(self.0);
+        }
+    }
+    let _restore = Restore(AUTOCAST.replace(precision));
+    f()
+}
+
+/// What [`autocast`] asks for here.
+pub(crate) fn autocasting() -> ComputePrecision {
+    AUTOCAST.get()
+}
+
 /// The type in which weights of linear maps are stored and multiplied. Everything else, sums included, is f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ComputePrecision {
     /// 32 bits.
     #[default]
@@ -19,18 +45,6 @@ pub enum ComputePrecision {
 }
 
 impl ComputePrecision {
-    /// Casts the weights of the module's [`Linear`](crate::nn::Linear) maps from f32 to this type. They serve inference
-    /// through [`ops::linear`](crate::ops::linear) only and have no gradient.
-    pub fn apply<M: Module>(self, module: M) -> M {
-        match self {
-            Self::F32 => module,
-            Self::Bf16 | Self::F16 => module.map(&mut ToHalf {
-                dtype: self.dtype(),
-                within: Vec::new(),
-            }),
-        }
-    }
-
     /// The type of the weights.
     pub fn dtype(self) -> DType {
         match self {
@@ -48,30 +62,5 @@ impl fmt::Display for ComputePrecision {
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
         })
-    }
-}
-
-/// Casts the weights of linear maps, which it tells by the containers it has entered.
-struct ToHalf {
-    dtype: DType,
-    within: Vec<(String, String)>,
-}
-
-impl ModuleMapper for ToHalf {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.within.push((name.into(), container.into()));
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.within.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let weight = matches!(self.within.last(), Some((name, container))
-            if name == "weight" && container == "Struct:Linear");
-        match weight {
-            true => param.map(|weight| ops::packed(weight.detach().cast(self.dtype))),
-            false => param,
-        }
     }
 }

@@ -1,11 +1,12 @@
 //! What every command shares on the command line.
 
+use crate::output;
 use crate::progress::Cadence;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use tessera::{Device, DeviceSpec};
+use tessera::{ComputePrecision, Device, DeviceSpec};
 pub use tessera_command_line::{above, share, within};
 
 /// The heading of the options of every command, which stand below its own.
@@ -45,6 +46,36 @@ impl Global {
             Some(mib) => device.with_memory(mib << 20),
             None => device,
         })
+    }
+
+    /// What linear maps are multiplied in while a model is trained on a device.
+    ///
+    /// # Errors
+    /// When the device has no mixed precision.
+    pub fn products(&self, device: &Device, products: Products) -> Result<ComputePrecision> {
+        let precision = products.into();
+        if products == Products::Bf16 && !device.is_cpu() {
+            bail!(
+                "--precision bf16: expected a CPU (--device flex), found {}",
+                self.device
+            );
+        }
+        if !self.quiet && device.widens(precision) {
+            output::note(
+                "note: this processor has no arithmetic for bf16: --precision bf16 computes in f32",
+            );
+        }
+        Ok(precision)
+    }
+
+    /// Says where a precision saves memory and no time.
+    pub fn say_widened(&self, device: &Device, dtype: Compute) {
+        if !self.quiet && device.widens(dtype.into()) {
+            output::note(
+                "note: this processor has no arithmetic for 16-bit weights: they take half the memory, and are \
+                 multiplied in f32",
+            );
+        }
     }
 }
 
@@ -143,6 +174,19 @@ spelled!(
         Bf16,
         /// The same with more of the bits significant, which GPUs multiply fastest.
         F16,
+    }
+);
+
+spelled!(
+    /// What linear maps are multiplied in while a model is trained.
+    #[derive(Default)]
+    pub enum Products for tessera::ComputePrecision {
+        /// 32 bits.
+        #[default]
+        F32,
+        /// 16 bits, 8 of them significant, with sums of 32; weights and their averages keep 32. Faster where the
+        /// processor multiplies bf16.
+        Bf16,
     }
 );
 

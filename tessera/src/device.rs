@@ -116,6 +116,16 @@ impl Device {
         Ok(decode_within(tokenizer, latents, self.largest_tensor())?)
     }
 
+    /// Whether this is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        self.burn == burn::tensor::Device::flex()
+    }
+
+    /// Whether this device only stores weights in a precision, and multiplies them in f32.
+    pub fn widens(&self, precision: ComputePrecision) -> bool {
+        self.is_cpu() && !precision.is_native_on_cpu()
+    }
+
     /// A model with the weights of its linear maps in a precision that the device computes with.
     ///
     /// # Errors

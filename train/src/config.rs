@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::optim::AdamWConfig;
 use crate::schedule::{Decay, Schedule};
 use serde::{Deserialize, Serialize};
+use tessera_backend::ComputePrecision;
 
 /// The settings of a run; the defaults are TokenBridge's (arXiv 2503.16430, table 4), with a batch and a length
 /// for one small machine.
@@ -44,6 +45,9 @@ pub struct TrainConfig {
     pub log_every: u64,
     /// Decides the order of the data and everything random in the loss.
     pub seed: u64,
+    /// What linear maps are multiplied in; weights, their averages and all else are f32 (see
+    /// [`autocast`](tessera_backend::autocast)).
+    pub precision: ComputePrecision,
 }
 
 impl Default for TrainConfig {
@@ -66,6 +70,7 @@ impl Default for TrainConfig {
             keep_last: 2,
             log_every: 10,
             seed: 0,
+            precision: ComputePrecision::F32,
         }
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
-use tessera_backend::{Rng, streams};
+use tessera_backend::{Rng, autocast, streams};
 use tessera_weights::with_buffers;
 
 /// What a model is trained on and for. All that is random derives from the [`Rng`] given, never from elsewhere.
@@ -418,9 +418,10 @@ impl<O, B> Training<'_, O, B> {
             let batch = batch.expect("every step has its batch, unless preparing one panicked");
             let rng = streams::LOSS.of(self.config.seed, number);
             let share = self.ranks.share();
-            let losses = self
-                .objective
-                .losses(model, batch.map_err(failed)?, share, rng);
+            let batch = batch.map_err(failed)?;
+            let losses = autocast(self.config.precision, || {
+                self.objective.losses(model, batch, share, rng)
+            });
             let losses = losses.map_err(failed)?;
             values = values.plus(LossValues::read(&losses, step + 1)?);
             let mut gradients = (losses.total / parts as f64).backward();

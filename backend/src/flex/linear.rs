@@ -7,6 +7,7 @@ use super::{Shared, contiguous, dims, few_rows, filled, half, tensor, values};
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
 use crate::panels;
+use crate::precision::{ComputePrecision, autocasting};
 use ::half::slice::HalfFloatSliceExt;
 use ::half::vec::HalfBitsVecExt;
 use burn::backend::flex::FlexTensor;
@@ -88,11 +89,31 @@ fn rows_of(matrix: &FlexTensor) -> Rows<'_> {
     }
 }
 
+/// The kernel of products of f32 tensors in a precision; `None` for f32, and where nothing multiplies bf16.
+fn kernel(precision: ComputePrecision) -> Option<half::Kernel> {
+    match precision {
+        ComputePrecision::Bf16 => half::Kernel::best(),
+        ComputePrecision::F32 | ComputePrecision::F16 => None,
+    }
+}
+
 /// The preactivations `x w + b`: `[rows, out]`.
 fn preactivations(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> Vec<f32> {
-    let sizes = dims(x);
+    let sizes @ [rows, inputs] = dims(x);
     let (x, w, b) = (contiguous(x), in_rows(w), contiguous(b));
-    affine(values(&x), rows_of(&w), values(&b), sizes)
+    let (x, w, b) = (values(&x), rows_of(&w), values(&b));
+    let Some(kernel) = kernel(autocasting()) else {
+        return affine(x, w, b, sizes);
+    };
+    filled(rows * b.len(), |z| {
+        prefill(z, b);
+        let Rows { values, stride } = w;
+        let (x, w) = (
+            half::Features::Rows(x),
+            half::Weights::WideRows { values, stride },
+        );
+        half::accumulate(kernel, z, x, w, [rows, b.len(), inputs], Activation::None);
+    })
 }
 
 /// The output, without the preactivations.
@@ -156,7 +177,8 @@ pub(crate) fn linear_half(
     };
     let mut z = filled(rows * outputs, |z| prefill(z, values(&b)));
     let sizes = [rows, outputs, inputs];
-    half::accumulate(kernel, &mut z, values(&x), weights, sizes, act);
+    let x = half::Features::Rows(values(&x));
+    half::accumulate(kernel, &mut z, x, weights, sizes, act);
     tensor(z, [rows, outputs])
 }
 
@@ -206,7 +228,7 @@ pub(crate) fn packed(w: FlexTensor) -> FlexTensor {
 
 /// Backward: the gradients of those inputs that need one.
 pub(crate) fn linear_backward(
-    LinearSaved { x, w, z }: LinearSaved<FlexTensor>,
+    LinearSaved { x, w, z, precision }: LinearSaved<FlexTensor>,
     g: FlexTensor,
     act: Activation,
     needs_grad: LinearInputs<bool>,
@@ -215,6 +237,43 @@ pub(crate) fn linear_backward(
     let (x, w, g) = (contiguous(&x), in_rows(&w), contiguous(&g));
     let scaled = z.map(|z| activate_backward(values(&g), values(&contiguous(&z)), act));
     let g = scaled.as_deref().unwrap_or_else(|| values(&g));
+    let bias = |needed: bool| needed.then(|| tensor(column_sums(g, outputs), [outputs]));
+    if let Some(kernel) = kernel(precision) {
+        let Rows {
+            values: weights,
+            stride,
+        } = rows_of(&w);
+        let transposed = half::Weights::WideColumns {
+            values: weights,
+            stride,
+        };
+        let gradient = half::Weights::WideRows {
+            values: g,
+            stride: outputs,
+        };
+        let product = |x, w, [rows, columns, depth]: [usize; 3]| {
+            let mut z = vec![0.0; rows * columns];
+            half::accumulate(
+                kernel,
+                &mut z,
+                x,
+                w,
+                [rows, columns, depth],
+                Activation::None,
+            );
+            tensor(z, [rows, columns])
+        };
+        let (g, x) = (half::Features::Rows(g), half::Features::Columns(values(&x)));
+        return LinearInputs {
+            x: needs_grad
+                .x
+                .then(|| product(g, transposed, [rows, inputs, outputs])),
+            w: needs_grad
+                .w
+                .then(|| product(x, gradient, [inputs, outputs, rows])),
+            b: bias(needs_grad.b),
+        };
+    }
     let (x, w) = (Matrix::rows(values(&x), inputs), Matrix::from(rows_of(&w)));
     let grad = Matrix::rows(g, outputs);
     let product = |shape: [usize; 3], a: Matrix, b: Matrix| {
@@ -239,9 +298,7 @@ pub(crate) fn linear_backward(
         w: needs_grad
             .w
             .then(|| product([inputs, outputs, rows], x.t(), grad)),
-        b: needs_grad
-            .b
-            .then(|| tensor(column_sums(g, outputs), [outputs])),
+        b: bias(needs_grad.b),
     }
 }
 

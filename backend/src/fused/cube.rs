@@ -78,7 +78,7 @@ fn linear_with_saved(
 
 #[cfg(not(feature = "fusion"))]
 fn linear_backward(
-    LinearSaved { x, w, z }: LinearSaved<Float<Cube>>,
+    LinearSaved { x, w, z, .. }: LinearSaved<Float<Cube>>,
     g: Float<Cube>,
     act: Activation,
     needs_grad: LinearInputs<bool>,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tessera_backend::init::ParamInit;
 use tessera_backend::nn::Linear;
 use tessera_backend::ops::{self, Activation};
-use tessera_backend::{ComputePrecision, Rng, host_values};
+use tessera_backend::{ComputePrecision, Rng, autocast, host_values};
 
 /// Sizes of panels and steps, whole and not.
 fn sizes() -> impl Strategy<Value = [usize; 2]> {
@@ -65,6 +65,76 @@ proptest! {
             for (row, block) in block.chunks(width).enumerate() {
                 prop_assert_eq!(block, &weight[(3 * row + part) * width..][..width]);
             }
+        }
+    }
+}
+
+/// What a linear map gives, and its gradients, computed in `precision`.
+fn passes(
+    precision: ComputePrecision,
+    layer: &Linear,
+    x: &Tensor<2>,
+    act: Activation,
+) -> [Vec<f32>; 4] {
+    let device = Device::flex().autodiff();
+    let leaf = |x: Tensor<2>| Tensor::<2>::from_data(x.into_data(), &device).require_grad();
+    let x = leaf(x.clone());
+    let mut layer = layer.clone();
+    layer.weight = burn::module::Param::from_tensor(leaf(layer.weight.val()));
+    let bias = layer.bias.take().expect("it has one").val();
+    let bias = Tensor::<1>::from_data(bias.into_data(), &device).require_grad();
+    layer.bias = Some(burn::module::Param::from_tensor(bias));
+    let y = autocast(precision, || ops::linear(x.clone(), &layer, act));
+    // Outside of the scope: what was computed there decides.
+    let gradients = (y.clone() * y.clone().detach()).sum().backward();
+    let w = layer.weight.val().grad(&gradients).expect("a gradient");
+    let b = layer.bias.as_ref().expect("set above").val();
+    let b = b.grad(&gradients).expect("a gradient");
+    [
+        host_values(y.inner()),
+        host_values(x.grad(&gradients).expect("a gradient")),
+        host_values(w),
+        host_values(b),
+    ]
+}
+
+/// Within 2^-6 of the largest value: both operands of three products are rounded to 8 bits. Rows do not depend on the
+/// others, and outside of the scope nothing is rounded.
+#[test]
+fn mixed_precision_gives_nearly_the_same_output_and_gradients() {
+    let (device, mut rng) = (Device::flex(), Rng::new(3, 0));
+    for [rows, inputs, outputs] in [[5, 7, 3], [70, 33, 65], [300, 96, 192], [64, 192, 64]] {
+        for act in [Activation::None, Activation::Gelu] {
+            let mut layer = ParamInit::new(1, &device).linear(inputs, outputs);
+            layer.weight = layer.weight.map(|w| rng.normal_tensor(w.dims(), &device));
+            let x: Tensor<2> = rng.normal_tensor([rows, inputs], &device);
+            let exact = passes(ComputePrecision::F32, &layer, &x, act);
+            let mixed = passes(ComputePrecision::Bf16, &layer, &x, act);
+            for (name, (exact, mixed)) in
+                ["y", "dx", "dw", "db"].iter().zip(exact.iter().zip(&mixed))
+            {
+                let largest = exact.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+                for (exact, mixed) in exact.iter().zip(mixed) {
+                    assert!(
+                        (exact - mixed).abs() <= largest / 64.0,
+                        "{name} of {rows}x{inputs}x{outputs}: {mixed} for {exact}"
+                    );
+                }
+            }
+            let native = ComputePrecision::Bf16.is_native_on_cpu();
+            assert_eq!(
+                exact[0] != mixed[0],
+                native,
+                "computed in bf16 where that is native"
+            );
+            let one = passes(
+                ComputePrecision::Bf16,
+                &layer,
+                &x.clone().narrow(0, rows - 1, 1),
+                act,
+            );
+            assert_eq!(one[0], mixed[0][(rows - 1) * outputs..]);
+            assert_eq!(exact, passes(ComputePrecision::F32, &layer, &x, act));
         }
     }
 }

@@ -22,7 +22,7 @@ use tessera::{
 /// Generate pictures of a class.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
-    tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
+    tessera generate --class dress -n 8 --seed 1 -o out --grid\n  \
     tessera generate -m runs/dit -c dress -n 8 --cfg-scale 3 -o dresses --grid\n  \
     tessera generate -m runs/ar/model -c 3,7 -n 4 --steps 16 --cfg-scale 2 -o 'out/{class}_{seed}.png'\n  \
     tessera generate -m runs/birds/model -c '\"owl, barn\",crow' -n 4 -o birds\n  \
@@ -32,7 +32,7 @@ use tessera::{
     mpirun -n 4 tessera generate --class 3 -n 100 -o divided")]
 pub struct Generate {
     /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the
-    /// built-in Fashion-MNIST model unless given.
+    /// built-in model unless given.
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// The tokenizer of a released checkpoint, which comes without one.
@@ -204,6 +204,7 @@ impl Generate {
             false => None,
         };
         let model = model.in_precision(dtype.into())?.on(sequence)?;
+        global.say_widened(model.device(), dtype);
         if total > 1 && !global.quiet {
             output::note(format_args!("{total} pictures to draw"));
         }

@@ -6,7 +6,7 @@ use super::training::run::{self, Pictures};
 use super::training::watch::{Shows, Watching};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{
-    DataArgs, Dtype, Global, Level, LoopArgs, MOST_PATCH, MOST_PX, MOST_STEPS, RunArgs,
+    DataArgs, Dtype, Global, Level, LoopArgs, MOST_PATCH, MOST_PX, MOST_STEPS, Products, RunArgs,
     WeightsKind, above, share, within,
 };
 use crate::progress::{Cadence, Progress, encoding, probing};
@@ -136,6 +136,9 @@ pub struct TrainAr {
     #[arg(long, default_value_t = 16, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS as usize))]
     sample_steps: usize,
+    /// What linear maps are multiplied in.
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
+    precision: Products,
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
@@ -210,7 +213,10 @@ impl TrainAr {
     /// Bad data, bad sizes, a VAE that does not fit, a loss that is not finite.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
-        let training = self.training.config();
+        let training = TrainConfig {
+            precision: global.products(&device, self.precision)?,
+            ..self.training.config()
+        };
         let (ranks, sequence) = ranks::training(self.attn_grid)?;
         let entry = run::enter(&ranks, &self.run)?;
         let (vae, vae_sha256) = run::tokenizer(&self.vae, self.weights, &self.data, &device)?;

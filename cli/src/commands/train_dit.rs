@@ -5,7 +5,8 @@ use super::training::run::{self, Pictures};
 use super::training::watch::{Shows, Watching};
 use super::training::{self, Flow, sample_requests, samples_file, write_samples};
 use crate::args::{
-    DataArgs, Dtype, Global, LoopArgs, MOST_STEPS, RunArgs, WeightsKind, above, spelled, within,
+    DataArgs, Dtype, Global, LoopArgs, MOST_STEPS, Products, RunArgs, WeightsKind, above, spelled,
+    within,
 };
 use crate::progress::{Cadence, Progress, encoding};
 use crate::{data, interrupt, output, ranks};
@@ -81,6 +82,9 @@ pub struct TrainDit {
     #[arg(long, default_value_t = 16, value_name = "N")]
     #[arg(value_parser = within(1..=MOST_STEPS as usize))]
     sample_steps: usize,
+    /// What linear maps are multiplied in.
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
+    precision: Products,
     /// How the finished model's weights are stored.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
@@ -225,7 +229,10 @@ impl TrainDit {
     /// Bad data, bad sizes, a tokenizer that does not fit, a loss that is not finite.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
-        let training = self.training.config();
+        let training = TrainConfig {
+            precision: global.products(&device, self.precision)?,
+            ..self.training.config()
+        };
         let (ranks, sequence) = ranks::training(self.attn_grid)?;
         let entry = run::enter(&ranks, &self.run)?;
         let (tokenizer, vae_sha256) = self.tokenizer(&device)?;

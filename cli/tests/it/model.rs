@@ -173,6 +173,28 @@ fn doctor_says_which_instructions_the_kernels_are_limited_to() {
     assert!(said.contains(expected), "{said}");
 }
 
+/// A processor that multiplies no bf16 takes as long as in f32, and says so.
+#[test]
+fn weights_of_16_bits_are_widened_where_nothing_multiplies_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |dtype: &str| {
+        let out = folder.path().join(dtype);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tessera"));
+        command.args([
+            "generate", "-c", "disc", "--steps", "2", "--dtype", dtype, "-m",
+        ]);
+        command.arg(WORLD.model()).arg("-o").arg(out.join("a.png"));
+        let output = command.env("TESSERA_CPU", "baseline").output().unwrap();
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{notes}");
+        (notes, std::fs::metadata(out.join("a.png")).unwrap().len())
+    };
+    let note = "this processor has no arithmetic for 16-bit weights";
+    let ((wide, _), (half, bytes)) = (draw("f32"), draw("bf16"));
+    assert!(!wide.contains(note) && half.contains(note), "{wide}{half}");
+    assert!(bytes > 0);
+}
+
 #[test]
 fn a_picture_is_repeated_with_the_weights_that_drew_it_alone() {
     let folder = tempfile::tempdir().unwrap();

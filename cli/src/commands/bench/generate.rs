@@ -62,6 +62,7 @@ impl Generate {
     /// A model that cannot be read, a setting out of range, Ctrl-C.
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
+        global.say_widened(&device, self.dtype);
         let peak = matmul_peak(device.burn());
         let subject = self
             .subject(&device, global)?
