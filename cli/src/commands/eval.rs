@@ -14,7 +14,7 @@ use clap::{ArgGroup, Args};
 use features::FeatureArgs;
 use pictures::Pictures;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 use tessera::evaluate::{
     Classifier, Evaluation, FeatureFigures, FeatureFloor, FeatureReport, Looked, RealPictures,
@@ -30,19 +30,17 @@ use tessera_plots as plots;
 const BITS: [u8; 4] = [3, 4, 5, 6];
 /// Pictures that the grid of reconstructions shows.
 const SHOWN: usize = 16;
-/// Where Debian's package of the built-in model's data lies.
-const FASHION_MNIST: &str = "/usr/share/datasets/fashion-mnist";
 
 /// Judge a model: generated pictures by a classifier, or reconstructions by PSNR and SSIM.
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("eyes").multiple(true).args(["judge", "features"]))]
 #[command(after_help = "Examples:\n  \
     tessera eval --features efficientnet_lite0.safetensors --pictures out/ --against photos/test\n  \
-    tessera eval -n 100 --data /usr/share/datasets/fashion-mnist\n  \
-    tessera eval --reconstruction --data /usr/share/datasets/fashion-mnist -o report\n  \
+    tessera eval -n 100 --data clothing-dataset-small/\n  \
+    tessera eval --reconstruction --data clothing-dataset-small/ -o report\n  \
     tessera eval --pictures out --judge runs/judge/model --data cifar10/")]
 pub struct Eval {
-    /// The model's folder; the built-in Fashion-MNIST model unless given.
+    /// The model's folder; the built-in model unless given.
     #[arg(short, long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// The tokenizer of a released checkpoint, or another for the model: whatever `reconstruct` takes.
@@ -202,15 +200,11 @@ impl Eval {
         split: Split,
         quiet: bool,
     ) -> Result<Option<Box<dyn Dataset>>> {
-        let data = match &self.data {
-            Some(folder) => folder.clone(),
-            None if Path::new(FASHION_MNIST).is_dir() && self.model.is_none() => {
-                FASHION_MNIST.into()
-            }
-            None => return Ok(None),
+        let Some(folder) = &self.data else {
+            return Ok(None);
         };
         let args = DataArgs {
-            data,
+            data: folder.clone(),
             img_size,
             channels,
             strict: false,
@@ -317,17 +311,24 @@ impl Eval {
                 }
                 Model::Dit(model) => (Tokenizer::from(model), None),
             };
-            let mut looked = Looked::default();
-            for chunk in tested(&**test).chunks(tokenizer.batch()) {
-                let images = chunk.iter().map(|&index| test.image(index));
-                let images: Vec<_> = images.collect::<Result<_, _>>()?;
-                let all = tokenizer.reconstruct(&images, quantizer.as_slice())?;
-                looking.reconstructed(&mut looked, &all, img_size)?;
-            }
+            let through = |real: &dyn Dataset, indices: &[usize]| -> Result<Looked> {
+                let mut looked = Looked::default();
+                for chunk in indices.chunks(tokenizer.batch()) {
+                    let images = chunk.iter().map(|&index| real.image(index));
+                    let images: Vec<_> = images.collect::<Result<_, _>>()?;
+                    let all = tokenizer.reconstruct(&images, quantizer.as_slice())?;
+                    looking.reconstructed(&mut looked, &all, img_size)?;
+                }
+                Ok(looked)
+            };
+            let real = [
+                through(&**test, &tested(&**test))?,
+                through(&**train, &spaced(train.len(), total))?,
+            ];
             let pad = |picture: &Pixels| picture.pad(img_size, img_size);
             let padded = pictures.iter().map(pad).collect::<Result<Vec<_>, _>>()?;
             let output = self.output.as_deref();
-            report.features = Some(looking.drawn(&padded, &**train, &looked, output)?);
+            report.features = Some(looking.drawn(&padded, &**train, &real, output)?);
         }
         if let Some(folder) = &self.output {
             let columns = 10.min(self.num_images);

@@ -132,6 +132,9 @@ fn a_model_is_judged_beside_its_reconstructions() {
         (&4.into(), &8.into())
     );
     assert_eq!(features["reconstructions"]["count"], 8);
+    // As many as were drawn, whose share is the tokenizer's and the floor's.
+    assert_eq!(features["training_reconstructions"]["count"], 4);
+    assert_eq!(features["training_reconstructions"]["real_count"], 8);
     assert!(features["perceptual"].as_f64().unwrap() > 0.0 && report["agreement"].is_null());
     let eval = "eval -m {} --features {} --data {} --reconstruction --json";
     let report = json(eval, &paths, "tessera.eval.reconstruction/v1");

@@ -74,6 +74,9 @@ pub struct FeatureReport {
     pub halved: Option<FeatureFigures>,
     /// Reconstructions of the real pictures beside these: the tokenizer's share.
     pub reconstructions: Option<FeatureFigures>,
+    /// Reconstructions of as many other real pictures beside these: what a perfect generator over the tokenizer would
+    /// reach.
+    pub training_reconstructions: Option<FeatureFigures>,
     /// The mean perceptual distance of reconstructions.
     pub perceptual: Option<f64>,
     /// Where they were asked for.
@@ -155,6 +158,7 @@ impl FeatureReport {
             floor,
             halved,
             reconstructions: None,
+            training_reconstructions: None,
             perceptual: None,
             nearest: None,
         })
@@ -182,6 +186,13 @@ impl Display for FeatureReport {
             write!(
                 f,
                 "\n  reconstructions of the real pictures to them: {restored}"
+            )?;
+        }
+        if let Some(restored) = &self.training_reconstructions {
+            write!(
+                f,
+                "\n  reconstructions of {} training pictures to the real ones: {restored}",
+                restored.count
             )?;
         }
         if let Some(apart) = self.perceptual {

@@ -30,7 +30,7 @@ const CFG_SCALES: [f64; 4] = [1.5, 2.0, 3.0, 4.0];
 const TEMPERATURES: [f64; 2] = [1.0, 0.95];
 
 /// Pictures per class of a trial, and of the measurements.
-const TRIED: usize = 34;
+const TRIED: usize = 20;
 const JUDGED: usize = 100;
 
 /// Pictures per class in the report.

@@ -11,7 +11,8 @@ use ndarray::ArrayView2;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tessera::evaluate::{
-    EffLite0, FeatureFloor, FeatureReport, Looked, Nearest, look, neighbor_cells, require_enough,
+    EffLite0, FeatureFigures, FeatureFloor, FeatureReport, Looked, Nearest, look, neighbor_cells,
+    require_enough,
 };
 use tessera::pictures::dataset::{Dataset, spaced};
 use tessera::pictures::{Pixels, paired, read};
@@ -240,7 +241,8 @@ impl Looking {
         Ok(looked.add(&self.network, &padded.collect::<Result<Vec<_>>>()?)?)
     }
 
-    /// What a model drew beside the first version of `real`, whose last one are reconstructions.
+    /// What a model drew beside the first version of the test pictures. The last version of these, and of as many
+    /// training pictures, are reconstructions.
     ///
     /// # Errors
     /// When a picture cannot be read, or the grid not be written.
@@ -248,7 +250,7 @@ impl Looking {
         &self,
         pictures: &[Pixels],
         train: &dyn Dataset,
-        real: &Looked,
+        [real, trained]: &[Looked; 2],
         output: Option<&Path>,
     ) -> Result<FeatureReport> {
         let drawn = self.look("look", pictures.len(), |i| Ok(vec![pictures[i].clone()]))?;
@@ -257,6 +259,8 @@ impl Looking {
         let (original, last) = (real.features(0), real.versions.len().saturating_sub(1));
         let mut report = FeatureReport::of(drawn, original, Some(training), self.knn)?;
         report.reconstructions = Some(real.figures(last, self.knn)?);
+        let trained = FeatureFigures::of(trained.features(last), original, self.knn)?;
+        report.training_reconstructions = Some(trained);
         report.perceptual = Some(real.apart(last));
         report.nearest = self.neighbors(
             output,
