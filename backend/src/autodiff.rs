@@ -124,7 +124,7 @@ fn attended<B: Fused, C: CheckpointStrategy>(
     inputs: [Float<Autodiff<B, C>>; 3],
     forward: impl FnOnce([Float<B>; 3]) -> (Float<B>, Float<B>),
     backward: impl FnOnce(AttentionSaved<Float<B>>, Float<B>) -> [Float<B>; 3] + Send + 'static,
-) -> (Float<Autodiff<B, C>>, Float<Autodiff<B, C>>) {
+) -> [Float<Autodiff<B, C>>; 2] {
     let guards = inputs.each_ref().map(|input| input.node());
     let [q, k, v] = inputs.map(|input| input.into_primitive());
     let (out, lse) = forward([q.clone(), k.clone(), v.clone()]);
@@ -136,10 +136,10 @@ fn attended<B: Fused, C: CheckpointStrategy>(
         lse: lse.clone(),
     };
     let backward = move |saved, g, _: [bool; 3]| backward(saved, g).map(Some);
-    (
+    [
         done::<B, C, _, 3>(guards, (saved, out), backward),
         <Autodiff<B, C> as AutodiffBackend>::from_inner(lse),
-    )
+    ]
 }
 
 impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
@@ -303,6 +303,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
             |[q, k, v]| B::attention_lse(q, k, v, mask),
             move |saved, g| backward(saved, g, &for_backward),
         )
+        .into()
     }
 
     fn attention_dropped(
@@ -322,6 +323,7 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
             |[q, k, v]| B::attention_dropped(q, k, v, keep, mask),
             move |saved, g| backward(saved, kept, g, &for_backward),
         )
+        .into()
     }
 
     fn group_norm(

@@ -1,5 +1,5 @@
-//! Weights of 8 bits: a tensor of integers, and beside it the scales that they are multiplied by. The names and shapes
-//! are those of compressed-tensors with one scale per row: `NAME` of `I8`, and `NAME_scale` with an axis of one in place
+//! Weights of 8 bits: a tensor of integers, and beside it the scales that they are multiplied by. Names and shapes are
+//! those of compressed-tensors with one scale per row: `NAME` of `I8`, and `NAME_scale` with an axis of one in place
 //! of every axis that shares a scale.
 
 use crate::error::{Error, Result};

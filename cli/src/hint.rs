@@ -58,6 +58,9 @@ fn hint(cause: &(dyn StdError + 'static)) -> Option<String> {
                 quoted(name)
             ));
         }
+        Some(Error::OtherModel { .. }) => {
+            return Some("give the model that made it with -m".into());
+        }
         Some(Error::DataType { .. }) => return Some("give another --dtype or --device".into()),
         Some(Error::Device(error)) => return hint(error),
         Some(Error::Ranks(error)) => return hint(error),

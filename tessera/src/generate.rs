@@ -95,10 +95,10 @@ pub enum Event {
 /// use tessera::{Device, Model, Request};
 ///
 /// let model = Model::builtin(&Device::cpu())?;
-/// let sneaker = model.class("sneaker")?;
-/// let requests = (0..2).map(|i| Request::new(sneaker, 1 + i));
+/// let dress = model.class("dress")?;
+/// let requests = (0..2).map(|i| Request::new(dress, 1 + i));
 /// for picture in model.generate(requests, &model.sampling().steps(4)) {
-///     assert_eq!(picture?.pixels.width(), 28);
+///     assert_eq!(picture?.pixels.width(), 64);
 /// }
 /// # Ok::<(), tessera::Error>(())
 /// ```

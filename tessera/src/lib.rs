@@ -5,7 +5,7 @@
 //!
 //! let device = Device::parse("flex")?; // or "auto", "wgpu", "cuda:1" with their features
 //! let model = Model::builtin(&device)?; // or Model::open("runs/ar/model", &device)?
-//! let class = model.class("sneaker")?;
+//! let class = model.class("dress")?;
 //! let sampling = model.sampling().steps(4);
 //! for picture in model.generate([Request::new(class, 1)], &sampling) {
 //!     let picture = picture?;

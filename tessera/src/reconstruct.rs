@@ -52,7 +52,7 @@ impl Tokenizer {
     ///
     /// let tokenizer = Tokenizer::of_model(None, &Device::cpu())?;
     /// let config = tokenizer.quantizer.clone().expect("a model over tokens has one");
-    /// let image = ndarray::Array3::zeros((1, 32, 32));
+    /// let image = ndarray::Array3::zeros((3, 64, 64));
     /// let all = tokenizer.reconstruct(&[image], &[Quantizer::new(config)?])?;
     /// assert_eq!(all[0].measure("gray")?.quantized.len(), 1);
     /// # Ok::<(), tessera::Error>(())

@@ -31,7 +31,7 @@ const TIME_PARTS: usize = 3;
 ///     panic!("an autoregressive model")
 /// };
 /// let (mut routing, sampling) = (Routing::new(&model, 0)?, model.card.sampling.clone());
-/// routing.draw(&[Subject::new("a sneaker", Some(7))], &sampling, &mut |_| ControlFlow::Continue(()))?;
+/// routing.draw(&[Subject::new("a dress", Some(7))], &sampling, &mut |_| ControlFlow::Continue(()))?;
 /// let report = routing.report(Source::Drawn(sampling));
 /// println!("{:.2} experts per token", report.mean.mean_active);
 /// # Ok::<(), tessera::Error>(())

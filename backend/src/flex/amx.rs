@@ -7,7 +7,7 @@ pub(super) struct Tiles(());
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::half::{PANEL, STEP};
+    use super::super::half_operands::{PANEL, STEP};
     use super::{Block, Tiles};
     use std::arch::asm;
 

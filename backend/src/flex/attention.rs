@@ -135,8 +135,8 @@ impl<'a> Keep<'a> {
     }
 }
 
-/// `softmax(q kᵀ · head_dim^-½) v` and the log-sum-exp `[batch, heads, queries]` of the scaled scores. Probabilities are
-/// multiplied by `keep` if there is dropout.
+/// `softmax(q kᵀ · head_dim^-½) v` and the log-sum-exp `[batch, heads, queries]` of the scaled scores. Probabilities
+/// are multiplied by `keep` if there is dropout.
 pub(crate) fn attention(
     q: &FlexTensor,
     k: &FlexTensor,

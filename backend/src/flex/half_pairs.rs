@@ -1,7 +1,8 @@
 //! bf16 by AVX-512's `vdpbf16ps`, which adds the two products of a pair of inputs to each sum of a vector: the
 //! micro-kernel for panels, and a product for a few rows that reads the weights in place.
 
-use super::half::{Block, PANEL, ROWS};
+use super::half::Block;
+use super::half_operands::{PANEL, ROWS};
 use super::{Shared, uninit};
 use rayon::prelude::*;
 use std::arch::x86_64::{

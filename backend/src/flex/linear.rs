@@ -1,9 +1,10 @@
 //! `act(x W + b)` and its backward pass.
 
 use super::elementwise::{activate, activate_backward, activated};
+use super::half_operands::{self, Features, Weights};
 use super::matmul::{Matrix, Product, Rows, Threads};
 use super::simd;
-use super::{Shared, contiguous, dims, few_rows, filled, half, tensor, values};
+use super::{Shared, contiguous, dims, few_rows, filled, half, half_product, tensor, values};
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
 use crate::panels;
@@ -108,11 +109,8 @@ fn preactivations(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> Vec<f32> {
     filled(rows * b.len(), |z| {
         prefill(z, b);
         let Rows { values, stride } = w;
-        let (x, w) = (
-            half::Features::Rows(x),
-            half::Weights::WideRows { values, stride },
-        );
-        half::accumulate(kernel, z, x, w, [rows, b.len(), inputs], Activation::None);
+        let (x, w) = (Features::Rows(x), Weights::WideRows { values, stride });
+        half_product::accumulate(kernel, z, x, w, [rows, b.len(), inputs], Activation::None);
     })
 }
 
@@ -169,16 +167,16 @@ pub(crate) fn linear_half(
         return tensor(z, [rows, outputs]);
     };
     let weights = match panels::are(dims(&w), inputs) {
-        true => half::Weights::Panels(&weights[..inputs * outputs]),
-        false => half::Weights::Rows {
+        true => Weights::Panels(&weights[..inputs * outputs]),
+        false => Weights::Rows {
             values: weights,
             stride,
         },
     };
     let mut z = filled(rows * outputs, |z| prefill(z, values(&b)));
     let sizes = [rows, outputs, inputs];
-    let x = half::Features::Rows(values(&x));
-    half::accumulate(kernel, &mut z, x, weights, sizes, act);
+    let x = Features::Rows(values(&x));
+    half_product::accumulate(kernel, &mut z, x, weights, sizes, act);
     tensor(z, [rows, outputs])
 }
 
@@ -221,7 +219,8 @@ pub(crate) fn packed(w: FlexTensor) -> FlexTensor {
     }
     let w = w.to_contiguous();
     let values: &[u16] = w.storage::<bf16>()[w.layout().start_offset()..].reinterpret_cast();
-    let panels: Vec<bf16> = half::packed(&values[..inputs * outputs], sizes).reinterpret_into();
+    let panels: Vec<bf16> =
+        half_operands::packed(&values[..inputs * outputs], sizes).reinterpret_into();
     let shape = [outputs / panels::PANEL, inputs * panels::PANEL];
     FlexTensor::from_data(TensorData::new(panels, shape))
 }
@@ -243,17 +242,17 @@ pub(crate) fn linear_backward(
             values: weights,
             stride,
         } = rows_of(&w);
-        let transposed = half::Weights::WideColumns {
+        let transposed = Weights::WideColumns {
             values: weights,
             stride,
         };
-        let gradient = half::Weights::WideRows {
+        let gradient = Weights::WideRows {
             values: g,
             stride: outputs,
         };
         let product = |x, w, [rows, columns, depth]: [usize; 3]| {
             let mut z = vec![0.0; rows * columns];
-            half::accumulate(
+            half_product::accumulate(
                 kernel,
                 &mut z,
                 x,
@@ -263,7 +262,7 @@ pub(crate) fn linear_backward(
             );
             tensor(z, [rows, columns])
         };
-        let (g, x) = (half::Features::Rows(g), half::Features::Columns(values(&x)));
+        let (g, x) = (Features::Rows(g), Features::Columns(values(&x)));
         return LinearInputs {
             x: needs_grad
                 .x

@@ -13,8 +13,10 @@ pub(crate) mod elementwise;
 pub(crate) mod experts;
 pub(crate) mod few_rows;
 pub(crate) mod half;
+pub(crate) mod half_operands;
 #[cfg(target_arch = "x86_64")]
 mod half_pairs;
+pub(crate) mod half_product;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod matmul;

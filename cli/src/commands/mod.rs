@@ -38,7 +38,7 @@ use tessera_command_line::negative_numbers;
     max_term_width = 110
 )]
 #[command(after_help = "Examples:\n  \
-    tessera generate --class sneaker -n 8 --seed 1 -o out --grid\n  \
+    tessera generate --class dress -n 8 --seed 1 -o out --grid\n  \
     tessera reconstruct -i photo.png -o restored --grid\n  \
     tessera train vae --data pictures/ --img-size 64 -o runs/vae")]
 pub struct Cli {

@@ -23,8 +23,8 @@ const CLASSES: usize = 10;
 /// between 0, the picture, and 1000, noise.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  \
-    tessera route -m runs/race -c sneaker,bag -n 4 -o routes\n  \
-    tessera route -m runs/race -i photos/ --class sneaker --times 20 -o photo-routes\n  \
+    tessera route -m runs/race -c dress,hat -n 4 -o routes\n  \
+    tessera route -m runs/race -i photos/ --class dress --times 20 -o photo-routes\n  \
     tessera route -m runs/race -n 8 --json > routes.json\n\n\
 With -o: heatmap.png (experts of each token, over the picture), active-by-time.svg, load.svg.")]
 pub struct Route {

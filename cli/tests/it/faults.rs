@@ -209,7 +209,7 @@ fn a_summary_says_what_a_folder_holds_and_names_each_file_once() {
 }
 
 #[test]
-fn the_built_in_model_is_named_where_it_is_used_unasked_and_color_is_not_lost_in_silence() {
+fn the_built_in_model_is_named_where_it_is_used_unasked_and_lost_color_where_it_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let color = Pixels::new(1, 2, Channels::Rgb, vec![255, 0, 0, 0, 255, 0]).unwrap();
     for name in ["a.png", "b.png"] {
@@ -218,9 +218,12 @@ fn the_built_in_model_is_named_where_it_is_used_unasked_and_color_is_not_lost_in
     let output = tessera("reconstruct -i {} --bits 6", &[folder.path()]);
     let notes = String::from_utf8(output.stderr).unwrap();
     assert!(
-        notes.contains("the built-in one is used: ") && notes.contains("(gray, 28 px)"),
+        notes.contains("the built-in one is used: ") && notes.contains("(color, 64 px)"),
         "{notes}"
     );
+    let gray = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/fashion");
+    let output = tessera("reconstruct -i {} -m {} --bits 6", &[folder.path(), &gray]);
+    let notes = String::from_utf8(output.stderr).unwrap();
     assert_eq!(notes.matches("is in color").count(), 1, "{notes}");
     let output = tessera("reconstruct -q -i {} --bits 6", &[folder.path()]);
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");

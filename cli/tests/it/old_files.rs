@@ -50,7 +50,13 @@ fn models_of_both_kinds_draw_the_same_pictures() {
 fn a_picture_is_drawn_again_from_its_metadata() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("again.png");
-    stdout("generate --from {} -o {}", &[&old("builtin.png"), &out]);
+    // The model that was built in then, and is in the repository.
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/fashion");
+    let drawn = old("builtin.png");
+    let error = failure(1, "generate --from {} -o {}", &[&drawn, &out]);
+    let expected = "made by model `tessera-fashion`, this one is `tessera-clothing`\nhint: give";
+    assert!(error.contains(expected), "{error}");
+    stdout("generate -m {} --from {} -o {}", &[&model, &drawn, &out]);
     same_picture(&out, &old("builtin.png"));
     let params = |path: &Path| tessera::ImageParams::read(path).unwrap();
     let again = params(&out);

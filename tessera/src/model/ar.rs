@@ -25,7 +25,7 @@ use tessera_evaluate::Classifier;
 use tessera_gen_ar::{CONFIG_FILE, GenAr, GenArConfig};
 use tessera_pictures::Pixels;
 use tessera_quantize::{Calibration, Quantizer, QuantizerConfig, Table};
-use tessera_tokenizer::{ImageTokenizer, KlVae, Patched};
+use tessera_tokenizer::{ImageTokenizer, Patched, TinyAutoencoder};
 use tessera_weights::{WeightDtype, Weights};
 
 /// An autoregressive model in memory.
@@ -77,9 +77,8 @@ impl ArModel {
         let generator = GenAr::from_weights(&config, generator_weights, burn)?;
         Self {
             digest: Some(digest),
-            vae: Box::new(KlVae::from_bytes(
-                builtin::VAE_CONFIG,
-                builtin::VAE_WEIGHTS,
+            vae: Box::new(TinyAutoencoder::from_weights(
+                weights(builtin::VAE_WEIGHTS)?,
                 burn,
             )?),
             quantizer: quantizer(&card.quantizer, &generator)?,

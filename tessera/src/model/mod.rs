@@ -93,7 +93,7 @@ impl Model {
         ArModel::released(path, source, device).map(Self::Ar)
     }
 
-    /// The model that is built in: Fashion-MNIST at 28 px.
+    /// The model that is built in: photographs of clothes at 64 px.
     ///
     /// # Errors
     /// When the device is out of memory.
@@ -211,7 +211,7 @@ impl Model {
     /// let model = Model::builtin(&Device::cpu())?;
     /// let pictures = model.generate([Request::new(7, 1)], &model.sampling().steps(4));
     /// let pictures = pictures.map(|picture| Ok(picture?.pixels)).collect::<tessera::Result<Vec<_>>>()?;
-    /// assert_eq!(model.tokenize(&pictures)?.dim(), (1, 16, 8));
+    /// assert_eq!(model.tokenize(&pictures)?.dim(), (1, 64, 32));
     /// # Ok::<(), tessera::Error>(())
     /// ```
     ///

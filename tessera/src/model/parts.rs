@@ -62,8 +62,8 @@ pub(crate) fn seal(folder: &Path, card: ModelCard) -> Result<()> {
     card.with_parts(parts).save(folder)
 }
 
-/// How the weights of a tokenizer are stored beside a generator's: 8 bits would cost its pictures 0.9 dB (TAEF2, the mean
-/// of six photographs: 31.15 to 30.26 dB).
+/// How the weights of a tokenizer are stored beside a generator's: 8 bits would cost its pictures 0.9 dB (TAEF2, the
+/// mean of six photographs: 31.15 to 30.26 dB).
 pub(crate) fn of_tokenizer(dtype: WeightDtype) -> WeightDtype {
     match dtype {
         WeightDtype::Int8 => WeightDtype::F16,

@@ -37,7 +37,7 @@ impl Source<'_> {
         }
     }
 
-    /// The model that is built in: Fashion-MNIST at 28 px.
+    /// The model that is built in: photographs of clothes at 64 px.
     pub fn builtin() -> Self {
         Self::default()
     }

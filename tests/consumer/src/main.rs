@@ -6,10 +6,10 @@ use tessera_quantize::{Quantizer, QuantizerConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Model::builtin(&Device::parse("flex")?)?;
-    let class = model.class("ankle boot")?;
+    let class = model.class("t-shirt")?;
     for picture in model.generate([Request::new(class, 1)], &model.sampling().steps(4)) {
         let pixels = picture?.pixels;
-        println!("drew an ankle boot of {} x {} px", pixels.width(), pixels.height());
+        println!("drew a t-shirt of {} x {} px", pixels.width(), pixels.height());
     }
 
     let quantizer = Quantizer::new(QuantizerConfig::default())?;
