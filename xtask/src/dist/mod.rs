@@ -43,7 +43,12 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const LICENSE: &str = env!("CARGO_PKG_LICENSE");
 
 /// Files of the workspace that the archive contains.
-const TEXTS: [&str; 3] = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
+const TEXTS: [&str; 4] = [
+    "README.md",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+    "LICENSE-TAEF2",
+];
 
 /// Shells and the usual names of their completion files.
 const COMPLETIONS: [(&str, &str); 4] = [
