@@ -117,8 +117,8 @@ impl Demo {
             if clothing::chosen(&out).is_err() {
                 let setting = clothing::choose(&out, &trials)?;
                 eprintln!("chosen: {setting:?}");
-                // Described again, with these settings.
-                workspace::remove(&recipe::model(&out).join("model.json"))?;
+                // Written again, with these settings.
+                workspace::remove(&recipe::weights(&recipe::model(&out)))?;
             }
         }
         run_all(training())?;

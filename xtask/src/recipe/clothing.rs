@@ -1,7 +1,7 @@
 //! Photographs of clothes (clothing-dataset-small, CC0) at 64 px, in the latents of TAEF2: a generator on tokens, and a
 //! diffusion transformer with racing experts beside it. All options of `tessera` that the recipe uses are in this file.
 
-use super::{all, dit_model, evaluation, judge_model, model, samples};
+use super::{all, dit_model, evaluation, judge_model, model, samples, weights};
 use crate::step::Step;
 use crate::workspace;
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ const VARIED: &str = "--crops 4 --flip";
 
 const AR: &str = "--bits auto:3.5 --enc 192,4,6 --dec 192,6,6 --head 128,3,4 --dropout 0.1 --mask-ratio-min 0.1 \
                   --mask-ratio-std 0.5 --head-subset 0.25 --dims-per-step 4 --batch-size 32 --lr 1e-3 \
-                  --warmup-epochs 0.3 --decay constant --ema-rate 0.9995 --epochs 24 --save-every 192 --sample-every 6 \
+                  --warmup-epochs 0.3 --decay constant --ema-rate 0.9995 --epochs 20 --save-every 192 --sample-every 5 \
                   --precision bf16 --cfg-schedule constant --dtype int8 --name tessera-clothing";
 
 const DIT: &str = "--size 192,10,6 --patch 1 --experts 2-in-8 --batch-size 32 --lr 1e-3 --warmup-epochs 0.3 \
@@ -69,7 +69,7 @@ impl Clothing {
                 .flag("--data", data)
                 .words(PICTURES)
         };
-        let mut ar = train("train ar", "ar", model(out).join("model.json"))
+        let mut ar = train("train ar", "ar", weights(&model(out)))
             .words(VARIED)
             .flag("--vae", &self.vae)
             .flag("--cached", out.join("latents.safetensors"))
@@ -90,7 +90,7 @@ impl Clothing {
 
     /// The steps that train a diffusion transformer on the same latents, which are continuous for it, and measure it.
     pub fn comparison(&self, out: &Path, data: &Path) -> Vec<Step> {
-        let train = Step::new("train dit", dit_model(out).join("model.json"))
+        let train = Step::new("train dit", weights(&dit_model(out)))
             .in_folder(&out.join("dit"))
             .flag("--data", data)
             .words(PICTURES)
@@ -212,7 +212,9 @@ mod tests {
             vae: "/v".into(),
             features: "/f".into(),
         };
-        let line = || recipe.training(out, Path::new("/d"))[0].line(out);
+        let ar = || recipe.training(out, Path::new("/d")).swap_remove(0);
+        let line = || ar().line(out);
+        assert!(ar().product.ends_with("ar/model/model.safetensors"));
         assert!(!line().contains("--cfg-scale"), "{}", line());
         let trials = recipe.trials(out, Path::new("/validation"));
         assert_eq!(trials.len(), 8);

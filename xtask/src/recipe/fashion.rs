@@ -1,6 +1,6 @@
 //! Fashion-MNIST: a KL-VAE and a generator on its tokens. All options of `tessera` that it uses are in this file.
 
-use super::{evaluation, judge_model, model, samples, vae_model};
+use super::{evaluation, judge_model, model, samples, vae_model, weights};
 use crate::step::Step;
 use std::path::Path;
 
@@ -102,7 +102,7 @@ impl Fashion {
                 .flag("-o", out.join("calibration.json"))
                 .flag("--plot", entropy)
                 .words("--overwrite"),
-            Step::new("train ar", model(out).join("model.json"))
+            Step::new("train ar", weights(&model(out)))
                 .in_folder(&ar)
                 .flag("--data", data)
                 .words(PICTURES)

@@ -82,6 +82,11 @@ pub fn model(out: &Path) -> PathBuf {
     out.join("ar/model")
 }
 
+/// What `train ar` and `train dit` write last into a model; they describe it when they begin.
+pub fn weights(model: &Path) -> PathBuf {
+    model.join("model.safetensors")
+}
+
 /// The model of `train dit`.
 pub fn dit_model(out: &Path) -> PathBuf {
     out.join("dit/model")

@@ -2,6 +2,7 @@
 
 use super::pictures::Pictures;
 use super::variants::{Variant, Weights};
+use crate::recipe;
 use crate::step::Step;
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -193,7 +194,7 @@ impl Settings {
     /// What is run for a variant: training, drawing, judging, and counting what its experts do.
     pub fn steps_of(&self, folders: &Folders<'_>, variant: &Variant, seed: u64) -> Vec<Step> {
         let (run, data) = (folders.run(variant, seed), &folders.pictures.folder);
-        let mut train = Step::new("train dit", run.join("model/model.json"))
+        let mut train = Step::new("train dit", recipe::weights(&run.join("model")))
             .in_folder(&run)
             .flag("--data", data)
             .words(&self.shape(folders));
