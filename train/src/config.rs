@@ -47,7 +47,13 @@ pub struct TrainConfig {
     pub seed: u64,
     /// What linear maps are multiplied in; weights, their averages and all else are f32 (see
     /// [`autocast`](tessera_backend::autocast)).
+    // Left out where it is what all runs had before there was a choice: so they go on.
+    #[serde(skip_serializing_if = "is_f32")]
     pub precision: ComputePrecision,
+}
+
+fn is_f32(precision: &ComputePrecision) -> bool {
+    *precision == ComputePrecision::F32
 }
 
 impl Default for TrainConfig {
