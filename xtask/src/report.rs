@@ -50,7 +50,7 @@ impl Report<'_> {
         text += "\n";
         for (heading, name) in self.recipe.measured() {
             // What a recipe compares its model with comes after a first report.
-            if self.out.join(name).with_extension("json").exists() {
+            if self.out.join(name).with_added_extension("json").exists() {
                 write!(text, "## {heading}\n\n{}", self.measured(name)?)?;
             }
         }
@@ -68,7 +68,7 @@ impl Report<'_> {
 
     /// The figures in `NAME.json`, and the pictures in the folder `NAME`.
     fn measured(&self, name: &str) -> Result<String> {
-        let file = self.out.join(name).with_extension("json");
+        let file = self.out.join(name).with_added_extension("json");
         let json = workspace::read(&file)?;
         let json = serde_json::from_slice(&json)
             .with_context(|| format!("{} is not JSON", file.display()))?;

@@ -63,7 +63,7 @@ impl Recipe {
 
 /// `eval` of a model, whose JSON and pictures are at `out/name`.
 fn evaluation(out: &Path, name: &str, model: &Path, data: &Path) -> Step {
-    let json = out.join(name).with_extension("json");
+    let json = out.join(name).with_added_extension("json");
     Step::new("eval", json.clone())
         .in_folder(&out.join(name))
         .flag("-m", model)
