@@ -218,7 +218,12 @@ mod tests {
         assert!(!line().contains("--cfg-scale"), "{}", line());
         let trials = recipe.trials(out, Path::new("/validation"));
         assert_eq!(trials.len(), 8);
-        assert!(trials[0].1.product.ends_with("trials/cfg-1.5-temperature-1.json"));
+        assert!(
+            trials[0]
+                .1
+                .product
+                .ends_with("trials/cfg-1.5-temperature-1.json")
+        );
         assert!(choose(out, &trials).is_err(), "none has run");
         fs::create_dir(out.join("trials")).unwrap();
         for (i, (_, step)) in trials.iter().enumerate() {
