@@ -26,9 +26,14 @@ pub(crate) fn join_scales(tensors: &mut BTreeMap<String, StoredTensor>) -> Resul
         .filter(|(_, tensor)| tensor.dtype == Dtype::I8);
     let names: Vec<String> = integers.map(|(name, _)| name.clone()).collect();
     for name in names {
-        let Some(scales) = tensors.remove(&format!("{name}{SCALE_SUFFIX}")) else {
+        let beside = format!("{name}{SCALE_SUFFIX}");
+        // Others than floats are tensors of their own, and may be among the names.
+        let floats = [Dtype::F32, Dtype::F16, Dtype::BF16];
+        let of_floats = |scales: &&StoredTensor| floats.contains(&scales.dtype);
+        let Some(scales) = tensors.get(&beside).filter(of_floats).cloned() else {
             continue;
         };
+        tensors.remove(&beside);
         let tensor = tensors.get_mut(&name).expect("it was just named");
         if !share(&tensor.shape, &scales.shape) {
             return Err(Error::format(

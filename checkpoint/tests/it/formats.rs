@@ -144,6 +144,17 @@ fn weights_of_8_bits_are_multiplied_by_the_scales_beside_them() {
             assert_eq!(tensors["table"].values().unwrap(), [3.0, -3.0]);
         }
     }
+    // Integers are no scales, so these are tensors of their own, whatever they are called.
+    let names = ["a", "a_scale", "a_scale_scale"];
+    let entries = names.map(|name| Entry {
+        name: name.into(),
+        dtype: Dtype::I8,
+        shape: (&[1]).into(),
+        bytes: Box::new(|out| out.write_all(&[1])),
+    });
+    write(&file, &BTreeMap::new(), entries.into()).unwrap();
+    let tensors = Checkpoint::open(&file).unwrap().tensors;
+    assert!(tensors.keys().eq(names));
     let error = scales(Dtype::F32, &[3], &[0; 12]).unwrap_err().to_string();
     let expected = "the shape of `a.weight_scale` is [3], expected one scale per row of `a.weight`, which is [2, 3]";
     assert!(error.ends_with(expected), "{error}");
