@@ -452,7 +452,7 @@ fn head(tokens: usize, device: &Device, seconds: f64) -> Result<Median> {
         },
         ..full
     };
-    let model = config.init(&vec![0.0; config.levels], 0, device);
+    let model = config.unfilled(device);
     let z = draw([tokens, config.dec.width], device);
     let uniforms: Tensor<2> = streams::MEASUREMENT
         .of(1, 0)

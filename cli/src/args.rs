@@ -179,10 +179,8 @@ spelled!(
 
 spelled!(
     /// What linear maps are multiplied in while a model is trained.
-    #[derive(Default)]
     pub enum Products for tessera::ComputePrecision {
         /// 32 bits.
-        #[default]
         F32,
         /// 16 bits, 8 of them significant, with sums of 32; weights and their averages keep 32. Faster where the
         /// processor multiplies bf16.

@@ -130,14 +130,6 @@ impl Kernel {
         }
     }
 
-    /// Inputs between reading and writing the sums.
-    pub(super) fn depth(self) -> usize {
-        match self {
-            Self::Tiles => 512,
-            Self::Pairs | Self::Plain => 512,
-        }
-    }
-
     /// `rows` rows of a block, at most [`ROWS`].
     ///
     /// # Safety

@@ -125,34 +125,14 @@ fn pack_rows<T: Value>(
         }
     }
 }
-#[inline(always)]
-fn pack_body(
-    panels: &mut [u16],
-    values: &[u16],
-    stride: usize,
-    inputs: [usize; 3],
-    columns: [usize; 2],
-) {
-    pack_rows(panels, values, stride, inputs, columns);
-}
 simd!(
-    pack = pack_body(
+    pack = pack_rows(
         panels: &mut [u16], values: &[u16], stride: usize, inputs: [usize; 3], columns: [usize; 2],
     )
 );
 
-#[inline(always)]
-fn pack_wide_body(
-    panels: &mut [u16],
-    values: &[f32],
-    stride: usize,
-    inputs: [usize; 3],
-    columns: [usize; 2],
-) {
-    pack_rows(panels, values, stride, inputs, columns);
-}
 simd!(
-    pack_wide = pack_wide_body(
+    pack_wide = pack_rows(
         panels: &mut [u16], values: &[f32], stride: usize, inputs: [usize; 3], columns: [usize; 2],
     )
 );

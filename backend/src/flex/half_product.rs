@@ -19,7 +19,7 @@ fn block(rows: usize, w: Weights<'_>) -> [usize; 2] {
     match (rows, w) {
         (0..=ROWS, Weights::Panels(_)) => [usize::MAX, 2],
         (0..=ROWS, _) => [32, 16],
-        _ => [512, 8],
+        _ => [DEPTH, 8],
     }
 }
 /// `z[rows, outputs] = act(z + x[rows, inputs] · w[inputs, outputs])`, `x` and `w` rounded to bf16.
@@ -123,6 +123,9 @@ pub(crate) fn accumulate(
         );
 }
 
+/// Inputs between reading and writing the sums.
+const DEPTH: usize = 512;
+
 /// Rows that a panel is multiplied by before the next one is: their inputs and sums stay in the second-level cache.
 const SHARING: usize = 96;
 
@@ -151,17 +154,17 @@ struct Panel<'a> {
 
 impl Product<'_> {
     /// Adds the product of some rows and a panel, a part of the inputs after the other: that part of the panel stays in
-    /// the first-level cache while the rows pass.
+    /// the second-level cache while the rows pass.
     ///
     /// # Safety
     /// No other thread uses these rows and columns of `z`, and the thread's tiles are configured for [`Kernel::Tiles`].
     unsafe fn panel(&self, panel: Panel<'_>, rows: Range<usize>, edge: &mut [f32]) {
-        let parts = panel.weights.chunks(self.kernel.depth() * PANEL);
+        let parts = panel.weights.chunks(DEPTH * PANEL);
         let count = parts.len();
         for (index, weights) in parts.enumerate() {
             let part = Panel {
                 weights,
-                first: panel.first + index * self.kernel.depth(),
+                first: panel.first + index * DEPTH,
                 last: panel.last && index + 1 == count,
                 ..panel
             };
