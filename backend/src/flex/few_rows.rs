@@ -10,8 +10,8 @@ use super::simd::{self, simd};
 use super::{Shared, uninit};
 use rayon::prelude::*;
 
-/// The most rows this pays for: with more, a general product amortizes copying its panels.
-pub(crate) const MOST: usize = 32;
+/// The most rows this pays for: with more, copying weights into panels does.
+pub(crate) const MOST: usize = if cfg!(target_arch = "x86_64") { 16 } else { 32 };
 
 /// Rows of the weight per pass over the sums.
 const DEEP: usize = 8;

@@ -4,7 +4,10 @@ use super::elementwise::{activate, activate_backward, activated};
 use super::half_operands::{self, Features, Weights};
 use super::matmul::{Matrix, Product, Rows, Threads};
 use super::simd;
-use super::{Shared, contiguous, dims, few_rows, filled, half, half_product, tensor, values};
+use super::few_rows::{self, Weights as Stored};
+#[cfg(target_arch = "x86_64")]
+use super::panel_product;
+use super::{Shared, contiguous, dims, filled, half, half_product, tensor, values};
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
 use crate::panels;
@@ -40,9 +43,8 @@ pub(crate) fn affine_into(
 ) {
     let outputs = b.len();
     prefill(z, b);
-    if rows <= few_rows::MOST && simd::fused() {
-        let sizes = [rows, outputs, inputs];
-        return few_rows::accumulate(z, x, few_rows::Weights::F32(w), sizes);
+    if accumulated(z, x, Stored::F32(w), [rows, outputs, inputs], threads) {
+        return;
     }
     // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
     if rows == 1 {
@@ -51,6 +53,31 @@ pub(crate) fn affine_into(
         return z.copy_from_slice(&pair[..outputs]);
     }
     product(z, x, w, [rows, outputs, inputs], threads);
+}
+
+/// `z += x w`, if a kernel of ours is faster than a general product of these sizes; whether there is one.
+fn accumulated(
+    z: &mut [f32],
+    x: &[f32],
+    w: Stored<'_>,
+    sizes @ [rows, ..]: [usize; 3],
+    threads: Threads,
+) -> bool {
+    if !simd::fused() {
+        return false;
+    }
+    if rows <= few_rows::MOST {
+        few_rows::accumulate(z, x, w, sizes);
+        return true;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if rows <= panel_product::MOST {
+        panel_product::accumulate(z, x, w, sizes, threads);
+        return true;
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = threads;
+    false
 }
 
 /// `z += x w` through gemm.
@@ -188,16 +215,14 @@ fn affine_widened(
     b: &[f32],
     [rows, inputs]: [usize; 2],
 ) -> Vec<f32> {
-    let outputs = b.len();
-    if rows <= few_rows::MOST && simd::fused() {
-        let w = few_rows::Weights::Bf16 {
-            values: weights,
-            stride,
-        };
-        return filled(rows * outputs, |z| {
-            prefill(z, b);
-            few_rows::accumulate(z, x, w, [rows, outputs, inputs]);
-        });
+    let (outputs, sizes) = (b.len(), [rows, b.len(), inputs]);
+    let w = Stored::Bf16 {
+        values: weights,
+        stride,
+    };
+    let mut z = filled(rows * outputs, |z| prefill(z, b));
+    if accumulated(&mut z, x, w, sizes, Threads::All) {
+        return z;
     }
     let wide = filled(inputs * outputs, |wide| {
         wide.par_chunks_mut(outputs.max(1))

@@ -22,6 +22,8 @@ pub(crate) mod loss;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod optim;
+#[cfg(target_arch = "x86_64")]
+mod panel_product;
 pub(crate) mod simd;
 mod winograd;
 

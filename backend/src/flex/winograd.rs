@@ -65,28 +65,57 @@ fn kernel_points([g0, g1, g2]: [f32; 3]) -> [f32; SIDE] {
     ]
 }
 
+/// [`kernel_points`] of three rows of taps, one value per kernel.
+#[inline(always)]
+fn taps_to_points_body(points: [&mut [f32]; SIDE], taps: [&[f32]; 3], kernels: usize) {
+    let [p0, p1, p2, p3, p4, p5] = points.map(|p| &mut p[..kernels]);
+    let g = taps.map(|taps| &taps[..kernels]);
+    for k in 0..kernels {
+        let p = kernel_points([g[0][k], g[1][k], g[2][k]]);
+        (p0[k], p1[k], p2[k], p3[k], p4[k], p5[k]) = (p[0], p[1], p[2], p[3], p[4], p[5]);
+    }
+}
+simd!(taps_to_points = taps_to_points_body(points: [&mut [f32]; SIDE], taps: [&[f32]; 3], kernels: usize));
+
 /// The kernels at the points, `[POINTS, outputs, inputs]`; `kernel(output, input)` are nine taps.
 fn kernels(sizes: Sizes, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Vec<f32> {
     let (outputs, inputs) = (sizes.outputs, sizes.inputs);
     filled(POINTS * outputs * inputs, |points| {
         let points = Shared(points.as_mut_ptr());
-        (0..outputs).into_par_iter().for_each(|output| {
-            for input in 0..inputs {
-                let g = kernel(output, input);
-                // Down the columns, then along the rows.
-                let columns: [_; 3] =
-                    std::array::from_fn(|j| kernel_points([g[j], g[3 + j], g[6 + j]]));
-                let rows = (0..SIDE).map(|i| kernel_points(columns.map(|column| column[i])));
-                for (i, row) in rows.enumerate() {
-                    for (j, value) in row.into_iter().enumerate() {
-                        let at = ((i * SIDE + j) * outputs + output) * inputs + input;
-                        // SAFETY: each output has its own rows of every point.
-                        unsafe { *{ points }.0.add(at) = value };
+        // The rows of an output are far apart, and at the same distance, for which a cache has few places: they are
+        // written one after the other.
+        let scratch = || [9, 3 * SIDE, SIDE].map(|rows| uninit(rows * inputs));
+        (0..outputs)
+            .into_par_iter()
+            .for_each_init(scratch, |[taps, columns, rows], output| {
+                for input in 0..inputs {
+                    for (tap, value) in kernel(output, input).into_iter().enumerate() {
+                        taps[tap * inputs + input] = value;
                     }
                 }
-            }
-        });
+                let tap = |i: usize, j: usize| &taps[(3 * i + j) * inputs..][..inputs];
+                for (j, columns) in columns.chunks_exact_mut(SIDE * inputs).enumerate() {
+                    let down = [tap(0, j), tap(1, j), tap(2, j)];
+                    taps_to_points(each_row(columns, inputs), down, inputs);
+                }
+                let column = |i: usize, j: usize| &columns[(j * SIDE + i) * inputs..][..inputs];
+                for i in 0..SIDE {
+                    let along = [column(i, 0), column(i, 1), column(i, 2)];
+                    taps_to_points(each_row(rows, inputs), along, inputs);
+                    for (j, row) in rows.chunks_exact(inputs).enumerate() {
+                        let at = ((i * SIDE + j) * outputs + output) * inputs;
+                        // SAFETY: each output has its own rows of every point.
+                        unsafe { { points }.part(at, inputs) }.copy_from_slice(row);
+                    }
+                }
+            });
     })
+}
+
+/// Six rows of `len` values.
+fn each_row(values: &mut [f32], len: usize) -> [&mut [f32]; SIDE] {
+    let mut rows = values.chunks_exact_mut(len);
+    std::array::from_fn(|_| rows.next().expect("there are six rows"))
 }
 
 /// One direction of `Bᵀ d B`: six values to six points.
