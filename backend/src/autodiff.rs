@@ -1,7 +1,7 @@
 //! Autodiff of the fused operations: one with a fused backward pass becomes a single node of the graph; without, its
 //! portable body is differentiated operation by operation.
 
-use crate::arguments::{Activation, CustomOp, Mask, Routes, Sampling};
+use crate::arguments::{Activation, CustomOp, Mask, PartGradients, Routes, Sampling};
 use crate::backward::{
     AttentionSaved, ExpertsInputs, ExpertsSaved, GatedAddGradients, LinearInputs, LinearSaved,
     NormInputs,
@@ -142,6 +142,32 @@ fn attended<B: Fused, C: CheckpointStrategy>(
     ]
 }
 
+/// The node of a tensor that is used in parts: it has no gradient of its own, but those of its parts. To add them up,
+/// each filled with zeros, would take several times as long as computing them.
+#[derive(Debug)]
+struct Whole;
+
+impl<B: Fused> Backward<B, 1> for Whole {
+    type State = (Shape, PartGradients);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([Some(parent)], (shape, gradients)) = (ops.parents, ops.state) else {
+            return;
+        };
+        let parts = gradients.take();
+        let last = shape.num_dims() - 1;
+        let mut of_a_part = shape.clone();
+        of_a_part[last] /= parts.len();
+        let known = parts.iter().flatten().next().cloned();
+        let known = B::from_tensor(known.expect("a part led here"));
+        let gradients = parts.into_iter().map(|part| match part {
+            Some(part) => B::from_tensor(part),
+            None => B::float_zeros(of_a_part.clone(), &known.device(), known.dtype().into()),
+        });
+        grads.register::<B>(parent.id, B::float_cat(gradients.collect(), last));
+    }
+}
+
 impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
     fn activation(x: Float<Self>, act: Activation) -> Float<Self> {
         let Some(backward) = applying::<B, C, _>(B::ACTIVATION, &x) else {
@@ -152,6 +178,28 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
             |[x]| B::activation(x, act),
             |[x]| (x.clone(), B::activation(x, act)),
             move |x, g, _| [Some(backward(x, g, act))],
+        )
+    }
+
+    fn whole(x: Float<Self>, gradients: PartGradients) -> Float<Self> {
+        let preparation = Whole.prepare::<C>([x.node()]).compute_bound().stateful();
+        let x = x.into_primitive();
+        match preparation {
+            OpsKind::Tracked(prep) => prep.finish((x.shape(), gradients), x),
+            OpsKind::UnTracked(prep) => prep.finish(x),
+        }
+    }
+
+    fn part(x: Float<Self>, part: usize, gradients: PartGradients) -> Float<Self> {
+        let count = gradients.count();
+        node::<B, C, _, 1>(
+            [x],
+            |[x]| portable::part::<B>(x, part, count),
+            |[x]| ((), portable::part::<B>(x, part, count)),
+            move |(), g, _| {
+                gradients.put(part, B::into_tensor(g));
+                [None]
+            },
         )
     }
 

@@ -1,7 +1,7 @@
 //! The backend-generic trait: Burn's `Backend` plus the fused operations the models need.
 #![cfg_attr(feature = "ndarray", allow(deprecated))] // Upstream retires NdArray; here it checks the other CPU backend.
 
-use crate::arguments::{Activation, AdamWStep, CustomOp, Mask, Routes, Sampling};
+use crate::arguments::{Activation, AdamWStep, CustomOp, Mask, PartGradients, Routes, Sampling};
 use crate::portable;
 use burn::backend::TensorMetadata;
 use burn::backend::backend_extension;
@@ -36,6 +36,19 @@ pub trait Backend: burn::backend::Backend {
     #[fusion(default)]
     fn reshaped(x: FloatTensor<Self>, shape: Shape) -> FloatTensor<Self> {
         Self::float_reshape(x, shape)
+    }
+
+    /// `x` as it is. In training its gradient is made of those that its [parts](Backend::part) leave in `gradients`.
+    #[fusion(default)]
+    fn whole(x: FloatTensor<Self>, gradients: PartGradients) -> FloatTensor<Self> {
+        let _ = gradients;
+        x
+    }
+
+    /// One of the equal parts of a [whole](Backend::whole) along its last axis.
+    #[fusion(default)]
+    fn part(x: FloatTensor<Self>, part: usize, gradients: PartGradients) -> FloatTensor<Self> {
+        portable::part::<Self>(x, part, gradients.count())
     }
 
     /// Repeats each row `rows` times: `[batch, d]` to `[batch, rows, d]`.

@@ -186,6 +186,16 @@ pub(crate) fn modulate<B: Backend>(
     )
 }
 
+/// See [`crate::Backend::part`].
+pub(crate) fn part<B: Backend>(x: FloatTensor<B>, part: usize, parts: usize) -> FloatTensor<B> {
+    let shape = x.shape();
+    let mut slices: Vec<_> = shape.iter().map(|&size| Slice::from(0..size)).collect();
+    let last = slices.last_mut().expect("a tensor with parts has an axis");
+    let width = shape[shape.num_dims() - 1] / parts;
+    *last = Slice::from(part * width..(part + 1) * width);
+    B::float_slice(x, &slices)
+}
+
 /// See [`crate::Backend::attention_lse`] and, with dropout, [`crate::Backend::attention_dropped`].
 pub(crate) fn attention<B: Backend>(
     q: FloatTensor<B>,

@@ -3,10 +3,12 @@
 
 mod custom_op;
 mod mask;
+mod parts;
 mod routes;
 
 pub use custom_op::{CustomOp, SavedForBackward};
 pub use mask::Mask;
+pub use parts::PartGradients;
 pub use routes::{Routes, reaches};
 
 /// The activation after a linear map or a normalization.

@@ -137,7 +137,7 @@ simd!(
     )
 );
 
-/// The same of weights in columns.
+/// The same of weights in columns, through tiles that are written row by row.
 #[inline(always)]
 fn pack_columns_body(
     panels: &mut [u16],
@@ -148,13 +148,24 @@ fn pack_columns_body(
 ) {
     let [first, depth, padded] = inputs;
     let [left, width] = columns;
-    panels[..width.div_ceil(PANEL) * padded * PANEL].fill(0);
-    for column in 0..width {
+    for column in (0..width.next_multiple_of(PANEL)).step_by(ROWS) {
         let (panel, within) = (column / PANEL, column % PANEL);
         let out = &mut panels[panel * padded * PANEL..][..padded * PANEL];
-        let values = &values[(left + column) * stride + first..][..depth];
-        for (input, &value) in values.iter().enumerate() {
-            out[input / 2 * 2 * PANEL + 2 * within + input % 2] = bf16(value);
+        for input in (0..padded).step_by(STEP) {
+            let mut tile = [[0_u16; STEP]; ROWS];
+            let here = input.min(depth)..depth.min(input + STEP);
+            let columns = (column..width).take(ROWS);
+            for (tile, column) in tile.iter_mut().zip(columns) {
+                let values = &values[(left + column) * stride + first..][here.clone()];
+                round_row_body(tile, values);
+            }
+            let rows = out[input * PANEL..].chunks_exact_mut(2 * PANEL);
+            for (pair, row) in rows.take(STEP / 2).enumerate() {
+                let row = &mut row[2 * within..][..2 * ROWS];
+                for (out, tile) in row.chunks_exact_mut(2).zip(&tile) {
+                    out.copy_from_slice(&tile[2 * pair..][..2]);
+                }
+            }
         }
     }
 }

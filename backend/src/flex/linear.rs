@@ -1,12 +1,12 @@
 //! `act(x W + b)` and its backward pass.
 
 use super::elementwise::{activate, activate_backward, activated};
+use super::few_rows::{self, Weights as Stored};
 use super::half_operands::{self, Features, Weights};
 use super::matmul::{Matrix, Product, Rows, Threads};
-use super::simd;
-use super::few_rows::{self, Weights as Stored};
 #[cfg(target_arch = "x86_64")]
 use super::panel_product;
+use super::simd;
 use super::{Shared, contiguous, dims, filled, half, half_product, tensor, values};
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
@@ -20,9 +20,14 @@ use rayon::prelude::*;
 
 /// The bias in every row.
 fn prefill(z: &mut [f32], b: &[f32]) {
-    for row in z.chunks_exact_mut(b.len().max(1)) {
-        row.copy_from_slice(b);
-    }
+    /// Values per task.
+    const TASK: usize = 1 << 16;
+    let outputs = b.len().max(1);
+    z.par_chunks_mut(outputs * TASK.div_ceil(outputs))
+        .for_each(|z| {
+            z.chunks_exact_mut(outputs)
+                .for_each(|row| row.copy_from_slice(b))
+        });
 }
 
 /// `z = x W + b`: `[rows, in]`, `[in, out]`, `[out]` to `[rows, out]`.

@@ -85,7 +85,15 @@ macro_rules! micro_kernel {
         /// The processor has the instructions, and the pointers hold what [`Block`] says for `N` rows.
         #[target_feature(enable = $features)]
         unsafe fn $name<const N: usize>(block: Block) {
-            let Block { x, x_stride, depth, panel, sums, stride, mut next } = block;
+            let Block {
+                x,
+                x_stride,
+                depth,
+                panel,
+                sums,
+                stride,
+                mut next,
+            } = block;
             for first in (0..PANEL).step_by($lanes * $vectors) {
                 let column = |vector: usize| first + $lanes * vector;
                 let mut acc = [[$zero(); $vectors]; N];
@@ -255,10 +263,7 @@ fn accumulate_values<T: Value>(
     let scratch = || (uninit(width * DEPTH.min(inputs)), [0.0; ROWS * PANEL]);
     let run = |(panels, edge): &mut (Vec<f32>, [f32; ROWS * PANEL]), task: usize| {
         let (left, top) = (task % across * width, task / across * height);
-        let (columns, rows) = (
-            left..outputs.min(left + width),
-            top..rows.min(top + height),
-        );
+        let (columns, rows) = (left..outputs.min(left + width), top..rows.min(top + height));
         for first in (0..inputs).step_by(DEPTH) {
             let part = first..inputs.min(first + DEPTH);
             w.pack(panels, part.clone(), columns.clone());
@@ -332,7 +337,9 @@ impl Product<'_> {
             x_stride: self.inputs,
             depth: inputs.len(),
             panel: panel.as_ptr(),
-            sums: { self.z }.0.wrapping_add(rows.start * self.outputs + columns.start),
+            sums: { self.z }
+                .0
+                .wrapping_add(rows.start * self.outputs + columns.start),
             stride: self.outputs,
             next,
         };
@@ -342,7 +349,10 @@ impl Product<'_> {
         }
         // A kernel writes whole panels: at the edge beside the matrix.
         // SAFETY: the rows and columns lie in `z`, and nobody else uses them.
-        let sums = |row| unsafe { self.z.part(row * self.outputs + columns.start, columns.len()) };
+        let sums = |row| unsafe {
+            self.z
+                .part(row * self.outputs + columns.start, columns.len())
+        };
         for (edge, row) in edge.chunks_exact_mut(PANEL).zip(rows.clone()) {
             edge[..columns.len()].copy_from_slice(sums(row));
         }

@@ -2,7 +2,7 @@
 
 use super::{linear, reshape};
 use crate::Backend;
-use crate::arguments::Activation;
+use crate::arguments::{Activation, PartGradients};
 use crate::nn::Linear;
 use crate::panels;
 use burn::backend::Dispatch;
@@ -39,8 +39,7 @@ pub fn repeat_rows(x: Tensor<2>, seq: usize) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as Backend>::repeat_rows(x.into_dispatch(), seq))
 }
 
-/// A linear map whose output is split into `N` equal parts. In training the weight is split instead of the output: the
-/// gradient of a slice is a zero tensor of the size of its source, and the weight is far smaller than the output.
+/// A linear map whose output is split into `N` equal parts.
 ///
 /// # Shapes
 /// - x: `[.., in]`
@@ -49,13 +48,22 @@ pub fn split_linear<const D: usize, const N: usize>(
     x: Tensor<D>,
     layer: &Linear,
 ) -> [Tensor<D>; N] {
-    if x.device().is_autodiff() {
-        let inputs = x.dims()[D - 1];
-        return columns::<N>(layer, inputs).map(|part| linear(x.clone(), &part, Activation::None));
-    }
-    let y = linear(x, layer, Activation::None);
-    let width = y.dims()[D - 1] / N;
-    std::array::from_fn(|part| y.clone().narrow(D - 1, part * width, width))
+    split(linear(x, layer, Activation::None))
+}
+
+/// `N` equal parts along the last axis. In training their gradients are put together, where those of `narrow` would be
+/// filled with zeros and added up.
+///
+/// # Shapes
+/// - x: `[.., d]`
+/// - output: `N` of `[.., d / N]`
+fn split<const D: usize, const N: usize>(x: Tensor<D>) -> [Tensor<D>; N] {
+    let gradients = PartGradients::new(N);
+    let x = <Dispatch as Backend>::whole(x.into_dispatch(), gradients.clone());
+    std::array::from_fn(|part| {
+        let part = <Dispatch as Backend>::part(x.clone(), part, gradients.clone());
+        Tensor::from_dispatch(part)
+    })
 }
 
 /// The weight of a linear map of so many `inputs`, in whichever order it is stored.

@@ -137,6 +137,28 @@ fn linear_agrees_with_its_portable_body() {
     }
 }
 
+/// The first and the last of three parts, used unevenly, and the middle one or not; in f64 as slices of the output.
+#[test]
+fn gradients_of_the_parts_of_a_linear_map_are_those_of_slices() {
+    for middle in [false, true] {
+        agree("split_linear", |run| {
+            let (x, layer) = (run.leaf([2, 5, 7]), run.linear(7, 3 * 4));
+            let [a, b, c] = match run.dtype {
+                FloatDType::F32 => ops::split_linear(x.clone(), &layer),
+                _ => {
+                    let y = ops::linear(x.clone(), &layer, Activation::None);
+                    [0, 4, 8].map(|first| y.clone().narrow(2, first, 4))
+                }
+            };
+            let used = a.clone() * c + a;
+            let used = if middle { used * b } else { used };
+            let (out, loss) = run.weigh(used);
+            let bias = layer.bias.as_ref().expect("set above").val();
+            (out, grads!(loss, x, layer.weight.val(), bias))
+        });
+    }
+}
+
 #[test]
 fn activation_agrees_with_its_portable_body() {
     for act in [
