@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Allocator {
 
 /// Freed memory stays with the process for this long: a training step needs what the last one freed, and having the
 /// system clear its pages again takes a fifth of the time.
-const KEPT: Duration = Duration::from_secs(10);
+const KEPT: Duration = Duration::from_secs(60);
 
 /// Sets how long freed memory is kept, unless `MIMALLOC_PURGE_DELAY` says.
 #[allow(unsafe_code)]

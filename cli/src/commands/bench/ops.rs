@@ -16,7 +16,7 @@ use tessera_bench::operations::{Case, cases};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  tessera bench ops\n  tessera bench ops attention conv --json")]
 pub struct Ops {
-    /// Names or parts of names; all unless given.
+    /// Names or parts of names [default: all but the steps of whole models, which take seconds each].
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Seconds to measure each for.
