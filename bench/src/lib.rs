@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`operations`] | the operations and blocks one by one, at the shapes of TokenBridge-L and KL-16 |
+//! | [`operations`] | the operations and blocks one by one, at the shapes of TokenBridge-L and KL-16; steps of whole models |
 //! | [`pictures`] | whole pictures, by part of the model |
 //! | [`attention`] | every method of distributed attention on ranks |
 //!
@@ -13,6 +13,7 @@
 #![recursion_limit = "256"]
 
 pub mod attention;
+mod models;
 pub mod operations;
 pub mod pictures;
 mod timing;

@@ -1,6 +1,7 @@
 //! The operations and blocks one by one, at the models' shapes. `benches/peer/peer.py` has the same names, so that the
 //! two can be run side by side.
 
+use crate::models;
 use crate::timing::{Median, median};
 use burn::tensor::{Device, Tensor};
 use std::hint::black_box;
@@ -14,15 +15,15 @@ use tessera::gen_ar::{Block, FirstPosition, ForwardContext, GenArConfig, Transfo
 use tessera::tokenizers::{Error, KlVaeConfig};
 
 /// A median, unless a tokenizer of that size cannot be.
-type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What is measured under one name.
 pub struct Case {
     /// What `peer.py` calls it, too.
     pub name: &'static str,
     /// Arithmetic operations of its matrix products; 0 where memory is what counts.
-    flops: f64,
-    measure: fn(&Device, f64) -> Result<Median>,
+    pub(crate) flops: f64,
+    pub(crate) measure: fn(&Device, f64) -> Result<Median>,
 }
 
 impl Case {
@@ -50,20 +51,22 @@ pub struct NoSuchCase {
     pub known: Vec<&'static str>,
 }
 
-/// The cases whose names contain one of these; all without names.
+/// The cases whose names contain one of these. Without names, all but the steps of whole models, which take long.
 ///
 /// # Errors
 /// When there is none.
 pub fn cases(names: &[String]) -> Result<Vec<&'static Case>, NoSuchCase> {
-    let asked = |case: &&Case| {
-        names.is_empty() || names.iter().any(|name| case.name.contains(name.as_str()))
-    };
-    let cases: Vec<_> = CASES.iter().filter(asked).collect();
+    if names.is_empty() {
+        return Ok(CASES.iter().collect());
+    }
+    let known = || CASES.iter().chain(models::CASES);
+    let asked = |case: &&Case| names.iter().any(|name| case.name.contains(name.as_str()));
+    let cases: Vec<_> = known().filter(asked).collect();
     match cases.is_empty() {
         false => Ok(cases),
         true => Err(NoSuchCase {
             names: names.to_vec(),
-            known: CASES.iter().map(|case| case.name).collect(),
+            known: known().map(|case| case.name).collect(),
         }),
     }
 }
@@ -304,14 +307,14 @@ const CASES: &[Case] = &[
     },
 ];
 
-fn draw<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+pub(crate) fn draw<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     let stream = shape.iter().product::<usize>() as u64;
     streams::MEASUREMENT
         .of(0, stream)
         .normal_tensor(shape, device)
 }
 
-fn block(device: &Device) -> Block {
+pub(crate) fn block(device: &Device) -> Block {
     Block::new(
         TransformerConfig {
             width: WIDTH,

@@ -15,11 +15,15 @@ pub struct Median {
     pub ms: f64,
     /// How many runs were measured.
     pub runs: usize,
+    /// The most memory that the process held meanwhile, in MiB; known on Linux alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mib: Option<u64>,
 }
 
 /// Runs `work` once unmeasured, then for about `seconds`, at least three times.
 pub fn median<T>(seconds: f64, mut work: impl FnMut() -> T) -> Median {
     black_box(work());
+    tessera::forget_peak_memory();
     let (mut times, started) = (Vec::new(), Instant::now());
     while times.len() < 3 || started.elapsed().as_secs_f64() < seconds {
         let before = Instant::now();
@@ -31,6 +35,7 @@ pub fn median<T>(seconds: f64, mut work: impl FnMut() -> T) -> Median {
     Median {
         ms: 1e3 * times[times.len() / 2].as_secs_f64(),
         runs: times.len(),
+        mib: tessera::peak_memory_mib(),
     }
 }
 

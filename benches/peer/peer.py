@@ -1,6 +1,7 @@
 """The same work in plain PyTorch: what `cargo xtask bench --peer` runs beside `tessera bench ops`.
 
-Prints one line of JSON per case: {"case": ..., "ms": ..., "runs": ...}, the median of runs that take about a second.
+Prints one line of JSON per case: {"case": ..., "ms": ..., "runs": ..., "mib": ...}, the median of runs that take about
+a second, and the most memory held meanwhile.
 The modules are written from the papers' descriptions, with the shapes of TokenBridge-L and of the KL-16 autoencoder,
 and use what PyTorch offers at its fastest in eager mode (scaled_dot_product_attention, inference_mode).
 """
@@ -195,6 +196,144 @@ def kl16_decoder():
     return nn.Sequential(*layers, nn.GroupNorm(32, width, 1e-6), nn.SiLU(), nn.Conv2d(width, 3, 3, padding=1))
 
 
+class Backbone(nn.Module):
+    """MAR's encoder over the known tokens and decoder over all, as TokenBridge has them; no token embedding twice."""
+
+    def __init__(self, seq, buffer, dims, encoder, decoder):
+        super().__init__()
+        (width, depth, heads), (wide, deep, wide_heads) = encoder, decoder
+        self.buffer, self.seq = buffer, seq
+        self.project, self.norm = nn.Linear(dims, width), nn.LayerNorm(width, eps=1e-6)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, buffer + seq, width))
+        self.encoder = nn.Sequential(*(self.block(width, heads) for _ in range(depth)))
+        self.encoder_norm, self.embed = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, wide)
+        self.mask = nn.Parameter(0.02 * torch.randn(1, 1, wide))
+        self.decoder_positions = nn.Parameter(0.02 * torch.randn(1, buffer + seq, wide))
+        self.decoder = nn.Sequential(*(self.block(wide, wide_heads) for _ in range(deep)))
+        self.decoder_norm = nn.LayerNorm(wide, eps=1e-6)
+
+    def block(self, width, heads):
+        return Block(width, heads)
+
+    def forward(self, known, classes, wanted):
+        """Features of the first `wanted` tokens, of `[batch, known, dims]` at the last positions and `[batch, width]`."""
+        hidden = self.seq - known.shape[1]
+        x = torch.cat([classes.unsqueeze(1).expand(-1, self.buffer, -1), self.project(known)], dim=1)
+        places = torch.cat([self.positions[:, : self.buffer], self.positions[:, self.buffer + hidden :]], dim=1)
+        x = self.embed(self.encoder_norm(self.encoder(self.norm(x + places))))
+        masks = self.mask.expand(len(x), hidden, -1).to(x.dtype)
+        x = torch.cat([x[:, : self.buffer], masks, x[:, self.buffer :]], dim=1) + self.decoder_positions
+        return self.decoder_norm(self.decoder(x))[:, self.buffer : self.buffer + wanted]
+
+
+def picture_step(half):
+    """The mean of the 64 steps of a picture of TokenBridge-L with guidance: 93 of 256 tokens are known, 4 are drawn."""
+    backbone, head = Backbone(256, 64, 16, (1024, 16, 16), (1024, 16, 16)), Head(1024, 16, 4, 16, 64)
+    if half:
+        backbone, head = backbone.bfloat16(), head.bfloat16()
+    dtype = torch.bfloat16 if half else torch.float32
+    known, classes = torch.randn(2, 93, 16, dtype=dtype), torch.randn(2, 1024, dtype=dtype)
+
+    def call():
+        given, alone = backbone(known, classes, 4)
+        return head(alone + (given - alone) * 3.1)
+
+    return inference(call)
+
+
+class Dropping(Block):
+    """A block with dropout of probabilities and after both projections."""
+
+    def forward(self, x):
+        batch, seq, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, seq, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1).transpose(1, 2).reshape(batch, seq, width)
+        x = x + F.dropout(self.proj(y), 0.1)
+        return x + F.dropout(self.fc2(F.dropout(F.gelu(self.fc1(self.norm2(x))), 0.1)), 0.1)
+
+
+class DroppingBackbone(Backbone):
+    def block(self, width, heads):
+        return Dropping(width, heads)
+
+
+class TrainedHeadBlock(HeadBlock):
+    """All steps of a token at once, causally."""
+
+    def forward(self, x, cond):
+        tokens, steps, width = x.shape
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.ada(F.silu(cond)).chunk(6, dim=-1)
+        y = self.norm1(x) * (1 + scale1) + shift1
+        q, k, v = self.qkv(y).view(tokens, steps, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = self.q_norm(q), self.k_norm(k)
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1, is_causal=True)
+        x = x + gate1 * F.dropout(self.proj(y.transpose(1, 2).reshape(tokens, steps, width)), 0.1)
+        y = self.norm2(x) * (1 + scale2) + shift2
+        return x + gate2 * F.dropout(self.fc2(F.dropout(F.gelu(self.fc1(y)), 0.1)), 0.1)
+
+
+class Trained(nn.Module):
+    """The generator and its loss: cross-entropy of every dimension, `per_step` of them given the same context."""
+
+    def __init__(self, seq, buffer, dims, levels, per_step, encoder, decoder, head):
+        super().__init__()
+        (width, depth, heads), self.per_step = head, per_step
+        self.backbone = DroppingBackbone(seq, buffer, dims, encoder, decoder)
+        self.classes = nn.Embedding(1000, encoder[0])
+        self.condition = nn.Linear(decoder[0], width)
+        self.times = nn.Parameter(0.02 * torch.randn(dims // per_step, width))
+        self.blocks = nn.ModuleList(TrainedHeadBlock(width, heads) for _ in range(depth))
+        self.norm, self.final = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 2 * width)
+        self.tables = nn.Parameter(0.02 * torch.randn(dims, levels, width))
+        self.weight = nn.Parameter(0.02 * torch.randn(dims, width, levels))
+        self.bias = nn.Parameter(torch.zeros(dims, 1, levels))
+
+    def forward(self, tokens, labels, masked, trained):
+        batch, _, dims = tokens.shape
+        z = self.backbone(tokens[:, masked:].float(), self.classes(labels), trained)
+        targets = tokens[:, :trained].reshape(-1, dims)
+        c = self.condition(z.reshape(len(targets), -1))
+        cond = c.unsqueeze(1) + self.times
+        before = torch.stack([self.tables[dim][targets[:, dim]] for dim in range(dims)], dim=1)
+        before = before.view(len(targets), -1, self.per_step, c.shape[-1]).sum(2)[:, :-1]
+        x = torch.cat([c.unsqueeze(1), before + c.unsqueeze(1)], dim=1)
+        for block in self.blocks:
+            x = block(x, cond)
+        scale, shift = self.final(F.silu(cond)).chunk(2, dim=-1)
+        y = F.layer_norm(self.norm(x), x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+        y = y.repeat_interleave(self.per_step, dim=1).transpose(0, 1)
+        logits = torch.baddbmm(self.bias, y, self.weight)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.t().flatten())
+
+
+def train_step(half, side, batch, *sizes):
+    """Three quarters of the tokens are masked, the loss is on a quarter of those; AdamW and averaged weights."""
+    seq, dims, levels = side * side, sizes[1], sizes[2]
+    model = Trained(seq, *sizes)
+    parameters = list(model.parameters())
+    average = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.02, fused=True)
+    tokens = torch.randint(levels, (batch, seq, dims))
+    labels, masked = torch.arange(batch), 3 * seq // 4
+
+    def call():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = model(tokens, labels, masked, masked // 4)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 3.0, foreach=True)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, parameters, 0.001)
+
+    return call
+
+
+DEMO = (8, 32, 8, 32, 16, 4, (192, 4, 6), (192, 6, 6), (128, 3, 4))
+WIDE = (16, 4, 64, 16, 64, 1, (1024, 8, 16), (1024, 8, 16), (1024, 2, 16))
+
+
 def inference(function):
     def call(*inputs):
         with torch.inference_mode():
@@ -278,27 +417,62 @@ def cases():
     }
 
 
+def models():
+    """Steps of whole models, measured only if they are asked for."""
+
+    def blocks(*shape):
+        def make():
+            x, module = torch.randn(*shape, 1024), nn.Sequential(*(Block(1024, 16) for _ in range(4)))
+            return lambda: inference(module)(x)
+
+        return make
+
+    return {
+        "picture-step": lambda: picture_step(False),
+        "picture-step-bf16": lambda: picture_step(True),
+        "train-step-demo": lambda: train_step(False, *DEMO),
+        "train-step-demo-bf16": lambda: train_step(True, *DEMO),
+        "train-step-1024": lambda: train_step(False, *WIDE),
+        "train-step-1024-bf16": lambda: train_step(True, *WIDE),
+        **{f"blocks-batch-{batch}": blocks(batch, 320) for batch in (1, 2, 4, 8)},
+        **{f"blocks-tokens-{tokens}": blocks(1, tokens) for tokens in (64, 256, 1024)},
+    }
+
+
+def peak_mib():
+    """The most memory that the process has held since `forget_peak`."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM"))
+
+
+def forget_peak():
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
 def measure(work, seconds):
     work()
+    forget_peak()
     times, start = [], time.perf_counter()
     while len(times) < 3 or time.perf_counter() - start < seconds:
         before = time.perf_counter()
         result = work()
         times.append(1e3 * (time.perf_counter() - before))
         del result
-    return {"ms": sorted(times)[len(times) // 2], "runs": len(times)}
+    return {"ms": sorted(times)[len(times) // 2], "runs": len(times), "mib": peak_mib()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", help="names or parts of names; all without")
+    parser.add_argument("cases", nargs="*", help="names or parts of names; all but whole models without")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=1.0, help="for each case")
     parser.add_argument("--list", action="store_true", help="the names alone")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    for name, make in cases().items():
+    known = {**cases(), **(models() if args.cases else {})}
+    for name, make in known.items():
         if args.cases and not any(part in name for part in args.cases):
             continue
         found = {} if args.list else measure(make(), args.seconds)

@@ -84,7 +84,7 @@ pub use latent_file::LatentFile;
 #[cfg(feature = "train")]
 pub use latents::{CalibrationOptions, calibrate, encode_posteriors, measured_on};
 pub use latents::{OnProgress, Orientation, encode_dataset};
-pub use memory::peak_memory_mib;
+pub use memory::{forget_peak_memory, peak_memory_mib};
 pub use model::{
     ArCard, ArModel, CARD_FILE, DitCard, DitModel, Model, ModelCard, Source, dit_config,
     generator_config, model_folder, require_parts,

@@ -19,6 +19,12 @@ pub(crate) fn peak_kib() -> Option<u64> {
     proc_kib("/proc/self/status", "VmHWM")
 }
 
+/// Lets [`peak_memory_mib`] begin at what this process holds now, on Linux.
+pub fn forget_peak_memory() {
+    // Where there is no such file, the peak is not known either.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// The most memory that this process has held so far, in MiB; known on Linux alone.
 pub fn peak_memory_mib() -> Option<u64> {
     peak_kib().map(|kib| kib >> 10)

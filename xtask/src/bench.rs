@@ -19,7 +19,7 @@ pub struct Bench {
     /// Run `tessera bench ops` and benches/peer/peer.py in alternation and print the ratios of their times.
     #[arg(long)]
     peer: bool,
-    /// Names of operations or parts of them [default: all].
+    /// Names of operations or parts of them [default: all but the steps of whole models].
     #[arg(value_name = "NAME", requires = "peer")]
     names: Vec<String>,
     /// Turns of each program.

@@ -19,7 +19,7 @@ const AR: &str = "--bits auto:3.5 --enc 192,4,6 --dec 192,6,6 --head 128,3,4 --d
                   --precision bf16 --cfg-schedule constant --dtype int8 --name tessera-clothing";
 
 const DIT: &str = "--size 192,10,6 --patch 1 --experts 2-in-8 --batch-size 32 --lr 1e-3 --warmup-epochs 0.3 \
-                   --decay constant --ema-rate 0.9995 --epochs 12 --save-every 192 --sample-every 4 \
+                   --decay constant --ema-rate 0.9995 --epochs 8 --save-every 192 --sample-every 4 \
                    --precision bf16 --name race-dit-clothing";
 
 /// A pass over so few pictures is short.
