@@ -1,5 +1,5 @@
-//! Steps of whole models: what a picture and its training are made of, and how they grow. `benches/peer/peer.py` has the
-//! same names.
+//! Steps of whole models: what a picture and its training are made of, and how they grow. `benches/peer/peer.py` has
+//! the same names.
 
 use crate::operations::{Case, Result, block, draw};
 use crate::timing::{Median, median};

@@ -216,7 +216,7 @@ class Backbone(nn.Module):
         return Block(width, heads)
 
     def forward(self, known, classes, wanted):
-        """Features of the first `wanted` tokens, of `[batch, known, dims]` at the last positions and `[batch, width]`."""
+        """Features of the first `wanted` tokens, of `[batch, known, dims]` at the last places and `[batch, width]`."""
         hidden = self.seq - known.shape[1]
         x = torch.cat([classes.unsqueeze(1).expand(-1, self.buffer, -1), self.project(known)], dim=1)
         places = torch.cat([self.positions[:, : self.buffer], self.positions[:, self.buffer + hidden :]], dim=1)

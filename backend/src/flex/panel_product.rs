@@ -1,7 +1,7 @@
-//! `z += x W` in f32 for some dozens of rows of `x`, on x86-64, as when a token of each of many images is drawn. A block
-//! of weights is copied into panels, which stay in the second-level cache while the rows pass; meanwhile the next block
-//! is prefetched. A general product would read the weights where they lie, mostly a power of two apart, for which a
-//! cache has few places.
+//! `z += x W` in f32 for some dozens of rows of `x`, on x86-64, as when a token of each of many images is drawn. A
+//! block of weights is copied into panels, which stay in the second-level cache while the rows pass; meanwhile the next
+//! block is prefetched. A general product would read the weights where they lie, mostly a power of two apart, for which
+//! a cache has few places.
 //!
 //! An element's order of summation is that of [`Product`](super::matmul::Product) and of [`few_rows`](super::few_rows):
 //! fused multiply-adds within [`DEPTH`] inputs, then the parts in order.
@@ -246,7 +246,8 @@ fn accumulate_values<T: Value>(
         Threads::One => 1,
         Threads::All => rayon::current_num_threads(),
     };
-    // Blocks of columns; of few columns, which do not divide well, a block of rows each. What a task has changes no sum.
+    // Blocks of columns; of few columns, which do not divide well, a block of rows each. What a task has changes no
+    // sum.
     let panels = outputs.div_ceil(PANEL);
     let by_rows = panels < 8 * workers && rows >= SHARING * workers;
     let (width, height) = match by_rows {
