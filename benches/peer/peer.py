@@ -434,8 +434,13 @@ def models():
         "train-step-demo-bf16": lambda: train_step(True, *DEMO),
         "train-step-1024": lambda: train_step(False, *WIDE),
         "train-step-1024-bf16": lambda: train_step(True, *WIDE),
-        **{f"blocks-batch-{batch}": blocks(batch, 320) for batch in (1, 2, 4, 8)},
-        **{f"blocks-tokens-{tokens}": blocks(1, tokens) for tokens in (64, 256, 1024)},
+        "blocks-batch-1": blocks(1, 320),
+        "blocks-batch-2": blocks(2, 320),
+        "blocks-batch-4": blocks(4, 320),
+        "blocks-batch-8": blocks(8, 320),
+        "blocks-tokens-64": blocks(1, 64),
+        "blocks-tokens-256": blocks(1, 256),
+        "blocks-tokens-1024": blocks(1, 1024),
     }
 
 
