@@ -7,7 +7,7 @@ use super::matmul::{Matrix, Product, Rows, Threads};
 #[cfg(target_arch = "x86_64")]
 use super::panel_product;
 use super::simd;
-use super::{Shared, contiguous, dims, filled, half, half_product, tensor, values};
+use super::{Shared, contiguous, dims, filled, half, half_product, tensor, uninit, values};
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
 use crate::panels;
@@ -51,7 +51,21 @@ pub(crate) fn affine_into(
     if accumulated(z, x, Stored::F32(w), [rows, outputs, inputs], threads) {
         return;
     }
-    // One row alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
+    // One row or column alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
+    if outputs == 1 {
+        let column = w.values.iter().step_by(w.stride).take(inputs);
+        let values: Vec<_> = column.flat_map(|&w| [w, w]).collect();
+        let (twice, mut pair) = (
+            Rows {
+                values: &values,
+                stride: 2,
+            },
+            uninit(2 * rows),
+        );
+        affine_into(&mut pair, x, twice, &[b[0]; 2], [rows, inputs], threads);
+        let pairs = pair.chunks_exact(2);
+        return z.iter_mut().zip(pairs).for_each(|(z, pair)| *z = pair[0]);
+    }
     if rows == 1 {
         let (x, mut pair) = ([x, x].concat(), [b, b].concat());
         product(&mut pair, &x, w, [2, outputs, inputs], threads);
