@@ -53,15 +53,12 @@ pub(crate) fn affine_into(
     }
     // One row or column alone would take gemm's matrix-vector path, which sums in another order: give it a companion.
     if outputs == 1 {
-        let column = w.values.iter().step_by(w.stride).take(inputs);
-        let values: Vec<_> = column.flat_map(|&w| [w, w]).collect();
-        let (twice, mut pair) = (
-            Rows {
-                values: &values,
-                stride: 2,
-            },
-            uninit(2 * rows),
-        );
+        let values: Vec<_> = (0..inputs)
+            .flat_map(|input| [w.values[input * w.stride]; 2])
+            .collect();
+        let (values, stride) = (&values[..], 2);
+        let mut pair = uninit(2 * rows);
+        let twice = Rows { values, stride };
         affine_into(&mut pair, x, twice, &[b[0]; 2], [rows, inputs], threads);
         let pairs = pair.chunks_exact(2);
         return z.iter_mut().zip(pairs).for_each(|(z, pair)| *z = pair[0]);
