@@ -134,6 +134,7 @@ fn attended<B: Fused, C: CheckpointStrategy>(
         v,
         out: out.clone(),
         lse: lse.clone(),
+        precision: autocasting(),
     };
     let backward = move |saved, g, _: [bool; 3]| backward(saved, g).map(Some);
     [

@@ -78,6 +78,8 @@ pub struct AttentionSaved<T> {
     pub out: T,
     /// `[batch, heads, queries]`, the log-sum-exp of the scaled scores.
     pub lse: T,
+    /// What the products are computed in.
+    pub precision: ComputePrecision,
 }
 
 /// One value for each input of the experts: its gradient, or whether it needs one.

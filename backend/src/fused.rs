@@ -187,13 +187,22 @@ fn layer_norm_backward(
 }
 
 fn attention_backward(
-    AttentionSaved { q, k, v, out, lse }: AttentionSaved<FlexTensor>,
+    saved: AttentionSaved<FlexTensor>,
     keep: Option<FlexTensor>,
     g: FlexTensor,
     mask: &Mask,
 ) -> [FlexTensor; 3] {
+    let AttentionSaved {
+        q,
+        k,
+        v,
+        out,
+        lse,
+        precision,
+    } = saved;
     let delta = flex::attention::row_dots(&g, &out);
-    flex::attention::gradients([&q, &k, &v], &g, &lse, &delta, keep.as_ref(), mask)
+    let tensors = [&q, &k, &v, &g];
+    flex::attention::gradients(tensors, [&lse, &delta], keep.as_ref(), mask, precision)
 }
 
 fn group_norm_backward(

@@ -9,9 +9,9 @@ thread_local! {
     static AUTOCAST: Cell<ComputePrecision> = const { Cell::new(ComputePrecision::F32) };
 }
 
-/// Runs `f`, in which linear maps with weights in f32 are multiplied in `precision`, as are the backward passes of what
-/// is computed there: mixed precision, in which weights, their gradients and everything else stay f32. As PyTorch's
-/// `autocast`, it holds for the calling thread. The CPU does so in bf16, if it [multiplies
+/// Runs `f`, in which linear maps with weights in f32 and attention are multiplied in `precision`, as are the backward
+/// passes of what is computed there: mixed precision, in which weights, their gradients and everything else stay f32.
+/// As PyTorch's `autocast`, it holds for the calling thread. The CPU does so in bf16, if it [multiplies
 /// it](ComputePrecision::is_native_on_cpu); all else is computed in f32.
 pub fn autocast<R>(precision: ComputePrecision, f: impl FnOnce() -> R) -> R {
     /// Also after a panic.

@@ -4,8 +4,9 @@
 use crate::init::ParamInit;
 use crate::nn::Linear;
 use crate::ops::{self, Activation};
+use crate::precision::{ComputePrecision, autocast};
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 /// The projections of multi-head self-attention, with queries, keys and values packed into one map. The attention
 /// between [`project`](Self::project) and [`merge`](Self::merge) is the caller's: dense, distributed, or with
@@ -47,6 +48,15 @@ impl Attention {
         let [q, k, v] = ops::columns(&self.qkv, x.dims()[2]);
         let project = |x, part| self.split(ops::linear(x, &part, Activation::None));
         [project(queries, q), project(x.clone(), k), project(x, v)]
+    }
+
+    /// Runs the attention between [`project`](Self::project) and [`merge`](Self::merge): with weights in bf16, its
+    /// products are in bf16 too.
+    pub fn in_precision<R>(&self, attention: impl FnOnce() -> R) -> R {
+        match self.qkv.weight.val().dtype() {
+            DType::BF16 => autocast(ComputePrecision::Bf16, attention),
+            _ => attention(),
+        }
     }
 
     /// The output projection of what the heads gathered.

@@ -108,7 +108,7 @@ impl Block {
         tokens: Tokens<'_>,
         dropout: &mut Dropout<'_>,
     ) -> Tensor<3> {
-        let y = attend(qkv, tokens, dropout);
+        let y = self.attn.in_precision(|| attend(qkv, tokens, dropout));
         dropout.proj(self.attn.merge(y))
     }
 

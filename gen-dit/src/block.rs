@@ -64,7 +64,8 @@ impl DitBlock {
                 .map(|part| ops::repeat_rows(part, seq));
         let y = ops::modulate(x.clone(), None, shift1, scale1);
         let [q, k, v] = self.attn.project(y);
-        let y = self.attn.merge(tokens.attention(q, k, v));
+        let y = self.attn.in_precision(|| tokens.attention(q, k, v));
+        let y = self.attn.merge(y);
         let x = ops::gated_add(x, gate1, y);
         let y = ops::modulate(x.clone(), None, shift2, scale2);
         let y = match (&self.mlp, &self.moe) {

@@ -2,6 +2,7 @@
 
 use super::Backend;
 use crate::arguments::{Activation, AdamWStep, Mask, Routes, Sampling};
+use crate::precision::autocasting;
 use crate::{flex, portable};
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
@@ -166,7 +167,10 @@ impl Backend for Flex {
         mask: Mask,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let [dq, dk, dv] = match flex::all_f32(&[&q, &k, &v, &g, &lse, &delta]) {
-            true => flex::attention::gradients([&q, &k, &v], &g, &lse, &delta, None, &mask),
+            true => {
+                let tensors = [&q, &k, &v, &g];
+                flex::attention::gradients(tensors, [&lse, &delta], None, &mask, autocasting())
+            }
             false => {
                 return portable::attention_gradients::<Self>([q, k, v], g, lse, delta, &mask);
             }

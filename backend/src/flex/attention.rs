@@ -1,142 +1,25 @@
 //! Softmax attention that never stores the score matrix (online softmax over tiles of keys) and returns the
 //! log-sum-exp of every query's scores; the backward pass recomputes the probabilities from it.
 
+use super::half::Kernel;
+use super::half_attention;
+use super::half_attention_backward;
+use super::heads::{Heads, KEYS, Keep, Merged, Softmax, part, row, score_gradient, tiles_of};
 use super::matmul::{Matrix, Product, Threads};
-use super::simd::{self, simd};
-use super::{Shared, contiguous, dims, filled, tensor, uninit, values};
+use super::simd;
+use super::{Shared, contiguous, filled, tensor, uninit, values};
 use crate::arguments::Mask;
+use crate::precision::{ComputePrecision, autocasting};
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Queries per tile.
 const QUERIES: usize = 192;
-/// Keys per tile.
-const KEYS: usize = 512;
-
-/// A `[batch, heads, seq, head_dim]` tensor seen through its strides; the last axis is contiguous.
-struct Heads {
-    tensor: FlexTensor,
-    sizes: [usize; 4],
-}
-
-impl Heads {
-    fn of(tensor: &FlexTensor) -> Self {
-        let sizes = dims(tensor);
-        let tensor = match tensor.layout().strides()[3] {
-            1 => tensor.clone(),
-            _ => contiguous(tensor),
-        };
-        Self { tensor, sizes }
-    }
-
-    /// The `[seq, head_dim]` matrix of one head; `index` counts heads through the batch.
-    fn head(&self, index: usize) -> Matrix {
-        let layout = self.tensor.layout();
-        let strides = layout.strides();
-        let (batch, head) = (index / self.sizes[1], index % self.sizes[1]);
-        let offset = layout.start_offset() as isize
-            + batch as isize * strides[0]
-            + head as isize * strides[1];
-        Matrix {
-            ptr: self
-                .tensor
-                .storage::<f32>()
-                .as_ptr()
-                .wrapping_offset(offset),
-            row_stride: strides[2],
-            col_stride: 1,
-        }
-    }
-}
-
-/// A row of `len` values of a matrix whose rows are contiguous.
-///
-/// # Safety
-/// The row lies in the tensor the matrix looks into.
-unsafe fn row<'a>(matrix: Matrix, index: usize, len: usize) -> &'a [f32] {
-    // SAFETY: the caller's contract.
-    unsafe { std::slice::from_raw_parts(matrix.at(index, 0).ptr, len) }
-}
-
-/// Output in memory as `[batch, seq, heads, head_dim]`, so that merging the heads copies nothing.
-#[derive(Clone, Copy)]
-struct Merged {
-    heads: usize,
-    seq: usize,
-    head_dim: usize,
-}
-
-impl Merged {
-    fn offset(self, index: usize, position: usize) -> usize {
-        let (batch, head) = (index / self.heads, index % self.heads);
-        ((batch * self.seq + position) * self.heads + head) * self.head_dim
-    }
-
-    fn ld(self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    /// The tensor `[batch, heads, seq, head_dim]` of values laid out so.
-    fn tensor(self, data: Vec<f32>, batch: usize) -> FlexTensor {
-        tensor(data, [batch, self.seq, self.heads, self.head_dim]).permute(&[0, 2, 1, 3])
-    }
-}
-
-/// The part of a tile of keys, which begins at `tile.0` and has length `tile.1`, inside a run.
-fn part(run: &Range<usize>, (start, len): (usize, usize)) -> Range<usize> {
-    let within = |key: usize| key.clamp(start, start + len) - start;
-    within(run.start)..within(run.end).max(within(run.start))
-}
-
-/// The tiles of keys, start and length, that any query of these runs sees. Tiles begin at multiples of [`KEYS`], so
-/// that the partition of a query's sum does not depend on other queries.
-fn tiles_of(runs: &[Range<usize>]) -> impl Iterator<Item = (usize, usize)> + use<> {
-    let seen = || runs.iter().filter(|run| !run.is_empty());
-    let start = seen().map(|run| run.start).min().unwrap_or(0);
-    let end = seen().map(|run| run.end).max().unwrap_or(0);
-    (start / KEYS * KEYS..end)
-        .step_by(KEYS)
-        .map(move |tile| (tile, KEYS.min(end - tile)))
-}
-
-/// What probabilities are multiplied by in dropout: `[batch, heads, queries, keys]`, row by row.
-#[derive(Clone, Copy)]
-struct Keep<'a> {
-    values: &'a [f32],
-    keys: usize,
-}
-
-impl<'a> Keep<'a> {
-    fn of(keep: Option<&'a FlexTensor>) -> Option<Self> {
-        keep.map(|keep| Self {
-            values: values(keep),
-            keys: dims::<4>(keep)[3],
-        })
-    }
-
-    /// From a query on, counted through heads and batch.
-    fn from(self, query: usize) -> Self {
-        let values = &self.values[query * self.keys..];
-        Self { values, ..self }
-    }
-
-    /// Multiplies a query's probabilities of the keys from `start` on.
-    fn apply(self, query: usize, start: usize, probabilities: &mut [f32]) {
-        let keep = &self.values[query * self.keys + start..][..probabilities.len()];
-        simd::mul_assign(probabilities, keep);
-    }
-
-    /// The same for `rows` queries and `len` keys each.
-    fn apply_rows(self, start: usize, probabilities: &mut [f32], [rows, len]: [usize; 2]) {
-        let rows = probabilities.chunks_exact_mut(len).take(rows);
-        rows.enumerate()
-            .for_each(|(query, row)| self.apply(query, start, row));
-    }
-}
 
 /// `softmax(q kᵀ · head_dim^-½) v` and the log-sum-exp `[batch, heads, queries]` of the scaled scores. Probabilities
-/// are multiplied by `keep` if there is dropout.
+/// are multiplied by `keep` if there is dropout. Within [`autocast`](crate::autocast) the products are in bf16, where
+/// that is faster.
 pub(crate) fn attention(
     q: &FlexTensor,
     k: &FlexTensor,
@@ -148,6 +31,10 @@ pub(crate) fn attention(
     let keep = Keep::of(keep.as_ref());
     let (q, k, v) = (Heads::of(q), Heads::of(k), Heads::of(v));
     let ([batch, heads, queries, head_dim], keys) = (q.sizes, k.sizes[2]);
+    let half = Kernel::of(autocasting());
+    if let Some(kernel) = half.filter(|_| half_attention::pays([queries, keys, head_dim])) {
+        return half_attention::attention(kernel, [&q, &k, &v], keep, mask);
+    }
     let group = heads / k.sizes[1].max(1);
     let scale = (head_dim as f32).powf(-0.5);
     let (tiles, layout) = (
@@ -226,7 +113,7 @@ impl Tile<'_> {
         runs: &[Range<usize>],
     ) {
         let (head_dim, rows) = (self.layout.head_dim, self.rows);
-        let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0.0_f32; QUERIES]);
+        let mut softmax = Softmax::new(scale, runs, self.keep);
         let mut later = false;
         for (start, len) in tiles_of(runs) {
             // SAFETY: the tile lies inside q, k and the scratch memory.
@@ -239,28 +126,8 @@ impl Tile<'_> {
                 }
                 .assign(scores.as_mut_ptr(), len)
             };
-            for r in 0..rows {
-                let row = &mut scores[r * len..(r + 1) * len];
-                let seen = part(&runs[r], (start, len));
-                row[..seen.start].fill(0.0);
-                row[seen.end..].fill(0.0);
-                let from = start + seen.start;
-                let seen = &mut row[seen];
-                if seen.is_empty() {
-                    continue;
-                }
-                // Clamped above −∞, the maximum if all scores are −∞: e^(−∞ + ∞) is NaN and not the weight 0.
-                let new_max = max[r].max(simd::max(seen) * scale).max(f32::MIN);
-                if later && new_max > max[r] {
-                    let shrink = (max[r] - new_max).exp();
-                    sum[r] *= shrink;
-                    simd::scale(self.out_row(r), shrink);
-                }
-                max[r] = new_max;
-                sum[r] += simd::exp_scaled(seen, scale, new_max);
-                if let Some(keep) = self.keep {
-                    keep.apply(r, from, seen);
-                }
+            for (r, scores) in scores.chunks_exact_mut(len).take(rows).enumerate() {
+                softmax.weigh(r, start, scores, later.then(|| self.out_row(r)));
             }
             let out = self
                 .out
@@ -284,24 +151,13 @@ impl Tile<'_> {
         if !later {
             (0..rows).for_each(|r| self.out_row(r).fill(0.0));
         }
-        for r in 0..rows {
-            // A query that sees no key gets zero, not 0/0.
-            simd::scale(
-                self.out_row(r),
-                if sum[r] > 0.0 { 1.0 / sum[r] } else { 0.0 },
-            );
-            lse[r] = max[r] + sum[r].ln();
+        for (r, lse) in lse.iter_mut().enumerate() {
+            let (factor, log_sum_exp) = softmax.finish(r);
+            simd::scale(self.out_row(r), factor);
+            *lse = log_sum_exp;
         }
     }
 }
-
-#[inline(always)]
-fn score_gradient_body(p: &[f32], dp: &mut [f32], inner: f32, scale: f32) {
-    for (dp, &p) in dp.iter_mut().zip(p) {
-        *dp = p * (*dp - inner) * scale;
-    }
-}
-simd!(score_gradient = score_gradient_body(p: &[f32], dp: &mut [f32], inner: f32, scale: f32));
 
 /// Sums of the products of two tensors over the last axis: `[batch, heads, queries]`.
 pub(crate) fn row_dots(a: &FlexTensor, b: &FlexTensor) -> FlexTensor {
@@ -316,14 +172,14 @@ pub(crate) fn row_dots(a: &FlexTensor, b: &FlexTensor) -> FlexTensor {
     tensor(dots.collect(), [batch, heads, queries])
 }
 
-/// Gradients of q, k and v over a subset of the keys; `lse` and `delta` belong to all keys, `keep` to the subset.
+/// Gradients of q, k and v over a subset of the keys; `lse` and `delta` belong to all keys, `keep` to the subset. The
+/// products are computed in `precision`, where that is faster.
 pub(crate) fn gradients(
-    [q, k, v]: [&FlexTensor; 3],
-    g: &FlexTensor,
-    lse: &FlexTensor,
-    delta: &FlexTensor,
+    [q, k, v, g]: [&FlexTensor; 4],
+    [lse, delta]: [&FlexTensor; 2],
     keep: Option<&FlexTensor>,
     mask: &Mask,
+    precision: ComputePrecision,
 ) -> [FlexTensor; 3] {
     let keep = keep.map(contiguous);
     let keep = Keep::of(keep.as_ref());
@@ -332,6 +188,11 @@ pub(crate) fn gradients(
     let (group, scale) = (heads / kv_heads.max(1), (head_dim as f32).powf(-0.5));
     let (lse, delta) = (contiguous(lse), contiguous(delta));
     let (lse, delta) = (values(&lse), values(&delta));
+    let half = Kernel::of(precision);
+    if let Some(kernel) = half.filter(|_| half_attention::pays([queries, keys, head_dim])) {
+        let tensors = [&q, &k, &v, &g];
+        return half_attention_backward::gradients(kernel, tensors, [lse, delta], keep, mask);
+    }
     let of_queries = Merged {
         heads,
         seq: queries,

@@ -11,6 +11,7 @@ use super::half_operands::{PANEL, ROWS, STEP, bf16, pack};
 use super::half_pairs as pairs;
 use super::simd::simd;
 use crate::instructions::Instructions;
+use crate::precision::ComputePrecision;
 use std::sync::LazyLock;
 
 /// Which instruction multiplies.
@@ -50,6 +51,14 @@ impl Kernel {
             fast.find(|kernel| kernel.sound())
         });
         *BEST
+    }
+
+    /// The kernel of products of f32 tensors in a precision; `None` for f32, and where nothing multiplies bf16.
+    pub(crate) fn of(precision: ComputePrecision) -> Option<Self> {
+        match precision {
+            ComputePrecision::Bf16 => Self::best(),
+            ComputePrecision::F32 | ComputePrecision::F16 => None,
+        }
     }
 
     /// Whether a block of small integers, whose sums no rounding changes, comes out as by plain arithmetic. Uses no

@@ -11,7 +11,7 @@ use super::{Shared, contiguous, dims, filled, half, half_product, tensor, uninit
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
 use crate::panels;
-use crate::precision::{ComputePrecision, autocasting};
+use crate::precision::autocasting;
 use ::half::slice::HalfFloatSliceExt;
 use ::half::vec::HalfBitsVecExt;
 use burn::backend::flex::FlexTensor;
@@ -133,20 +133,12 @@ fn rows_of(matrix: &FlexTensor) -> Rows<'_> {
     }
 }
 
-/// The kernel of products of f32 tensors in a precision; `None` for f32, and where nothing multiplies bf16.
-fn kernel(precision: ComputePrecision) -> Option<half::Kernel> {
-    match precision {
-        ComputePrecision::Bf16 => half::Kernel::best(),
-        ComputePrecision::F32 | ComputePrecision::F16 => None,
-    }
-}
-
 /// The preactivations `x w + b`: `[rows, out]`.
 fn preactivations(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> Vec<f32> {
     let sizes @ [rows, inputs] = dims(x);
     let (x, w, b) = (contiguous(x), in_rows(w), contiguous(b));
     let (x, w, b) = (values(&x), rows_of(&w), values(&b));
-    let Some(kernel) = kernel(autocasting()) else {
+    let Some(kernel) = half::Kernel::of(autocasting()) else {
         return affine(x, w, b, sizes);
     };
     filled(rows * b.len(), |z| {
@@ -278,7 +270,7 @@ pub(crate) fn linear_backward(
     let scaled = z.map(|z| activate_backward(values(&g), values(&contiguous(&z)), act));
     let g = scaled.as_deref().unwrap_or_else(|| values(&g));
     let bias = |needed: bool| needed.then(|| tensor(column_sums(g, outputs), [outputs]));
-    if let Some(kernel) = kernel(precision) {
+    if let Some(kernel) = half::Kernel::of(precision) {
         let Rows {
             values: weights,
             stride,

@@ -13,10 +13,13 @@ pub(crate) mod elementwise;
 pub(crate) mod experts;
 pub(crate) mod few_rows;
 pub(crate) mod half;
+mod half_attention;
+mod half_attention_backward;
 pub(crate) mod half_operands;
 #[cfg(target_arch = "x86_64")]
 mod half_pairs;
 pub(crate) mod half_product;
+mod heads;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod matmul;

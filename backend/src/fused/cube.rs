@@ -53,10 +53,13 @@ impl Fused for Cube {
 }
 
 fn attention_backward(
-    AttentionSaved { q, k, v, out, lse }: AttentionSaved<Float<Cube>>,
+    saved: AttentionSaved<Float<Cube>>,
     g: Float<Cube>,
     mask: &Mask,
 ) -> [Float<Cube>; 3] {
+    let AttentionSaved {
+        q, k, v, out, lse, ..
+    } = saved;
     let delta = Cube::float_sum_dim(Cube::float_mul(g.clone(), out), 3);
     let delta = Cube::float_reshape(delta, lse.shape()); // [batch, heads, queries]
     Cube::attention_gradients(q, k, v, g, lse, delta, mask.clone()).into()

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 use tessera_backend::init::ParamInit;
 use tessera_backend::nn::Linear;
-use tessera_backend::ops::{self, Activation};
+use tessera_backend::ops::{self, Activation, Mask};
 use tessera_backend::{ComputePrecision, Rng, autocast, host_values};
 
 /// Sizes of panels and steps, whole and not.
@@ -137,5 +137,46 @@ fn mixed_precision_gives_nearly_the_same_output_and_gradients() {
             assert_eq!(one[0], mixed[0][(rows - 1) * outputs..]);
             assert_eq!(exact, passes(ComputePrecision::F32, &layer, &x, act));
         }
+    }
+}
+
+/// Output and gradients of attention within 2^-6 of the largest value. A head does not depend on the batch.
+#[test]
+fn attention_in_mixed_precision_is_nearly_the_same() {
+    let (device, mut rng) = (Device::flex(), Rng::new(3, 0));
+    let [q, k, v] = [130, 200, 200].map(|seq| rng.normal_tensor([3, 2, seq, 64], &device));
+    let passes = |precision, batch: std::ops::Range<usize>| {
+        let qkv = [&q, &k, &v].map(|x: &Tensor<4>| {
+            let part = x.clone().slice([batch.clone()]);
+            Tensor::<4>::from_data(part.into_data(), &device.clone().autodiff()).require_grad()
+        });
+        let y = autocast(precision, || {
+            let [q, k, v] = qkv.clone();
+            ops::attention(q, k, v, Mask::All)
+        });
+        let gradients = (y.clone() * y.clone().detach()).sum().backward();
+        let [dq, dk, dv] = qkv.map(|x| host_values(x.grad(&gradients).expect("a gradient")));
+        [host_values(y.inner()), dq, dk, dv]
+    };
+    let exact = passes(ComputePrecision::F32, 0..3);
+    let mixed = passes(ComputePrecision::Bf16, 0..3);
+    for (exact, mixed) in exact.iter().zip(&mixed) {
+        let largest = exact.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        for (exact, mixed) in exact.iter().zip(mixed) {
+            assert!(
+                (exact - mixed).abs() <= largest / 64.0,
+                "{mixed} for {exact}"
+            );
+        }
+    }
+    let native = ComputePrecision::Bf16.is_native_on_cpu();
+    assert_eq!(
+        exact != mixed,
+        native,
+        "computed in bf16 where that is native"
+    );
+    let alone = passes(ComputePrecision::Bf16, 1..2);
+    for (alone, mixed) in alone.iter().zip(&mixed) {
+        assert_eq!(alone, &mixed[alone.len()..2 * alone.len()]);
     }
 }
