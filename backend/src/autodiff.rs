@@ -213,6 +213,16 @@ impl<B: Fused, C: CheckpointStrategy> Backend for Autodiff<B, C> {
         )
     }
 
+    fn sum_rows(x: Float<Self>) -> Float<Self> {
+        let rows = x.shape()[1];
+        node::<B, C, _, 1>(
+            [x],
+            |[x]| B::sum_rows(x),
+            |[x]| ((), B::sum_rows(x)),
+            move |(), g, _| [Some(B::repeat_rows(g, rows))],
+        )
+    }
+
     fn sum(x: Float<Self>) -> Float<Self> {
         let shape = x.shape();
         let backward = move |(), g, _| {

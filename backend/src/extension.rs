@@ -59,7 +59,7 @@ pub trait Backend: burn::backend::Backend {
         Self::float_expand(x, Shape::from([batch, rows, d]))
     }
 
-    /// Gradient of [`Backend::repeat_rows`]: sums `[batch, rows, d]` to `[batch, d]`. Not differentiated.
+    /// Sums `[batch, rows, d]` to `[batch, d]`: the gradient of [`Backend::repeat_rows`].
     #[fusion(default)]
     fn sum_rows(g: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::sum_rows::<Self>(g)

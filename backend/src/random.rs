@@ -2,6 +2,7 @@
 //! (Salmon et al., SC'11), drawn on the host.
 
 use crate::flex::simd::simd;
+use crate::flex::{filled, uninit};
 use crate::host::device_values;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
@@ -76,20 +77,12 @@ impl Rng {
         const STEPS: u32 = 1 << 16;
         let dropped = ((rate * STEPS as f32) as u32).min(STEPS - 1);
         let scale = STEPS as f32 / (STEPS - dropped) as f32;
-        let keep = |bits: u32| if bits < dropped { 0.0 } else { scale };
-        let mut bits = vec![0; elements.div_ceil(2)];
+        let mut bits = uninit(elements.div_ceil(2));
         self.fill(&mut bits);
-        let mut mask = vec![0.0; elements];
-        let pairs = mask.par_chunks_mut(2 * CHUNK).zip(bits.par_chunks(CHUNK));
-        pairs.for_each(|(mask, bits)| {
-            for (pair, &bits) in mask.chunks_mut(2).zip(bits) {
-                pair[0] = keep(bits & 0xffff);
-                if let Some(second) = pair.get_mut(1) {
-                    *second = keep(bits >> 16);
-                }
-            }
-        });
-        mask
+        filled(elements, |mask| {
+            let pairs = mask.par_chunks_mut(2 * CHUNK).zip(bits.par_chunks(CHUNK));
+            pairs.for_each(|(mask, bits)| kept(mask, bits, dropped, scale));
+        })
     }
 
     /// The next 64 random bits.
@@ -188,6 +181,23 @@ fn philox4x32_10(mut counter: [u32; BLOCK], mut key: [u32; 2]) -> [u32; BLOCK] {
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     counter
+}
+
+simd! {
+    /// 0 for each half of a number below `dropped`, and `scale` for the others.
+    kept = kept_body(mask: &mut [f32], bits: &[u32], dropped: u32, scale: f32)
+}
+
+#[inline(always)]
+fn kept_body(mask: &mut [f32], bits: &[u32], dropped: u32, scale: f32) {
+    let keep = |bits: u32| if bits < dropped { 0.0 } else { scale };
+    let (pairs, last) = mask.as_chunks_mut::<2>();
+    for (pair, &bits) in pairs.iter_mut().zip(bits) {
+        *pair = [keep(bits & 0xffff), keep(bits >> 16)];
+    }
+    if let ([last], Some(&bits)) = (last, bits.last()) {
+        *last = keep(bits & 0xffff);
+    }
 }
 
 simd! {

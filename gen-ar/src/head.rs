@@ -11,6 +11,13 @@ use crate::positions::int_tensor;
 use burn::tensor::{Int, Tensor};
 use tessera_backend::ops::{self, Activation};
 
+/// What is the same for all tokens: `[1, steps, width]` to `[tokens, steps, width]`.
+fn for_each_token(x: Tensor<3>, tokens: usize) -> Tensor<3> {
+    let [_, steps, width] = x.dims();
+    let x = ops::repeat_rows(ops::reshape(x, [1, steps * width]), tokens); // [1, tokens, steps * width]
+    ops::reshape(x, [tokens, steps, width])
+}
+
 impl GenAr {
     /// The logits of the first `dims` dimensions, each given the dimensions of the steps before its own. Where
     /// dimensions have fewer levels than the widest, the logits of levels that they lack are [`ABSENT`].
@@ -30,7 +37,8 @@ impl GenAr {
         let steps = dims / per_step;
         let c = ops::linear(z, &self.condition_proj, Activation::None);
         let timesteps = self.timesteps_embeddings.val().narrow(1, 0, steps);
-        let cond = c.clone().unsqueeze_dim::<3>(1) + timesteps; // [tokens, steps, width]
+        let timesteps = for_each_token(timesteps, tokens);
+        let cond = ops::residual(ops::repeat_rows(c.clone(), steps), timesteps); // [tokens, steps, width]
         let mut x = self.head_inputs(c, indices, first);
         let cond = ops::activation(cond, Activation::Silu);
         for block in &self.channel_blocks {
@@ -50,10 +58,11 @@ impl GenAr {
         let weight = Tensor::stack::<3>(weight.collect(), 0); // [dims, width, levels]
         let bias = heads.iter().filter_map(|head| head.bias.as_ref());
         let bias = bias.map(|bias| filled_up(bias.val(), 0, levels, ABSENT));
-        let bias = Tensor::stack::<2>(bias.collect(), 0).unsqueeze_dim::<3>(1); // [dims, 1, levels]
+        let bias = Tensor::stack::<2>(bias.collect(), 0);
+        let bias = ops::repeat_rows(bias, tokens); // [dims, tokens, levels]
         let x = x.swap_dims(0, 1); // [steps, tokens, width]
         if per_step == 1 {
-            return x.matmul(weight) + bias;
+            return ops::residual(x.matmul(weight), bias);
         }
         let weight = weight
             .reshape([steps, per_step, width, levels]) // [steps, per_step, width, levels]
@@ -62,9 +71,9 @@ impl GenAr {
         let logits = x
             .matmul(weight)
             .reshape([steps, tokens, per_step, levels]) // [steps, tokens, per_step, levels]
-            .swap_dims(1, 2)
-            .reshape([dims, tokens, levels]); // [dims, tokens, levels]
-        logits + bias
+            .swap_dims(1, 2);
+        let logits = ops::reshape(logits, [dims, tokens, levels]);
+        ops::residual(logits, bias)
     }
 
     /// The head's input at each step: the embedded indices of the step before it, their sum if there are several.
@@ -102,8 +111,9 @@ impl GenAr {
         let embedded = match per_step {
             1 => embedded.reshape([tokens, rest, width]), // [tokens, rest, width]
             _ => {
-                let embedded = embedded.reshape([tokens, steps, per_step, width]); // [tokens, steps, per_step, width]
-                embedded.sum_dim(2).squeeze_dim::<3>(2) + positions.swap_dims(0, 1)
+                let embedded = embedded.reshape([tokens * steps, per_step, width]); // [tokens * steps, per_step, width]
+                let sums = ops::sum_rows(embedded).reshape([tokens, steps, width]); // [tokens, steps, width]
+                ops::residual(sums, for_each_token(positions.swap_dims(0, 1), tokens))
             }
         };
         Tensor::cat(vec![first, embedded], 1)

@@ -4,6 +4,7 @@
 //! that the backward pass multiplies.
 
 use super::simd::simd;
+use super::uninit;
 pub(super) use crate::panels::{PANEL, STEP};
 use rayon::prelude::*;
 
@@ -176,7 +177,7 @@ simd!(
 );
 
 /// `rows` rows of bf16, `padded` values apart, from the first of those that `values` has beside each other for every
-/// input, `stride` values apart.
+/// input, `stride` values apart; zeros follow up to a whole step.
 #[inline(always)]
 fn transpose_rounded_body(
     half: &mut [u16],
@@ -194,8 +195,9 @@ fn transpose_rounded_body(
             }
             depth = input + 1;
         }
-        for (half, tile) in half.chunks_mut(padded).zip(&tile).take(rows) {
-            half[block * STEP..][..depth].copy_from_slice(&tile[..depth]);
+        for (half, tile) in half.chunks_mut(padded).zip(&mut tile).take(rows) {
+            tile[depth..].fill(0);
+            half[block * STEP..][..STEP].copy_from_slice(tile);
         }
     }
 }
@@ -205,14 +207,18 @@ simd!(
     )
 );
 
-/// What is multiplied, in bf16: `[rows, padded]`, with rows and inputs of zeros appended.
+/// What is multiplied, in bf16: `[rows, padded]`, with zeros appended to rows. Rows up to a whole tile follow that are
+/// not set.
 pub(super) fn rounded(x: Features<'_>, [rows, inputs]: [usize; 2], padded: usize) -> Vec<u16> {
-    let mut half = vec![0_u16; padded * rows.next_multiple_of(ROWS)];
+    let mut half = uninit(padded * rows.next_multiple_of(ROWS));
     match x {
         Features::Rows(x) => half
             .par_chunks_mut(padded)
             .zip(x.par_chunks(inputs))
-            .for_each(|(half, x)| round_row(&mut half[..inputs], x)),
+            .for_each(|(half, x)| {
+                round_row(&mut half[..inputs], x);
+                half[inputs..].fill(0);
+            }),
         Features::Columns(x) => {
             half.par_chunks_mut(padded * ROWS)
                 .enumerate()

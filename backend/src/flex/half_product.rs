@@ -22,19 +22,31 @@ fn block(rows: usize, w: Weights<'_>) -> [usize; 2] {
         _ => [DEPTH, 8],
     }
 }
-/// `z[rows, outputs] = act(z + x[rows, inputs] · w[inputs, outputs])`, `x` and `w` rounded to bf16.
-pub(crate) fn accumulate(
+
+/// `z[rows, outputs] = act(x[rows, inputs] · w[inputs, outputs] + bias)`, `x` and `w` rounded to bf16; no bias is zero.
+/// `z` may be uninitialized.
+pub(crate) fn multiply(
     kernel: Kernel,
     z: &mut [f32],
     x: Features<'_>,
     w: Weights<'_>,
     [rows, outputs, inputs]: [usize; 3],
+    bias: Option<&[f32]>,
     act: Activation,
 ) {
     let (Features::Rows(values) | Features::Columns(values)) = x;
     assert!(z.len() == rows * outputs && values.len() == rows * inputs);
-    assert!(w.are_of([inputs, outputs]));
-    if z.is_empty() || inputs == 0 {
+    assert!(w.are_of([inputs, outputs]) && bias.is_none_or(|bias| bias.len() == outputs));
+    let begin = |z: &mut [f32], columns: Range<usize>| match bias {
+        Some(bias) => z.copy_from_slice(&bias[columns]),
+        None => z.fill(0.0),
+    };
+    if z.is_empty() {
+        return;
+    }
+    if inputs == 0 {
+        z.chunks_exact_mut(outputs)
+            .for_each(|z| begin(z, 0..outputs));
         return activate(z, act);
     }
     let padded = inputs.next_multiple_of(STEP);
@@ -44,6 +56,8 @@ pub(crate) fn accumulate(
         && kernel == Kernel::Pairs
         && pairs::few(rows, outputs, inputs)
     {
+        z.chunks_exact_mut(outputs)
+            .for_each(|z| begin(z, 0..outputs));
         pairs::accumulate_few(z, &half, values, stride, [rows, outputs, inputs], padded);
         return activate(z, act);
     }
@@ -104,6 +118,14 @@ pub(crate) fn accumulate(
                     };
                     let last = first + depth == inputs;
                     for start in (top..bottom).step_by(SHARING) {
+                        let rows = start..bottom.min(start + SHARING);
+                        if first == 0 {
+                            for row in rows.clone() {
+                                // SAFETY: no other task has these rows and columns.
+                                let z = unsafe { product.z.part(row * outputs + left, width) };
+                                begin(z, left..left + width);
+                            }
+                        }
                         for panel in 0..width.div_ceil(PANEL) {
                             let panel = Panel {
                                 weights: &panels[panel * apart..][..deep * PANEL],
@@ -113,9 +135,7 @@ pub(crate) fn accumulate(
                                 last,
                             };
                             // SAFETY: no other task has these rows and columns.
-                            unsafe {
-                                product.panel(panel, start..bottom.min(start + SHARING), edge)
-                            };
+                            unsafe { product.panel(panel, rows.clone(), edge) };
                         }
                     }
                 }
@@ -222,6 +242,7 @@ impl Product<'_> {
         }
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,25 +278,25 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
 
-        /// Within 1e-5 of the sum of magnitudes; the weight being cut out of a wider one, and the sums not from zero.
+        /// Within 1e-5 of the sum of magnitudes; the weight being cut out of a wider one, with a bias.
         #[test]
         fn every_kernel_gives_the_product_of_the_rounded_values(
             rows in size(), inputs in size(), outputs in size(), gap in 0..3_usize, seed in any::<u64>(),
         ) {
             let (x, stride) = (values(seed, rows * inputs), outputs + gap);
             let weights: Vec<u16> = values(seed ^ 1, inputs * stride).into_iter().map(bf16).collect();
-            let start = values(seed ^ 2, rows * outputs);
+            let bias = values(seed ^ 2, outputs);
             for kernel in Kernel::available() {
-                let mut z = start.clone();
-                let w = Weights::Rows { values: &weights, stride };
-                accumulate(kernel, &mut z, Features::Rows(&x), w, [rows, outputs, inputs], Activation::None);
+                let mut z = vec![f32::NAN; rows * outputs];
+                let (x_rows, w) = (Features::Rows(&x), Weights::Rows { values: &weights, stride });
+                multiply(kernel, &mut z, x_rows, w, [rows, outputs, inputs], Some(&bias), Activation::None);
                 for (i, &found) in z.iter().enumerate() {
                     let (row, column) = (i / outputs, i % outputs);
                     let term = |input: usize| {
                         let x = wide(bf16(x[row * inputs + input]));
                         f64::from(x) * f64::from(wide(weights[input * stride + column]))
                     };
-                    let exact = f64::from(start[i]) + (0..inputs).map(term).sum::<f64>();
+                    let exact = f64::from(bias[column]) + (0..inputs).map(term).sum::<f64>();
                     let size = 1.0 + (0..inputs).map(|input| term(input).abs()).sum::<f64>();
                     prop_assert!(
                         (f64::from(found) - exact).abs() <= 1e-5 * size,
@@ -295,12 +316,12 @@ mod tests {
             let weights: Vec<u16> = values(seed ^ 1, inputs * outputs).into_iter().map(bf16).collect();
             let w = Weights::Rows { values: &weights, stride: outputs };
             for kernel in Kernel::available() {
-                let mut all = vec![0.0; rows * outputs];
-                accumulate(kernel, &mut all, Features::Rows(&x), w, [rows, outputs, inputs], Activation::None);
+                let mut all = vec![f32::NAN; rows * outputs];
+                multiply(kernel, &mut all, Features::Rows(&x), w, [rows, outputs, inputs], None, Activation::None);
                 let row = seed as usize % rows;
-                let mut one = vec![0.0; outputs];
+                let mut one = vec![f32::NAN; outputs];
                 let alone = Features::Rows(&x[row * inputs..][..inputs]);
-                accumulate(kernel, &mut one, alone, w, [1, outputs, inputs], Activation::None);
+                multiply(kernel, &mut one, alone, w, [1, outputs, inputs], None, Activation::None);
                 prop_assert_eq!(&all[row * outputs..][..outputs], &one[..], "{:?}", kernel);
             }
         }
@@ -321,8 +342,8 @@ mod tests {
             let panels = packed(&weights, [inputs, outputs]);
             let act = if gelu { Activation::Gelu } else { Activation::None };
             let product = |kernel, x: &[f32], w, rows, act| {
-                let mut z = vec![0.5; rows * outputs];
-                accumulate(kernel, &mut z, Features::Rows(x), w, [rows, outputs, inputs], act);
+                let (mut z, bias) = (vec![f32::NAN; rows * outputs], vec![0.5; outputs]);
+                multiply(kernel, &mut z, Features::Rows(x), w, [rows, outputs, inputs], Some(&bias), act);
                 z
             };
             for kernel in Kernel::available() {
@@ -356,8 +377,8 @@ mod tests {
             let (columns, weight_columns) = (transposed(&x, inputs), transposed(&weights, outputs));
             for kernel in Kernel::available() {
                 let product = |x, w| {
-                    let mut z = vec![0.5; rows * outputs];
-                    accumulate(kernel, &mut z, x, w, [rows, outputs, inputs], Activation::None);
+                    let mut z = vec![f32::NAN; rows * outputs];
+                    multiply(kernel, &mut z, x, w, [rows, outputs, inputs], None, Activation::None);
                     z
                 };
                 let expected = product(Features::Rows(&x), Weights::Rows { values: &half, stride: outputs });

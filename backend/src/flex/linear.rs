@@ -142,10 +142,10 @@ fn preactivations(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> Vec<f32> {
         return affine(x, w, b, sizes);
     };
     filled(rows * b.len(), |z| {
-        prefill(z, b);
         let Rows { values, stride } = w;
         let (x, w) = (Features::Rows(x), Weights::WideRows { values, stride });
-        half_product::accumulate(kernel, z, x, w, [rows, b.len(), inputs], Activation::None);
+        let sizes = [rows, b.len(), inputs];
+        half_product::multiply(kernel, z, x, w, sizes, Some(b), Activation::None);
     })
 }
 
@@ -208,10 +208,10 @@ pub(crate) fn linear_half(
             stride,
         },
     };
-    let mut z = filled(rows * outputs, |z| prefill(z, values(&b)));
-    let sizes = [rows, outputs, inputs];
-    let x = Features::Rows(values(&x));
-    half_product::accumulate(kernel, &mut z, x, weights, sizes, act);
+    let (sizes, x) = ([rows, outputs, inputs], Features::Rows(values(&x)));
+    let z = filled(rows * outputs, |z| {
+        half_product::multiply(kernel, z, x, weights, sizes, Some(values(&b)), act);
+    });
     tensor(z, [rows, outputs])
 }
 
@@ -284,15 +284,10 @@ pub(crate) fn linear_backward(
             stride: outputs,
         };
         let product = |x, w, [rows, columns, depth]: [usize; 3]| {
-            let mut z = vec![0.0; rows * columns];
-            half_product::accumulate(
-                kernel,
-                &mut z,
-                x,
-                w,
-                [rows, columns, depth],
-                Activation::None,
-            );
+            let z = filled(rows * columns, |z| {
+                let sizes = [rows, columns, depth];
+                half_product::multiply(kernel, z, x, w, sizes, None, Activation::None);
+            });
             tensor(z, [rows, columns])
         };
         let (g, x) = (Features::Rows(g), Features::Columns(values(&x)));
@@ -342,6 +337,7 @@ pub(crate) fn sum_rows(g: &FlexTensor) -> FlexTensor {
     if rows * d > 0 {
         sums.par_chunks_mut(d)
             .zip(values(&g).par_chunks(rows * d))
+            .with_min_len((1 << 14) / (rows * d) + 1)
             .for_each(|(sums, g)| {
                 for row in g.chunks_exact(d) {
                     simd::add_assign(sums, row);

@@ -69,12 +69,18 @@ pub(crate) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.shape().dims()
 }
 
+/// Numbers of which every bit pattern is one.
+pub(crate) trait AnyBits: Copy {}
+impl AnyBits for f32 {}
+impl AnyBits for u16 {}
+impl AnyBits for u32 {}
+
 /// Memory for `len` values that are all to be written before any is read: clearing it first would cost as much as many
 /// a kernel.
 #[allow(clippy::uninit_vec)]
-pub(crate) fn uninit(len: usize) -> Vec<f32> {
+pub(crate) fn uninit<T: AnyBits>(len: usize) -> Vec<T> {
     let mut data = Vec::with_capacity(len);
-    // SAFETY: the capacity is `len`; every bit pattern is an f32, and the kernels write before they read.
+    // SAFETY: the capacity is `len`; every bit pattern is a value, and the kernels write before they read.
     unsafe { data.set_len(len) };
     data
 }

@@ -15,7 +15,9 @@ pub use custom_op::{custom_op, custom_op_3};
 pub use experts::{Experts, experts, experts_above};
 pub use image::{conv2d, depthwise_clamped, group_norm, upsample_nearest};
 pub use optim::adamw_step;
-pub use parts::{columns, merge_heads, repeat_rows, split_heads, split_linear, weight_of};
+pub use parts::{
+    columns, merge_heads, repeat_rows, split_heads, split_linear, sum_rows, weight_of,
+};
 pub(crate) use sequence::packed;
 pub use sequence::{
     attention, attention_gradients, attention_with_dropout, attention_with_lse, categorical,

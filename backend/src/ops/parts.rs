@@ -39,6 +39,15 @@ pub fn repeat_rows(x: Tensor<2>, seq: usize) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as Backend>::repeat_rows(x.into_dispatch(), seq))
 }
 
+/// Sums of the rows of each matrix.
+///
+/// # Shapes
+/// - x: `[batch, rows, d_model]`
+/// - output: `[batch, d_model]`
+pub fn sum_rows(x: Tensor<3>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Backend>::sum_rows(x.into_dispatch()))
+}
+
 /// A linear map whose output is split into `N` equal parts.
 ///
 /// # Shapes

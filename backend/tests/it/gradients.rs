@@ -204,6 +204,11 @@ fn residual_sum_and_reshape_agree_with_their_portable_bodies() {
         let (out, loss) = run.weigh(ops::repeat_rows(x.clone(), 5));
         (out, grads!(loss, x))
     });
+    agree("sums of rows", |run| {
+        let x = run.leaf([70, 4, 33]);
+        let (out, loss) = run.weigh(ops::sum_rows(x.clone()));
+        (out, grads!(loss, x))
+    });
 }
 
 #[test]
