@@ -55,9 +55,11 @@ impl Geometry {
         self.output.iter().product()
     }
 
-    /// Output rows per block: about 512 columns, whatever the batch.
+    /// Output rows per block: about 512 columns, or the half of a small picture, whatever the batch.
     fn block_rows(&self) -> usize {
-        (512 / self.output[2]).clamp(1, self.output[1])
+        let [_, height, width] = self.output;
+        let columns = (height * width / 2).clamp(64, 512);
+        (columns / width).clamp(1, height)
     }
 
     /// Whether the patches are the input itself.

@@ -382,11 +382,9 @@ pub(super) fn conv2d(
                 for channel in 0..inputs {
                     block.channel_to_points(x, channel, scratch);
                 }
-                for point in 0..POINTS {
+                let multiply = |(point, products): (usize, &mut [f32])| {
                     let kernels = &kernels[point * outputs * inputs..][..outputs * inputs];
                     let values = &scratch.tiles[point * inputs * tiles..][..inputs * tiles];
-                    let products =
-                        &mut scratch.products[point * outputs * tiles..][..outputs * tiles];
                     // SAFETY: the sizes are those of the slices.
                     unsafe {
                         Product {
@@ -396,6 +394,17 @@ pub(super) fn conv2d(
                             threads: Threads::One,
                         }
                         .assign(products.as_mut_ptr(), tiles);
+                    }
+                };
+                let products = &mut scratch.products[..POINTS * outputs * tiles];
+                match batch * blocks < rayon::current_num_threads() {
+                    true => {
+                        let products = products.par_chunks_exact_mut(outputs * tiles);
+                        products.enumerate().for_each(multiply);
+                    }
+                    false => {
+                        let products = products.chunks_exact_mut(outputs * tiles);
+                        products.enumerate().for_each(multiply);
                     }
                 }
                 for (channel, &bias) in bias.iter().enumerate() {
