@@ -15,7 +15,7 @@ const VARIED: &str = "--crops 4 --flip";
 
 const AR: &str = "--bits auto:3.5 --enc 192,4,6 --dec 192,6,6 --head 128,3,4 --dropout 0.1 --mask-ratio-min 0.1 \
                   --mask-ratio-std 0.5 --head-subset 0.25 --dims-per-step 4 --batch-size 32 --lr 1e-3 \
-                  --warmup-epochs 0.3 --decay constant --ema-rate 0.9995 --epochs 20 --save-every 192 --sample-every 5 \
+                  --warmup-epochs 0.3 --decay constant --ema-rate 0.9995 --epochs 36 --save-every 192 --sample-every 6 \
                   --precision bf16 --cfg-schedule constant --dtype int8 --name tessera-clothing";
 
 const DIT: &str = "--size 192,10,6 --patch 1 --experts 2-in-8 --batch-size 32 --lr 1e-3 --warmup-epochs 0.3 \
