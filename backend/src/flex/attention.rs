@@ -37,14 +37,7 @@ pub(crate) fn attention(
     }
     let group = heads / k.sizes[1].max(1);
     let scale = (head_dim as f32).powf(-0.5);
-    let (tiles, layout) = (
-        queries.div_ceil(QUERIES),
-        Merged {
-            heads,
-            seq: queries,
-            head_dim,
-        },
-    );
+    let (tiles, layout) = (queries.div_ceil(QUERIES), q.merged());
     let mut lse = uninit(batch * heads * queries);
     let out = filled(batch * heads * queries * head_dim, |out| {
         let (out, lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
@@ -193,16 +186,7 @@ pub(crate) fn gradients(
         let tensors = [&q, &k, &v, &g];
         return half_attention_backward::gradients(kernel, tensors, [lse, delta], keep, mask);
     }
-    let of_queries = Merged {
-        heads,
-        seq: queries,
-        head_dim,
-    };
-    let of_keys = Merged {
-        heads: kv_heads,
-        seq: keys,
-        head_dim,
-    };
+    let (of_queries, of_keys) = (q.merged(), k.merged());
     let size_k = batch * kv_heads * keys * head_dim;
     let (mut dk, mut dv) = (vec![0.0; size_k], vec![0.0; size_k]);
     let dq = filled(batch * heads * queries * head_dim, |dq| {

@@ -4,7 +4,7 @@
 use super::amx;
 use super::half::{Block, Kernel};
 use super::half_operands::{PANEL, ROWS, STEP, pack_columns, pack_wide, round_row};
-use super::heads::{Heads, KEYS, Keep, Merged, Softmax, tiles_of};
+use super::heads::{self, Heads, KEYS, Keep, Softmax, tiles_of};
 use super::matmul::Matrix;
 use super::{Shared, filled, tensor, uninit};
 use crate::arguments::Mask;
@@ -102,11 +102,7 @@ pub(super) fn attention(
 ) -> (FlexTensor, FlexTensor) {
     let ([batch, heads, queries, head_dim], [_, kv_heads, keys, _]) = (q.sizes, k.sizes);
     let (group, blocks) = (heads / kv_heads.max(1), queries.div_ceil(QUERIES));
-    let layout = Merged {
-        heads,
-        seq: queries,
-        head_dim,
-    };
+    let layout = q.merged();
     let mut lse = uninit(batch * heads * queries);
     let out = filled(batch * heads * queries * head_dim, |out| {
         let (out, lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
@@ -192,8 +188,7 @@ impl Scratch {
         let _tiles = (kernel == Kernel::Tiles).then(amx::Tiles::configure);
         for row in 0..rows {
             // SAFETY: the row lies in q.
-            let (x, _) = unsafe { self::rows(q.at(row, 0), [1, head_dim]) };
-            self.q.set(row, x);
+            self.q.set(row, unsafe { heads::row(q, row, head_dim) });
         }
         self.sums[..rows.next_multiple_of(ROWS) * head_dim].fill(0.0);
         for (start, len) in tiles {

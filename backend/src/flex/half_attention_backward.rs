@@ -4,7 +4,7 @@ use super::amx;
 use super::half::Kernel;
 use super::half_attention::{Half, multiply, rows};
 use super::half_operands::{PANEL, ROWS, STEP, pack_columns, pack_wide, transpose_rounded};
-use super::heads::{Heads, KEYS, Keep, Merged, part, score_gradient, tiles_of};
+use super::heads::{Heads, KEYS, Keep, part, score_gradient, tiles_of};
 use super::simd;
 use super::{Shared, filled, uninit};
 use crate::arguments::Mask;
@@ -28,12 +28,7 @@ pub(super) fn gradients(
     let [q, k, v, g] = tensors;
     let ([batch, heads, queries, head_dim], [_, kv_heads, keys, _]) = (q.sizes, k.sizes);
     let group = heads / kv_heads.max(1);
-    let merged = |heads, seq| Merged {
-        heads,
-        seq,
-        head_dim,
-    };
-    let (of_queries, of_keys) = (merged(heads, queries), merged(kv_heads, keys));
+    let (of_queries, of_keys) = (q.merged(), k.merged());
     let size_k = batch * kv_heads * keys * head_dim;
     let (mut dk, mut dv) = (vec![0.0; size_k], vec![0.0; size_k]);
     let dq = filled(batch * heads * queries * head_dim, |dq| {

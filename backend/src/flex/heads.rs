@@ -27,6 +27,16 @@ impl Heads {
         Self { tensor, sizes }
     }
 
+    /// The layout of an output that has a value for each of these.
+    pub(super) fn merged(&self) -> Merged {
+        let [_, heads, seq, head_dim] = self.sizes;
+        Merged {
+            heads,
+            seq,
+            head_dim,
+        }
+    }
+
     /// The `[seq, head_dim]` matrix of one head; `index` counts heads through the batch.
     pub(super) fn head(&self, index: usize) -> Matrix {
         let layout = self.tensor.layout();
@@ -59,8 +69,8 @@ pub(super) unsafe fn row<'a>(matrix: Matrix, index: usize, len: usize) -> &'a [f
 /// Output in memory as `[batch, seq, heads, head_dim]`, so that merging the heads copies nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Merged {
-    pub(super) heads: usize,
-    pub(super) seq: usize,
+    heads: usize,
+    seq: usize,
     pub(super) head_dim: usize,
 }
 
