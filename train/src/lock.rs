@@ -13,7 +13,19 @@ const LOCK_FILE: &str = ".lock";
 #[derive(Debug, Clone)]
 pub struct RunLock {
     /// `None` on a file system without locks.
-    _file: Option<Arc<File>>,
+    _file: Option<Arc<Locked>>,
+}
+
+/// Unlocks when dropped. Closing the file would not do: a process that another thread just starts has a copy of the file
+/// until it runs its program.
+#[derive(Debug)]
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // What fails here ends with the process.
+        let _ = self.0.unlock();
+    }
 }
 
 impl RunLock {
@@ -33,7 +45,7 @@ impl RunLock {
                 let _ = file.set_len(0);
                 let _ = writeln!(file, "{}", std::process::id());
                 Ok(Self {
-                    _file: Some(Arc::new(file)),
+                    _file: Some(Arc::new(Locked(file))),
                 })
             }
             Err(TryLockError::WouldBlock) => {
@@ -57,5 +69,21 @@ impl RunLock {
             true => Self::take(root).map(drop),
             false => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_free_although_a_starting_process_has_a_copy_of_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(folder.path()).unwrap();
+        let copy = lock._file.as_ref().unwrap().0.try_clone().unwrap();
+        assert!(RunLock::take(folder.path()).is_err());
+        drop(lock);
+        RunLock::take(folder.path()).unwrap();
+        drop(copy);
     }
 }
