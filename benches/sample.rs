@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use tessera_backend::Rng;
 use tessera_backend::ops::{self, Sampling};
 use tessera_gen_ar::{
-    Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig,
+    Decoding, Dropout, FirstPosition, GenAr, GenArConfig, ImageRequest, MaskPlan, SampleConfig,
     TransformerConfig,
 };
 
@@ -88,7 +88,13 @@ fn head(criterion: &mut Criterion) {
             bench.iter(|| {
                 black_box(
                     model
-                        .autoregress(z.clone(), FirstPosition::Released, &mut choose)
+                        .autoregress(
+                            z.clone(),
+                            FirstPosition::Released,
+                            Decoding::Sequential,
+                            &mut choose,
+                        )
+                        .indices
                         .into_data(),
                 )
             });
@@ -129,7 +135,14 @@ fn wide_head(criterion: &mut Criterion) {
         let mut choose =
             |dim: usize, logits| ops::categorical(logits, uniforms[dim].clone(), SAMPLING);
         let first = FirstPosition::Released;
-        bench.iter(|| black_box(model.autoregress(z.clone(), first, &mut choose).into_data()));
+        bench.iter(|| {
+            black_box(
+                model
+                    .autoregress(z.clone(), first, Decoding::Sequential, &mut choose)
+                    .indices
+                    .into_data(),
+            )
+        });
     });
     group.bench_function("t64_k16_c1024_d4/uncached", |bench| {
         bench.iter(|| black_box(without_cache(&model, z.clone(), &uniforms).into_data()));

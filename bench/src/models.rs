@@ -9,7 +9,7 @@ use tessera::attention2d::TokenSharding;
 use tessera::backend::ops::{self, Sampling};
 use tessera::backend::{ComputePrecision, autocast, device_indices, host_indices, streams};
 use tessera::gen_ar::{
-    FirstPosition, ForwardContext, GenAr, GenArConfig, MaskPlan, TransformerConfig,
+    Decoding, FirstPosition, ForwardContext, GenAr, GenArConfig, MaskPlan, TransformerConfig,
 };
 use tessera::train::{AdamW, Ema, Grads, TrainConfig};
 
@@ -123,8 +123,13 @@ fn picture_step(dtype: ComputePrecision, device: &Device, seconds: f64) -> Resul
         let z = model.decode(encoded, &visible, &drawn, context); // [2 * drawn, width]
         let (with, without) = (z.clone().narrow(0, 0, DRAWN), z.narrow(0, DRAWN, DRAWN));
         let z = without.clone() + (with - without) * 3.1;
-        let drawn = model.autoregress(z, FirstPosition::Released, &mut choose);
-        black_box(host_indices(drawn))
+        let drawn = model.autoregress(
+            z,
+            FirstPosition::Released,
+            Decoding::Sequential,
+            &mut choose,
+        );
+        black_box(host_indices(drawn.indices))
     }))
 }
 

@@ -11,7 +11,9 @@ use tessera::backend::init::ParamInit;
 use tessera::backend::nn::{Conv2d, GroupNorm, LayerNorm, Linear};
 use tessera::backend::ops::{self, Activation, Experts, Mask, Routes, Sampling};
 use tessera::backend::{ComputePrecision, streams};
-use tessera::gen_ar::{Block, FirstPosition, ForwardContext, GenArConfig, TransformerConfig};
+use tessera::gen_ar::{
+    Block, Decoding, FirstPosition, ForwardContext, GenArConfig, TransformerConfig,
+};
 use tessera::tokenizers::{Error, KlVaeConfig};
 
 /// A median, unless a tokenizer of that size cannot be.
@@ -465,7 +467,12 @@ fn head(tokens: usize, device: &Device, seconds: f64) -> Result<Median> {
         ops::categorical(logits, uniforms, Sampling::default())
     };
     Ok(median(seconds, || {
-        let drawn = model.autoregress(z.clone(), FirstPosition::Released, &mut choose);
-        black_box(host_indices(drawn))
+        let drawn = model.autoregress(
+            z.clone(),
+            FirstPosition::Released,
+            Decoding::Sequential,
+            &mut choose,
+        );
+        black_box(host_indices(drawn.indices))
     }))
 }

@@ -161,8 +161,10 @@ impl Subject {
         };
         let requests: Vec<_> = (0..batch_size as u64).map(request).collect();
         let mut spent = StageBreakdown::<Duration>::default();
+        let mut flops = StageBreakdown::<f64>::default();
         let indices = self.generator.generate(&requests, config, &mut |at| {
             spent += at.spent;
+            flops += at.flops;
             step(at.step)
         })?;
         let [height, width] = self.latents;
@@ -173,7 +175,6 @@ impl Subject {
         let started = Instant::now();
         std::hint::black_box(host_values(self.vae.decode(latents)));
         let decoded = started.elapsed();
-        let flops = self.generator.config().flops(&requests, config);
         let part = |part, time: Duration, flops: Option<f64>| Part {
             part,
             seconds: time.as_secs_f64(),

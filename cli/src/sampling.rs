@@ -3,6 +3,7 @@
 use crate::args::{share, spelled, within};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use tessera::gen_ar::{Cache, Decoding, EasyThreshold, LazySchedule, Order};
 use tessera::{CfgSchedule, Model, Sampling};
 
 /// How pictures are drawn; the model's own settings unless given.
@@ -36,6 +37,59 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "X")]
     #[arg(value_parser = within(share()))]
     pub top_p: Option<f32>,
+    /// The order of the positions; as the model has it unless given.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub order: Option<OrderName>,
+    /// What steps reuse of earlier ones: faster, and other pictures; as the model has it unless given.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub cache: Option<CacheName>,
+    /// Steps before N, and step N, reuse nothing; LazyMAR's 5 of 64 unless given.
+    #[arg(long, value_name = "N", requires = "cache")]
+    #[arg(value_parser = within(0_usize..=1_000_000))]
+    pub cache_start: Option<usize>,
+    /// From then on every Nth step reuses nothing; LazyMAR's 9 of 64 unless given.
+    #[arg(long, value_name = "N", requires = "cache")]
+    #[arg(value_parser = within(1_usize..=1_000_000))]
+    pub cache_refresh: Option<usize>,
+    /// Reuse predictions until they have changed by X in all.
+    #[arg(long, value_name = "X", requires = "cache", default_value_t = EasyThreshold::default().threshold)]
+    #[arg(value_parser = within(0.0_f32..=1000.0))]
+    pub cache_threshold: f32,
+    /// How the head draws a token's dimensions, which changes no token on a CPU; the faster way unless given.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub head: Option<HeadName>,
+}
+
+spelled!(
+    /// Orders of positions, as on the command line.
+    pub enum OrderName for Order {
+        /// At random.
+        Random,
+        /// Every fourth position, then those between them, then every other one, many at once.
+        Staged,
+        /// Spread evenly at every step.
+        Halton,
+    }
+);
+spelled!(
+    /// Ways of drawing the dimensions of a token, as on the command line.
+    pub enum HeadName for Decoding {
+        /// One after the other.
+        Sequential,
+        /// All from a guess, again until it is right.
+        Jacobi,
+    }
+);
+
+/// Caches, as on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheName {
+    /// Nothing: exact.
+    None,
+    /// Keys, values and guidance of an autoregressive model (LazyMAR).
+    Lazy,
+    /// Predictions of a diffusion transformer (EasyCache).
+    Easy,
 }
 
 spelled!(
@@ -56,6 +110,9 @@ impl SamplingArgs {
             ("--temperature", self.temperature.is_some()),
             ("--top-k", self.top_k.is_some()),
             ("--top-p", self.top_p.is_some()),
+            ("--order", self.order.is_some()),
+            ("--head", self.head.is_some()),
+            ("--cache lazy", self.cache == Some(CacheName::Lazy)),
         ];
         given
             .into_iter()
@@ -81,8 +138,9 @@ impl SamplingArgs {
     /// # Errors
     /// When a setting is out of range.
     pub fn over(&self, defaults: &Sampling) -> Result<Sampling> {
+        let steps = self.steps.unwrap_or(defaults.steps);
         let config = Sampling {
-            steps: self.steps.unwrap_or(defaults.steps),
+            steps,
             cfg_scale: self.cfg_scale.unwrap_or(defaults.cfg_scale),
             cfg_schedule: self
                 .cfg_schedule
@@ -90,8 +148,30 @@ impl SamplingArgs {
             temperature: self.temperature.unwrap_or(defaults.temperature),
             top_k: self.top_k.unwrap_or(defaults.top_k),
             top_p: self.top_p.unwrap_or(defaults.top_p),
+            order: self.order.map_or(defaults.order, Order::from),
+            cache: self.cache_of(steps, defaults.cache),
+            head: self.head.map(Decoding::from).or(defaults.head),
         };
         config.validate().map_err(tessera::Error::from)?;
         Ok(config)
+    }
+
+    /// What is reused over so many steps.
+    fn cache_of(&self, steps: usize, default: Option<Cache>) -> Option<Cache> {
+        match self.cache {
+            None => default,
+            Some(CacheName::None) => None,
+            Some(CacheName::Lazy) => {
+                let LazySchedule { start, refresh } = LazySchedule::of_steps(steps);
+                Some(Cache::Lazy(LazySchedule {
+                    start: self.cache_start.unwrap_or(start),
+                    refresh: self.cache_refresh.unwrap_or(refresh),
+                }))
+            }
+            Some(CacheName::Easy) => {
+                let threshold = self.cache_threshold;
+                Some(Cache::Easy(EasyThreshold { threshold }))
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::dropout::Dropout;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
 use tessera_attention2d::Tokens;
 use tessera_backend::init::ParamInit;
 use tessera_backend::nn::{LayerNorm, Linear};
@@ -77,56 +77,117 @@ impl CausalAttention {
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 
-    /// The next dimension alone; the preceding ones are in `cache`.
+    /// Some steps, from `first` on; the preceding ones are in `cache`, which takes these too.
     ///
     /// # Shapes
-    /// - x: `[tokens, d_model]`
-    /// - output: `[tokens, d_model]`
-    pub fn step(&self, x: Tensor<2>, cache: &mut KvCache) -> Tensor<2> {
-        let [q, k, v] = self.project(x.unsqueeze_dim(1));
-        let (k, v) = cache.push(k, v);
-        let y = ops::merge_heads(ops::attention(q, k, v, Mask::All)); // [tokens, 1, d_model]
-        ops::linear(y.squeeze_dim::<2>(1), &self.proj, Activation::None)
+    /// - x: `[steps, tokens, d_model]`
+    /// - output: `[steps, tokens, d_model]`
+    pub fn steps(&self, x: Tensor<3>, cache: &mut KvCache, first: usize) -> Tensor<3> {
+        let [q, k, v] = self.project(x).map(|x| x.swap_dims(0, 2)); // [tokens, heads, steps, head_dim]
+        let (k, v) = cache.put(first, k, v);
+        let y = ops::merge_heads(ops::attention(q, k, v, Mask::Causal)); // [tokens, steps, d_model]
+        ops::linear(y.swap_dims(0, 1), &self.proj, Activation::None)
     }
 }
 
-/// Keys and values of the dimensions drawn so far, `[tokens, heads, dims, head_dim]`, allocated once.
+/// Keys and values, `[rows, heads, capacity, head_dim]`, allocated once: of the dimensions of tokens, or of the tokens
+/// of images.
 #[derive(Debug)]
 pub struct KvCache {
     k: Tensor<4>,
     v: Tensor<4>,
-    len: usize,
+}
+
+/// Where keys and values go in a cache.
+#[derive(Debug)]
+pub(crate) enum Places {
+    /// To all of its places.
+    All,
+    /// The first of them to the cache's first places, the others from a place on.
+    Ends {
+        /// How many go to the first places.
+        first: usize,
+        /// Where the others go.
+        from: usize,
+    },
+    /// To places of `[rows * heads * capacity, head_dim]`.
+    At(Tensor<1, Int>),
 }
 
 impl KvCache {
-    /// An empty cache.
+    /// A cache with nothing in it.
     ///
     /// # Shapes
-    /// - shape: `[tokens, heads, dims, head_dim]`
+    /// - shape: `[rows, heads, capacity, head_dim]`
     pub fn new(shape: [usize; 4], device: &Device) -> Self {
         Self {
             k: Tensor::zeros(shape, device),
             v: Tensor::zeros(shape, device),
-            len: 0,
         }
     }
 
-    /// Appends the keys and values of the next dimension, and returns those of all dimensions so far.
+    /// Writes keys and values from place `first` on, and returns those of all places up to the last of them.
     ///
     /// # Shapes
-    /// - k, v: `[tokens, heads, 1, head_dim]`
-    /// - outputs: `[tokens, heads, len, head_dim]`
-    fn push(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let (at, [rows, heads, _, head_dim]) = (self.len, k.dims());
-        self.len += 1;
-        let place = [0..rows, 0..heads, at..at + 1, 0..head_dim];
-        let filled = [0..rows, 0..heads, 0..self.len, 0..head_dim];
-        self.k.inplace(|cache| cache.slice_assign(place.clone(), k));
-        self.v.inplace(|cache| cache.slice_assign(place, v));
+    /// - k, v: `[rows, heads, len, head_dim]`
+    /// - outputs: `[rows, heads, first + len, head_dim]`
+    pub fn put(&mut self, first: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let [rows, heads, len, head_dim] = k.dims();
+        let place = [0..rows, 0..heads, first..first + len, 0..head_dim];
+        let filled = [0..rows, 0..heads, 0..first + len, 0..head_dim];
+        for (cache, x) in [(&mut self.k, k), (&mut self.v, v)] {
+            cache.inplace(|cache| cache.slice_assign(place.clone(), x));
+        }
         (
             self.k.clone().slice(filled.clone()),
             self.v.clone().slice(filled),
         )
+    }
+
+    /// Writes keys and values to their places, and returns those of all places up to the last that is filled.
+    ///
+    /// # Shapes
+    /// - k, v: `[rows, heads, len, head_dim]`
+    /// - outputs: `[rows, heads, filled, head_dim]`
+    pub(crate) fn put_at(
+        &mut self,
+        places: &Places,
+        k: Tensor<4>,
+        v: Tensor<4>,
+    ) -> (Tensor<4>, Tensor<4>) {
+        let [rows, heads, len, head_dim] = k.dims();
+        match places {
+            Places::All => self.put(0, k, v),
+            &Places::Ends { first, from } => {
+                let part = |x: &Tensor<4>, from, len| x.clone().narrow(2, from, len);
+                self.put(0, part(&k, 0, first), part(&v, 0, first));
+                let rest = len - first;
+                self.put(from, part(&k, first, rest), part(&v, first, rest))
+            }
+            Places::At(places) => {
+                for (cache, x) in [(&mut self.k, k), (&mut self.v, v)] {
+                    let shape = cache.dims();
+                    let x = x.reshape([rows * heads * len, head_dim]); // [rows * heads * len, head_dim]
+                    cache.inplace(|cache| {
+                        let cache = cache.reshape([shape[0] * shape[1] * shape[2], head_dim]); // [places, head_dim]
+                        cache
+                            .select_assign(0, places.clone(), x, IndexingUpdateOp::Assign)
+                            .reshape(shape) // [rows, heads, capacity, head_dim]
+                    });
+                }
+                (self.k.clone(), self.v.clone())
+            }
+        }
+    }
+
+    /// The mean over the heads of the cosine of values `[rows, heads, capacity, head_dim]` and those in the cache:
+    /// `[rows, capacity]`.
+    pub(crate) fn similarity(&self, v: &Tensor<4>) -> Tensor<2> {
+        let dots =
+            |a: &Tensor<4>, b: &Tensor<4>| (a.clone() * b.clone()).sum_dim(3).squeeze_dim::<3>(3); // [rows, heads, capacity]
+        let lengths = dots(v, v) * dots(&self.v, &self.v);
+        let cosines = dots(v, &self.v) / (lengths + f32::MIN_POSITIVE).sqrt();
+        cosines.mean_dim(1).squeeze_dim(1)
     }
 }
 

@@ -46,6 +46,25 @@ impl GenAr {
         classes: &[Option<usize>],
         context: &mut ForwardContext<'_>,
     ) -> Tensor<3> {
+        let x = self.encoder_input(values, visible, classes);
+        let tokens = self.sequence.of(x.dims()[1]);
+        let mut x = tokens.shard(x);
+        for block in &self.encoder_blocks {
+            x = block.forward(x, tokens, context);
+        }
+        tokens.gather(ops::layer_norm(x, &self.encoder_norm))
+    }
+
+    /// The rows of the buffer and of the visible tokens, before the first block.
+    ///
+    /// # Shapes
+    /// - as [`encode`](Self::encode)
+    pub(crate) fn encoder_input(
+        &self,
+        values: Option<Tensor<2>>,
+        visible: &Positions,
+        classes: &[Option<usize>],
+    ) -> Tensor<3> {
         let (batch, buffer) = (classes.len(), self.config.buffer_size);
         let width = self.config.enc.width;
         let positions = self.encoder_pos_embed_learned.val();
@@ -58,12 +77,7 @@ impl GenAr {
             let tokens = tokens.reshape([batch, visible.per_image(), width]); // [batch, visible, width]
             x = Tensor::cat(vec![x, tokens], 1);
         }
-        let tokens = self.sequence.of(buffer + visible.per_image());
-        let mut x = tokens.shard(ops::layer_norm(x, &self.z_proj_ln));
-        for block in &self.encoder_blocks {
-            x = block.forward(x, tokens, context);
-        }
-        tokens.gather(ops::layer_norm(x, &self.encoder_norm))
+        ops::layer_norm(x, &self.z_proj_ln)
     }
 
     /// The features `z` of the wanted positions.
@@ -78,11 +92,33 @@ impl GenAr {
         wanted: &Positions,
         context: &mut ForwardContext<'_>,
     ) -> Tensor<2> {
-        let ([batch, ..], device) = (encoded.dims(), encoded.device());
-        let (width, seq) = (self.config.dec.width, self.config.seq());
-        let buffer = self.config.buffer_size;
-        let x = self.fill_with_mask_tokens(encoded, visible) + self.decoder_pos_embed_learned.val();
-        let tokens = self.sequence.of(buffer + seq);
+        let x = self.decoder_input(encoded, visible);
+        let x = self.decoder_rows(x, wanted, context);
+        self.decoder_output(x, wanted)
+    }
+
+    /// The rows of the buffer and of all positions, before the first block.
+    ///
+    /// # Shapes
+    /// - encoded: `[batch, buffer_size + visible, enc.width]`
+    /// - output: `[batch, buffer_size + seq, dec.width]`
+    pub(crate) fn decoder_input(&self, encoded: Tensor<3>, visible: &Positions) -> Tensor<3> {
+        self.fill_with_mask_tokens(encoded, visible) + self.decoder_pos_embed_learned.val()
+    }
+
+    /// The rows of the wanted positions after the last block.
+    ///
+    /// # Shapes
+    /// - x: `[batch, buffer_size + seq, dec.width]`
+    /// - output: `[batch * wanted, dec.width]`
+    pub(crate) fn decoder_rows(
+        &self,
+        x: Tensor<3>,
+        wanted: &Positions,
+        context: &mut ForwardContext<'_>,
+    ) -> Tensor<2> {
+        let ([batch, rows, width], device) = (x.dims(), x.device());
+        let tokens = self.sequence.of(rows);
         let (last, blocks) = self
             .decoder_blocks
             .split_last()
@@ -91,19 +127,27 @@ impl GenAr {
         for block in blocks {
             x = block.forward(x, tokens, context);
         }
-        let rows = wanted.rows(buffer + seq, buffer, &device);
-        let x = match tokens.is_sharded() {
+        let wanted_rows = wanted.rows(rows, self.config.buffer_size, &device);
+        match tokens.is_sharded() {
             false => last
-                .forward_rows(x, rows, context)
+                .forward_rows(x, wanted_rows, context)
                 .reshape([wanted.total(), width]), // [batch * wanted, width]
             // Which of the wanted rows are on this rank differs from image to image.
             true => tokens
                 .gather(last.forward(x, tokens, context))
-                .reshape([batch * (buffer + seq), width]) // [batch * (buffer + seq), width]
-                .select(0, rows), // [batch * wanted, width]
-        };
+                .reshape([batch * rows, width]) // [batch * rows, width]
+                .select(0, wanted_rows), // [batch * wanted, width]
+        }
+    }
+
+    /// The features of rows after the last block.
+    ///
+    /// # Shapes
+    /// - x, output: `[batch * wanted, dec.width]`
+    pub(crate) fn decoder_output(&self, x: Tensor<2>, wanted: &Positions) -> Tensor<2> {
+        let rows = wanted.rows(0, 0, &x.device());
         let positions = self.output_pos_embed.val().squeeze_dim::<2>(0);
-        ops::layer_norm(x, &self.decoder_norm) + positions.select(0, wanted.rows(0, 0, &device))
+        ops::layer_norm(x, &self.decoder_norm) + positions.select(0, rows)
     }
 
     /// The encoded rows in their places, and the mask token in all others.

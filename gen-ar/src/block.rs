@@ -1,7 +1,7 @@
 //! The two transformer blocks: plain pre-norm (backbone) and adaLN-modulated (head).
 #![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
 
-use crate::attention::{CausalAttention, KvCache, NORM_EPS, attend};
+use crate::attention::{CausalAttention, KvCache, NORM_EPS, Places, attend};
 use crate::config::TransformerConfig;
 use crate::context::ForwardContext;
 use crate::dropout::Dropout;
@@ -73,6 +73,7 @@ impl Block {
         context: &mut ForwardContext<'_>,
     ) -> Tensor<3> {
         let qkv = self.attn.project(ops::layer_norm(x.clone(), &self.norm1));
+        context.keep(tokens, [&qkv[1], &qkv[2]]);
         let y = self.attention_output(qkv, tokens, &mut context.dropout);
         self.feed_forward(ops::residual(x, y), context)
     }
@@ -91,14 +92,89 @@ impl Block {
         rows: Tensor<1, Int>,
         context: &mut ForwardContext<'_>,
     ) -> Tensor<3> {
-        let ([batch, seq, width], [total]) = (x.dims(), rows.dims());
-        let kept = x.clone().reshape([batch * seq, width]).select(0, rows); // [batch * wanted, d_model]
-        let kept = kept.reshape([batch, total / batch, width]); // [batch, wanted, d_model]
-        let queries = ops::layer_norm(kept.clone(), &self.norm1);
+        let tokens = TokenSharding::Local.of(x.dims()[1]);
+        let (wanted, qkv) = self.project_rows(x, rows);
+        context.keep(tokens, [&qkv[1], &qkv[2]]);
+        let y = self.attention_output(qkv, tokens, &mut context.dropout);
+        self.feed_forward(ops::residual(wanted, y), context)
+    }
+
+    /// Some rows, `[batch, wanted, d_model]`, and their queries beside the keys and values of all.
+    fn project_rows(&self, x: Tensor<3>, rows: Tensor<1, Int>) -> (Tensor<3>, [Tensor<4>; 3]) {
+        let wanted = select_rows(x.clone(), rows);
+        let queries = ops::layer_norm(wanted.clone(), &self.norm1);
         let all = ops::layer_norm(x, &self.norm1);
-        let qkv = self.attn.project_queries(queries, all);
-        let y = self.attention_output(qkv, TokenSharding::Local.of(seq), &mut context.dropout);
-        self.feed_forward(ops::residual(kept, y), context)
+        (wanted, self.attn.project_queries(queries, all))
+    }
+
+    /// [`forward`](Self::forward) of rows whose keys and values go to their `places` of `cache`, among those of the rows
+    /// that are not computed again.
+    ///
+    /// # Shapes
+    /// - x: `[images, rows, d_model]`
+    /// - output: `[images, rows, d_model]`
+    pub(crate) fn forward_among(
+        &self,
+        x: Tensor<3>,
+        cache: &mut KvCache,
+        places: &Places,
+        context: &mut ForwardContext<'_>,
+    ) -> Tensor<3> {
+        let qkv = self.attn.project(ops::layer_norm(x.clone(), &self.norm1));
+        let y = self.attend_among(qkv, cache, places);
+        self.feed_forward(ops::residual(x, y), context)
+    }
+
+    /// [`forward_among`](Self::forward_among) for some of the rows, as [`forward_rows`](Self::forward_rows).
+    ///
+    /// # Shapes
+    /// - x: `[images, rows, d_model]`
+    /// - wanted: `[images * wanted]`, indices into `[images * rows, d_model]`
+    /// - output: `[images, wanted, d_model]`
+    pub(crate) fn forward_rows_among(
+        &self,
+        x: Tensor<3>,
+        wanted: Tensor<1, Int>,
+        cache: &mut KvCache,
+        places: &Places,
+        context: &mut ForwardContext<'_>,
+    ) -> Tensor<3> {
+        let (wanted, qkv) = self.project_rows(x, wanted);
+        let y = self.attend_among(qkv, cache, places);
+        self.feed_forward(ops::residual(wanted, y), context)
+    }
+
+    /// A block that prunes rows: the attention of all, and the second branch of those that `choose` keeps, given the
+    /// similarity of each row's value to the one in `cache`, the mean over the heads of their cosine.
+    ///
+    /// # Shapes
+    /// - x: `[images, rows, d_model]`
+    /// - similarities: `[images, rows]`; chosen rows: `[images * kept]`, indices into `[images * rows, d_model]`
+    /// - output: `[images, kept, d_model]`
+    pub(crate) fn forward_pruned(
+        &self,
+        x: Tensor<3>,
+        cache: &mut KvCache,
+        context: &mut ForwardContext<'_>,
+        choose: impl FnOnce(Tensor<2>) -> Tensor<1, Int>,
+    ) -> Tensor<3> {
+        let qkv = self.attn.project(ops::layer_norm(x.clone(), &self.norm1));
+        let kept = choose(cache.similarity(&qkv[2]));
+        let y = self.attend_among(qkv, cache, &Places::All);
+        let x = ops::residual(x, y);
+        self.feed_forward(select_rows(x, kept), context)
+    }
+
+    /// The first branch, `[images, queries, d_model]`: queries attend to all of `cache`, which takes keys and values.
+    fn attend_among(
+        &self,
+        [q, k, v]: [Tensor<4>; 3],
+        cache: &mut KvCache,
+        places: &Places,
+    ) -> Tensor<3> {
+        let (k, v) = cache.put_at(places, k, v);
+        let tokens = TokenSharding::Local.of(k.dims()[2]);
+        self.attention_output([q, k, v], tokens, &mut Dropout::off())
     }
 
     /// The first branch, `[batch, queries, d_model]`, from its queries, keys and values.
@@ -123,6 +199,13 @@ impl Block {
         };
         ops::residual(x, y)
     }
+}
+
+/// Rows of `[batch * seq, d_model]`, equally many for each image: `[batch, rows, d_model]`.
+pub(crate) fn select_rows(x: Tensor<3>, rows: Tensor<1, Int>) -> Tensor<3> {
+    let ([batch, seq, width], [total]) = (x.dims(), rows.dims());
+    let rows = x.reshape([batch * seq, width]).select(0, rows); // [batch * rows, d_model]
+    rows.reshape([batch, total / batch, width]) // [batch, rows, d_model]
 }
 
 /// `[.., d_model]` to the same, with dropout after each map.
@@ -184,18 +267,19 @@ impl ChannelBlock {
         })
     }
 
-    /// The next dimension alone.
+    /// Some steps, from `first` on; the preceding ones are in `cache`.
     ///
     /// # Shapes
-    /// - x, each of modulation, output: `[tokens, d_model]`
-    pub(crate) fn step(
+    /// - x, each of modulation, output: `[steps, tokens, d_model]`
+    pub(crate) fn steps(
         &self,
-        x: Tensor<2>,
-        modulation: Modulation<2>,
+        x: Tensor<3>,
+        modulation: Modulation<3>,
         cache: &mut KvCache,
-    ) -> Tensor<2> {
+        first: usize,
+    ) -> Tensor<3> {
         self.gated(x, modulation, &mut Dropout::off(), |y, _| {
-            self.attn.step(y, cache)
+            self.attn.steps(y, cache, first)
         })
     }
 

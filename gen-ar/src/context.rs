@@ -1,7 +1,11 @@
 //! State of one forward pass through the backbone, beside the activations.
 
+use crate::attention::KvCache;
 use crate::{Dropout, GenArConfig};
+use burn::tensor::Tensor;
+use tessera_attention2d::Tokens;
 use tessera_backend::Rng;
+use tessera_backend::ops;
 use tessera_moe::{Mode, RouterTrace};
 
 /// What a forward pass drops, and how its tokens are routed to experts.
@@ -11,6 +15,15 @@ pub struct ForwardContext<'a> {
     pub dropout: Dropout<'a>,
     /// The routers of all layers with experts, the encoder's before the decoder's.
     pub trace: RouterTrace,
+    /// Where blocks leave their keys and values for later steps.
+    pub(crate) kept: Option<KeptKeys<'a>>,
+}
+
+/// The caches of the blocks that are still to come, of the first images of a batch.
+#[derive(Debug)]
+pub(crate) struct KeptKeys<'a> {
+    pub caches: std::slice::IterMut<'a, KvCache>,
+    pub images: usize,
 }
 
 impl ForwardContext<'static> {
@@ -19,6 +32,7 @@ impl ForwardContext<'static> {
         Self {
             dropout: Dropout::off(),
             trace: RouterTrace::off(),
+            kept: None,
         }
     }
 
@@ -27,6 +41,7 @@ impl ForwardContext<'static> {
         Self {
             dropout: Dropout::off(),
             trace: RouterTrace::new(Mode::Race),
+            kept: None,
         }
     }
 }
@@ -37,6 +52,37 @@ impl<'a> ForwardContext<'a> {
         Self {
             dropout: Dropout::training(config, rng),
             trace: RouterTrace::new(Mode::Race),
+            kept: None,
         }
+    }
+
+    /// Inference whose blocks leave the keys and values of the first `images` images in `caches`, one per block.
+    pub(crate) fn keeping(caches: &'a mut [KvCache], images: usize) -> Self {
+        let kept = Some(KeptKeys {
+            caches: caches.iter_mut(),
+            images,
+        });
+        Self {
+            kept,
+            ..ForwardContext::inference()
+        }
+    }
+
+    /// Leaves the keys and values of the next block, `[batch, heads, seq here, head_dim]`, if they are kept.
+    pub(crate) fn keep(&mut self, tokens: Tokens<'_>, [k, v]: [&Tensor<4>; 2]) {
+        let Some(KeptKeys { caches, images }) = &mut self.kept else {
+            return;
+        };
+        let heads = k.dims()[1];
+        let whole = |x: &Tensor<4>| {
+            let x = x.clone().narrow(0, 0, *images);
+            match tokens.is_sharded() {
+                false => x,
+                // [images, heads, seq, head_dim]
+                true => ops::split_heads(tokens.gather(ops::merge_heads(x)), heads).swap_dims(1, 2),
+            }
+        };
+        let cache = caches.next().expect("a cache per block");
+        cache.put(0, whole(k), whole(v));
     }
 }

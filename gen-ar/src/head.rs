@@ -1,14 +1,17 @@
 //! The head predicts the dimensions of a token one after the other (section 3.2 of the paper), or `dims_per_step` at a
 //! time, independently of each other. In training, `head_logits` takes all dimensions at once; to sample, `autoregress`
-//! takes one step at a time, with cached keys and values.
+//! takes one step at a time, with cached keys and values, or all steps from a guess.
 
-use crate::GenAr;
 use crate::attention::KvCache;
 use crate::block::Modulation;
 use crate::config::FirstPosition;
 use crate::dropout::Dropout;
 use crate::positions::int_tensor;
-use burn::tensor::{Int, Tensor};
+use crate::{GenAr, GenArConfig};
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use tessera_backend::host_indices;
 use tessera_backend::ops::{self, Activation};
 
 /// What is the same for all tokens: `[1, steps, width]` to `[tokens, steps, width]`.
@@ -130,25 +133,24 @@ impl GenAr {
     }
 
     /// Draws the dimensions of each token, `dims_per_step` at a time. `choose` takes a dimension's number in the head's
-    /// order and its logits `[tokens, levels]`, as many as the dimension has, and returns the indices `[tokens]`.
+    /// order and its logits `[tokens, levels]`, as many as the dimension has, and returns the indices `[tokens]`; it must
+    /// give the same indices for the same logits. [`Decoding::Jacobi`] asks it more than once for a dimension: the last
+    /// answer counts.
     ///
     /// adaLN depends on `z` and the step but not on drawn indices, so it is computed for all steps in advance.
     ///
     /// # Shapes
     /// - z: `[tokens, dec.width]`
-    /// - output: `[tokens, dims]`, dimensions in the head's order
+    /// - output: indices `[tokens, dims]`, dimensions in the head's order
     pub fn autoregress(
         &self,
         z: Tensor<2>,
         first: FirstPosition,
+        decoding: Decoding,
         choose: &mut dyn FnMut(usize, Tensor<2>) -> Tensor<1, Int>,
-    ) -> Tensor<2, Int> {
+    ) -> Drawn {
         let ([tokens, _], device) = (z.dims(), z.device());
-        let (dims, per_step, ch) = (
-            self.config.token_embed_dim,
-            self.config.dims_per_step,
-            self.config.ch,
-        );
+        let (per_step, ch) = (self.config.dims_per_step, self.config.ch);
         let steps = self.config.head_steps();
         let c = ops::linear(z, &self.condition_proj, Activation::None);
         let timesteps = self.timesteps_embeddings.val().swap_dims(0, 1); // [steps, 1, width]
@@ -163,39 +165,138 @@ impl GenAr {
         let cache = || KvCache::new([tokens, ch.heads, steps, ch.head_dim()], &device);
         let mut caches: Vec<_> = self.channel_blocks.iter().map(|_| cache()).collect();
 
-        let mut drawn: Vec<Tensor<1, Int>> = Vec::with_capacity(dims);
-        for step in 0..steps {
-            let mut x = match step {
-                0 => self.first_input(c.clone(), first),
-                _ => self.next_input(step, &drawn),
+        let mut guess = Guess::new(&self.config, tokens, &device);
+        let (mut at, mut computed) = (0, 0);
+        while at < steps {
+            let now = match decoding {
+                Decoding::Sequential => at..at + 1,
+                Decoding::Jacobi => at..steps,
             };
+            let mut x = self.step_inputs(now.clone(), &c, first, &guess.indices);
             for ((block, modulation), cache) in
                 self.channel_blocks.iter().zip(&blocks).zip(&mut caches)
             {
-                x = block.step(x, at(modulation, step), cache);
+                x = block.steps(x, of_steps(modulation, &now), cache, at);
             }
-            let [scale, shift] = at(&last, step);
+            let [scale, shift] = of_steps(&last, &now);
             let x = ops::modulate(ops::layer_norm(x, &self.channel_norm), None, shift, scale);
-            for dim in step * per_step..(step + 1) * per_step {
-                let head = &self.channel_heads[dim];
-                drawn.push(choose(dim, ops::linear(x.clone(), head, Activation::None)));
+            let mut drawn = Vec::with_capacity(now.len() * per_step);
+            for (step, dim) in now.clone().flat_map(|step| {
+                (step * per_step..(step + 1) * per_step).map(move |dim| (step, dim))
+            }) {
+                let x = x.clone().narrow(0, step - at, 1).squeeze_dim::<2>(0); // [tokens, width]
+                let logits = ops::linear(x, &self.channel_heads[dim], Activation::None);
+                drawn.push(choose(dim, logits));
             }
+            computed += now.len();
+            at = guess.replace(now, drawn);
         }
-        Tensor::stack(drawn, 1)
+        Drawn {
+            indices: Tensor::stack(guess.indices, 1),
+            steps: computed,
+        }
+    }
+
+    /// `[steps, tokens, width]`: the head's inputs at some steps, with the indices `[tokens]` of the dimensions before.
+    fn step_inputs(
+        &self,
+        steps: Range<usize>,
+        c: &Tensor<2>,
+        first: FirstPosition,
+        indices: &[Tensor<1, Int>],
+    ) -> Tensor<3> {
+        let inputs = steps.map(|step| match step {
+            0 => self.first_input(c.clone(), first),
+            _ => self.next_input(step, indices),
+        });
+        Tensor::stack(inputs.collect(), 0)
     }
 
     /// `[tokens, width]`: the head's input at `step`, with the dimensions before it drawn as indices `[tokens]` each.
-    fn next_input(&self, step: usize, drawn: &[Tensor<1, Int>]) -> Tensor<2> {
-        let before = (step - 1) * self.config.dims_per_step..drawn.len();
+    fn next_input(&self, step: usize, indices: &[Tensor<1, Int>]) -> Tensor<2> {
+        let per_step = self.config.dims_per_step;
+        let before = (step - 1) * per_step..step * per_step;
         let tables = self.token_embeddings[before.clone()].iter();
         let embedded = tables
-            .zip(&drawn[before])
+            .zip(&indices[before])
             .map(|(table, index)| table.weight.val().select(0, index.clone()));
         let embedded = embedded
             .reduce(|sum, one| sum + one)
             .expect("a step has dimensions");
         let position = self.channel_embed.val().narrow(1, step, 1);
         embedded + position.squeeze_dim::<2>(0)
+    }
+}
+
+/// The order in which the head computes the dimensions of a token. The tokens are the same, bit for bit on a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoding {
+    /// One step after the other, as the paper has it.
+    Sequential,
+    /// All steps from the last guess of the dimensions before them, again until no guess is wrong (speculative Jacobi
+    /// decoding, arXiv 2510.24211). A token has one random number per dimension, so the fixed point is the sequential
+    /// token. It reads the weights once per pass instead of once per step, and computes more rows.
+    Jacobi,
+}
+
+/// What [`GenAr::autoregress`] drew.
+#[derive(Debug)]
+pub struct Drawn {
+    /// `[tokens, dims]`, dimensions in the head's order.
+    pub indices: Tensor<2, Int>,
+    /// Steps computed for each token; [`GenArConfig::head_steps`] of them if none was computed again.
+    pub steps: usize,
+}
+
+/// The indices of the dimensions, `[tokens]` each: drawn, or guessed.
+struct Guess {
+    indices: Vec<Tensor<1, Int>>,
+    /// The same on the host, dimension by dimension, once something is drawn from them.
+    known: Vec<i64>,
+    tokens: usize,
+    per_step: usize,
+}
+
+impl Guess {
+    /// The level in the middle, which is the likeliest of a normal distribution.
+    fn new(config: &GenArConfig, tokens: usize, device: &Device) -> Self {
+        let middle: Vec<_> = (0..config.token_embed_dim)
+            .map(|dim| config.levels_at(dim) / 2)
+            .collect();
+        let guess = |&middle: &usize| int_tensor(std::iter::repeat_n(middle, tokens), device);
+        let known = middle.iter().map(|&middle| middle as i64);
+        Self {
+            indices: middle.iter().map(guess).collect(),
+            known: known
+                .flat_map(|middle| std::iter::repeat_n(middle, tokens))
+                .collect(),
+            tokens,
+            per_step: config.dims_per_step,
+        }
+    }
+
+    /// Takes what was drawn for the dimensions of `steps`, the first of which were drawn from indices that are known to
+    /// be right. Returns the first step that was drawn from a wrong guess, or the one after `steps`.
+    fn replace(&mut self, steps: Range<usize>, drawn: Vec<Tensor<1, Int>>) -> usize {
+        let dims = steps.start * self.per_step..steps.end * self.per_step;
+        // Nothing was drawn from a guess.
+        if steps.len() == 1 {
+            self.indices.splice(dims, drawn);
+            return steps.end;
+        }
+        let found = host_indices(Tensor::cat(drawn.clone(), 0));
+        self.indices.splice(dims.clone(), drawn);
+        let known = &mut self.known[dims.start * self.tokens..dims.end * self.tokens];
+        let each = self.per_step * self.tokens;
+        let right = known
+            .chunks(each)
+            .zip(found.chunks(each))
+            .take_while(|(guessed, found)| guessed == found);
+        let right = right.count();
+        known.copy_from_slice(&found);
+        // The step after the last right one was drawn from right indices too.
+        steps.end.min(steps.start + right + 1)
     }
 }
 
@@ -213,10 +314,9 @@ fn filled_up<const D: usize>(x: Tensor<D>, axis: usize, size: usize, value: f32)
     Tensor::cat(vec![x, rest], axis)
 }
 
-/// The modulation of one step: each of `[steps, tokens, width]` to `[tokens, width]`.
-fn at<const N: usize>(modulation: &[Tensor<3>; N], step: usize) -> [Tensor<2>; N] {
-    modulation.each_ref().map(|part| {
-        let [_, tokens, width] = part.dims();
-        ops::reshape(part.clone().narrow(0, step, 1), [tokens, width]) // [tokens, width]
-    })
+/// Parts of some steps: each of `[all steps, tokens, width]` to `[steps, tokens, width]`.
+fn of_steps<const N: usize>(parts: &[Tensor<3>; N], steps: &Range<usize>) -> [Tensor<3>; N] {
+    parts
+        .each_ref()
+        .map(|part| part.clone().narrow(0, steps.start, steps.len()))
 }

@@ -49,6 +49,7 @@
 mod attention;
 mod backbone;
 mod block;
+mod cache;
 mod checkpoint;
 mod config;
 mod context;
@@ -56,13 +57,16 @@ mod dropout;
 mod error;
 mod flops;
 mod head;
+mod head_times;
 mod infer;
+mod lazy;
 #[cfg(feature = "train")]
 mod loss;
 mod mask;
 mod model;
 #[cfg(feature = "train")]
 mod objective;
+mod order;
 mod positions;
 mod request;
 mod sampler;
@@ -72,16 +76,18 @@ mod thresholds;
 
 pub use attention::{CausalAttention, KvCache};
 pub use block::{Block, ChannelBlock, ChannelFinal};
+pub use cache::{Cache, EasyThreshold, LazySchedule};
 pub use checkpoint::{BUFFERS, CONFIG_FILE, WEIGHTS_FILE};
 pub use config::{FirstPosition, GenArConfig, TransformerConfig, default_channel_order};
 pub use context::ForwardContext;
 pub use dropout::Dropout;
 pub use error::{Error, Result};
-pub use head::ABSENT;
+pub use head::{ABSENT, Decoding, Drawn};
 pub use mask::MaskPlan;
 pub use model::GenAr;
 #[cfg(feature = "train")]
 pub use objective::TokenObjective;
+pub use order::Order;
 pub use positions::Positions;
 pub use request::{CfgSchedule, ImageRequest, SampleConfig, SamplingProgress, SamplingStep};
 pub use sampler::Drawing;

@@ -3,6 +3,7 @@
 use crate::attention::NORM_EPS;
 use crate::block::{Block, ChannelBlock, ChannelFinal};
 use crate::config::TransformerConfig;
+use crate::head_times::HeadTimes;
 use crate::{Error, GenArConfig, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -47,6 +48,8 @@ pub struct GenAr {
     pub(crate) config: GenArConfig,
     #[module(skip)]
     pub(crate) sequence: TokenSharding,
+    #[module(skip)]
+    pub(crate) head_times: HeadTimes,
 }
 
 impl GenArConfig {
@@ -181,6 +184,7 @@ impl GenArConfig {
             reconstruction_values: init.buffer(&table, [self.level_values()]),
             config: self.clone(),
             sequence: TokenSharding::Local,
+            head_times: HeadTimes::default(),
         }
     }
 }

@@ -60,6 +60,57 @@ impl Positions {
         }
     }
 
+    /// The positions of each image, ascending.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = &[usize]> {
+        self.index.chunks(self.per_image.max(1))
+    }
+
+    /// `(image * heads + head) * stride + position`: for each image and head, the places of the image's positions.
+    ///
+    /// # Shapes
+    /// - output: `[images * heads * per_image]`
+    pub(crate) fn rows_of_heads(
+        &self,
+        heads: usize,
+        stride: usize,
+        device: &Device,
+    ) -> Tensor<1, Int> {
+        let rows = self.lists().enumerate().flat_map(|(image, positions)| {
+            (image * heads..(image + 1) * heads).flat_map(move |head| {
+                positions
+                    .iter()
+                    .map(move |position| head * stride + position)
+            })
+        });
+        int_tensor(rows, device)
+    }
+
+    /// The set whose positions are higher by `offset`.
+    pub(crate) fn shifted(&self, offset: usize) -> Self {
+        Self {
+            index: self
+                .index
+                .iter()
+                .map(|position| position + offset)
+                .collect(),
+            ..*self
+        }
+    }
+
+    /// For each, its row in a table of the positions of `all`, which has it.
+    ///
+    /// # Shapes
+    /// - output: `[images * per_image]`
+    pub(crate) fn rows_among(&self, all: &Self, device: &Device) -> Tensor<1, Int> {
+        let row = |(image, position)| {
+            let first = image * all.per_image;
+            let of_image = &all.index[first..first + all.per_image];
+            let place = of_image.binary_search(&position);
+            first + place.expect("the set has every position that is asked for")
+        };
+        int_tensor(self.iter().map(row), device)
+    }
+
     /// `image * stride + offset + position` of each: its row in a table with `stride` rows per image (0: one table
     /// for all images), of which `offset` precede the first position.
     ///

@@ -1,5 +1,8 @@
 //! What the sampler is asked for, and what it reports.
 
+use crate::cache::{Cache, LazySchedule};
+use crate::head::Decoding;
+use crate::order::Order;
 use crate::stages::StageBreakdown;
 use crate::{Error, Result};
 use ndarray::{ArrayView2, ArrayView3};
@@ -36,6 +39,19 @@ pub struct SampleConfig {
     pub top_k: usize,
     /// Keeps the fewest likeliest levels whose probabilities add up to `top_p`; 1 keeps all.
     pub top_p: f32,
+    /// The order of the positions.
+    #[serde(skip_serializing_if = "is_default")]
+    pub order: Order,
+    /// What steps reuse of earlier ones; nothing is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+    /// How the head draws, which changes no token on a CPU; `None` is what is faster there, as measured while it draws.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<Decoding>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for SampleConfig {
@@ -47,6 +63,9 @@ impl Default for SampleConfig {
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
+            order: Order::Random,
+            cache: None,
+            head: None,
         }
     }
 }
@@ -70,6 +89,23 @@ impl SampleConfig {
         }
     }
 
+    /// In another order.
+    pub fn order(self, order: Order) -> Self {
+        Self { order, ..self }
+    }
+
+    /// With the features of earlier steps in place of most of the backbone's work; see [`LazySchedule::of_steps`].
+    pub fn lazy(self, schedule: LazySchedule) -> Self {
+        let cache = Some(Cache::Lazy(schedule));
+        Self { cache, ..self }
+    }
+
+    /// With a head that draws in this way.
+    pub fn head(self, decoding: Decoding) -> Self {
+        let head = Some(decoding);
+        Self { head, ..self }
+    }
+
     /// Checks every option.
     ///
     /// # Errors
@@ -88,6 +124,7 @@ impl SampleConfig {
             cfg_scale,
             temperature,
             top_p,
+            cache,
             ..
         } = *self;
         check("steps", steps > 0, "at least 1", steps.to_string())?;
@@ -108,7 +145,27 @@ impl SampleConfig {
             top_p > 0.0 && top_p <= 1.0,
             "above 0 and at most 1",
             top_p.to_string(),
-        )
+        )?;
+        match cache {
+            Some(Cache::Lazy(LazySchedule { refresh, .. })) => {
+                check("refresh", refresh > 0, "at least 1", refresh.to_string())
+            }
+            Some(Cache::Easy(_)) => check(
+                "cache",
+                false,
+                "none or lazy for an autoregressive model",
+                "easy".into(),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// The steps that compute everything, if others reuse their features.
+    pub(crate) fn lazy_schedule(&self) -> Option<LazySchedule> {
+        match self.cache {
+            Some(Cache::Lazy(schedule)) => Some(schedule),
+            _ => None,
+        }
     }
 
     /// Whether guidance is on, so that the backbone also runs without the class.
@@ -131,6 +188,9 @@ pub struct SamplingStep<'a> {
     /// The time of this step by stage. On a device that queues its work, a stage's time includes the work it waited
     /// for.
     pub spent: StageBreakdown<Duration>,
+    /// The arithmetic operations of its matrix products. A multiplication and an addition count as two; tokens have the
+    /// mean number of experts.
+    pub flops: StageBreakdown<f64>,
 }
 
 /// Called after each step; `Break` stops with [`Error::Cancelled`].

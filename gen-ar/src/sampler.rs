@@ -3,16 +3,16 @@
 
 use crate::config::is_permutation;
 use crate::context::ForwardContext;
+use crate::lazy::{Kept, LazyStep};
 use crate::positions::{Positions, int_tensor};
 use crate::request::{ImageRequest, SampleConfig, SamplingProgress, SamplingStep};
-use crate::schedule::{ScheduleStep, schedule};
-use crate::stages::{StageBreakdown, timed};
+use crate::schedule::ScheduleStep;
+use crate::stages::{Work, timed};
 use crate::{Error, GenAr, Result};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use ndarray::{Array2, Array3, ArrayView3};
 use std::ops::Range;
-use std::time::Duration;
 use tessera_backend::ops::{self, Sampling};
 use tessera_backend::{device_values, host_indices, host_values, streams};
 
@@ -62,7 +62,7 @@ impl GenAr {
     pub fn drawing(&self, requests: &[ImageRequest], config: &SampleConfig) -> Result<Drawing> {
         let order = |request: &ImageRequest| {
             let mut rng = streams::PICTURE_ORDER.of(request.seed);
-            rng.permutation(self.config.seq())
+            config.order.positions(self.config.grid, &mut rng)
         };
         let orders = requests.iter().map(order).collect();
         self.drawing_with_orders(requests, orders, config)
@@ -76,6 +76,9 @@ impl GenAr {
     ) -> Result<Drawing> {
         config.validate()?;
         ImageRequest::check_classes(requests, self.config.class_num)?;
+        if config.lazy_schedule().is_some() {
+            self.check_lazy()?;
+        }
         self.check_orders(requests, &orders)?;
         let [seq, dims] = [self.config.seq(), self.config.token_embed_dim];
         Ok(Drawing {
@@ -91,9 +94,10 @@ impl GenAr {
             draws: Draws::new(requests, seq * dims),
             plan: match requests.is_empty() {
                 true => Vec::new(),
-                false => schedule(seq, config.steps),
+                false => config.order.schedule(self.config.grid, config.steps),
             },
             step: 0,
+            kept: None,
         })
     }
 
@@ -104,52 +108,36 @@ impl GenAr {
     /// - output: `[images * wanted, dec.width]`
     fn guided_features(
         &self,
-        requests: &[ImageRequest],
-        canvas: &Canvas,
+        of: &StepFeatures<'_>,
         positions: &StepPositions,
-        guidance: Option<f32>,
-        spent: &mut StageBreakdown<Duration>,
+        work: &mut Work,
     ) -> Tensor<2> {
-        let classes: Vec<_> = requests.iter().map(|request| request.class).collect();
-        let values = self.visible_values(canvas, &positions.visible);
-        let Some(scale) = guidance else {
-            return self.features(values, positions, &classes, spent);
-        };
-        let both = [classes, vec![None; requests.len()]].concat();
-        let values = values.map(|values| Tensor::cat(vec![values.clone(), values], 0));
-        let z = self.features(values, &positions.twice(), &both, spent);
-        let rows = positions.wanted.total();
-        let (cond, uncond) = (z.clone().narrow(0, 0, rows), z.narrow(0, rows, rows));
-        uncond.clone() + (cond - uncond) * scale
-    }
-
-    /// One forward pass of the backbone over a batch of `classes`.
-    ///
-    /// # Shapes
-    /// - values: `[batch * visible, dims]`
-    /// - output: `[batch * wanted, dec.width]`
-    fn features(
-        &self,
-        values: Option<Tensor<2>>,
-        StepPositions { visible, wanted }: &StepPositions,
-        classes: &[Option<usize>],
-        spent: &mut StageBreakdown<Duration>,
-    ) -> Tensor<2> {
+        let (values, classes) = (of.values(self, &positions.visible), of.classes());
+        let [visible, wanted] =
+            [&positions.visible, &positions.wanted].map(|positions| of.repeated(positions));
         let context = &mut ForwardContext::inference();
-        let encoded = timed(&mut spent.encoder, || match values {
-            Some(values) => self.encode(Some(values), visible, classes, context),
-            None => self.encode_classes(visible, classes),
+        let (encoded, computed) = timed(&mut work.spent.encoder, || match values {
+            Some(values) => {
+                let encoded = self.encode(Some(values), &visible, &classes, context);
+                (encoded, classes.len())
+            }
+            None => self.encode_classes(&visible, &classes),
         });
-        timed(&mut spent.decoder, || {
-            self.decode(encoded, visible, wanted, context)
-        })
+        let z = timed(&mut work.spent.decoder, || {
+            self.decode(encoded, &visible, &wanted, context)
+        });
+        let (visible, wanted) = (visible.per_image(), wanted.per_image());
+        work.flops.encoder += computed as f64 * self.config.encoder_flops(visible);
+        work.flops.decoder += classes.len() as f64 * self.config.decoder_flops(visible, wanted);
+        of.guide(z)
     }
 
-    /// Before any token is visible, all images of a class are the same to the encoder, which hence runs once per class.
+    /// Before any token is visible, all images of a class are the same to the encoder, which hence runs once per class;
+    /// how often it does.
     ///
     /// # Shapes
     /// - output: `[batch, buffer_size, enc.width]`
-    fn encode_classes(&self, none: &Positions, classes: &[Option<usize>]) -> Tensor<3> {
+    fn encode_classes(&self, none: &Positions, classes: &[Option<usize>]) -> (Tensor<3>, usize) {
         let mut distinct: Vec<Option<usize>> = Vec::new();
         let rows = classes.iter().map(|class| {
             let known = distinct.iter().position(|other| other == class);
@@ -160,11 +148,12 @@ impl GenAr {
         });
         let rows: Vec<_> = rows.collect();
         let encoded = self.encode(None, none, &distinct, &mut ForwardContext::inference());
-        encoded.select(0, int_tensor(rows, &self.device()))
+        let encoded = encoded.select(0, int_tensor(rows, &self.device()));
+        (encoded, distinct.len())
     }
 
     /// `[images * visible, dims]`: the values of the visible tokens, if there are any.
-    fn visible_values(&self, canvas: &Canvas, visible: &Positions) -> Option<Tensor<2>> {
+    pub(crate) fn visible_values(&self, canvas: &Canvas, visible: &Positions) -> Option<Tensor<2>> {
         let dims = self.config.token_embed_dim;
         let token = |(image, position)| {
             (0..dims).map(move |dim| usize::from(canvas.tokens[[image, position, dim]]))
@@ -177,8 +166,8 @@ impl GenAr {
         Some(self.dequantize(indices))
     }
 
-    /// Draws the wanted tokens from their features `z`: indices token by token, dimensions in the head's order. On
-    /// several ranks each draws its share.
+    /// Draws the wanted tokens from their features `z`: indices token by token, dimensions in the head's order, and the
+    /// arithmetic operations that it took. On several ranks each draws its share.
     ///
     /// # Errors
     /// What is not finite: features or logits.
@@ -188,7 +177,7 @@ impl GenAr {
         wanted: &Positions,
         draws: &Draws,
         config: &SampleConfig,
-    ) -> Result<Vec<u16>, &'static str> {
+    ) -> Result<(Vec<u16>, f64), &'static str> {
         let (dims, device) = (self.config.token_embed_dim, z.device());
         let sampling = Sampling {
             temperature: config.temperature,
@@ -198,7 +187,7 @@ impl GenAr {
         let share = self.sequence.part(wanted.total());
         let tokens: Vec<_> = wanted.iter().skip(share.start).take(share.len()).collect();
         let mut checks = vec![z.clone().sum()];
-        let (mut drawn, mut from) = (Vec::new(), share.start);
+        let (mut drawn, mut from, mut flops) = (Vec::new(), share.start, 0.0);
         for chunk in tokens.chunks(HEAD_TOKENS) {
             let uniforms = draws.uniforms(chunk, dims);
             let uniforms = device_values(uniforms, [dims, chunk.len()], &device);
@@ -209,7 +198,14 @@ impl GenAr {
                 let uniforms = uniforms.clone().narrow(0, dim, 1).squeeze_dim(0); // [tokens]
                 ops::categorical(logits, uniforms, sampling)
             };
-            drawn.push(self.autoregress(z, self.config.first_position, &mut choose));
+            let tokens = chunk.len();
+            let first = self.config.first_position;
+            let (indices, steps) = self.head_times.faster(tokens, config.head, |decoding| {
+                let drawn = self.autoregress(z, first, decoding, &mut choose);
+                (drawn.indices, drawn.steps)
+            });
+            flops += tokens as f64 * self.config.head_flops(steps);
+            drawn.push(indices);
         }
         // A sum is finite only if all its terms are; one read for the whole step.
         let checks = host_values(Tensor::cat(checks, 0));
@@ -222,7 +218,20 @@ impl GenAr {
         for drawn in drawn {
             indices.extend(host_indices(drawn).into_iter().map(|index| index as u16));
         }
-        Ok(self.sequence.all_parts(indices, wanted.total(), dims))
+        let indices = self.sequence.all_parts(indices, wanted.total(), dims);
+        Ok((indices, flops))
+    }
+
+    /// Refuses to compute some rows of an image without the others where their routes depend on each other.
+    fn check_lazy(&self) -> Result<()> {
+        match &self.config.moe {
+            Some(moe) if !moe.threshold => Err(Error::Sampling {
+                option: "cache",
+                expected: "none for a model whose experts have no threshold",
+                found: "lazy".into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn check_orders(&self, requests: &[ImageRequest], orders: &[Vec<usize>]) -> Result<()> {
@@ -253,6 +262,8 @@ pub struct Drawing {
     plan: Vec<ScheduleStep>,
     /// Steps taken.
     step: usize,
+    /// What lazy steps reuse.
+    kept: Option<Kept>,
 }
 
 impl Drawing {
@@ -266,22 +277,44 @@ impl Drawing {
             return Ok(None);
         };
         let (model, config) = (&self.model, &self.config);
-        let seq = model.config.seq();
         let positions = StepPositions::of(now, &self.orders);
-        let scale = now.guidance(config.cfg_scale, config.cfg_schedule, seq);
-        let guidance = config.guides().then_some(scale);
-        let mut spent = StageBreakdown::default();
-        let z = model.guided_features(
-            &self.requests,
-            &self.canvas,
-            &positions,
-            guidance,
-            &mut spent,
-        );
-        let indices = timed(&mut spent.head, || {
+        let scale = now.guidance(config.cfg_scale, config.cfg_schedule, model.config.seq());
+        let of = StepFeatures {
+            requests: &self.requests,
+            canvas: &self.canvas,
+            guidance: config.guides().then_some(scale),
+        };
+        let mut work = Work::default();
+        let z = match config.lazy_schedule() {
+            Some(lazy) if !lazy.is_full(step) => {
+                let before = &self.plan[step - 1];
+                let lazy = LazyStep {
+                    step,
+                    steps,
+                    previous: &StepPositions::of(before, &self.orders).wanted,
+                };
+                let kept = self.kept.as_mut().expect("a lazy step follows a full one");
+                model.lazy_features(&of, &positions, lazy, kept, &mut work)
+            }
+            // The last of the steps up to the next full one.
+            Some(lazy) if step + 1 < steps && !lazy.is_full(step + 1) => {
+                let next = (step + 1..steps).find(|&step| lazy.is_full(step));
+                let last = &self.plan[next.unwrap_or(steps) - 1];
+                let left = last.masked - last.predicted;
+                let upcoming = positions_of(left..now.masked, &self.orders);
+                // Freed first: there is no need for both.
+                self.kept = None;
+                let (z, kept) = model.full_features(&of, &positions, upcoming, &mut work);
+                self.kept = Some(kept);
+                z
+            }
+            _ => model.guided_features(&of, &positions, &mut work),
+        };
+        let indices = timed(&mut work.spent.head, || {
             model.draw_tokens(z, &positions.wanted, &self.draws, config)
         });
-        let indices = indices.map_err(|what| Error::NonFinite { step, steps, what })?;
+        let (indices, computed) = indices.map_err(|what| Error::NonFinite { step, steps, what })?;
+        work.flops.head += computed;
         let order = &model.config.channel_order;
         self.canvas.fill(&positions.wanted, order, &indices);
         self.step += 1;
@@ -290,7 +323,8 @@ impl Drawing {
             steps,
             canvas: self.canvas.tokens.view(),
             known: self.canvas.known.view(),
-            spent,
+            spent: work.spent,
+            flops: work.flops,
         }))
     }
 
@@ -317,42 +351,84 @@ impl Drawing {
 }
 
 /// The positions of one step.
-struct StepPositions {
+pub(crate) struct StepPositions {
     /// Generated before.
-    visible: Positions,
+    pub visible: Positions,
     /// Generated by the step.
-    wanted: Positions,
+    pub wanted: Positions,
 }
 
 impl StepPositions {
     /// The positions of a step of the schedule, in the images' orders.
     fn of(step: &ScheduleStep, orders: &[Vec<usize>]) -> Self {
-        let part = |range: Range<usize>| {
-            Positions::new(orders.iter().map(|order| order[range.clone()].to_vec()))
-        };
         let seq = orders.first().map_or(0, Vec::len);
         Self {
-            visible: part(step.masked..seq),
-            wanted: part(step.masked - step.predicted..step.masked),
+            visible: positions_of(step.masked..seq, orders),
+            wanted: positions_of(step.masked - step.predicted..step.masked, orders),
+        }
+    }
+}
+
+/// The positions at these places of the images' orders.
+fn positions_of(places: Range<usize>, orders: &[Vec<usize>]) -> Positions {
+    Positions::new(orders.iter().map(|order| order[places.clone()].to_vec()))
+}
+
+/// What the features of a step are computed from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepFeatures<'a> {
+    pub requests: &'a [ImageRequest],
+    pub canvas: &'a Canvas,
+    /// The scale of this step, if guidance is on.
+    pub guidance: Option<f32>,
+}
+
+impl StepFeatures<'_> {
+    /// Passes of the backbone for each image, run as one batch: with its class and, with guidance, without.
+    pub(crate) fn branches(&self) -> usize {
+        1 + usize::from(self.guidance.is_some())
+    }
+
+    /// Those of the batch.
+    pub(crate) fn classes(&self) -> Vec<Option<usize>> {
+        let mut classes: Vec<_> = self.requests.iter().map(|request| request.class).collect();
+        classes.resize(self.branches() * classes.len(), None);
+        classes
+    }
+
+    /// Those of the batch.
+    pub(crate) fn repeated(&self, positions: &Positions) -> Positions {
+        match self.guidance {
+            Some(_) => positions.twice(),
+            None => positions.clone(),
         }
     }
 
-    /// The positions of the batch followed by itself.
-    fn twice(&self) -> Self {
-        Self {
-            visible: self.visible.twice(),
-            wanted: self.wanted.twice(),
-        }
+    /// `[branches * images * visible, dims]`: the values of the visible tokens, if there are any.
+    pub(crate) fn values(&self, model: &GenAr, visible: &Positions) -> Option<Tensor<2>> {
+        let values = model.visible_values(self.canvas, visible)?;
+        Some(Tensor::cat(vec![values; self.branches()], 0))
+    }
+
+    /// Guidance: of the features of the branches, `[branches * rows, dec.width]`, those to draw from,
+    /// `[rows, dec.width]`.
+    pub(crate) fn guide(&self, z: Tensor<2>) -> Tensor<2> {
+        let Some(scale) = self.guidance else {
+            return z;
+        };
+        let rows = z.dims()[0] / 2;
+        let (cond, uncond) = (z.clone().narrow(0, 0, rows), z.narrow(0, rows, rows));
+        uncond.clone() + (cond - uncond) * scale
     }
 }
 
 /// What has been generated.
 #[derive(Debug)]
-struct Canvas {
+pub(crate) struct Canvas {
     /// `[images, seq, dims]`
-    tokens: Array3<u16>,
+    pub tokens: Array3<u16>,
     /// `[images, seq]`
-    known: Array2<bool>,
+    pub known: Array2<bool>,
 }
 
 impl Canvas {

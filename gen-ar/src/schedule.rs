@@ -27,23 +27,30 @@ pub fn schedule(seq: usize, steps: usize) -> Vec<ScheduleStep> {
     );
     let steps = steps.min(seq);
     let mut masked = seq;
-    (0..steps)
-        .map(|step| {
-            let ratio = (FRAC_PI_2 * (step + 1) as f64 / steps as f64).cos();
-            let mask_len = ((seq as f64 * ratio) as usize).min(masked - 1).max(1);
-            let predicted = if step + 1 == steps {
-                masked
-            } else {
-                masked - mask_len
-            };
-            let before = std::mem::replace(&mut masked, mask_len);
-            ScheduleStep {
-                masked: before,
-                predicted,
-                mask_len,
-            }
-        })
-        .collect()
+    let predicted = (0..steps).map(|step| {
+        let ratio = (FRAC_PI_2 * (step + 1) as f64 / steps as f64).cos();
+        let left = match step + 1 == steps {
+            true => 0,
+            false => ((seq as f64 * ratio) as usize).min(masked - 1).max(1),
+        };
+        std::mem::replace(&mut masked, left) - left
+    });
+    steps_of(&predicted.collect::<Vec<_>>())
+}
+
+/// The schedule whose steps generate so many positions.
+pub(crate) fn steps_of(predicted: &[usize]) -> Vec<ScheduleStep> {
+    let mut masked = predicted.iter().sum();
+    let step = |&predicted: &usize| {
+        let before = masked;
+        masked -= predicted;
+        ScheduleStep {
+            masked: before,
+            predicted,
+            mask_len: masked.max(1),
+        }
+    };
+    predicted.iter().map(step).collect()
 }
 
 impl ScheduleStep {

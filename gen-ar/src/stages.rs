@@ -22,6 +22,13 @@ impl<T: AddAssign> AddAssign for StageBreakdown<T> {
     }
 }
 
+/// What a step took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Work {
+    pub spent: StageBreakdown<Duration>,
+    pub flops: StageBreakdown<f64>,
+}
+
 /// Runs `work` and adds its time to `spent`.
 pub(crate) fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();

@@ -4,7 +4,11 @@ use super::tiny;
 use burn::tensor::{Device, Int, Tensor};
 use proptest::prelude::*;
 use tessera_backend::Rng;
-use tessera_gen_ar::{ABSENT, Dropout, FirstPosition, ForwardContext, GenArConfig, Positions};
+use tessera_backend::ops::{self, Sampling};
+use tessera_gen_ar::{
+    ABSENT, Decoding, Dropout, FirstPosition, ForwardContext, GenArConfig, Positions,
+    TransformerConfig,
+};
 
 fn largest<const D: usize>(x: Tensor<D>) -> f32 {
     x.abs().max().into_scalar::<f32>()
@@ -42,13 +46,14 @@ proptest! {
         let model = tiny::model_on(&config, &device);
         let z: Tensor<2> = Rng::new(seed, 0).normal_tensor([tokens, config.dec.width], &device);
         let mut logits = Vec::new();
-        let drawn = model.autoregress(z.clone(), first, &mut |dim, row| {
+        let drawn = model.autoregress(z.clone(), first, Decoding::Sequential, &mut |dim, row| {
             let levels = row.dims()[1];
             assert_eq!(levels, config.levels_of(config.channel_order[dim]));
             let absent = Tensor::full([tokens, config.levels - levels], ABSENT, &device);
             logits.push(Tensor::cat(vec![row.clone(), absent], 1));
             row.argmax(1).squeeze_dim(1)
         });
+        let drawn = drawn.indices;
         prop_assert_eq!(drawn.dims(), [tokens, dims]);
         let cached = Tensor::stack::<3>(logits, 0);
         let full = model.head_logits(z, drawn.clone(), first, &mut Dropout::off());
@@ -60,6 +65,48 @@ proptest! {
         prop_assert!(error < 1e-5, "logits differ by {}", error);
         let greedy: Tensor<2, Int> = full.argmax(2).squeeze_dim::<2>(2).transpose();
         prop_assert_eq!(greedy.into_data(), drawn.into_data());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// All steps from a guess, until none is wrong: the tokens of one step after the other, bit for bit, in no more
+    /// passes than there are steps.
+    #[test]
+    fn jacobi_decoding_draws_the_sequential_tokens(
+        tokens in 1usize..40,
+        steps in 1usize..17,
+        dims_per_step in 1usize..3,
+        [width, heads] in prop::sample::select(vec![[16, 1], [20, 2], [64, 4], [128, 2]]),
+        levels in 2usize..65,
+        (temperature, top_k, top_p) in (prop_oneof![Just(0.0_f32), 0.5..1.5_f32], 0..20_usize, 0.5..1.0_f32),
+        seed in any::<u64>(),
+    ) {
+        let device = Device::flex();
+        let dims = steps * dims_per_step;
+        let config = GenArConfig {
+            token_embed_dim: dims,
+            levels,
+            channel_order: (0..dims).collect(),
+            dims_per_step,
+            ch: TransformerConfig { width, heads, depth: 2 },
+            ..tiny::config()
+        };
+        let model = tiny::model_on(&config, &device);
+        let mut rng = Rng::new(seed, 0);
+        let z: Tensor<2> = rng.normal_tensor([tokens, config.dec.width], &device) * 3.0;
+        let uniforms: Tensor<2> = rng.uniform_tensor([dims, tokens], &device);
+        let sampling = Sampling { temperature, top_k, top_p };
+        let mut choose = |dim, logits: Tensor<2>| {
+            let uniforms = uniforms.clone().narrow(0, dim, 1).squeeze_dim(0);
+            ops::categorical(logits * 4.0, uniforms, sampling)
+        };
+        let [sequential, jacobi] = [Decoding::Sequential, Decoding::Jacobi]
+            .map(|decoding| model.autoregress(z.clone(), FirstPosition::Released, decoding, &mut choose));
+        prop_assert_eq!(sequential.indices.into_data(), jacobi.indices.into_data());
+        prop_assert_eq!(sequential.steps, steps);
+        prop_assert!((steps..=steps * (steps + 1) / 2).contains(&jacobi.steps));
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cheaper;
 mod checkpoint;
 mod config;
 #[path = "../../../backend/tests/devices/mod.rs"]
