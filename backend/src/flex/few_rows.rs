@@ -58,6 +58,12 @@ fn part_body(sums: &mut [f32], part: Part) {
             let weights: [[f32; LANES]; DEEP] =
                 // SAFETY: as above, `column + LANES <= columns`.
                 std::array::from_fn(|i| unsafe { *w(input + i, column).cast::<[f32; LANES]>() });
+            (0..DEEP).for_each(|i| {
+                fetch(
+                    part.w
+                        .wrapping_add((input + DEEP + i) * part.w_stride + column),
+                )
+            });
             for row in 0..rows {
                 let at = row * columns + column;
                 let sums: &mut [f32; LANES] = (&mut sums[at..at + LANES])
@@ -76,6 +82,19 @@ fn part_body(sums: &mut [f32], part: Part) {
     edge(sums, columns, 0, rows, deep..depth, x, w);
 }
 simd!(part = part_body(sums: &mut [f32], part: Part));
+
+/// Asks for a line of weights, which the next pass over the sums reads; it may lie past their end.
+#[inline(always)]
+fn fetch(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
 
 /// The inputs `inputs` into the columns from `first` on, one at a time.
 #[inline(always)]

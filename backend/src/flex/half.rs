@@ -139,6 +139,15 @@ impl Kernel {
         }
     }
 
+    /// Inputs of a panel that stay in the first-level cache while rows pass; of pairs, which read a panel in order, in
+    /// the second-level cache.
+    pub(super) fn depth(self) -> usize {
+        match self {
+            Self::Pairs | Self::Plain => 512,
+            Self::Tiles => 256,
+        }
+    }
+
     /// `rows` rows of a block, at most [`ROWS`].
     ///
     /// # Safety

@@ -18,6 +18,7 @@ use std::ops::Range;
 fn block(rows: usize, w: Weights<'_>) -> [usize; 2] {
     match (rows, w) {
         (0..=ROWS, Weights::Panels(_)) => [usize::MAX, 2],
+        (_, Weights::Panels(_)) => [usize::MAX, 8],
         (0..=ROWS, _) => [32, 16],
         _ => [DEPTH, 8],
     }
@@ -87,9 +88,9 @@ pub(crate) fn multiply(
                     Weights::Panels(_) => Vec::new(),
                     _ => vec![0_u16; width * block_depth.min(padded)],
                 };
-                (packed, uninit(ROWS * PANEL))
+                (packed, uninit(SHARING * PANEL))
             },
-            |(packed, edge), task| {
+            |(packed, sums), task| {
                 let _tiles = (kernel == Kernel::Tiles).then(amx::Tiles::configure);
                 let (left, top) = (task % across * width, task / across * height);
                 let (width, bottom) = (width.min(outputs - left), rows.min(top + height));
@@ -119,6 +120,26 @@ pub(crate) fn multiply(
                     let last = first + depth == inputs;
                     for start in (top..bottom).step_by(SHARING) {
                         let rows = start..bottom.min(start + SHARING);
+                        if let Weights::Panels(_) = w {
+                            for column in (0..width).step_by(PANEL) {
+                                let panel = &panels[column * inputs..][..inputs * PANEL];
+                                let begin = |z: &mut [f32]| {
+                                    let column = left + column;
+                                    begin(z, column..column + PANEL);
+                                };
+                                // SAFETY: no other task has these rows and columns.
+                                unsafe {
+                                    product.whole_panel(
+                                        panel,
+                                        left + column,
+                                        rows.clone(),
+                                        begin,
+                                        sums,
+                                    )
+                                };
+                            }
+                            continue;
+                        }
                         if first == 0 {
                             for row in rows.clone() {
                                 // SAFETY: no other task has these rows and columns.
@@ -135,6 +156,7 @@ pub(crate) fn multiply(
                                 last,
                             };
                             // SAFETY: no other task has these rows and columns.
+                            let edge = &mut sums[..ROWS * PANEL];
                             unsafe { product.panel(panel, rows.clone(), edge) };
                         }
                     }
@@ -173,6 +195,47 @@ struct Panel<'a> {
 }
 
 impl Product<'_> {
+    /// The product of some rows and a panel of all inputs. Its sums stay in the first-level cache: rows of `z` lie so
+    /// far apart that it has few places for them.
+    ///
+    /// # Safety
+    /// As [`panel`](Self::panel).
+    unsafe fn whole_panel(
+        &self,
+        panel: &[u16],
+        column: usize,
+        rows: Range<usize>,
+        begin: impl Fn(&mut [f32]),
+        sums: &mut [f32],
+    ) {
+        let blocks = || (0..rows.len()).step_by(self.kernel.rows());
+        let sums = &mut sums[..rows.len().next_multiple_of(ROWS) * PANEL];
+        sums.chunks_exact_mut(PANEL).for_each(begin);
+        for (part, weights) in panel.chunks(self.kernel.depth() * PANEL).enumerate() {
+            for first in blocks() {
+                let input = part * self.kernel.depth();
+                let block = Block {
+                    x: self.x[(rows.start + first) * self.x_stride + input..].as_ptr(),
+                    x_stride: self.x_stride,
+                    panel: weights.as_ptr(),
+                    pairs: weights.len() / (2 * PANEL),
+                    sums: sums[first * PANEL..].as_mut_ptr(),
+                    stride: PANEL,
+                };
+                let here = self.kernel.rows().min(rows.len() - first);
+                // SAFETY: x has whole tiles of rows, as the sums do; the caller's contract.
+                unsafe { self.kernel.run(here, block) };
+            }
+        }
+        for (row, sums) in rows.zip(sums.chunks_exact_mut(PANEL)) {
+            if let Some(activate) = self.activate {
+                activate(sums);
+            }
+            // SAFETY: the caller's contract.
+            unsafe { self.z.part(row * self.outputs + column, PANEL) }.copy_from_slice(sums);
+        }
+    }
+
     /// Adds the product of some rows and a panel, a part of the inputs after the other: that part of the panel stays in
     /// the second-level cache while the rows pass.
     ///
