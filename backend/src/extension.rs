@@ -75,6 +75,16 @@ pub trait Backend: burn::backend::Backend {
         portable::blend::<Self>(average, value, share)
     }
 
+    /// `table` with `values` in place of some of its rows: `[n, d]`, `[m]` and `[m, d]` to `[n, d]`. Not differentiated.
+    #[fusion(default)]
+    fn put_rows(
+        table: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        values: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        portable::put_rows::<Self>(table, rows, values)
+    }
+
     /// The sum of all values: any shape to `[1]`.
     #[fusion(default)]
     fn sum(x: FloatTensor<Self>) -> FloatTensor<Self> {

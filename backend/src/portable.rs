@@ -64,6 +64,15 @@ pub(crate) fn blend<B: Backend>(
     B::float_add(average, change)
 }
 
+/// See [`crate::Backend::put_rows`].
+pub(crate) fn put_rows<B: Backend>(
+    table: FloatTensor<B>,
+    rows: IntTensor<B>,
+    values: FloatTensor<B>,
+) -> FloatTensor<B> {
+    B::float_select_assign(table, 0, rows, values, IndexingUpdateOp::Assign)
+}
+
 /// See [`crate::Backend::residual`].
 pub(crate) fn residual<B: Backend>(x: FloatTensor<B>, y: FloatTensor<B>) -> FloatTensor<B> {
     B::float_add(x, y)

@@ -3,7 +3,7 @@
 
 use crate::dropout::Dropout;
 use burn::module::Module;
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use tessera_attention2d::Tokens;
 use tessera_backend::init::ParamInit;
 use tessera_backend::nn::{LayerNorm, Linear};
@@ -77,41 +77,35 @@ impl CausalAttention {
         dropout.proj(ops::linear(y, &self.proj, Activation::None))
     }
 
-    /// Some steps, from `first` on; the preceding ones are in `cache`, which takes these too.
+    /// Some steps, whose keys and values go to their `places` of `cache`; those of the preceding steps are there.
     ///
     /// # Shapes
     /// - x: `[steps, tokens, d_model]`
+    /// - places: `[tokens * steps]`, up to `filled` of each token
     /// - output: `[steps, tokens, d_model]`
-    pub fn steps(&self, x: Tensor<3>, cache: &mut KvCache, first: usize) -> Tensor<3> {
+    pub fn steps(
+        &self,
+        x: Tensor<3>,
+        cache: &mut KvCache,
+        places: &Tensor<1, Int>,
+        filled: usize,
+    ) -> Tensor<3> {
         let [q, k, v] = self.project(x).map(|x| x.swap_dims(0, 2)); // [tokens, heads, steps, head_dim]
-        let (k, v) = cache.put(first, k, v);
+        cache.put(places, [&k, &v]);
+        let [k, v] = cache.filled(filled);
         let y = ops::merge_heads(ops::attention(q, k, v, Mask::Causal)); // [tokens, steps, d_model]
         ops::linear(y.swap_dims(0, 1), &self.proj, Activation::None)
     }
 }
 
-/// Keys and values, `[rows, heads, capacity, head_dim]`, allocated once: of the dimensions of tokens, or of the tokens
-/// of images.
+/// Keys and values of the dimensions of tokens, or of the tokens of images, for attention of those that come later.
 #[derive(Debug)]
 pub struct KvCache {
-    k: Tensor<4>,
-    v: Tensor<4>,
-}
-
-/// Where keys and values go in a cache.
-#[derive(Debug)]
-pub(crate) enum Places {
-    /// To all of its places.
-    All,
-    /// The first of them to the cache's first places, the others from a place on.
-    Ends {
-        /// How many go to the first places.
-        first: usize,
-        /// Where the others go.
-        from: usize,
-    },
-    /// To places of `[rows * heads * capacity, head_dim]`.
-    At(Tensor<1, Int>),
+    /// `[rows * capacity, heads * head_dim]`, as `v`.
+    k: Tensor<2>,
+    v: Tensor<2>,
+    rows: usize,
+    heads: usize,
 }
 
 impl KvCache {
@@ -119,76 +113,55 @@ impl KvCache {
     ///
     /// # Shapes
     /// - shape: `[rows, heads, capacity, head_dim]`
-    pub fn new(shape: [usize; 4], device: &Device) -> Self {
+    pub fn new([rows, heads, capacity, head_dim]: [usize; 4], device: &Device) -> Self {
+        let table = || Tensor::zeros([rows * capacity, heads * head_dim], device);
         Self {
-            k: Tensor::zeros(shape, device),
-            v: Tensor::zeros(shape, device),
+            k: table(),
+            v: table(),
+            rows,
+            heads,
         }
     }
 
-    /// Writes keys and values from place `first` on, and returns those of all places up to the last of them.
+    /// Writes keys and values to some places, of the `rows * capacity` that there are.
     ///
     /// # Shapes
     /// - k, v: `[rows, heads, len, head_dim]`
-    /// - outputs: `[rows, heads, first + len, head_dim]`
-    pub fn put(&mut self, first: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let [rows, heads, len, head_dim] = k.dims();
-        let place = [0..rows, 0..heads, first..first + len, 0..head_dim];
-        let filled = [0..rows, 0..heads, 0..first + len, 0..head_dim];
+    /// - places: `[rows * len]`
+    pub fn put(&mut self, places: &Tensor<1, Int>, [k, v]: [&Tensor<4>; 2]) {
         for (cache, x) in [(&mut self.k, k), (&mut self.v, v)] {
-            cache.inplace(|cache| cache.slice_assign(place.clone(), x));
+            let x = merged_rows(x);
+            cache.inplace(|cache| ops::put_rows(cache, places.clone(), x));
         }
-        (
-            self.k.clone().slice(filled.clone()),
-            self.v.clone().slice(filled),
-        )
     }
 
-    /// Writes keys and values to their places, and returns those of all places up to the last that is filled.
-    ///
-    /// # Shapes
-    /// - k, v: `[rows, heads, len, head_dim]`
-    /// - outputs: `[rows, heads, filled, head_dim]`
-    pub(crate) fn put_at(
-        &mut self,
-        places: &Places,
-        k: Tensor<4>,
-        v: Tensor<4>,
-    ) -> (Tensor<4>, Tensor<4>) {
-        let [rows, heads, len, head_dim] = k.dims();
-        match places {
-            Places::All => self.put(0, k, v),
-            &Places::Ends { first, from } => {
-                let part = |x: &Tensor<4>, from, len| x.clone().narrow(2, from, len);
-                self.put(0, part(&k, 0, first), part(&v, 0, first));
-                let rest = len - first;
-                self.put(from, part(&k, first, rest), part(&v, first, rest))
-            }
-            Places::At(places) => {
-                for (cache, x) in [(&mut self.k, k), (&mut self.v, v)] {
-                    let shape = cache.dims();
-                    let x = x.reshape([rows * heads * len, head_dim]); // [rows * heads * len, head_dim]
-                    cache.inplace(|cache| {
-                        let cache = cache.reshape([shape[0] * shape[1] * shape[2], head_dim]); // [places, head_dim]
-                        cache
-                            .select_assign(0, places.clone(), x, IndexingUpdateOp::Assign)
-                            .reshape(shape) // [rows, heads, capacity, head_dim]
-                    });
-                }
-                (self.k.clone(), self.v.clone())
-            }
-        }
+    /// The keys and values of the first `filled` places of each row, `[rows, heads, filled, head_dim]`.
+    pub fn filled(&self, filled: usize) -> [Tensor<4>; 2] {
+        [&self.k, &self.v].map(|table| {
+            let [places, width] = table.dims();
+            let table = ops::reshape(table.clone(), [self.rows, places / self.rows, width]);
+            ops::split_heads(table.narrow(1, 0, filled), self.heads).swap_dims(1, 2)
+        })
     }
 
     /// The mean over the heads of the cosine of values `[rows, heads, capacity, head_dim]` and those in the cache:
     /// `[rows, capacity]`.
     pub(crate) fn similarity(&self, v: &Tensor<4>) -> Tensor<2> {
+        let [rows, heads, capacity, head_dim] = v.dims();
+        let of_heads = |x| ops::reshape(x, [rows * capacity, heads, head_dim]);
+        let (now, before) = (of_heads(merged_rows(v)), of_heads(self.v.clone()));
         let dots =
-            |a: &Tensor<4>, b: &Tensor<4>| (a.clone() * b.clone()).sum_dim(3).squeeze_dim::<3>(3); // [rows, heads, capacity]
-        let lengths = dots(v, v) * dots(&self.v, &self.v);
-        let cosines = dots(v, &self.v) / (lengths + f32::MIN_POSITIVE).sqrt();
-        cosines.mean_dim(1).squeeze_dim(1)
+            |a: &Tensor<3>, b: &Tensor<3>| (a.clone() * b.clone()).sum_dim(2).squeeze_dim::<2>(2); // [rows * capacity, heads]
+        let lengths = dots(&now, &now) * dots(&before, &before);
+        let cosines = dots(&now, &before) / (lengths + f32::MIN_POSITIVE).sqrt();
+        cosines.mean_dim(1).reshape([rows, capacity]) // [rows, capacity]
     }
+}
+
+/// `[rows, heads, len, head_dim]` to `[rows * len, heads * head_dim]`.
+fn merged_rows(x: &Tensor<4>) -> Tensor<2> {
+    let [rows, heads, len, head_dim] = x.dims();
+    ops::reshape(ops::merge_heads(x.clone()), [rows * len, heads * head_dim])
 }
 
 /// Softmax attention with dropout of its probabilities.

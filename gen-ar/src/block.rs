@@ -1,7 +1,7 @@
 //! The two transformer blocks: plain pre-norm (backbone) and adaLN-modulated (head).
 #![allow(non_snake_case)] // `adaLN_modulation`, a checkpoint's key
 
-use crate::attention::{CausalAttention, KvCache, NORM_EPS, Places, attend};
+use crate::attention::{CausalAttention, KvCache, NORM_EPS, attend};
 use crate::config::TransformerConfig;
 use crate::context::ForwardContext;
 use crate::dropout::Dropout;
@@ -13,6 +13,15 @@ use tessera_backend::nn::{LayerNorm, Linear, Silu};
 use tessera_backend::ops::{self, Activation};
 use tessera_backend::transformer::{Attention, Mlp};
 use tessera_moe::{Moe, MoeConfig, MoeWidths};
+
+/// Where the keys and values of rows go in a cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places<'a> {
+    /// `[images * rows]`
+    pub rows: &'a Tensor<1, Int>,
+    /// Places of each image up to the last that is filled.
+    pub filled: usize,
+}
 
 /// A block of the backbone: `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, with experts in place of the MLP if
 /// configured.
@@ -107,8 +116,8 @@ impl Block {
         (wanted, self.attn.project_queries(queries, all))
     }
 
-    /// [`forward`](Self::forward) of rows whose keys and values go to their `places` of `cache`, among those of the rows
-    /// that are not computed again.
+    /// [`forward`](Self::forward) of rows whose keys and values go to their places of `cache`, among those of the rows that
+    /// are not computed again.
     ///
     /// # Shapes
     /// - x: `[images, rows, d_model]`
@@ -117,7 +126,7 @@ impl Block {
         &self,
         x: Tensor<3>,
         cache: &mut KvCache,
-        places: &Places,
+        places: &Places<'_>,
         context: &mut ForwardContext<'_>,
     ) -> Tensor<3> {
         let qkv = self.attn.project(ops::layer_norm(x.clone(), &self.norm1));
@@ -136,7 +145,7 @@ impl Block {
         x: Tensor<3>,
         wanted: Tensor<1, Int>,
         cache: &mut KvCache,
-        places: &Places,
+        places: &Places<'_>,
         context: &mut ForwardContext<'_>,
     ) -> Tensor<3> {
         let (wanted, qkv) = self.project_rows(x, wanted);
@@ -156,24 +165,26 @@ impl Block {
         x: Tensor<3>,
         cache: &mut KvCache,
         context: &mut ForwardContext<'_>,
+        places: &Places<'_>,
         choose: impl FnOnce(Tensor<2>) -> Tensor<1, Int>,
     ) -> Tensor<3> {
         let qkv = self.attn.project(ops::layer_norm(x.clone(), &self.norm1));
         let kept = choose(cache.similarity(&qkv[2]));
-        let y = self.attend_among(qkv, cache, &Places::All);
+        let y = self.attend_among(qkv, cache, places);
         let x = ops::residual(x, y);
         self.feed_forward(select_rows(x, kept), context)
     }
 
-    /// The first branch, `[images, queries, d_model]`: queries attend to all of `cache`, which takes keys and values.
+    /// The first branch, `[images, queries, d_model]`: queries attend to all that is in `cache`, keys and values included.
     fn attend_among(
         &self,
         [q, k, v]: [Tensor<4>; 3],
         cache: &mut KvCache,
-        places: &Places,
+        places: &Places<'_>,
     ) -> Tensor<3> {
-        let (k, v) = cache.put_at(places, k, v);
-        let tokens = TokenSharding::Local.of(k.dims()[2]);
+        cache.put(places.rows, [&k, &v]);
+        let [k, v] = cache.filled(places.filled);
+        let tokens = TokenSharding::Local.of(places.filled);
         self.attention_output([q, k, v], tokens, &mut Dropout::off())
     }
 
@@ -267,7 +278,7 @@ impl ChannelBlock {
         })
     }
 
-    /// Some steps, from `first` on; the preceding ones are in `cache`.
+    /// Some steps, as [`CausalAttention::steps`].
     ///
     /// # Shapes
     /// - x, each of modulation, output: `[steps, tokens, d_model]`
@@ -276,10 +287,11 @@ impl ChannelBlock {
         x: Tensor<3>,
         modulation: Modulation<3>,
         cache: &mut KvCache,
-        first: usize,
+        places: &Tensor<1, Int>,
+        filled: usize,
     ) -> Tensor<3> {
         self.gated(x, modulation, &mut Dropout::off(), |y, _| {
-            self.attn.steps(y, cache, first)
+            self.attn.steps(y, cache, places, filled)
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::attention::KvCache;
 use crate::{Dropout, GenArConfig};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use tessera_attention2d::Tokens;
 use tessera_backend::Rng;
 use tessera_backend::ops;
@@ -24,6 +24,8 @@ pub struct ForwardContext<'a> {
 pub(crate) struct KeptKeys<'a> {
     pub caches: std::slice::IterMut<'a, KvCache>,
     pub images: usize,
+    /// The places of all rows of an image, `[images * rows]`.
+    pub places: Tensor<1, Int>,
 }
 
 impl ForwardContext<'static> {
@@ -57,10 +59,18 @@ impl<'a> ForwardContext<'a> {
     }
 
     /// Inference whose blocks leave the keys and values of the first `images` images in `caches`, one per block.
-    pub(crate) fn keeping(caches: &'a mut [KvCache], images: usize) -> Self {
+    ///
+    /// # Shapes
+    /// - places: `[images * rows]`
+    pub(crate) fn keeping(
+        caches: &'a mut [KvCache],
+        images: usize,
+        places: Tensor<1, Int>,
+    ) -> Self {
         let kept = Some(KeptKeys {
             caches: caches.iter_mut(),
             images,
+            places,
         });
         Self {
             kept,
@@ -70,7 +80,12 @@ impl<'a> ForwardContext<'a> {
 
     /// Leaves the keys and values of the next block, `[batch, heads, seq here, head_dim]`, if they are kept.
     pub(crate) fn keep(&mut self, tokens: Tokens<'_>, [k, v]: [&Tensor<4>; 2]) {
-        let Some(KeptKeys { caches, images }) = &mut self.kept else {
+        let Some(KeptKeys {
+            caches,
+            images,
+            places,
+        }) = &mut self.kept
+        else {
             return;
         };
         let heads = k.dims()[1];
@@ -83,6 +98,6 @@ impl<'a> ForwardContext<'a> {
             }
         };
         let cache = caches.next().expect("a cache per block");
-        cache.put(0, whole(k), whole(v));
+        cache.put(places, [&whole(k), &whole(v)]);
     }
 }

@@ -172,11 +172,13 @@ impl GenAr {
                 Decoding::Sequential => at..at + 1,
                 Decoding::Jacobi => at..steps,
             };
+            let of_token = |token| now.clone().map(move |step| token * steps + step);
+            let places = int_tensor((0..tokens).flat_map(of_token), &device);
             let mut x = self.step_inputs(now.clone(), &c, first, &guess.indices);
             for ((block, modulation), cache) in
                 self.channel_blocks.iter().zip(&blocks).zip(&mut caches)
             {
-                x = block.steps(x, of_steps(modulation, &now), cache, at);
+                x = block.steps(x, of_steps(modulation, &now), cache, &places, now.end);
             }
             let [scale, shift] = of_steps(&last, &now);
             let x = ops::modulate(ops::layer_norm(x, &self.channel_norm), None, shift, scale);

@@ -6,13 +6,14 @@
 //! decoder computes all rows up to the block that prunes; later blocks compute the rows whose values changed most.
 
 use crate::GenAr;
-use crate::attention::{KvCache, Places};
+use crate::attention::KvCache;
+use crate::block::Places;
 use crate::cache::{kept_rows, pruning_block};
 use crate::context::ForwardContext;
-use crate::positions::Positions;
+use crate::positions::{Positions, int_tensor};
 use crate::sampler::{StepFeatures, StepPositions};
 use crate::stages::{Work, timed};
-use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use tessera_backend::host_values;
 use tessera_backend::ops::{self, Activation};
 
@@ -51,9 +52,9 @@ impl GenAr {
         work: &mut Work,
     ) -> (Tensor<2>, Kept) {
         let images = of.requests.len();
-        let rows = self.config.buffer_size + self.config.seq();
+        let (rows, device) = (self.config.buffer_size + self.config.seq(), self.device());
         let caches = |blocks: usize, heads: usize, head_dim: usize| -> Vec<KvCache> {
-            let cache = || KvCache::new([images, heads, rows, head_dim], &self.device());
+            let cache = || KvCache::new([images, heads, rows, head_dim], &device);
             (0..blocks).map(|_| cache()).collect()
         };
         let (enc, dec) = (self.config.enc, self.config.dec);
@@ -63,7 +64,13 @@ impl GenAr {
         let branches = of.branches();
         let values = of.values(self, visible);
         let encoded = timed(&mut work.spent.encoder, || {
-            let context = &mut ForwardContext::keeping(&mut encoder, images);
+            let places = places(
+                images,
+                rows,
+                0..self.config.buffer_size + visible.per_image(),
+            );
+            let context =
+                &mut ForwardContext::keeping(&mut encoder, images, int_tensor(places, &device));
             self.encode(values, &of.repeated(visible), &of.classes(), context)
         });
         let (input, x) = timed(&mut work.spent.decoder, || {
@@ -72,7 +79,8 @@ impl GenAr {
                 .clone()
                 .narrow(0, 0, images)
                 .reshape([images * rows, dec.width]); // [images * rows, width]
-            let context = &mut ForwardContext::keeping(&mut decoder, images);
+            let every = int_tensor(0..images * rows, &device);
+            let context = &mut ForwardContext::keeping(&mut decoder, images, every);
             (
                 input,
                 self.decoder_rows(x, &of.repeated(&upcoming), context),
@@ -144,9 +152,15 @@ impl GenAr {
         kept: &mut Kept,
     ) -> Tensor<3> {
         let first = self.config.buffer_size;
-        let places = Places::Ends {
-            first,
-            from: first + visible - new.per_image(),
+        let filled = first + visible;
+        let new_places = (0..first).chain(filled - new.per_image()..filled);
+        let rows = int_tensor(
+            places(of.requests.len(), first + self.config.seq(), new_places),
+            &self.device(),
+        );
+        let places = Places {
+            rows: &rows,
+            filled,
         };
         let classes: Vec<_> = of.requests.iter().map(|request| request.class).collect();
         let context = &mut ForwardContext::inference();
@@ -182,7 +196,7 @@ impl GenAr {
 
         // The rows that x has, and where their keys and values go.
         let every = || Positions::new(vec![(0..rows).collect(); images]);
-        let (mut here, mut places) = (every(), Places::All);
+        let (mut here, mut places) = (every(), int_tensor(0..images * rows, &device));
         for (index, (block, cache)) in self
             .decoder_blocks
             .iter()
@@ -190,21 +204,25 @@ impl GenAr {
             .enumerate()
         {
             let last = index + 1 == dec.depth;
+            let at = Places {
+                rows: &places,
+                filled: rows,
+            };
             if index == pruning && count < rows {
                 let needed = [&wanted, &previous];
-                x = block.forward_pruned(x, cache, context, |similarities| {
+                x = block.forward_pruned(x, cache, context, &at, |similarities| {
                     here = match last {
                         true => wanted.clone(),
                         false => least_similar(similarities, needed, count),
                     };
                     here.rows(rows, 0, &device)
                 });
-                places = Places::At(here.rows_of_heads(dec.heads, rows, &device));
+                places = here.rows(rows, 0, &device);
             } else if last {
                 let wanted = wanted.rows_among(&here, &device);
-                x = block.forward_rows_among(x, wanted, cache, &places, context);
+                x = block.forward_rows_among(x, wanted, cache, &at, context);
             } else {
-                x = block.forward_among(x, cache, &places, context);
+                x = block.forward_among(x, cache, &at, context);
             }
         }
         let x = x.reshape([wanted.total(), dec.width]); // [images * wanted, width]
@@ -226,9 +244,17 @@ impl GenAr {
         let positions = self.decoder_pos_embed_learned.val().squeeze_dim::<2>(0);
         let x = x + positions.select(0, places.rows(0, 0, &device));
         let places: Tensor<1, Int> = places.rows(rows, 0, &device);
-        kept.input
-            .inplace(|input| input.select_assign(0, places, x, IndexingUpdateOp::Assign));
+        kept.input.inplace(|input| ops::put_rows(input, places, x));
     }
+}
+
+/// Some of the `rows` places that each image has in a cache, among those of all images.
+fn places(
+    images: usize,
+    rows: usize,
+    of_image: impl Iterator<Item = usize> + Clone,
+) -> impl Iterator<Item = usize> {
+    (0..images).flat_map(move |image| of_image.clone().map(move |place| image * rows + place))
 }
 
 /// The rows whose values changed most, `count` of each image, all that are needed among them. Of equal ones the first.

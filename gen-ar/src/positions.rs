@@ -65,26 +65,6 @@ impl Positions {
         self.index.chunks(self.per_image.max(1))
     }
 
-    /// `(image * heads + head) * stride + position`: for each image and head, the places of the image's positions.
-    ///
-    /// # Shapes
-    /// - output: `[images * heads * per_image]`
-    pub(crate) fn rows_of_heads(
-        &self,
-        heads: usize,
-        stride: usize,
-        device: &Device,
-    ) -> Tensor<1, Int> {
-        let rows = self.lists().enumerate().flat_map(|(image, positions)| {
-            (image * heads..(image + 1) * heads).flat_map(move |head| {
-                positions
-                    .iter()
-                    .map(move |position| head * stride + position)
-            })
-        });
-        int_tensor(rows, device)
-    }
-
     /// The set whose positions are higher by `offset`.
     pub(crate) fn shifted(&self, offset: usize) -> Self {
         Self {

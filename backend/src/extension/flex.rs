@@ -39,6 +39,13 @@ impl Backend for Flex {
         }
     }
 
+    fn put_rows(table: FlexTensor, rows: FlexTensor, values: FlexTensor) -> FlexTensor {
+        match flex::all_f32(&[&table, &values]) {
+            true => flex::copy::put_rows(table, &rows, &values),
+            false => portable::put_rows::<Self>(table, rows, values),
+        }
+    }
+
     fn sum(x: FlexTensor) -> FlexTensor {
         match flex::all_f32(&[&x]) {
             true => flex::elementwise::sum(&x),

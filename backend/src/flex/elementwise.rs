@@ -196,7 +196,7 @@ pub(crate) fn residual(x: FlexTensor, y: FlexTensor) -> FlexTensor {
 }
 
 /// Whether a tensor is contiguous, fills its memory and does not share it.
-fn alone(x: &FlexTensor) -> bool {
+pub(super) fn alone(x: &FlexTensor) -> bool {
     let layout = x.layout();
     let whole = layout.start_offset() == 0 && layout.is_contiguous();
     whole && x.is_unique() && x.storage::<f32>().len() == layout.num_elements()

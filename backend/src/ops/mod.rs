@@ -26,7 +26,7 @@ pub use sequence::{
 
 use crate::Backend;
 use burn::backend::Dispatch;
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{Int, Shape, Tensor};
 
 /// `act(x)`, where no linear map or normalization precedes it.
 ///
@@ -45,6 +45,21 @@ pub fn blend<const D: usize>(average: Tensor<D>, value: Tensor<D>, share: f64) -
         average.into_dispatch(),
         value.into_dispatch(),
         share,
+    ))
+}
+
+/// A table with other values in some of its rows, each of which is named once; in place if nobody else has the table. Not
+/// differentiated.
+///
+/// # Shapes
+/// - `table`, output: `[n, d]`
+/// - `rows`: `[m]`, each in `0..n`
+/// - `values`: `[m, d]`
+pub fn put_rows(table: Tensor<2>, rows: Tensor<1, Int>, values: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Backend>::put_rows(
+        table.into_dispatch(),
+        rows.into_dispatch(),
+        values.into_dispatch(),
     ))
 }
 

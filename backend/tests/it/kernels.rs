@@ -188,6 +188,28 @@ proptest! {
     }
 
     #[test]
+    fn put_rows(
+        case in case(), n in 1..40_usize, d in size(), share in 0.0..1.0, seed in any::<u64>(), strided in any::<bool>(),
+    ) {
+        agree(case, |draw| {
+            let mut rows = tessera_backend::Rng::new(seed, 0).permutation(n);
+            rows.truncate((share * n as f64) as usize);
+            let (table, values): (Tensor<2>, Tensor<2>) =
+                (draw.tensor([n, d]), draw.tensor([rows.len(), 3 * d]));
+            let values = match strided {
+                true => values.narrow(1, d, d),
+                false => values.narrow(1, d, d) * 1.0,
+            };
+            let rows: Vec<i32> = rows.into_iter().map(|row| row as i32).collect();
+            let count = rows.len();
+            let rows = tessera_backend::device_indices::<1>(rows, [count], &table.device());
+            let shared = ops::put_rows(table.clone(), rows.clone(), values.clone());
+            let alone = ops::put_rows(table.clone() * 1.0, rows, values);
+            [table, shared, alone].map(host).concat()
+        })?;
+    }
+
+    #[test]
     fn sums(case in case(), batch in 1..4_usize, rows in size(), d in size()) {
         agree(case, |draw| {
             let x: Tensor<3> = draw.tensor([batch, rows, d]);
