@@ -75,7 +75,7 @@ pub trait Backend: burn::backend::Backend {
         portable::blend::<Self>(average, value, share)
     }
 
-    /// `table` with `values` in place of some of its rows: `[n, d]`, `[m]` and `[m, d]` to `[n, d]`. Not differentiated.
+    /// `table` with `values` in place of some of its rows: `[n, d]`, `[m]`, `[m, d]` to `[n, d]`. Not differentiated.
     #[fusion(default)]
     fn put_rows(
         table: FloatTensor<Self>,

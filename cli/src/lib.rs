@@ -8,12 +8,12 @@
 mod allocator;
 mod args;
 mod commands;
-mod cut;
+pub mod cut;
 mod data;
 mod draw;
 mod hint;
 mod interrupt;
-mod names;
+pub mod names;
 mod output;
 mod pictures;
 mod progress;

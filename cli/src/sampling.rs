@@ -51,10 +51,10 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "N", requires = "cache")]
     #[arg(value_parser = within(1_usize..=1_000_000))]
     pub cache_refresh: Option<usize>,
-    /// Reuse predictions until they have changed by X in all.
-    #[arg(long, value_name = "X", requires = "cache", default_value_t = EasyThreshold::default().threshold)]
+    /// Reuse predictions until they have changed by X in all; 0.2 unless given.
+    #[arg(long, value_name = "X", requires = "cache")]
     #[arg(value_parser = within(0.0_f32..=1000.0))]
-    pub cache_threshold: f32,
+    pub cache_threshold: Option<f32>,
     /// How the head draws a token's dimensions, which changes no token on a CPU; the faster way unless given.
     #[arg(long, value_enum, value_name = "NAME")]
     pub head: Option<HeadName>,
@@ -130,7 +130,18 @@ impl SamplingArgs {
                 "{option}: a setting of autoregressive models; this one is a diffusion transformer"
             );
         }
-        self.over(defaults)
+        let config = self.merged(defaults)?;
+        let cache = match model {
+            Model::Ar(_) => config.cache,
+            // Checked when it draws.
+            Model::Dit(_) => None,
+        };
+        let checked = Sampling {
+            cache,
+            ..config.clone()
+        };
+        checked.validate().map_err(tessera::Error::from)?;
+        Ok(config)
     }
 
     /// The same for an autoregressive model, which has all of them.
@@ -138,8 +149,14 @@ impl SamplingArgs {
     /// # Errors
     /// When a setting is out of range.
     pub fn over(&self, defaults: &Sampling) -> Result<Sampling> {
+        let config = self.merged(defaults)?;
+        config.validate().map_err(tessera::Error::from)?;
+        Ok(config)
+    }
+
+    fn merged(&self, defaults: &Sampling) -> Result<Sampling> {
         let steps = self.steps.unwrap_or(defaults.steps);
-        let config = Sampling {
+        Ok(Sampling {
             steps,
             cfg_scale: self.cfg_scale.unwrap_or(defaults.cfg_scale),
             cfg_schedule: self
@@ -149,16 +166,21 @@ impl SamplingArgs {
             top_k: self.top_k.unwrap_or(defaults.top_k),
             top_p: self.top_p.unwrap_or(defaults.top_p),
             order: self.order.map_or(defaults.order, Order::from),
-            cache: self.cache_of(steps, defaults.cache),
+            cache: self.cache_of(steps, defaults.cache)?,
             head: self.head.map(Decoding::from).or(defaults.head),
-        };
-        config.validate().map_err(tessera::Error::from)?;
-        Ok(config)
+        })
     }
 
     /// What is reused over so many steps.
-    fn cache_of(&self, steps: usize, default: Option<Cache>) -> Option<Cache> {
-        match self.cache {
+    fn cache_of(&self, steps: usize, default: Option<Cache>) -> Result<Option<Cache>> {
+        let of_lazy = self.cache_start.or(self.cache_refresh).is_some();
+        Ok(match self.cache {
+            Some(CacheName::None | CacheName::Easy) if of_lazy => {
+                bail!("--cache-start, --cache-refresh: settings of --cache lazy")
+            }
+            Some(CacheName::None | CacheName::Lazy) if self.cache_threshold.is_some() => {
+                bail!("--cache-threshold: a setting of --cache easy")
+            }
             None => default,
             Some(CacheName::None) => None,
             Some(CacheName::Lazy) => {
@@ -168,10 +190,10 @@ impl SamplingArgs {
                     refresh: self.cache_refresh.unwrap_or(refresh),
                 }))
             }
-            Some(CacheName::Easy) => {
-                let threshold = self.cache_threshold;
-                Some(Cache::Easy(EasyThreshold { threshold }))
-            }
-        }
+            Some(CacheName::Easy) => Some(Cache::Easy(match self.cache_threshold {
+                Some(threshold) => EasyThreshold { threshold },
+                None => EasyThreshold::default(),
+            })),
+        })
     }
 }

@@ -116,8 +116,8 @@ impl Block {
         (wanted, self.attn.project_queries(queries, all))
     }
 
-    /// [`forward`](Self::forward) of rows whose keys and values go to their places of `cache`, among those of the rows that
-    /// are not computed again.
+    /// [`forward`](Self::forward) of rows whose keys and values go to their places of `cache`, among those of the rows
+    /// that are not computed again.
     ///
     /// # Shapes
     /// - x: `[images, rows, d_model]`
@@ -175,7 +175,8 @@ impl Block {
         self.feed_forward(select_rows(x, kept), context)
     }
 
-    /// The first branch, `[images, queries, d_model]`: queries attend to all that is in `cache`, keys and values included.
+    /// The first branch, `[images, queries, d_model]`: queries attend to all that is in `cache`, which takes keys and
+    /// values first.
     fn attend_among(
         &self,
         [q, k, v]: [Tensor<4>; 3],

@@ -133,9 +133,9 @@ impl GenAr {
     }
 
     /// Draws the dimensions of each token, `dims_per_step` at a time. `choose` takes a dimension's number in the head's
-    /// order and its logits `[tokens, levels]`, as many as the dimension has, and returns the indices `[tokens]`; it must
-    /// give the same indices for the same logits. [`Decoding::Jacobi`] asks it more than once for a dimension: the last
-    /// answer counts.
+    /// order and its logits `[tokens, levels]`, as many as the dimension has, and returns the indices `[tokens]`, the
+    /// same ones for the same logits. [`Decoding::Jacobi`] asks it more than once for a dimension: the last answer
+    /// counts.
     ///
     /// adaLN depends on `z` and the step but not on drawn indices, so it is computed for all steps in advance.
     ///

@@ -35,7 +35,7 @@
 //! };
 //! let model = config.init(0, &Device::flex());
 //! let request = ImageRequest { class: Some(7), seed: 1 };
-//! let sampling = SampleConfig { steps: 5, cfg_scale: 2.0 };
+//! let sampling = SampleConfig::new(5, 2.0);
 //! let latents = model.generate(&[request], &sampling, &mut |_| ControlFlow::Continue(()))?;
 //! assert_eq!(latents.dim(), (1, 4, 8, 8)); // images, channels, height, width
 //! # Ok(())
@@ -53,6 +53,7 @@ mod calibrate;
 mod checkpoint;
 mod config;
 mod ddpm;
+mod easy;
 mod embed;
 mod error;
 mod flow;
@@ -70,6 +71,7 @@ pub use block::{DitBlock, FinalLayer};
 pub use checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 pub use config::{DitConfig, Process};
 pub use ddpm::Ddpm;
+pub use easy::EasyCache;
 pub use embed::{LabelEmbedder, PatchEmbed, TimestepEmbedder};
 pub use error::{Error, Result};
 pub use model::{Dit, Parameters};

@@ -2,6 +2,7 @@
 //! seed.
 
 use crate::ddpm::{Ddpm, TRAIN_STEPS};
+use crate::easy::{EasyCache, Reuse};
 use crate::{Dit, Error, Process, Result, flow};
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -18,9 +19,27 @@ pub struct SampleConfig {
     pub steps: usize,
     /// Guidance scale s, in `uncond + s · (cond − uncond)`; 1 turns guidance off and halves the work.
     pub cfg_scale: f32,
+    /// Reuses predictions; `None` asks the model at every step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<EasyCache>,
 }
 
 impl SampleConfig {
+    /// So many steps with so much guidance, exactly.
+    pub fn new(steps: usize, cfg_scale: f32) -> Self {
+        Self {
+            steps,
+            cfg_scale,
+            cache: None,
+        }
+    }
+
+    /// With predictions reused.
+    pub fn easy(self, cache: EasyCache) -> Self {
+        let cache = Some(cache);
+        Self { cache, ..self }
+    }
+
     /// Checks every option.
     ///
     /// # Errors
@@ -40,6 +59,15 @@ impl SampleConfig {
                 found: self.cfg_scale.to_string(),
             });
         }
+        if let Some(EasyCache { threshold }) = self.cache
+            && !(threshold.is_finite() && threshold >= 0.0)
+        {
+            return Err(Error::Sampling {
+                option: "threshold",
+                expected: "0 or more".into(),
+                found: threshold.to_string(),
+            });
+        }
         Ok(())
     }
 }
@@ -53,6 +81,8 @@ pub struct DenoisingStep {
     pub steps: usize,
     /// The time that the model was given, in 0..1000.
     pub time: f32,
+    /// Images that the model was asked of: all, unless predictions are reused.
+    pub asked: usize,
 }
 
 /// Called after each step; `Break` cancels.
@@ -147,6 +177,9 @@ impl Dit {
             chain: Ddpm::new(sampling.steps),
             noise,
             step: 0,
+            reuse: sampling
+                .cache
+                .map(|cache| Reuse::new(cache, requests.len())),
         })
     }
 
@@ -254,6 +287,8 @@ pub struct Denoising {
     x: Tensor<4>,
     /// Steps taken.
     step: usize,
+    /// What is reused.
+    reuse: Option<Reuse>,
 }
 
 impl Denoising {
@@ -273,8 +308,21 @@ impl Denoising {
             Process::Ddpm => self.chain.time(at) as f32,
             Process::Flow => flow::model_time(1.0 - (step - 1) as f64 / steps as f64),
         };
-        let Prediction { output, variance } =
-            model.guided(x.clone(), time, &self.requests, &self.sampling, trace);
+        let mut asked = self.requests.len();
+        let Prediction { output, variance } = match &mut self.reuse {
+            None => model.guided(x.clone(), time, &self.requests, &self.sampling, trace),
+            Some(reuse) => {
+                let due = reuse.due(&x, step - 1, steps);
+                asked = due.len();
+                let new = (asked > 0).then(|| {
+                    let requests: Vec<_> = due.iter().map(|&image| self.requests[image]).collect();
+                    let images = due.iter().map(|&image| x.clone().narrow(0, image, 1));
+                    let x = Tensor::cat(images.collect(), 0);
+                    model.guided(x, time, &requests, &self.sampling, trace)
+                });
+                reuse.take(&x, &due, new)
+            }
+        };
         self.x = match model.config.process {
             Process::Ddpm => {
                 let fresh = (at > 0).then(|| model.draw(&mut self.noise));
@@ -295,7 +343,12 @@ impl Denoising {
                 });
             }
         }
-        Ok(Some(DenoisingStep { step, steps, time }))
+        Ok(Some(DenoisingStep {
+            step,
+            steps,
+            time,
+            asked,
+        }))
     }
 
     /// The latents so far, noisy before the last step: `[images, in_channels, input_size, input_size]`.
@@ -305,11 +358,12 @@ impl Denoising {
 }
 
 /// A prediction of the model, `[images, channels, height, width]` each.
-struct Prediction {
+#[derive(Debug, Clone)]
+pub(crate) struct Prediction {
     /// The noise, or the velocity of a flow.
-    output: Tensor<4>,
+    pub output: Tensor<4>,
     /// The interpolation of the variance, with a learned sigma.
-    variance: Option<Tensor<4>>,
+    pub variance: Option<Tensor<4>>,
 }
 
 /// Mean magnitude of normalized latents, which is about 1, from which on they are none: a decoder's normalization would

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
 use tessera_checkpoint::create_folder;
-use tessera_gen_ar::{ImageRequest, SampleConfig};
+use tessera_gen_ar::{Cache, EasyThreshold, ImageRequest, SampleConfig};
+use tessera_gen_dit::EasyCache;
 use tessera_moe::RouterTrace;
 use tessera_pictures::{Existing, Pixels, write_png};
 
@@ -191,9 +192,23 @@ impl Model {
         Ok(match self {
             Self::Ar(model) => Drawing::Ar(model.generator.drawing(&requests, sampling)?),
             Self::Dit(model) => {
-                let sampling = tessera_gen_dit::SampleConfig {
-                    steps: sampling.steps,
-                    cfg_scale: sampling.cfg_scale,
+                let SampleConfig {
+                    steps, cfg_scale, ..
+                } = *sampling;
+                let exact = tessera_gen_dit::SampleConfig::new(steps, cfg_scale);
+                let sampling = match sampling.cache {
+                    None => exact,
+                    Some(Cache::Easy(EasyThreshold { threshold })) => {
+                        exact.easy(EasyCache { threshold })
+                    }
+                    Some(Cache::Lazy(_)) => {
+                        return Err(tessera_gen_dit::Error::Sampling {
+                            option: "cache",
+                            expected: "none or easy for a diffusion transformer".into(),
+                            found: "lazy".into(),
+                        }
+                        .into());
+                    }
                 };
                 Drawing::Dit(model.transformer.denoising(&requests, &sampling)?)
             }

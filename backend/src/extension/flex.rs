@@ -41,7 +41,7 @@ impl Backend for Flex {
 
     fn put_rows(table: FlexTensor, rows: FlexTensor, values: FlexTensor) -> FlexTensor {
         match flex::all_f32(&[&table, &values]) {
-            true => flex::copy::put_rows(table, &rows, &values),
+            true => flex::rows::put_rows(table, &rows, &values),
             false => portable::put_rows::<Self>(table, rows, values),
         }
     }

@@ -1,10 +1,8 @@
 //! Copies of strided tensors into row-major order, by all threads: whole rows where they are contiguous, and block by
 //! block where they are transposed, so that both sides stay in the cache.
 
-use super::elementwise::{CHUNK, alone};
-use super::loss::indices;
-use super::{Shared, contiguous, dims, filled, tensor};
-use burn::backend::TensorMetadata;
+use super::elementwise::CHUNK;
+use super::{Shared, filled};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::Shape;
 use rayon::prelude::*;
@@ -108,40 +106,6 @@ pub(crate) fn row_major(tensor: &FlexTensor) -> Vec<f32> {
             _ => copy.rows(out, &axes),
         }
     })
-}
-
-/// `table`, `[n, d]`, with `values`, `[m, d]`, in place of its `rows`, `[m]`: in place if it is not shared.
-///
-/// # Panics
-/// If there is no such row.
-pub(crate) fn put_rows(
-    mut table: FlexTensor,
-    rows: &FlexTensor,
-    values: &FlexTensor,
-) -> FlexTensor {
-    let ([n, d], [m, _]) = (dims(&table), dims(values));
-    if !alone(&table) {
-        let shape = table.shape();
-        table = tensor(row_major(&table), shape);
-    }
-    let strides = values.layout().strides();
-    let values = match strides[1] == 1 && strides[0] >= 0 {
-        true => values.clone(),
-        false => contiguous(values),
-    };
-    let (first, stride) = (values.layout().start_offset(), values.layout().strides()[0]);
-    let values = &values.storage::<f32>()[first..];
-    let rows = indices(rows);
-    assert!(
-        rows.len() == m && rows.iter().all(|&row| row < n),
-        "rows of the table"
-    );
-    let into = table.storage_mut::<f32>();
-    for (index, row) in rows.into_iter().enumerate() {
-        let values = &values[index * stride as usize..][..d];
-        into[row * d..][..d].copy_from_slice(values);
-    }
-    table
 }
 
 /// The source: the tensor's first value and its last axis.

@@ -27,6 +27,7 @@ pub(crate) mod norm;
 pub(crate) mod optim;
 #[cfg(target_arch = "x86_64")]
 mod panel_product;
+pub(crate) mod rows;
 pub(crate) mod simd;
 mod winograd;
 

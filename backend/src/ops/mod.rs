@@ -48,8 +48,8 @@ pub fn blend<const D: usize>(average: Tensor<D>, value: Tensor<D>, share: f64) -
     ))
 }
 
-/// A table with other values in some of its rows, each of which is named once; in place if nobody else has the table. Not
-/// differentiated.
+/// A table with other values in some of its rows, each of which is named once; in place if nobody else has the table.
+/// Not differentiated.
 ///
 /// # Shapes
 /// - `table`, output: `[n, d]`

@@ -189,7 +189,8 @@ proptest! {
 
     #[test]
     fn put_rows(
-        case in case(), n in 1..40_usize, d in size(), share in 0.0..1.0, seed in any::<u64>(), strided in any::<bool>(),
+        case in case(), n in 1..40_usize, d in size(), share in 0.0..1.0, seed in any::<u64>(),
+        strided in any::<bool>(),
     ) {
         agree(case, |draw| {
             let mut rows = tessera_backend::Rng::new(seed, 0).permutation(n);

@@ -166,10 +166,8 @@ impl Route {
 
     /// The model's own options, less those given.
     fn sampling(&self, own: &SampleConfig) -> SampleConfig {
-        SampleConfig {
-            steps: self.steps.unwrap_or(own.steps),
-            cfg_scale: self.cfg_scale.unwrap_or(own.cfg_scale),
-        }
+        let cfg_scale = self.cfg_scale.unwrap_or(own.cfg_scale);
+        SampleConfig::new(self.steps.unwrap_or(own.steps), cfg_scale)
     }
 
     /// Draws pictures and counts at every step.

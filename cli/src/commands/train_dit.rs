@@ -402,10 +402,7 @@ impl TrainDit {
         let mut moments = MomentsBuilder::new();
         moments.add(latents.view())?;
         let normal = moments.finish()?.quantizer_config(8, 5.0, ScaleBy::Channel);
-        let sampling = SampleConfig {
-            steps: self.steps,
-            cfg_scale: self.cfg_scale,
-        };
+        let sampling = SampleConfig::new(self.steps, self.cfg_scale);
         sampling.validate()?;
         Ok(DitCard {
             schema: DitCard::SCHEMA.into(),

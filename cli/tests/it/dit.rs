@@ -65,6 +65,19 @@ fn a_picture_is_the_same_alone_and_in_any_batch_and_from_its_metadata() {
     let again = "generate -m {} --from {} -o {}";
     stdout(again, &[run, &at("all/00002.png"), &at("again")]);
     assert_eq!(bytes(&at("all/00002.png")), bytes(&at("again/00000.png")));
+    // What is reused is part of how a picture was made.
+    let easy = "generate -m {} -c disc --steps 30 --cache easy --cache-threshold 50 --seed 7 -o {}";
+    stdout(easy, &[run, &at("easy.png")]);
+    stdout(
+        again,
+        &[&run.join("model"), &at("easy.png"), &at("same.png")],
+    );
+    assert_eq!(bytes(&at("easy.png")), bytes(&at("same.png")));
+    stdout(
+        "generate -m {} -c disc --steps 30 --seed 7 -o {}",
+        &[run, &at("exact.png")],
+    );
+    assert_ne!(bytes(&at("easy.png")), bytes(&at("exact.png")));
 }
 
 #[test]
@@ -76,6 +89,30 @@ fn settings_of_other_models_and_unknown_classes_are_refused() {
         error.contains("--top-k: a setting of autoregressive models"),
         "{error}"
     );
+    for (options, expected) in [
+        (
+            "--cache lazy",
+            "--cache lazy: a setting of autoregressive models",
+        ),
+        (
+            "--order halton",
+            "--order: a setting of autoregressive models",
+        ),
+        (
+            "--cache easy --cache-refresh 3",
+            "--cache-start, --cache-refresh: settings of --cache lazy",
+        ),
+        (
+            "--cache none --cache-threshold 1",
+            "--cache-threshold: a setting of --cache easy",
+        ),
+    ] {
+        let command = format!("generate -m {{}} {options} -o {{}}");
+        let error = failure(1, &command, &[run, &out]);
+        assert!(error.contains(expected), "{options}: {error}");
+    }
+    let error = failure(2, "generate -m {} --cache-start 3 -o {}", &[run, &out]);
+    assert!(error.contains("--cache <NAME>"), "{error}");
     let error = failure(1, "generate -m {} -c disk -o {}", &[run, &out]);
     assert!(error.contains("the nearest are: disc (0)"), "{error}");
     let error = failure(2, "generate -m {} --steps 0 -o {}", &[run, &out]);

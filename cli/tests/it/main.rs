@@ -5,6 +5,7 @@
 mod any_vae;
 mod attn;
 mod bench;
+mod cut;
 #[path = "../../../backend/tests/devices/mod.rs"]
 #[allow(dead_code)]
 mod devices;
@@ -15,6 +16,7 @@ mod files;
 mod fuzz;
 mod limits;
 mod model;
+mod names;
 mod old_files;
 mod opening;
 mod parity;

@@ -215,6 +215,14 @@ fn a_picture_is_repeated_with_the_weights_that_drew_it_alone() {
         std::fs::read(at("a.png")).unwrap(),
         std::fs::read(at("b.png")).unwrap()
     );
+    // What is reused, and in which order positions come, is part of how a picture was made.
+    let cheap = "generate -m {} -c disc --steps 4 --order staged --cache lazy --cache-start 1 --head jacobi -o {}";
+    stdout(cheap, &[&run, &at("cheap.png")]);
+    stdout(again, &[&run, &at("cheap.png"), &at("same.png")]);
+    assert_eq!(
+        std::fs::read(at("cheap.png")).unwrap(),
+        std::fs::read(at("same.png")).unwrap()
+    );
     let raw = "generate -m {} --weights raw --from {} -o {}";
     let error = failure(1, raw, &[&run, &at("a.png"), &at("c.png")]);
     assert!(error.contains("made with other weights"), "{error}");

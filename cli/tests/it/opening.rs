@@ -242,10 +242,7 @@ fn of_many_classes_those_to_draw_are_asked_for() {
             class_names: (0..config.num_classes).map(|id| id.to_string()).collect(),
             latent_mean: vec![0.0],
             latent_scale: vec![1.0],
-            sampling: SampleConfig {
-                steps: 2,
-                cfg_scale: 1.0,
-            },
+            sampling: SampleConfig::new(2, 1.0),
             parts: BTreeMap::new(),
         },
         tokenizer: Box::new(PixelTokenizer::new(1, device.burn())),

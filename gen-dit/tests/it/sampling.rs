@@ -6,7 +6,7 @@ use ndarray::{Array4, Axis};
 use std::ops::ControlFlow;
 use tessera_backend::{Rng, UnknownClass, transfers};
 use tessera_gen_dit::{
-    Ddpm, DenoisingStep, Dit, DitConfig, Error, ImageRequest, Process, SampleConfig,
+    Ddpm, DenoisingStep, Dit, DitConfig, EasyCache, Error, ImageRequest, Process, SampleConfig,
 };
 use tessera_moe::{Mode, RouterTrace, Usage};
 use tessera_weights::Weight;
@@ -304,6 +304,51 @@ fn a_router_that_is_not_finite_is_an_error() {
     }
 }
 
+/// Bit for bit: predictions that are never reused are those of the model.
+#[test]
+fn a_cache_that_reuses_nothing_changes_nothing() {
+    for (name, model) in models() {
+        let requests = tiny::requests(3);
+        let exact = tiny::sampling(9, 2.0);
+        let cached = exact.clone().easy(EasyCache { threshold: 0.0 });
+        let [exact, cached] =
+            [exact, cached].map(|sampling| generate(&model, &requests, &sampling));
+        assert!(
+            (0..3).all(|image| bits(&exact, image) == bits(&cached, image)),
+            "{name}"
+        );
+    }
+}
+
+/// Each picture decides for itself, so it is the same alone and in a batch, bit for bit; what is reused is not asked of
+/// the model.
+#[test]
+fn a_picture_reuses_predictions_whatever_others_do() {
+    for (name, model) in models() {
+        let requests = tiny::requests(4);
+        let sampling = tiny::sampling(40, 2.0).easy(EasyCache { threshold: 0.3 });
+        let mut asked = Vec::new();
+        let count = &mut |step: DenoisingStep| {
+            asked.push(step.asked);
+            ControlFlow::Continue(())
+        };
+        let all = model.generate(&requests, &sampling, count).unwrap();
+        assert!(asked.iter().sum::<usize>() < 4 * 40, "{name}: {asked:?}");
+        // The first 15 and the last 5 of 100 steps ask.
+        assert!(
+            asked[..6]
+                .iter()
+                .chain(&asked[38..])
+                .all(|&asked| asked == 4),
+            "{name}: {asked:?}"
+        );
+        for (image, request) in requests.iter().enumerate() {
+            let alone = generate(&model, &[*request], &sampling);
+            assert_eq!(bits(&alone, 0), bits(&all, image), "{name}");
+        }
+    }
+}
+
 #[test]
 fn progress_can_stop_the_work() {
     for (_, model) in models() {
@@ -358,6 +403,14 @@ fn requests_and_options_out_of_range_are_refused() {
         let error = model.generate(&good, &config, &mut go).unwrap_err();
         assert!(
             matches!(error, Error::Sampling { option, .. } if option == expected),
+            "{error}"
+        );
+    }
+    for threshold in [-0.1, f32::NAN, f32::INFINITY] {
+        let config = tiny::sampling(5, 1.0).easy(EasyCache { threshold });
+        let error = model.generate(&good, &config, &mut go).unwrap_err();
+        assert!(
+            matches!(error, Error::Sampling { option, .. } if option == "threshold"),
             "{error}"
         );
     }

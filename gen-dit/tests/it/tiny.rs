@@ -84,5 +84,5 @@ pub fn requests(n: usize) -> Vec<ImageRequest> {
 }
 
 pub fn sampling(steps: usize, cfg_scale: f32) -> SampleConfig {
-    SampleConfig { steps, cfg_scale }
+    SampleConfig::new(steps, cfg_scale)
 }

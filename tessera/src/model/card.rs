@@ -255,10 +255,7 @@ impl DitCard {
             class_names: (0..config.num_classes).map(|id| id.to_string()).collect(),
             latent_mean: of_each(&scale.mean),
             latent_scale: of_each(&scale.scale),
-            sampling: tessera_gen_dit::SampleConfig {
-                steps: 250,
-                cfg_scale: 4.0,
-            },
+            sampling: tessera_gen_dit::SampleConfig::new(250, 4.0),
             parts: BTreeMap::new(),
         }
     }

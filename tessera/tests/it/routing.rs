@@ -46,10 +46,7 @@ fn model(experts: Option<&str>) -> DitModel {
 }
 
 fn sampling() -> SampleConfig {
-    SampleConfig {
-        steps: 4,
-        cfg_scale: 2.0,
-    }
+    SampleConfig::new(4, 2.0)
 }
 
 /// Three pictures of two classes, the first with its map.

@@ -3,6 +3,8 @@
 use crate::resume::{Watcher, checkpoints, metrics, run};
 use crate::rotation::config;
 use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tessera_train::{Decay, Outcome, RunEntry, RunFolder, Start, TrainConfig};
 
 #[test]
@@ -219,4 +221,26 @@ fn a_step_may_be_given_up_between_the_parts_of_its_batch() {
     let [found, expected] = [&parts, &whole].map(|run| fs::read(&checkpoints(run)[1]).unwrap());
     assert!(found == expected);
     assert_eq!(metrics(&parts), metrics(&whole));
+}
+
+/// A process has a copy of every open file from its start until it runs its program.
+#[test]
+fn a_folder_is_free_when_its_run_ends_although_processes_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let mut list = Command::new(std::env::current_exe().unwrap());
+                list.arg("--list").stdout(Stdio::null()).status().unwrap();
+            }
+        });
+        for _ in 0..300 {
+            let opened = RunFolder::open(folder.path(), &config(), Start::Overwrite);
+            // Whatever happens, the other thread ends.
+            ended.store(opened.is_err(), Ordering::Relaxed);
+            drop(opened.unwrap());
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
 }
