@@ -14,6 +14,9 @@
 //! | section 3.2: order of the dimensions | [`default_channel_order`]; measured by `tessera-quantize` |
 //! | section 3.2: cross-entropy of masked tokens | [`GenAr::loss`], with a [`MaskPlan`] |
 //! | MAR: cosine schedule, random orders | [`schedule()`], [`GenAr::generate`] |
+//! | LazyMAR (arXiv 2503.12450): features of earlier steps | [`LazySchedule`], `lazy.rs` |
+//! | GtR (arXiv 2510.17171), Halton (2503.17076): orders | [`Order`] |
+//! | SCD (arXiv 2510.24211): the head from a guess | [`Decoding::Jacobi`] |
 //! | MAR: guidance that grows over the steps | [`ScheduleStep::guidance`], [`CfgSchedule`] |
 //! | table 4: sizes, training choices | [`GenArConfig::tokenbridge_l`] and others, [`GenArConfig::new`] |
 //! | Expert Race: experts in the backbone | [`GenArConfig::moe`], [`ForwardContext`], [`GenAr::calibrated`] |
