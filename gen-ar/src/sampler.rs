@@ -3,6 +3,7 @@
 
 use crate::config::is_permutation;
 use crate::context::ForwardContext;
+use crate::head::Decoding;
 use crate::lazy::{Kept, LazyStep};
 use crate::positions::{Positions, int_tensor};
 use crate::request::{ImageRequest, SampleConfig, SamplingProgress, SamplingStep};
@@ -10,7 +11,7 @@ use crate::schedule::ScheduleStep;
 use crate::stages::{Work, timed};
 use crate::{Error, GenAr, Result};
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use ndarray::{Array2, Array3, ArrayView3};
 use std::ops::Range;
 use tessera_backend::ops::{self, Sampling};
@@ -184,6 +185,11 @@ impl GenAr {
             top_k: config.top_k,
             top_p: config.top_p,
         };
+        // A guess is compared on the host: a GPU would wait for it.
+        let decoding = match device == Device::flex() {
+            true => config.head,
+            false => config.head.or(Some(Decoding::Sequential)),
+        };
         let share = self.sequence.part(wanted.total());
         let tokens: Vec<_> = wanted.iter().skip(share.start).take(share.len()).collect();
         let mut checks = vec![z.clone().sum()];
@@ -200,7 +206,7 @@ impl GenAr {
             };
             let tokens = chunk.len();
             let first = self.config.first_position;
-            let (indices, steps) = self.head_times.faster(tokens, config.head, |decoding| {
+            let (indices, steps) = self.head_times.faster(tokens, decoding, |decoding| {
                 let drawn = self.autoregress(z, first, decoding, &mut choose);
                 (drawn.indices, drawn.steps)
             });

@@ -76,6 +76,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo(demo) => demo.run(&sh),
         Command::Study(study::Study::ExpertRace(study)) => study.run(&sh),
+        Command::Study(study::Study::Sampling(study)) => study.run(&sh),
         Command::Bench(command) => command.run(&sh),
         Command::Ci(ci) => ci.run(&sh),
         Command::Tidy(tidy) => tidy.run(),

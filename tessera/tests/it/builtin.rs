@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use tessera::backend::{device_indices, host_indices, transfers};
 use tessera::gen_ar::{
-    FirstPosition, ForwardContext, GenAr, ImageRequest, Positions, SampleConfig,
+    Decoding, FirstPosition, ForwardContext, GenAr, ImageRequest, Positions, SampleConfig,
 };
 use tessera::{ArModel, ComputePrecision, Device, Model, ModelCard, WeightDtype};
 
@@ -70,6 +70,8 @@ fn drawn(model: &ArModel, classes: usize) -> Array3<u16> {
     let mut go_on = |_: tessera_gen_ar::SamplingStep<'_>| ControlFlow::Continue(());
     let sampling = SampleConfig {
         steps: STEPS,
+        // On a CPU, where reading costs nothing, the head may guess, and reads what it drew.
+        head: Some(Decoding::Sequential),
         ..model.card.sampling.clone()
     };
     let drawn = model.generator.generate(&requests, &sampling, &mut go_on);

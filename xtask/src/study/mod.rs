@@ -1,9 +1,10 @@
-//! `cargo xtask study`: the comparisons of a paper, repeated at a small scale.
+//! `cargo xtask study`: the comparisons of papers, repeated at a small scale.
 
 mod chart;
 mod pictures;
 mod report;
 mod results;
+mod sampling;
 mod settings;
 mod statistics;
 mod variants;
@@ -22,10 +23,11 @@ use std::path::PathBuf;
 use variants::{VARIANTS, Variant};
 use xshell::Shell;
 
-/// Repeat the comparisons of a paper at a small scale.
+/// Repeat the comparisons of papers at a small scale.
 #[derive(Debug, Subcommand)]
 pub enum Study {
     ExpertRace(Box<ExpertRace>),
+    Sampling(sampling::Sampling),
 }
 
 /// Compare routing rules, gates and losses of Expert Race (arXiv 2503.16057): tables 1 to 3 with small models.

@@ -239,7 +239,7 @@ fn capital(text: &str) -> String {
 }
 
 /// The processor, and how many of its threads there are.
-fn machine() -> String {
+pub fn machine() -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name"));

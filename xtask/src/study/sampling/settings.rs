@@ -1,0 +1,167 @@
+//! What is compared: ways of drawing, each one option or two away from exact drawing.
+
+/// A way of drawing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// In file names and tables.
+    pub name: String,
+    /// Options of `tessera eval`.
+    pub options: String,
+    /// What it is one of.
+    pub of: Series,
+}
+
+/// Settings that belong together in the plot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Series {
+    /// Random order, nothing reused, by number of steps.
+    Exact,
+    /// Halton's order.
+    Halton,
+    /// The order in stages.
+    Staged,
+    /// Random order with lazy steps.
+    Lazy,
+    /// The order in stages with lazy steps.
+    StagedLazy,
+    /// Another guidance or temperature.
+    Guidance,
+}
+
+impl Series {
+    /// All, in the order of the legend.
+    pub const ALL: [Self; 6] = [
+        Self::Exact,
+        Self::Halton,
+        Self::Staged,
+        Self::Lazy,
+        Self::StagedLazy,
+        Self::Guidance,
+    ];
+
+    /// In the legend.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Halton => "halton",
+            Self::Staged => "staged",
+            Self::Lazy => "lazy",
+            Self::StagedLazy => "staged, lazy",
+            Self::Guidance => "guidance, temperature",
+        }
+    }
+}
+
+/// Scales of guidance.
+const GUIDANCE: [f32; 5] = [1.0, 1.5, 2.0, 3.0, 4.0];
+/// Temperatures.
+const TEMPERATURES: [f32; 3] = [0.9, 0.95, 1.0];
+/// Steps between full ones, beside the paper's, in steps of 64.
+const REFRESH: [usize; 2] = [4, 18];
+
+/// The settings for these numbers of steps, of which the largest is the reference.
+pub fn settings(steps: &[usize]) -> Vec<Setting> {
+    let most = steps.iter().copied().max().unwrap_or(1);
+    let setting = |name: String, options: String, of| Setting { name, options, of };
+    let mut settings = Vec::new();
+    for &steps in steps {
+        for (order, cache, of) in [
+            ("random", "none", Series::Exact),
+            ("halton", "none", Series::Halton),
+            ("staged", "none", Series::Staged),
+            ("random", "lazy", Series::Lazy),
+            ("staged", "lazy", Series::StagedLazy),
+        ] {
+            let name = format!("{}-{steps}", of.label().replace(", ", "-"));
+            let options = format!("--steps {steps} --order {order} --cache {cache}");
+            settings.push(setting(name, options, of));
+        }
+    }
+    let exact = format!("--steps {most} --order random --cache none");
+    for refresh in REFRESH {
+        let every = (refresh * most / 64).max(1);
+        let options = format!("--steps {most} --order random --cache lazy --cache-refresh {every}");
+        settings.push(setting(
+            format!("lazy-{most}-every-{every}"),
+            options,
+            Series::Lazy,
+        ));
+    }
+    for scale in GUIDANCE {
+        let name = format!("guidance-{scale}");
+        let options = format!("{exact} --cfg-scale {scale}");
+        settings.push(setting(name, options, Series::Guidance));
+    }
+    for temperature in TEMPERATURES {
+        let name = format!("temperature-{temperature}");
+        let options = format!("{exact} --temperature {temperature}");
+        settings.push(setting(name, options, Series::Guidance));
+    }
+    settings
+}
+
+/// A claim of a paper: that one setting is better than another.
+pub struct Claim {
+    /// What is said.
+    pub text: String,
+    /// What the paper has.
+    pub paper: &'static str,
+    /// The settings: what should be better, or no worse, and what it is compared with.
+    pub better: String,
+    /// As above.
+    pub than: String,
+}
+
+/// The claims that these numbers of steps can judge.
+pub fn claims(steps: &[usize]) -> Vec<Claim> {
+    let most = steps.iter().copied().max().unwrap_or(1);
+    let mut claims = vec![Claim {
+        text: format!("lazy steps cost nothing at {most} steps"),
+        paper: "LazyMAR: FID 1.82 becomes 1.93 (L)",
+        better: format!("lazy-{most}"),
+        than: format!("exact-{most}"),
+    }];
+    if steps.contains(&(most / 2)) {
+        claims.push(Claim {
+            text: format!(
+                "{} steps in stages are no worse than {most} at random",
+                most / 2
+            ),
+            paper: "GtR: FID 1.59 in either (H)",
+            better: format!("staged-{}", most / 2),
+            than: format!("exact-{most}"),
+        });
+    }
+    for &steps in steps {
+        claims.push(Claim {
+            text: format!("stages are better than random order at {steps} steps"),
+            paper: "GtR: FID 1.59, random 1.82",
+            better: format!("staged-{steps}"),
+            than: format!("exact-{steps}"),
+        });
+        claims.push(Claim {
+            text: format!("random order is better than Halton's at {steps} steps"),
+            paper: "on MAR Halton's order loses to random order",
+            better: format!("exact-{steps}"),
+            than: format!("halton-{steps}"),
+        });
+    }
+    claims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn settings_have_names_of_their_own_and_claims_are_of_settings() {
+        let steps = [8, 16, 32, 64];
+        let settings = settings(&steps);
+        let names: HashSet<_> = settings.iter().map(|setting| &setting.name).collect();
+        assert_eq!(names.len(), settings.len());
+        for claim in claims(&steps) {
+            assert!(names.contains(&claim.better) && names.contains(&claim.than));
+        }
+    }
+}
