@@ -139,8 +139,8 @@ impl Sampling {
             .unwrap_or(self.data.as_os_str())
             .to_string_lossy();
         format!(
-            "Of {model}: {images} pictures of each class, {seeds} seeds, against {data}. The distance is in the judge's \
-            features, not FID.\nTimes are of whole evaluations, in batches, on"
+            "Of {model}: {images} pictures of each class, {seeds} seeds, against {data}. The distance is in the \
+            judge's features, not FID.\nTimes are of whole evaluations, in batches, on"
         )
     }
 }
