@@ -10,7 +10,7 @@ use crate::attention::KvCache;
 use crate::block::Places;
 use crate::cache::{kept_rows, pruning_block};
 use crate::context::ForwardContext;
-use crate::positions::{Positions, int_tensor};
+use crate::positions::Positions;
 use crate::sampler::{StepFeatures, StepPositions};
 use crate::stages::{Work, timed};
 use burn::tensor::{Int, Tensor};
@@ -64,13 +64,9 @@ impl GenAr {
         let branches = of.branches();
         let values = of.values(self, visible);
         let encoded = timed(&mut work.spent.encoder, || {
-            let places = places(
-                images,
-                rows,
-                0..self.config.buffer_size + visible.per_image(),
-            );
-            let context =
-                &mut ForwardContext::keeping(&mut encoder, images, int_tensor(places, &device));
+            let places = alike(images, 0..self.config.buffer_size + visible.per_image());
+            let places = places.rows(rows, 0, &device);
+            let context = &mut ForwardContext::keeping(&mut encoder, images, places);
             self.encode(values, &of.repeated(visible), &of.classes(), context)
         });
         let (input, x) = timed(&mut work.spent.decoder, || {
@@ -79,7 +75,7 @@ impl GenAr {
                 .clone()
                 .narrow(0, 0, images)
                 .reshape([images * rows, dec.width]); // [images * rows, width]
-            let every = int_tensor(0..images * rows, &device);
+            let every = alike(images, 0..rows).rows(rows, 0, &device);
             let context = &mut ForwardContext::keeping(&mut decoder, images, every);
             (
                 input,
@@ -154,10 +150,8 @@ impl GenAr {
         let first = self.config.buffer_size;
         let filled = first + visible;
         let new_places = (0..first).chain(filled - new.per_image()..filled);
-        let rows = int_tensor(
-            places(of.requests.len(), first + self.config.seq(), new_places),
-            &self.device(),
-        );
+        let rows = alike(of.requests.len(), new_places);
+        let rows = rows.rows(first + self.config.seq(), 0, &self.device());
         let places = Places {
             rows: &rows,
             filled,
@@ -195,8 +189,8 @@ impl GenAr {
         let (context, pruning) = (&mut ForwardContext::inference(), pruning_block(dec.depth));
 
         // The rows that x has, and where their keys and values go.
-        let every = || Positions::new(vec![(0..rows).collect(); images]);
-        let (mut here, mut places) = (every(), int_tensor(0..images * rows, &device));
+        let mut here = alike(images, 0..rows);
+        let mut places = here.rows(rows, 0, &device);
         for (index, (block, cache)) in self
             .decoder_blocks
             .iter()
@@ -248,13 +242,9 @@ impl GenAr {
     }
 }
 
-/// Some of the `rows` places that each image has in a cache, among those of all images.
-fn places(
-    images: usize,
-    rows: usize,
-    of_image: impl Iterator<Item = usize> + Clone,
-) -> impl Iterator<Item = usize> {
-    (0..images).flat_map(move |image| of_image.clone().map(move |place| image * rows + place))
+/// The same positions of every image.
+fn alike(images: usize, positions: impl Iterator<Item = usize>) -> Positions {
+    Positions::new(vec![positions.collect(); images])
 }
 
 /// The rows whose values changed most, `count` of each image, all that are needed among them. Of equal ones the first.

@@ -206,12 +206,11 @@ impl GenAr {
             };
             let tokens = chunk.len();
             let first = self.config.first_position;
-            let (indices, steps) = self.head_times.faster(tokens, decoding, |decoding| {
-                let drawn = self.autoregress(z, first, decoding, &mut choose);
-                (drawn.indices, drawn.steps)
+            let of_chunk = self.head_times.faster(tokens, decoding, |decoding| {
+                self.autoregress(z, first, decoding, &mut choose)
             });
-            flops += tokens as f64 * self.config.head_flops(steps);
-            drawn.push(indices);
+            flops += tokens as f64 * self.config.head_flops(of_chunk.steps);
+            drawn.push(of_chunk.indices);
         }
         // A sum is finite only if all its terms are; one read for the whole step.
         let checks = host_values(Tensor::cat(checks, 0));

@@ -102,9 +102,14 @@ impl Reuse {
                     variance: before.prediction.variance.clone(),
                 };
                 let now = reused.with(due, new);
-                let offset = now.output.clone() - x.clone();
-                let kept = rows(&before.offset, &offset, due);
-                (now, kept)
+                let offset = match due {
+                    [] => before.offset.clone(),
+                    due => {
+                        let offset = now.output.clone() - x.clone();
+                        replaced(before.offset.clone(), due, of_images(&offset, due))
+                    }
+                };
+                (now, offset)
             }
             (None, _) => unreachable!("the first step asks the model of every image"),
         };
@@ -150,11 +155,10 @@ fn replaced(all: Tensor<4>, images: &[usize], new: Tensor<4>) -> Tensor<4> {
     all
 }
 
-/// `all` with the rows of `new` in place of those of some images.
-fn rows(all: &Tensor<4>, new: &Tensor<4>, images: &[usize]) -> Tensor<4> {
-    images.iter().fold(all.clone(), |all, &image| {
-        replaced(all, &[image], new.clone().narrow(0, image, 1))
-    })
+/// Some images of `x`, at least one.
+pub(crate) fn of_images(x: &Tensor<4>, images: &[usize]) -> Tensor<4> {
+    let images = images.iter().map(|&image| x.clone().narrow(0, image, 1));
+    Tensor::cat(images.collect(), 0)
 }
 
 /// The Euclidean norm of each image.

@@ -2,7 +2,7 @@
 //! seed.
 
 use crate::ddpm::{Ddpm, TRAIN_STEPS};
-use crate::easy::{EasyCache, Reuse};
+use crate::easy::{EasyCache, Reuse, of_images};
 use crate::{Dit, Error, Process, Result, flow};
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -316,9 +316,7 @@ impl Denoising {
                 asked = due.len();
                 let new = (asked > 0).then(|| {
                     let requests: Vec<_> = due.iter().map(|&image| self.requests[image]).collect();
-                    let images = due.iter().map(|&image| x.clone().narrow(0, image, 1));
-                    let x = Tensor::cat(images.collect(), 0);
-                    model.guided(x, time, &requests, &self.sampling, trace)
+                    model.guided(of_images(&x, &due), time, &requests, &self.sampling, trace)
                 });
                 reuse.take(&x, &due, new)
             }
