@@ -119,7 +119,7 @@ pub trait Backend: burn::backend::Backend {
         portable::gated_add::<Self>(x, gate, y)
     }
 
-    /// A weight of 16 bits, `[in, out]`, in the order in which [`Backend::linear_act`] reads it fastest: as it is, or
+    /// A weight `[in, out]` for inference, in the order in which [`Backend::linear_act`] reads it fastest: as it is, or
     /// in [panels](crate::panels). Not differentiated.
     #[fusion(default)]
     fn packed(w: FloatTensor<Self>) -> FloatTensor<Self> {

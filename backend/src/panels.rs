@@ -1,10 +1,11 @@
-//! Weights of 16 bits in the order in which a processor multiplies them: read without being packed at every call, and
+//! Weights for inference in the order in which a processor multiplies them: read without being packed at every call, and
 //! without a second copy in memory. What is saved keeps the order of the checkpoint.
 //!
-//! `[in, out]` becomes `[out / 64, in · 64]`: a row is a panel of 64 outputs, in which the two weights of a pair of
-//! inputs lie beside each other, `[in / 2, 64, 2]`. The shape itself says which it is, given the number of inputs.
+//! `[in, out]` becomes `[out / 64, in · 64]`: a row is a panel of 64 outputs, `[in, 64]` in f32. In bf16 the two weights
+//! of a pair of inputs lie beside each other, `[in / 2, 64, 2]`. The shape itself says which it is, given the number of
+//! inputs.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 64;
@@ -41,9 +42,12 @@ pub(crate) fn in_rows(weight: Tensor<2>, inputs: usize) -> Tensor<2> {
     if !are(shape, inputs) {
         return weight;
     }
-    let outputs = outputs(shape, inputs);
+    let (outputs, pair) = match weight.dtype() {
+        DType::F32 => (outputs(shape, inputs), 1),
+        _ => (outputs(shape, inputs), 2),
+    };
     weight
-        .reshape([shape[0], inputs / 2, PANEL, 2]) // [out / 64, in / 2, 64, 2]
-        .permute([1, 3, 0, 2]) // [in / 2, 2, out / 64, 64]
+        .reshape([shape[0], inputs / pair, PANEL, pair]) // [out / 64, in / pair, 64, pair]
+        .permute([1, 3, 0, 2]) // [in / pair, pair, out / 64, 64]
         .reshape([inputs, outputs]) // [in, out]
 }

@@ -82,7 +82,7 @@ impl Backend for Flex {
     }
 
     fn packed(w: FlexTensor) -> FlexTensor {
-        match flex::half_weight(&[], &w) {
+        match flex::half_weight(&[], &w) || flex::all_f32(&[&w]) {
             true => flex::linear::packed(w),
             false => w,
         }

@@ -15,7 +15,7 @@ use crate::precision::autocasting;
 use ::half::slice::HalfFloatSliceExt;
 use ::half::vec::HalfBitsVecExt;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{TensorData, bf16};
+use burn::tensor::{DType, TensorData, bf16};
 use rayon::prelude::*;
 
 /// The bias in every row.
@@ -136,8 +136,18 @@ fn rows_of(matrix: &FlexTensor) -> Rows<'_> {
 /// The preactivations `x w + b`: `[rows, out]`.
 fn preactivations(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> Vec<f32> {
     let sizes @ [rows, inputs] = dims(x);
+    let packed = panels::are(dims(w), inputs);
     let (x, w, b) = (contiguous(x), in_rows(w), contiguous(b));
     let (x, w, b) = (values(&x), rows_of(&w), values(&b));
+    #[cfg(target_arch = "x86_64")]
+    if packed {
+        return filled(rows * b.len(), |z| {
+            prefill(z, b);
+            let (panels, sizes) = (&w.values[..inputs * b.len()], [rows, b.len(), inputs]);
+            panel_product::accumulate_packed(z, x, panels, sizes, Threads::All);
+        });
+    }
+    assert!(!packed, "weights in panels on x86-64 alone");
     let Some(kernel) = half::Kernel::of(autocasting()) else {
         return affine(x, w, b, sizes);
     };
@@ -156,7 +166,7 @@ pub(crate) fn linear(
     b: &FlexTensor,
     act: Activation,
 ) -> FlexTensor {
-    let ([rows, _], [_, outputs]) = (dims(x), dims(w));
+    let ([rows, _], [outputs]) = (dims(x), dims(b));
     let mut z = preactivations(x, w, b);
     activate(&mut z, act);
     tensor(z, [rows, outputs])
@@ -169,7 +179,7 @@ pub(crate) fn linear_with_saved(
     b: &FlexTensor,
     act: Activation,
 ) -> (FlexTensor, Option<FlexTensor>) {
-    let ([rows, _], [_, outputs]) = (dims(x), dims(w));
+    let ([rows, _], [outputs]) = (dims(x), dims(b));
     let z = preactivations(x, w, b);
     if act == Activation::None {
         return (tensor(z, [rows, outputs]), None);
@@ -244,18 +254,37 @@ fn affine_widened(
     affine(x, wide, b, [rows, inputs])
 }
 
-/// A bf16 weight in [panels](crate::panels), if it can be and a kernel reads them.
+/// A weight in [panels](crate::panels), if it can be and a kernel reads them.
 pub(crate) fn packed(w: FlexTensor) -> FlexTensor {
     let sizes @ [inputs, outputs] = dims(&w);
-    if half::Kernel::best().is_none() || !panels::possible(sizes) {
+    let read = match w.dtype() {
+        DType::BF16 => half::Kernel::best().is_some(),
+        _ => cfg!(target_arch = "x86_64") && simd::fused(),
+    };
+    if !read || !panels::possible(sizes) {
         return w;
     }
-    let w = w.to_contiguous();
-    let values: &[u16] = w.storage::<bf16>()[w.layout().start_offset()..].reinterpret_cast();
-    let panels: Vec<bf16> =
-        half_operands::packed(&values[..inputs * outputs], sizes).reinterpret_into();
+    let (w, len) = (w.to_contiguous(), inputs * outputs);
+    let start = w.layout().start_offset();
     let shape = [outputs / panels::PANEL, inputs * panels::PANEL];
-    FlexTensor::from_data(TensorData::new(panels, shape))
+    if w.dtype() == DType::BF16 {
+        let values: &[u16] = w.storage::<bf16>()[start..][..len].reinterpret_cast();
+        let panels: Vec<bf16> = half_operands::packed(values, sizes).reinterpret_into();
+        return FlexTensor::from_data(TensorData::new(panels, shape));
+    }
+    let values = &w.storage::<f32>()[start..][..len];
+    let panels = filled(len, |panels| {
+        let panels = panels.par_chunks_mut((inputs * panels::PANEL).max(1));
+        panels.enumerate().for_each(|(panel, out)| {
+            let rows = out
+                .chunks_exact_mut(panels::PANEL)
+                .zip(values.chunks_exact(outputs));
+            for (out, row) in rows {
+                out.copy_from_slice(&row[panel * panels::PANEL..][..panels::PANEL]);
+            }
+        });
+    });
+    tensor(panels, shape)
 }
 
 /// Backward: the gradients of those inputs that need one.

@@ -68,6 +68,16 @@ pub(crate) enum Threads {
     All,
 }
 
+impl Threads {
+    /// How many there are.
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::All => rayon::current_num_threads(),
+        }
+    }
+}
+
 /// The contents of the destination before a product.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Destination {

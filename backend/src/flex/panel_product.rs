@@ -1,7 +1,7 @@
 //! `z += x W` in f32 for some dozens of rows of `x`, on x86-64, as when a token of each of many images is drawn. A
 //! block of weights is copied into panels, which stay in the second-level cache while the rows pass; meanwhile the next
 //! block is prefetched. A general product would read the weights where they lie, mostly a power of two apart, for which
-//! a cache has few places.
+//! a cache has few places. Of weights that are kept in panels nothing is copied, and all numbers of rows come here.
 //!
 //! An element's order of summation is that of [`Product`](super::matmul::Product) and of [`few_rows`](super::few_rows):
 //! fused multiply-adds within [`DEPTH`] inputs, then the parts in order.
@@ -10,6 +10,7 @@ use super::few_rows::{Weights, widen};
 use super::matmul::{DEPTH, Rows, Threads};
 use super::{Shared, simd, uninit};
 use crate::instructions::Instructions;
+use crate::panels::PANEL;
 use rayon::prelude::*;
 use std::arch::x86_64::{
     _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
@@ -21,14 +22,14 @@ use std::ops::Range;
 /// The most rows this pays for with weights in f32: with more, a general product is as fast.
 pub(crate) const MOST: usize = 256;
 
-/// Outputs of a panel.
-const PANEL: usize = 64;
 /// Rows that a micro-kernel takes at once.
 const ROWS: usize = 6;
 /// Panels of a task: with what [`SHARING`] rows take, they fill half of a second-level cache of 1 MB.
 const PANELS: usize = 2;
 /// Rows that a panel is multiplied by before the next one is.
 const SHARING: usize = 96;
+/// Tasks per thread, of weights in panels, that leave no thread idle for long.
+const TASKS: usize = 4;
 
 /// Some rows times a panel: `sums[rows, PANEL] += x panel`.
 #[derive(Clone, Copy)]
@@ -66,6 +67,20 @@ impl Prefetch {
         lines: 0,
         interval: usize::MAX / 2,
     };
+
+    /// All of a part of a panel, within so many micro-kernels of `depth` inputs each.
+    fn of_panel(panel: &[f32], depth: usize, calls: usize) -> Self {
+        let row = PANEL * size_of::<f32>();
+        match panel.len() / PANEL {
+            0 => Self::NOTHING,
+            inputs => Self {
+                first: panel.as_ptr().cast(),
+                stride: row,
+                lines: row / Self::LINE,
+                interval: (depth / inputs.div_ceil(calls)).max(1),
+            },
+        }
+    }
 
     /// The rows that follow those of `depth` inputs.
     fn after(self, depth: usize) -> Self {
@@ -242,10 +257,7 @@ fn accumulate_values<T: Value>(
     if z.is_empty() || inputs == 0 {
         return;
     }
-    let workers = match threads {
-        Threads::One => 1,
-        Threads::All => rayon::current_num_threads(),
-    };
+    let workers = threads.count();
     // Blocks of columns; of few columns, which do not divide well, a block of rows each. What a task has changes no
     // sum.
     let panels = outputs.div_ceil(PANEL);
@@ -308,6 +320,85 @@ fn accumulate_values<T: Value>(
             tasks.for_each(|task| run(&mut scratch, task));
         }
         Threads::All => tasks.into_par_iter().for_each_init(scratch, run),
+    }
+}
+
+/// The same of weights in [panels](crate::panels), `[outputs / 64, inputs, 64]`: nothing is copied, so it pays for any
+/// number of rows.
+///
+/// # Panics
+/// As [`accumulate`].
+pub(crate) fn accumulate_packed(
+    z: &mut [f32],
+    x: &[f32],
+    panels: &[f32],
+    [rows, outputs, inputs]: [usize; 3],
+    threads: Threads,
+) {
+    assert!(simd::fused());
+    assert!(z.len() == rows * outputs && x.len() == rows * inputs);
+    assert!(outputs.is_multiple_of(PANEL) && panels.len() == inputs * outputs);
+    if z.is_empty() || inputs == 0 {
+        return;
+    }
+    let (workers, count) = (threads.count(), outputs / PANEL);
+    let most = match rows > SHARING && Instructions::used() >= Instructions::Avx512 {
+        true => 2 * PANELS,
+        false => PANELS,
+    };
+    // Panels of a task; of few, a task has some of the rows.
+    let width = count.div_ceil(workers).min(most);
+    let across = count.div_ceil(width);
+    let down = (TASKS * workers).div_ceil(across);
+    let down = down.min(rows.div_ceil(SHARING / 4));
+    let height = rows.div_ceil(down).next_multiple_of(ROWS);
+    let part = |start: usize| start..inputs.min(start + DEPTH);
+    let panel = |index: usize, part: Range<usize>| {
+        &panels[index * inputs * PANEL..][part.start * PANEL..part.end * PANEL]
+    };
+    let product = Product {
+        x,
+        inputs,
+        z: Shared(z.as_mut_ptr()),
+        outputs,
+    };
+    let run = |task: usize| {
+        let (left, top) = (task % across * width, task / across * height);
+        let (right, bottom) = (count.min(left + width), rows.min(top + height));
+        for start in (0..inputs).step_by(DEPTH) {
+            for first in (top..bottom).step_by(SHARING) {
+                let last = bottom.min(first + SHARING);
+                for index in left..right {
+                    // Next is the panel beside this one, which later rows find where it is, or else more inputs, or
+                    // the next task's first panel.
+                    let following = match index + 1 < right {
+                        true if first == top => Some((index + 1, start)),
+                        true => None,
+                        false if last < bottom => None,
+                        false if start + DEPTH < inputs => Some((left, start + DEPTH)),
+                        false => (right < count).then_some((right, 0)),
+                    };
+                    let next = following.map(|(index, start)| panel(index, part(start)));
+                    let calls = (last - first).div_ceil(ROWS);
+                    let mut next =
+                        Prefetch::of_panel(next.unwrap_or(&[]), part(start).len(), calls);
+                    for row in (first..last).step_by(ROWS) {
+                        let operands = (panel(index, part(start)), part(start), next);
+                        let columns = index * PANEL..(index + 1) * PANEL;
+                        // SAFETY: no other task has these rows and columns.
+                        unsafe {
+                            product.block(operands, row..last.min(row + ROWS), columns, &mut []);
+                        }
+                        next = next.after(part(start).len());
+                    }
+                }
+            }
+        }
+    };
+    let tasks = 0..across * rows.div_ceil(height);
+    match threads {
+        Threads::One => tasks.for_each(run),
+        Threads::All => tasks.into_par_iter().for_each(run),
     }
 }
 
@@ -414,6 +505,19 @@ mod tests {
                     accumulate(&mut found, &x, w, [rows, outputs, inputs], threads);
                     prop_assert_eq!(&found, &expected, "{:?}", threads);
                 }
+            }
+            // In panels: as many columns as fill some.
+            let outputs = outputs / PANEL * PANEL;
+            let mut expected = vec![0.0; rows * outputs];
+            let w = Weights::F32(Rows { values: &weights, stride });
+            accumulate(&mut expected, &x, w, [rows, outputs, inputs], Threads::One);
+            let panel = |panel: usize| (0..inputs).map(move |input| input * stride + panel * PANEL);
+            let panels = (0..outputs / PANEL).flat_map(panel);
+            let panels: Vec<f32> = panels.flat_map(|at| &weights[at..at + PANEL]).copied().collect();
+            for threads in [Threads::One, Threads::All] {
+                let mut found = vec![0.0; rows * outputs];
+                accumulate_packed(&mut found, &x, &panels, [rows, outputs, inputs], threads);
+                prop_assert_eq!(&found, &expected, "in panels, {:?}", threads);
             }
         }
     }

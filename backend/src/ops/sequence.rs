@@ -39,7 +39,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear, act: Activation) -> 
     reshape(Tensor::<2>::from_dispatch(y), shape) // [..., out]
 }
 
-/// A weight of 16 bits in the order in which the device's [`linear`] reads it fastest.
+/// A weight for inference, in the order in which the device's [`linear`] reads it fastest.
 ///
 /// # Shapes
 /// - `weight`: `[in, out]`

@@ -53,20 +53,39 @@ proptest! {
     ) {
         let [inputs, width] = if whole { [inputs.next_multiple_of(32), 64] } else { [inputs, width] };
         let (device, mut rng) = (Device::flex(), Rng::new(seed, 0));
-        let [half, _] = layers([inputs, 3 * width], true, &mut rng);
+        let [half, exact] = layers([inputs, 3 * width], true, &mut rng);
         let x: Tensor<2> = rng.normal_tensor([rows, inputs], &device);
-        let all = host_values(ops::linear(x.clone(), &half, Activation::Silu));
-        let weight = host_values(ops::weight_of(&half, inputs).cast(x.dtype()));
-        for (part, layer) in ops::columns::<3>(&half, inputs).iter().enumerate() {
-            let found = host_values(ops::linear(x.clone(), layer, Activation::Silu));
-            for (row, found) in found.chunks(width).enumerate() {
-                prop_assert_eq!(found, &all[(3 * row + part) * width..][..width]);
-            }
-            let block = host_values(ops::weight_of(layer, inputs).cast(x.dtype()));
-            for (row, block) in block.chunks(width).enumerate() {
-                prop_assert_eq!(block, &weight[(3 * row + part) * width..][..width]);
+        for layer in [half, ComputePrecision::F32.apply(exact)] {
+            let all = host_values(ops::linear(x.clone(), &layer, Activation::Silu));
+            let weight = host_values(ops::weight_of(&layer, inputs).cast(x.dtype()));
+            for (part, layer) in ops::columns::<3>(&layer, inputs).iter().enumerate() {
+                let found = host_values(ops::linear(x.clone(), layer, Activation::Silu));
+                for (row, found) in found.chunks(width).enumerate() {
+                    prop_assert_eq!(found, &all[(3 * row + part) * width..][..width]);
+                }
+                let block = host_values(ops::weight_of(layer, inputs).cast(x.dtype()));
+                for (row, block) in block.chunks(width).enumerate() {
+                    prop_assert_eq!(block, &weight[(3 * row + part) * width..][..width]);
+                }
             }
         }
+    }
+
+    /// Bit for bit: weights in the order for inference, which are the same weights.
+    #[test]
+    fn the_order_for_inference_changes_no_result(
+        rows in prop_oneof![0..20_usize, 90..110_usize, Just(300)], sizes in sizes(), whole in any::<bool>(),
+        bias in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let sizes = if whole { sizes.map(|size| size.next_multiple_of(64)) } else { sizes };
+        let (device, mut rng) = (Device::flex(), Rng::new(seed, 0));
+        let [_, layer] = layers(sizes, bias, &mut rng);
+        let ready = ComputePrecision::F32.apply(layer.clone());
+        let x: Tensor<2> = rng.normal_tensor([rows, sizes[0]], &device);
+        let [found, expected] = [&ready, &layer].map(|layer| host_values(ops::linear(x.clone(), layer, Activation::Gelu)));
+        prop_assert_eq!(found, expected);
+        let [found, expected] = [&ready, &layer].map(|layer| host_values(ops::weight_of(layer, sizes[0])));
+        prop_assert_eq!(found, expected);
     }
 }
 

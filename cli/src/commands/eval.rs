@@ -23,7 +23,10 @@ use tessera::evaluate::{
 use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Dataset, Split, spaced};
 use tessera::quantize::Quantizer;
-use tessera::{ArModel, Model, RateDistortion, Request, Source, Tokenizer, Which, entropy_bits};
+use tessera::{
+    ArModel, ComputePrecision, Model, RateDistortion, Request, Source, Tokenizer, Which,
+    entropy_bits,
+};
 use tessera_plots as plots;
 
 /// Bit widths that reconstruction is measured at.
@@ -182,7 +185,9 @@ impl Eval {
         }
         let model = Model::open(source, &device)?;
         match (model, self.reconstruction) {
-            (model, false) => self.generation(model, global.quiet),
+            (model, false) => {
+                self.generation(model.in_precision(ComputePrecision::F32)?, global.quiet)
+            }
             (Model::Ar(model), true) => self.reconstruction(model, global.quiet),
             (Model::Dit(model), true) => bail!(
                 "--reconstruction: expected an autoregressive model, found the diffusion transformer `{}`, which \

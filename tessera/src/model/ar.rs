@@ -211,7 +211,8 @@ impl ArModel {
         Ok(self)
     }
 
-    /// The same, the generator's linear maps in another precision.
+    /// The same, the generator's linear maps in a precision and in the order that is multiplied fastest: for generating. F32
+    /// changes no picture.
     ///
     /// # Errors
     /// When the device does not compute with it.
@@ -226,8 +227,9 @@ impl ArModel {
     /// Writes the model as a folder: all of it or nothing. The classifier is not copied, and one that is there stays.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When a file cannot be written, or after [`in_precision`](Self::in_precision).
     pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
+        parts::require_unchanged(&self.generator)?;
         parts::write(folder, self.card.clone().into(), |aside| {
             self.save_parts(aside, dtype)?;
             Ok(self.generator.save_dir(aside, dtype)?)

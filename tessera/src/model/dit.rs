@@ -142,7 +142,8 @@ impl DitModel {
         Ok(self)
     }
 
-    /// The same, the transformer's linear maps in another precision.
+    /// The same, the transformer's linear maps in a precision and in the order that is multiplied fastest: for generating. F32
+    /// changes no picture.
     ///
     /// # Errors
     /// When the device does not compute with it.
@@ -157,8 +158,9 @@ impl DitModel {
     /// Writes the model as a folder: all of it or nothing.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When a file cannot be written, or after [`in_precision`](Self::in_precision).
     pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
+        parts::require_unchanged(&self.transformer)?;
         parts::write(folder, self.card.clone().into(), |aside| {
             self.save_tokenizer(aside)?;
             Ok(self.transformer.save_dir(aside, dtype)?)

@@ -87,6 +87,25 @@ fn percent<T: PartialEq>(found: &[T], expected: &[T]) -> usize {
 }
 
 #[test]
+fn weights_for_generating_change_no_picture_in_f32_and_are_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small(&Device::cpu());
+    let expected = drawn(&model, 2);
+    for precision in [ComputePrecision::F32, ComputePrecision::Bf16] {
+        let ready = small(&Device::cpu()).in_precision(precision).unwrap();
+        if precision == ComputePrecision::F32 {
+            assert_eq!(drawn(&ready, 2), expected);
+        }
+        // A processor for which no other order is faster keeps f32 as it is.
+        if ComputePrecision::is_applied(&ready.generator) {
+            let error = ready.save(folder.path(), WeightDtype::F32).unwrap_err();
+            assert!(error.to_string().contains("in_precision"), "{error}");
+        }
+    }
+    model.save(folder.path(), WeightDtype::F32).unwrap();
+}
+
+#[test]
 fn the_likeliest_tokens_in_bf16_are_those_in_f32() {
     let device = Device::cpu();
     let exact = ArModel::builtin(&device).expect("built in");

@@ -1,7 +1,7 @@
 //! `tessera eval --features`: pictures beside real ones, in features of a network that knows ImageNet.
 
 use super::pictures::files;
-use crate::args::within;
+use crate::args::{MOST_PX, within};
 use crate::pictures::LeftOut;
 use crate::progress::Progress;
 use crate::{interrupt, output};
@@ -15,7 +15,7 @@ use tessera::evaluate::{
     require_enough,
 };
 use tessera::pictures::dataset::{Dataset, spaced};
-use tessera::pictures::{Pixels, paired, read};
+use tessera::pictures::{Pixels, center_crop, paired, read};
 use tessera::{Device, Reconstructions};
 
 /// What is measured in features of a network.
@@ -32,6 +32,11 @@ pub struct FeatureArgs {
     /// the other unless given.
     #[arg(long, value_name = "DIR", requires = "against")]
     floor: Option<PathBuf>,
+    /// Center-crop the pictures of --against and --floor to N x N px first, as for training: pictures of another size
+    /// would be told apart by their sharpness.
+    #[arg(long, value_name = "N", requires = "against", conflicts_with = "pairs")]
+    #[arg(value_parser = within(1..=MOST_PX))]
+    img_size: Option<usize>,
     /// The pictures of --pictures and --against are reconstructions and originals of the same names: measure their
     /// perceptual distance too.
     #[arg(long, requires = "against")]
@@ -121,13 +126,17 @@ impl FeatureArgs {
         require_enough(counts.0, counts.1, counts.2, self.knn)?;
         let looking = self.open(device, quiet)?.context("--features FILE")?;
         let mut left_out = LeftOut::none_of(counts.0 + counts.1 + counts.2.unwrap_or(0));
-        let mut see = |files: &[PathBuf], partners: &[PathBuf]| {
+        let sized = |picture: Pixels, size: Option<usize>| match size {
+            Some(size) => center_crop(&picture, size),
+            None => Ok(picture),
+        };
+        let mut see = |files: &[PathBuf], partners: &[PathBuf], size: Option<usize>| {
             looking.look("look", files.len(), |index| {
                 let mut versions = Vec::new();
                 // What has no partner that can be read is left out, too.
                 for file in partners.get(index).into_iter().chain([&files[index]]) {
-                    let picture = read(file, None).map_err(Into::into);
-                    match left_out.or(picture)? {
+                    let picture = read(file, None).and_then(|picture| sized(picture, size));
+                    match left_out.or(picture.map_err(Into::into))? {
                         Some(picture) => versions.push(picture),
                         None => return Ok(Vec::new()),
                     }
@@ -136,11 +145,14 @@ impl FeatureArgs {
             })
         };
         let (originals, looked) = match self.pairs {
-            true => (None, see(&drawn, &real)?),
-            false => (Some(see(&real, &[])?), see(&drawn, &[])?),
+            true => (None, see(&drawn, &real, None)?),
+            false => (
+                Some(see(&real, &[], self.img_size)?),
+                see(&drawn, &[], None)?,
+            ),
         };
         let more_seen = match &more {
-            Some(files) => Some(see(files, &[])?),
+            Some(files) => Some(see(files, &[], self.img_size)?),
             None => None,
         };
         left_out.some_done()?;
@@ -165,7 +177,12 @@ impl FeatureArgs {
             [rows, near.features()],
             reference,
             |row| Ok(read(&drawn[seen.indices[row]], None)?),
-            |row| Ok(read(&near_files[near.indices[row]], None)?),
+            |row| {
+                Ok(sized(
+                    read(&near_files[near.indices[row]], None)?,
+                    self.img_size,
+                )?)
+            },
         )?;
         match json {
             true => output::report("tessera.eval.features/v1", &Report { features })?,

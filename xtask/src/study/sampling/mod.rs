@@ -7,9 +7,9 @@ use crate::step::{Step, run};
 use crate::workspace;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use report::{Figures, Report};
+use report::{Figures, Report, Time};
 use serde_json::Value;
-use settings::{Setting, settings};
+use settings::{Grid, Setting};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use xshell::Shell;
@@ -18,7 +18,7 @@ use xshell::Shell;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask study sampling --quick --data fashion-mnist -m models/fashion\n  \
-    cargo xtask study sampling --data clothing/ -m models/clothing -n 100 -o runs/sampling"
+    cargo xtask study sampling --data clothing/ -n 100 --features efficientnet_lite0.safetensors -o runs/sampling"
 )]
 pub struct Sampling {
     /// Take minutes instead of hours: a test of the pipeline, not of the settings.
@@ -27,20 +27,18 @@ pub struct Sampling {
     /// The real pictures, as `tessera eval` takes them.
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
-    /// The model [default: the built-in one].
+    /// The model, with its judge [default: the built-in one].
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
+    /// Weights of EfficientNet-Lite0, in whose features distances are measured, to the pictures in DATA/test; in the
+    /// judge's unless given.
+    #[arg(long, value_name = "FILE")]
+    features: Option<PathBuf>,
     /// Pictures of each class in a run.
     #[arg(short, long, default_value_t = 500, value_name = "N")]
     num_images: usize,
-    /// Numbers of steps; the largest, with nothing reused, is what others are compared with.
-    #[arg(
-        long,
-        default_value = "8,16,32,64",
-        value_name = "N,N",
-        value_delimiter = ','
-    )]
-    steps: Vec<usize>,
+    #[command(flatten)]
+    grid: Grid,
     /// Runs of each setting, each with other pictures.
     #[arg(long, default_value_t = 3, value_name = "N")]
     seeds: u64,
@@ -52,33 +50,41 @@ pub struct Sampling {
     program: Option<PathBuf>,
 }
 
+/// Runs of `tessera bench generate` whose median is a setting's time.
+const REPEATS: usize = 5;
+
+/// Where a study works, and with what.
+struct Study {
+    program: PathBuf,
+    model: PathBuf,
+    data: PathBuf,
+    features: Option<PathBuf>,
+    images: usize,
+    out: PathBuf,
+}
+
 impl Sampling {
     /// Evaluates every setting with every seed, and prints the path of the report.
     ///
     /// # Errors
     /// If a command fails or prints no figures.
     pub fn run(self, sh: &Shell) -> Result<()> {
-        let (images, seeds, steps) = match self.quick {
-            true => (10, 2, vec![2, 4]),
-            false => (self.num_images, self.seeds, self.steps.clone()),
+        let (images, seeds, grid) = match self.quick {
+            true => (10, 2, Grid::quick()),
+            false => (self.num_images, self.seeds, self.grid),
         };
         ensure!(
             images > 0 && seeds > 0,
             "a run has pictures, and a setting has a run"
         );
-        ensure!(
-            !steps.is_empty() && steps.iter().all(|&steps| steps > 0),
-            "--steps: expected numbers from 1 on"
-        );
+        grid.check()?;
         let default = match self.quick {
             true => "target/study-sampling-quick",
             false => "target/study-sampling",
         };
-        let out = self.output.clone();
+        let out = self.output;
         let out = out.unwrap_or_else(|| workspace::root().join(default));
-        let out = std::path::absolute(out)?;
-        let results = out.join("results");
-        workspace::create_folder(&results)?;
+        let model = self.model;
         let program = match &self.program {
             Some(program) => std::path::absolute(program)?,
             None => {
@@ -86,76 +92,153 @@ impl Sampling {
                 workspace::build_tessera(sh)?
             }
         };
-        let settings = settings(&steps);
-        let subject = self.subject(images, seeds);
+        let study = Study {
+            program,
+            model: model.unwrap_or_else(|| workspace::root().join("models/clothing")),
+            data: self.data,
+            features: self.features,
+            images,
+            out: std::path::absolute(out)?,
+        };
+        for folder in ["results", "times"] {
+            workspace::create_folder(&study.out.join(folder))?;
+        }
+        let settings = grid.settings();
+        let subject = study.subject(seeds);
+        // Nothing but the program runs between one time and the next.
+        let mut times = BTreeMap::new();
+        for setting in &settings {
+            times.insert(setting.name.clone(), study.time(sh, setting)?);
+        }
         let mut runs: BTreeMap<String, Vec<Figures>> = BTreeMap::new();
         // Seed by seed: an unfinished study has all settings.
         for seed in 0..seeds {
             for setting in &settings {
-                let step = self.step(setting, seed, images, &results);
-                let file = step.product.clone();
-                run(sh, &program, step, &out)?;
-                let figures = figures(&file)?;
+                let figures = study.figures(sh, setting, seed)?;
                 runs.entry(setting.name.clone()).or_default().push(figures);
             }
             let report = Report {
                 subject: &subject,
                 settings: &settings,
-                steps: &steps,
+                grid: &grid,
+                times: &times,
                 runs: &runs,
             };
-            report.write(&out)?;
+            report.write(&study.out)?;
         }
-        println!("{}", out.join("report.md").display());
+        println!("{}", study.out.join("report.md").display());
         Ok(())
     }
+}
 
-    /// A run of `tessera eval`. Picture i of a seed is drawn from seed · 1,000,000 + i, as in every setting.
-    fn step(&self, setting: &Setting, seed: u64, images: usize, results: &Path) -> Step {
-        let file = results.join(format!("{}-images-{images}-seed-{seed}.json", setting.name));
-        let step = Step::new("eval --json", file.clone())
+impl Study {
+    /// What a picture takes, drawn alone.
+    fn time(&self, sh: &Shell, setting: &Setting) -> Result<Time> {
+        let file = self.out.join(format!("times/{}.json", setting.name));
+        let step = Step::new("bench generate --json", file.clone())
             .words(&setting.options)
-            .words(&format!("-n {images} --seed {}", 1_000_000 * seed))
-            .flag("--data", &self.data);
-        let step = match &self.model {
-            Some(model) => step.flag("-m", model),
-            None => step,
-        };
-        step.printing_to(file)
+            .words(&format!("--repeats {REPEATS}"))
+            .flag("-m", &self.model)
+            .printing_to(file);
+        let printed = self.printed(sh, step)?;
+        Ok(Time {
+            seconds: printed.number("/seconds")?,
+            gflop: (0..2)
+                .map(|part| printed.number(&format!("/parts/{part}/gflop")))
+                .sum::<Result<f64>>()?,
+        })
     }
 
-    fn subject(&self, images: usize, seeds: u64) -> String {
-        let model = match &self.model {
-            Some(model) => model
-                .file_name()
-                .unwrap_or(model.as_os_str())
-                .to_string_lossy()
-                .into_owned(),
-            None => "the built-in model".into(),
+    /// The figures of a setting's pictures. Picture i of a seed is drawn from seed · 1,000,000 + i, as in every
+    /// setting.
+    fn figures(&self, sh: &Shell, setting: &Setting, seed: u64) -> Result<Figures> {
+        let run = format!("{}-images-{}-seed-{seed}", setting.name, self.images);
+        let file = |what: &str| self.out.join(format!("results/{run}{what}.json"));
+        let options = |step: Step| {
+            step.words(&setting.options)
+                .words(&format!("-n {} --seed {}", self.images, 1_000_000 * seed))
+                .flag("-m", &self.model)
         };
-        let data = self
-            .data
-            .file_name()
-            .unwrap_or(self.data.as_os_str())
-            .to_string_lossy();
+        let Some(features) = &self.features else {
+            let step = options(Step::new("eval --json", file(""))).flag("--data", &self.data);
+            let printed = self.printed(sh, step.printing_to(file("")))?;
+            return Ok(Figures {
+                distance: printed.number("/frechet/distance")?,
+                agreement: printed.number("/agreement/accuracy")?,
+            });
+        };
+        let pictures = self.out.join("pictures").join(&run);
+        let drawing = options(Step::new("generate --json", file("-drawn"))).in_folder(&pictures);
+        self.printed(sh, drawing.printing_to(file("-drawn")))?;
+        let judged = |what: &str| {
+            Step::new("eval --json", file(what))
+                .flag("--pictures", &pictures)
+                .printing_to(file(what))
+        };
+        let distance = judged("-distance")
+            .flag("--features", features)
+            .flag("--against", self.data.join("test"))
+            .words(&format!("--img-size {}", self.picture_size()?));
+        let agreement = judged("-agreement").flag("--judge", self.model.join("judge"));
+        let distance = self.printed(sh, distance)?;
+        let agreement = self.printed(sh, agreement)?;
+        Ok(Figures {
+            distance: distance.number("/features/pictures/distance")?,
+            agreement: agreement.number("/agreement/accuracy")?,
+        })
+    }
+
+    /// Pixels of a side of the model's pictures.
+    fn picture_size(&self) -> Result<u64> {
+        let file = self.model.join("model.json");
+        let card = Printed::open(&file)?;
+        Ok(card.number("/picture_size")? as u64)
+    }
+
+    fn printed(&self, sh: &Shell, step: Step) -> Result<Printed> {
+        let file = step.product.clone();
+        run(sh, &self.program, step, &self.out)?;
+        Printed::open(&file)
+    }
+
+    fn subject(&self, seeds: u64) -> String {
+        let name = |path: &Path| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            name.to_string_lossy().into_owned()
+        };
+        let distance = match &self.features {
+            Some(_) => "FD-EffLite0 to the test pictures",
+            None => "in the judge's features",
+        };
         format!(
-            "Of {model}: {images} pictures of each class, {seeds} seeds, against {data}. The distance is in the \
-            judge's features, not FID.\nTimes are of whole evaluations, in batches, on"
+            "Of {}: {} pictures of each class, {seeds} seeds, against {}. The distance is {distance}, not FID.\nTimes \
+            are of one picture alone, medians of {REPEATS}, on",
+            name(&self.model),
+            self.images,
+            name(&self.data)
         )
     }
 }
 
-/// The figures that `tessera eval` printed.
-fn figures(file: &Path) -> Result<Figures> {
-    let printed: Value = serde_json::from_str(&workspace::read_text(file)?)
-        .with_context(|| format!("{}: not what `tessera eval --json` prints", file.display()))?;
-    let number = |pointer: &str| {
-        let value = printed.pointer(pointer).and_then(Value::as_f64);
-        value.with_context(|| format!("{}: no {pointer}", file.display()))
-    };
-    Ok(Figures {
-        seconds: 1.0 / number("/images_per_second")?,
-        distance: number("/frechet/distance")?,
-        agreement: number("/agreement/accuracy")?,
-    })
+/// What a command printed, or another file of JSON.
+struct Printed {
+    file: PathBuf,
+    value: Value,
+}
+
+impl Printed {
+    fn open(file: &Path) -> Result<Self> {
+        let text = workspace::read_text(file)?;
+        let value =
+            serde_json::from_str(&text).with_context(|| format!("{}: not JSON", file.display()))?;
+        Ok(Self {
+            file: file.into(),
+            value,
+        })
+    }
+
+    fn number(&self, pointer: &str) -> Result<f64> {
+        let value = self.value.pointer(pointer).and_then(Value::as_f64);
+        value.with_context(|| format!("{}: no {pointer}", self.file.display()))
+    }
 }

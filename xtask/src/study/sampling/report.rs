@@ -1,6 +1,6 @@
 //! The report of a study of sampling: what agrees with the papers, the figures, and time against distance.
 
-use super::settings::{Series, Setting, claims};
+use super::settings::{Grid, Series, Setting, claims};
 use crate::study::report::machine;
 use crate::study::statistics::{Gain, Mean, Verdict};
 use crate::workspace;
@@ -13,12 +13,19 @@ use std::path::Path;
 /// The figures of a run: a setting with a seed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
-    /// Seconds of a picture.
-    pub seconds: f64,
     /// The Fréchet distance.
     pub distance: f64,
     /// The share of pictures that the judge takes for the class they were asked for.
     pub agreement: f64,
+}
+
+/// What a picture takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Time {
+    /// In all.
+    pub seconds: f64,
+    /// Operations of encoder and decoder, in 10⁹.
+    pub gflop: f64,
 }
 
 /// What is reported.
@@ -27,8 +34,10 @@ pub struct Report<'a> {
     pub subject: &'a str,
     /// The settings, in order.
     pub settings: &'a [Setting],
-    /// Numbers of steps.
-    pub steps: &'a [usize],
+    /// What they were made from.
+    pub grid: &'a Grid,
+    /// The time of each setting.
+    pub times: &'a BTreeMap<String, Time>,
     /// The figures of each setting that is done, seed by seed.
     pub runs: &'a BTreeMap<String, Vec<Figures>>,
 }
@@ -37,7 +46,7 @@ pub struct Report<'a> {
 struct Row<'a> {
     setting: &'a Setting,
     runs: &'a [Figures],
-    seconds: f64,
+    time: Time,
     distance: Mean,
     agreement: Mean,
 }
@@ -62,7 +71,7 @@ impl Report<'_> {
             Some(Row {
                 setting,
                 runs,
-                seconds: of(|run| run.seconds)?.mean,
+                time: *self.times.get(&setting.name)?,
                 distance: of(|run| run.distance)?,
                 agreement: of(|run| run.agreement)?,
             })
@@ -70,14 +79,11 @@ impl Report<'_> {
         self.settings.iter().filter_map(row).collect()
     }
 
-    /// Exact drawing in the most steps.
-    fn reference(&self) -> String {
-        format!("exact-{}", self.steps.iter().max().unwrap_or(&1))
-    }
-
     fn text(&self) -> String {
         let rows = self.rows();
-        let reference = rows.iter().find(|row| row.setting.name == self.reference());
+        let reference = rows
+            .iter()
+            .find(|row| row.setting.name == self.grid.reference());
         let front = front(&rows);
         let mut text = format!(
             "# What cheaper sampling costs\n\n{} {}.\n\n",
@@ -85,7 +91,7 @@ impl Report<'_> {
             machine()
         );
         text += "## What agrees with the papers\n\n";
-        for claim in claims(self.steps) {
+        for claim in claims(self.grid) {
             let (Some(better), Some(than)) =
                 (self.runs.get(&claim.better), self.runs.get(&claim.than))
             else {
@@ -107,8 +113,9 @@ impl Report<'_> {
         text += "\n## Figures\n\n![Seconds of a picture against distance](distance.svg)\n\n";
         text += "Settings in bold are the best: no other is faster and nearer. The change of the distance is that to \
             exact\ndrawing in the most steps, seed by seed, with its 95 % interval (Student's t).\n\n";
-        text += "| setting | s a picture | times as fast | distance | change | agreement |\n";
-        text += "|---|---|---|---|---|---|\n";
+        text +=
+            "| setting | s a picture | times as fast | GFLOP | distance | change | agreement |\n";
+        text += "|---|---|---|---|---|---|---|\n";
         for row in &rows {
             let name = match front.contains(&row.setting.name.as_str()) {
                 true => format!("**{}**", row.setting.name),
@@ -116,16 +123,18 @@ impl Report<'_> {
             };
             let change = reference.and_then(|reference| gain(row.runs, reference.runs));
             let change = match change {
-                Some(gain) if row.setting.name != self.reference() => {
+                Some(gain) if row.setting.name != self.grid.reference() => {
                     format!("{:+.2} ± {:.2}", -gain.mean, gain.half)
                 }
                 _ => String::new(),
             };
             let _ = writeln!(
                 text,
-                "| {name} | {:.3} | {:.2} | {:.2} ± {:.2} | {change} | {:.1} % |",
-                row.seconds,
-                reference.map_or(f64::NAN, |reference| reference.seconds / row.seconds),
+                "| {name} | {:.3} | {:.2} | {:.1} | {:.2} ± {:.2} | {change} | {:.1} % |",
+                row.time.seconds,
+                reference.map_or(f64::NAN, |reference| reference.time.seconds
+                    / row.time.seconds),
+                row.time.gflop,
                 row.distance.mean,
                 row.distance.std,
                 100.0 * row.agreement.mean,
@@ -135,7 +144,7 @@ impl Report<'_> {
         for row in &rows {
             let _ = writeln!(
                 text,
-                "{}: tessera eval {}",
+                "{}: tessera generate {}",
                 row.setting.name, row.setting.options
             );
         }
@@ -167,8 +176,9 @@ fn gain(better: &[Figures], than: &[Figures]) -> Option<Gain> {
 /// The names of settings such that no other is faster and nearer.
 fn front<'a>(rows: &'a [Row<'_>]) -> Vec<&'a str> {
     let beaten = |row: &Row<'_>| {
-        rows.iter()
-            .any(|other| other.seconds < row.seconds && other.distance.mean < row.distance.mean)
+        rows.iter().any(|other| {
+            other.time.seconds < row.time.seconds && other.distance.mean < row.distance.mean
+        })
     };
     let best = rows.iter().filter(|row| !beaten(row));
     best.map(|row| row.setting.name.as_str()).collect()
@@ -187,7 +197,10 @@ fn draw(area: &Area<'_>, rows: &[Row<'_>]) -> Result<(), Box<dyn std::error::Err
     if rows.is_empty() {
         return Ok(());
     }
-    let ((left, right), (low, high)) = (range(|row| row.seconds), range(|row| row.distance.mean));
+    let ((left, right), (low, high)) = (
+        range(|row| row.time.seconds),
+        range(|row| row.distance.mean),
+    );
     let room = 0.06 * (high - low).max(1e-6);
     let front = front(rows);
     let mut chart = ChartBuilder::on(area)
@@ -211,7 +224,7 @@ fn draw(area: &Area<'_>, rows: &[Row<'_>]) -> Result<(), Box<dyn std::error::Err
     for (index, series) in Series::ALL.into_iter().enumerate() {
         let color = Palette99::pick(index).to_rgba();
         let points: Vec<_> = rows.iter().filter(|row| row.setting.of == series).collect();
-        let at = |row: &&Row<'_>| (row.seconds, row.distance.mean);
+        let at = |row: &&Row<'_>| (row.time.seconds, row.distance.mean);
         chart
             .draw_series(
                 points
@@ -245,35 +258,45 @@ mod tests {
 
     #[test]
     fn a_report_says_what_agrees_and_marks_what_nothing_beats() {
-        let steps = [32, 64];
-        let settings = settings(&steps);
-        let figures = |seconds: f64, distances: [f64; 3]| -> Vec<Figures> {
+        let grid = Grid::quick();
+        let settings = grid.settings();
+        let figures = |distances: [f64; 3]| -> Vec<Figures> {
             let run = |distance| Figures {
-                seconds,
                 distance,
                 agreement: 0.9,
             };
             distances.map(run).into()
         };
+        let time = |name: &str, seconds: f64| {
+            let gflop = 10.0 * seconds;
+            (name.to_owned(), Time { seconds, gflop })
+        };
+        let times = BTreeMap::from([
+            time("exact-4", 4.0),
+            time("staged-2", 2.0),
+            time("exact-2", 2.1),
+            time("lazy-4", 1.5),
+        ]);
         let runs = BTreeMap::from([
-            ("exact-64".to_owned(), figures(4.0, [10.0, 11.0, 12.0])),
-            ("staged-32".to_owned(), figures(2.0, [9.0, 10.1, 11.0])),
-            ("exact-32".to_owned(), figures(2.1, [12.0, 13.0, 14.0])),
-            ("lazy-64".to_owned(), figures(1.5, [10.0, 12.0, 11.0])),
+            ("exact-4".to_owned(), figures([10.0, 11.0, 12.0])),
+            ("staged-2".to_owned(), figures([9.0, 10.1, 11.0])),
+            ("exact-2".to_owned(), figures([12.0, 13.0, 14.0])),
+            ("lazy-4".to_owned(), figures([10.0, 12.0, 11.0])),
         ]);
         let report = Report {
             subject: "A model.",
             settings: &settings,
-            steps: &steps,
+            grid: &grid,
+            times: &times,
             runs: &runs,
         };
         let text = report.text();
-        let said = "stages are better than random order at 32 steps**: nearer, the distance changes by -2.97";
+        let said = "stages are better than random order at 2 steps**: nearer, the distance changes by -2.97";
         assert!(text.contains(said));
-        assert!(text.contains("lazy steps cost nothing at 64 steps**: undecided"));
-        assert!(text.contains("| **staged-32** | 2.000 | 2.00 | 10.03 ± 1.00 | -0.97 ± "));
-        assert!(text.contains("| **lazy-64** |") && text.contains("| exact-64 |"));
+        assert!(text.contains("lazy steps cost nothing at 4 steps**: undecided"));
+        assert!(text.contains("| **staged-2** | 2.000 | 2.00 | 20.0 | 10.03 ± 1.00 | -0.97 ± "));
+        assert!(text.contains("| **lazy-4** |") && text.contains("| exact-4 |"));
         let svg = report.svg().unwrap();
-        assert!(svg.contains("staged-32") && !svg.contains("exact-64<"));
+        assert!(svg.contains("staged-2") && !svg.contains("exact-4<"));
     }
 }

@@ -1,5 +1,8 @@
 //! What is compared: ways of drawing, each one option or two away from exact drawing.
 
+use anyhow::{Result, ensure};
+use clap::Args;
+
 /// A way of drawing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
@@ -52,54 +55,109 @@ impl Series {
     }
 }
 
-/// Scales of guidance.
-const GUIDANCE: [f32; 5] = [1.0, 1.5, 2.0, 3.0, 4.0];
-/// Temperatures.
-const TEMPERATURES: [f32; 3] = [0.9, 0.95, 1.0];
+/// What is tried.
+#[derive(Debug, Args)]
+pub struct Grid {
+    /// Numbers of steps; the largest, with nothing reused, is what others are compared with.
+    #[arg(
+        long,
+        default_value = "8,16,32,64",
+        value_name = "N,N",
+        value_delimiter = ','
+    )]
+    steps: Vec<usize>,
+    /// Guidance scales, each with exact drawing in half the most steps.
+    #[arg(
+        long,
+        default_value = "1,1.5,2,3,4",
+        value_name = "X,X",
+        value_delimiter = ','
+    )]
+    cfg_scales: Vec<f32>,
+    /// Temperatures, likewise.
+    #[arg(
+        long,
+        default_value = "0.9,0.95,1",
+        value_name = "X,X",
+        value_delimiter = ','
+    )]
+    temperatures: Vec<f32>,
+}
+
 /// Steps between full ones, beside the paper's, in steps of 64.
 const REFRESH: [usize; 2] = [4, 18];
 
-/// The settings for these numbers of steps, of which the largest is the reference.
-pub fn settings(steps: &[usize]) -> Vec<Setting> {
-    let most = steps.iter().copied().max().unwrap_or(1);
-    let setting = |name: String, options: String, of| Setting { name, options, of };
-    let mut settings = Vec::new();
-    for &steps in steps {
-        for (order, cache, of) in [
-            ("random", "none", Series::Exact),
-            ("halton", "none", Series::Halton),
-            ("staged", "none", Series::Staged),
-            ("random", "lazy", Series::Lazy),
-            ("staged", "lazy", Series::StagedLazy),
-        ] {
-            let name = format!("{}-{steps}", of.label().replace(", ", "-"));
-            let options = format!("--steps {steps} --order {order} --cache {cache}");
-            settings.push(setting(name, options, of));
+impl Grid {
+    /// What a test of the pipeline tries.
+    pub fn quick() -> Self {
+        Self {
+            steps: vec![2, 4],
+            cfg_scales: vec![1.0, 2.0],
+            temperatures: vec![0.9],
         }
     }
-    let exact = format!("--steps {most} --order random --cache none");
-    for refresh in REFRESH {
-        let every = (refresh * most / 64).max(1);
-        let options = format!("--steps {most} --order random --cache lazy --cache-refresh {every}");
-        settings.push(setting(
-            format!("lazy-{most}-every-{every}"),
-            options,
-            Series::Lazy,
-        ));
+
+    /// # Errors
+    /// If there is nothing to compare.
+    pub fn check(&self) -> Result<()> {
+        ensure!(
+            !self.steps.is_empty() && self.steps.iter().all(|&steps| steps > 0),
+            "--steps: expected numbers from 1 on"
+        );
+        Ok(())
     }
-    for scale in GUIDANCE {
-        let name = format!("guidance-{scale}");
-        let options = format!("{exact} --cfg-scale {scale}");
-        settings.push(setting(name, options, Series::Guidance));
+
+    /// The most steps.
+    pub fn most(&self) -> usize {
+        self.steps.iter().copied().max().unwrap_or(1)
     }
-    for temperature in TEMPERATURES {
-        let name = format!("temperature-{temperature}");
-        let options = format!("{exact} --temperature {temperature}");
-        settings.push(setting(name, options, Series::Guidance));
+
+    /// The name of what others are compared with: exact drawing in the most steps.
+    pub fn reference(&self) -> String {
+        format!("exact-{}", self.most())
     }
-    // Of few steps, both refreshes are every one.
-    settings.dedup_by(|a, b| a.name == b.name);
-    settings
+
+    /// All settings.
+    pub fn settings(&self) -> Vec<Setting> {
+        let most = self.most();
+        let setting = |name: String, options: String, of| Setting { name, options, of };
+        let mut settings = Vec::new();
+        for &steps in &self.steps {
+            for (order, cache, of) in [
+                ("random", "none", Series::Exact),
+                ("halton", "none", Series::Halton),
+                ("staged", "none", Series::Staged),
+                ("random", "lazy", Series::Lazy),
+                ("staged", "lazy", Series::StagedLazy),
+            ] {
+                let name = format!("{}-{steps}", of.label().replace(", ", "-"));
+                let options = format!("--steps {steps} --order {order} --cache {cache}");
+                settings.push(setting(name, options, of));
+            }
+        }
+        for refresh in REFRESH {
+            let every = (refresh * most / 64).max(1);
+            let options =
+                format!("--steps {most} --order random --cache lazy --cache-refresh {every}");
+            let name = format!("lazy-{most}-every-{every}");
+            settings.push(setting(name, options, Series::Lazy));
+        }
+        let half = (most / 2).max(1);
+        let exact = format!("--steps {half} --order random --cache none");
+        for scale in &self.cfg_scales {
+            let name = format!("guidance-{scale}-{half}");
+            let options = format!("{exact} --cfg-scale {scale}");
+            settings.push(setting(name, options, Series::Guidance));
+        }
+        for temperature in &self.temperatures {
+            let name = format!("temperature-{temperature}-{half}");
+            let options = format!("{exact} --temperature {temperature}");
+            settings.push(setting(name, options, Series::Guidance));
+        }
+        // Of few steps, both refreshes are every one.
+        settings.dedup_by(|a, b| a.name == b.name);
+        settings
+    }
 }
 
 /// A claim of a paper: that one setting is better than another.
@@ -114,9 +172,9 @@ pub struct Claim {
     pub than: String,
 }
 
-/// The claims that these numbers of steps can judge.
-pub fn claims(steps: &[usize]) -> Vec<Claim> {
-    let most = steps.iter().copied().max().unwrap_or(1);
+/// The claims that these settings can judge.
+pub fn claims(grid: &Grid) -> Vec<Claim> {
+    let (most, steps) = (grid.most(), &grid.steps);
     let mut claims = vec![Claim {
         text: format!("lazy steps cost nothing at {most} steps"),
         paper: "LazyMAR: FID 1.82 becomes 1.93 (L)",
@@ -134,7 +192,7 @@ pub fn claims(steps: &[usize]) -> Vec<Claim> {
             than: format!("exact-{most}"),
         });
     }
-    for &steps in steps {
+    for steps in steps {
         claims.push(Claim {
             text: format!("stages are better than random order at {steps} steps"),
             paper: "GtR: FID 1.59, random 1.82",
@@ -158,11 +216,16 @@ mod tests {
 
     #[test]
     fn settings_have_names_of_their_own_and_claims_are_of_settings() {
-        for steps in [&[8, 16, 32, 64][..], &[2, 4]] {
-            let settings = settings(steps);
+        let steps = |steps: &[usize]| Grid {
+            steps: steps.into(),
+            ..Grid::quick()
+        };
+        for grid in [steps(&[8, 16, 32, 64]), steps(&[1]), Grid::quick()] {
+            let settings = grid.settings();
             let names: HashSet<_> = settings.iter().map(|setting| &setting.name).collect();
             assert_eq!(names.len(), settings.len());
-            for claim in claims(steps) {
+            assert!(names.contains(&grid.reference()));
+            for claim in claims(&grid) {
                 assert!(names.contains(&claim.better) && names.contains(&claim.than));
             }
         }
