@@ -103,6 +103,11 @@ pub fn median_run<E>(
 }
 
 impl Subject {
+    /// Positions of a picture.
+    pub fn seq(&self) -> usize {
+        self.generator.config().seq()
+    }
+
     /// A model as it is.
     pub fn of_model(model: ArModel, device: &Device) -> Self {
         Self {

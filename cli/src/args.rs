@@ -1,12 +1,12 @@
 //! What every command shares on the command line.
 
 use crate::output;
-use crate::progress::Cadence;
+use crate::progress::{Cadence, loading};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use tessera::{ComputePrecision, Device, DeviceSpec};
+use tessera::{ComputePrecision, Device, DeviceSpec, Model, Source, Which};
 pub use tessera_command_line::{above, share, within};
 
 /// The heading of the options of every command, which stand below its own.
@@ -77,14 +77,6 @@ impl Global {
             );
         }
     }
-}
-
-/// A model that a command works with.
-#[derive(Debug, Clone, Args)]
-pub struct ModelArgs {
-    /// A model folder; the built-in model unless given.
-    #[arg(short, long, value_name = "MODEL")]
-    pub model: Option<PathBuf>,
 }
 
 /// The data of a command.
@@ -237,6 +229,40 @@ impl From<Level> for tessera::quantize::LevelRule {
             Level::Nearest => Self::Nearest,
             Level::Posterior => Self::Posterior,
         }
+    }
+}
+
+/// A model that draws.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the
+    /// built-in model unless given.
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// The tokenizer of a released checkpoint, which comes without one, or another for the model: whatever
+    /// `reconstruct` takes.
+    #[arg(long, value_name = "PATH", requires = "model")]
+    pub vae: Option<PathBuf>,
+    /// Which weights of a training checkpoint; averaged ones if there are any unless given.
+    #[arg(long, value_enum, requires = "model", value_name = "KIND")]
+    pub weights: Option<WeightsKind>,
+}
+
+impl ModelArgs {
+    /// Opens it, with a bar where that is long.
+    ///
+    /// # Errors
+    /// When it cannot be read, Ctrl-C.
+    pub fn open(&self, device: &Device, quiet: bool) -> Result<Model> {
+        let mut source = Source::of(self.model.as_deref())
+            .weights(self.weights.map(Which::from))
+            .on_checkpoint(output::of_checkpoint(quiet));
+        if let Some(vae) = &self.vae {
+            source = source.vae(vae);
+        }
+        Ok(loading(quiet, |progress| {
+            Model::open(source.on_progress(progress), device)
+        })?)
     }
 }
 

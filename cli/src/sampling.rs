@@ -4,11 +4,14 @@ use crate::args::{share, spelled, within};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tessera::gen_ar::{Cache, Decoding, EasyThreshold, LazySchedule, Order};
-use tessera::{CfgSchedule, Model, Sampling};
+use tessera::{CfgSchedule, Model, Sampling, SamplingPreset};
 
 /// How pictures are drawn; the model's own settings unless given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SamplingArgs {
+    /// Steps, order and cache by how much time they save; those given beside it go first.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub preset: Option<PresetName>,
     /// Steps, as many as positions at most; as the model has it unless given.
     #[arg(long, visible_alias = "num-iter", alias = "num_iter", value_name = "N")]
     #[arg(value_parser = within(1_usize..=1_000_000))]
@@ -61,6 +64,17 @@ pub struct SamplingArgs {
 }
 
 spelled!(
+    /// Trades of time for quality, as on the command line.
+    pub enum PresetName for SamplingPreset {
+        /// Half the steps, a quarter of the positions at most, in stages; most reuse features of earlier ones.
+        Fast,
+        /// Half the steps, in stages.
+        Balanced,
+        /// The model's steps at random, each computed in full.
+        Exact,
+    }
+);
+spelled!(
     /// Orders of positions, as on the command line.
     pub enum OrderName for Order {
         /// At random.
@@ -106,6 +120,7 @@ impl SamplingArgs {
     /// The first option given that only means something where tokens are drawn from logits.
     fn of_logits(&self) -> Option<&'static str> {
         let given = [
+            ("--preset", self.preset.is_some()),
             ("--cfg-schedule", self.cfg_schedule.is_some()),
             ("--temperature", self.temperature.is_some()),
             ("--top-k", self.top_k.is_some()),
@@ -130,26 +145,30 @@ impl SamplingArgs {
                 "{option}: a setting of autoregressive models; this one is a diffusion transformer"
             );
         }
-        let config = self.merged(defaults)?;
-        let cache = match model {
-            Model::Ar(_) => config.cache,
-            // Checked when it draws.
-            Model::Dit(_) => None,
-        };
-        let checked = Sampling {
-            cache,
-            ..config.clone()
-        };
-        checked.validate().map_err(tessera::Error::from)?;
-        Ok(config)
+        match model {
+            Model::Ar(model) => self.over(defaults, model.generator.config().seq()),
+            Model::Dit(_) => {
+                let config = self.merged(defaults)?;
+                // What caches it has is checked when it draws.
+                let checked = Sampling {
+                    cache: None,
+                    ..config.clone()
+                };
+                checked.validate().map_err(tessera::Error::from)?;
+                Ok(config)
+            }
+        }
     }
 
-    /// The same for an autoregressive model, which has all of them.
+    /// The same for an autoregressive model of so many positions, which has all of them.
     ///
     /// # Errors
     /// When a setting is out of range.
-    pub fn over(&self, defaults: &Sampling) -> Result<Sampling> {
-        let config = self.merged(defaults)?;
+    pub fn over(&self, defaults: &Sampling, seq: usize) -> Result<Sampling> {
+        let config = match self.preset {
+            Some(preset) => self.merged(&defaults.clone().preset(preset.into(), seq))?,
+            None => self.merged(defaults)?,
+        };
         config.validate().map_err(tessera::Error::from)?;
         Ok(config)
     }
@@ -168,6 +187,7 @@ impl SamplingArgs {
             order: self.order.map_or(defaults.order, Order::from),
             cache: self.cache_of(steps, defaults.cache)?,
             head: self.head.map(Decoding::from).or(defaults.head),
+            preset: defaults.preset,
         })
     }
 
@@ -180,6 +200,10 @@ impl SamplingArgs {
             }
             Some(CacheName::None | CacheName::Lazy) if self.cache_threshold.is_some() => {
                 bail!("--cache-threshold: a setting of --cache easy")
+            }
+            // A preset's schedule is of its own steps.
+            None if self.preset.is_some() && self.steps.is_some() => {
+                default.map(|_| Cache::Lazy(LazySchedule::of_steps(steps)))
             }
             None => default,
             Some(CacheName::None) => None,

@@ -3,6 +3,7 @@
 use crate::cache::{Cache, LazySchedule};
 use crate::head::Decoding;
 use crate::order::Order;
+use crate::preset::SamplingPreset;
 use crate::stages::StageBreakdown;
 use crate::{Error, Result};
 use ndarray::{ArrayView2, ArrayView3};
@@ -48,6 +49,9 @@ pub struct SampleConfig {
     /// How the head draws, which changes no token on a CPU; `None` is what is faster there, as measured while it draws.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<Decoding>,
+    /// Where the settings are from, which changes no token; see [`SampleConfig::preset`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<SamplingPreset>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -66,6 +70,7 @@ impl Default for SampleConfig {
             order: Order::Random,
             cache: None,
             head: None,
+            preset: None,
         }
     }
 }

@@ -98,7 +98,7 @@ pub use spread::quantizer_of;
 pub use square::Square;
 pub use tessera_backend::{ComputePrecision, DeviceSpec};
 pub use tessera_checkpoint::Architecture;
-pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling};
+pub use tessera_gen_ar::{CfgSchedule, SampleConfig as Sampling, SamplingPreset};
 pub use tessera_quantize::{Bits, ScaleBy};
 pub use tessera_weights::{WeightDtype, Which};
 pub use tokenizer::{Cuts, ImgSize, Tokenizer, VaeOptions, require_distributions};

@@ -1,10 +1,11 @@
 //! `tessera classes`.
 
-use crate::args::{Global, ModelArgs};
+use crate::args::Global;
 use crate::output;
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
+use std::path::PathBuf;
 use tessera::{Model, ModelCard};
 
 /// List the classes of a model: their ids and names.
@@ -16,8 +17,9 @@ pub struct Classes {
     /// Only names that contain this, whatever the case.
     #[arg(value_name = "GREP")]
     grep: Option<String>,
-    #[command(flatten)]
-    model: ModelArgs,
+    /// A model folder; the built-in model unless given.
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<PathBuf>,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -35,7 +37,7 @@ impl Classes {
     /// # Errors
     /// When the model cannot be opened, or no class matches.
     pub fn run(self, global: &Global) -> Result<()> {
-        let (name, class_names) = match &self.model.model {
+        let (name, class_names) = match &self.model {
             Some(path) => {
                 let card = ModelCard::of(path)?;
                 (card.name().to_owned(), card.class_names().to_vec())

@@ -4,7 +4,7 @@ mod features;
 mod pictures;
 mod print;
 
-use crate::args::{DataArgs, Global, MOST_PICTURES, WeightsKind, within};
+use crate::args::{DataArgs, Global, MOST_PICTURES, ModelArgs, within};
 use crate::draw::draw;
 use crate::progress::Progress;
 use crate::sampling::SamplingArgs;
@@ -23,10 +23,7 @@ use tessera::evaluate::{
 use tessera::pictures::Pixels;
 use tessera::pictures::dataset::{Dataset, Split, spaced};
 use tessera::quantize::Quantizer;
-use tessera::{
-    ArModel, ComputePrecision, Model, RateDistortion, Request, Source, Tokenizer, Which,
-    entropy_bits,
-};
+use tessera::{ArModel, ComputePrecision, Model, RateDistortion, Request, Tokenizer, entropy_bits};
 use tessera_plots as plots;
 
 /// Bit widths that reconstruction is measured at.
@@ -43,15 +40,8 @@ const SHOWN: usize = 16;
     tessera eval --reconstruction --data clothing-dataset-small/ -o report\n  \
     tessera eval --pictures out --judge runs/judge/model --data cifar10/")]
 pub struct Eval {
-    /// The model's folder; the built-in model unless given.
-    #[arg(short, long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// The tokenizer of a released checkpoint, or another for the model: whatever `reconstruct` takes.
-    #[arg(long, requires = "model", value_name = "PATH")]
-    vae: Option<PathBuf>,
-    /// Which weights of a training checkpoint; averaged ones if there are any unless given.
-    #[arg(long, value_enum, requires = "model", value_name = "KIND")]
-    weights: Option<WeightsKind>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The real data, IDX files or a folder of train/ and test/, sized as for training: the training half for the
     /// floor, the test half to compare with.
     #[arg(long, value_name = "DIR")]
@@ -177,13 +167,7 @@ impl Eval {
         if let Some(folder) = &self.output {
             output::folder(folder, self.overwrite)?;
         }
-        let mut source = Source::of(self.model.as_deref())
-            .weights(self.weights.map(Which::from))
-            .on_checkpoint(output::of_checkpoint(global.quiet));
-        if let Some(vae) = &self.vae {
-            source = source.vae(vae);
-        }
-        let model = Model::open(source, &device)?;
+        let model = self.model.open(&device, global.quiet)?;
         match (model, self.reconstruction) {
             (model, false) => {
                 self.generation(model.in_precision(ComputePrecision::F32)?, global.quiet)

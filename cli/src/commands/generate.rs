@@ -1,10 +1,9 @@
 //! `tessera generate`.
 
-use crate::args::{Compute, Global, MOST_PICTURES, WeightsKind, within};
+use crate::args::{Compute, Global, MOST_PICTURES, ModelArgs, within};
 use crate::draw::{draw, draw_divided};
 use crate::names::names;
 use crate::output::{existing, shown};
-use crate::progress::loading;
 use crate::sampling::SamplingArgs;
 use crate::{output, ranks};
 use anyhow::{Result, bail, ensure};
@@ -15,9 +14,7 @@ use std::time::Instant;
 use tessera::attention2d::Grid;
 use tessera::backend::streams;
 use tessera::pictures::{GridStyle, grid, write_png};
-use tessera::{
-    ClassList, Divided, ImageParams, Model, Named, Picture, Request, Sampling, Source, Which,
-};
+use tessera::{ClassList, Divided, ImageParams, Model, Named, Picture, Request, Sampling};
 
 /// Generate pictures of a class.
 #[derive(Debug, Clone, Args)]
@@ -31,16 +28,8 @@ use tessera::{
     mpirun -n 4 tessera generate --class 3 --seed 7 --attn-grid 2x2 -o shared\n  \
     mpirun -n 4 tessera generate --class 3 -n 100 -o divided")]
 pub struct Generate {
-    /// A model's folder, a run's folder, a released checkpoint (with --vae), or org/name in the hub's cache; the
-    /// built-in model unless given.
-    #[arg(short, long, value_name = "MODEL")]
-    model: Option<PathBuf>,
-    /// The tokenizer of a released checkpoint, which comes without one.
-    #[arg(long, value_name = "PATH", requires = "model")]
-    vae: Option<PathBuf>,
-    /// Which weights of a training checkpoint; averaged ones if there are any unless given.
-    #[arg(long, value_enum, requires = "model", value_name = "KIND")]
-    weights: Option<WeightsKind>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Classes, by name or id, or `all`; `tessera classes` lists them. A name with a comma in it stands in double
     /// quotes. All of them unless given, where a model has 100 or fewer.
     #[arg(short, long, value_name = "CLASS,…")]
@@ -179,16 +168,9 @@ impl Generate {
     pub fn run(self, global: &Global) -> Result<()> {
         let device = global.open()?;
         let sequence = ranks::sequence(self.attn_grid)?;
-        let mut source = Source::of(self.model.as_deref())
-            .weights(self.weights.map(Which::from))
-            .on_checkpoint(output::of_checkpoint(global.quiet));
-        if let Some(vae) = &self.vae {
-            source = source.vae(vae);
-        }
-        let model = loading(global.quiet, |progress| {
-            Model::open(source.on_progress(progress), &device)
-        })?;
-        ranks::require_same_model(&model, self.model.as_deref(), self.vae.as_deref(), &device)?;
+        let model = self.model.open(&device, global.quiet)?;
+        let (folder, vae) = (self.model.model.as_deref(), self.model.vae.as_deref());
+        ranks::require_same_model(&model, folder, vae, &device)?;
         let (requests, sampling, dtype) = self.requests(&model, global.quiet)?;
         let total = requests.total();
         let columns = self.grid.as_deref();
@@ -280,6 +262,11 @@ impl Generate {
         if let Some(file) = &self.from {
             let params = ImageParams::read(file)?;
             params.require_model(model, file)?;
+            ensure!(
+                self.sampling.preset.is_none(),
+                "--preset: {} has its own steps, order and cache; those may be given one by one",
+                file.display()
+            );
             let requests = Requests::new(vec![params.class], 1, params.seed)?;
             let sampling = self.sampling.of_model(model, &params.sampling)?;
             let own = |_| anyhow::anyhow!("{}: its dtype is {:?}", file.display(), params.dtype);

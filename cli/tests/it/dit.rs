@@ -95,6 +95,10 @@ fn settings_of_other_models_and_unknown_classes_are_refused() {
             "--cache lazy: a setting of autoregressive models",
         ),
         (
+            "--preset fast",
+            "--preset: a setting of autoregressive models",
+        ),
+        (
             "--order halton",
             "--order: a setting of autoregressive models",
         ),

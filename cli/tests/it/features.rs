@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tessera::evaluate::EffLite0;
-use tessera::pictures::{Channels, Existing, read, write_png};
+use tessera::pictures::{Channels, Existing, Pixels, read, write_png};
 use tessera::weights::{Weight, WeightDtype, Weights};
 
 const SCHEMA: &str = "tessera.eval.features/v1";
@@ -148,6 +148,42 @@ fn a_model_is_judged_beside_its_reconstructions() {
         "{error}"
     );
     assert_eq!(SIZE, 16, "pictures are resized from this");
+}
+
+#[test]
+fn larger_real_pictures_are_cropped_to_the_size_of_the_drawn_ones() {
+    let larger = tempfile::tempdir().unwrap();
+    for (index, file) in std::fs::read_dir(at("real")).unwrap().enumerate() {
+        let pixels = read(file.unwrap().path(), None).unwrap();
+        // Pixels of four, whose mean is what they were; columns beside them are cut away.
+        let doubled = |at: usize, pixel: usize| (pixel / 2 * pixels.width() + at / 2) * 3;
+        let (height, width) = (2 * pixels.height(), 2 * pixels.width());
+        let row = |y: usize| {
+            let inner = (0..width).flat_map(move |x| (0..3).map(move |c| doubled(x, y) + c));
+            let inner = inner.map(|at| pixels.data()[at]);
+            [0; 12]
+                .into_iter()
+                .chain(inner)
+                .chain([255; 12])
+                .collect::<Vec<u8>>()
+        };
+        let data = (0..height).flat_map(row).collect();
+        let wide = Pixels::new(height, width + 8, Channels::Rgb, data).unwrap();
+        let path = larger.path().join(format!("{index}.png"));
+        write_png(path, &wide, &[], Existing::Keep).unwrap();
+    }
+    let eval = "eval --features {} --pictures {} --against {} --json";
+    let (file, drawn) = (at("effnet.safetensors"), at("drawn"));
+    let expected = json(eval, &[&file, &drawn, &at("real")], SCHEMA);
+    let cropped = format!("{eval} --img-size {SIZE}");
+    let found = json(&cropped, &[&file, &drawn, larger.path()], SCHEMA);
+    let distance = |report: &serde_json::Value| {
+        let distance = report["features"]["pictures"]["distance"].as_f64();
+        (distance.unwrap() * 1e6).round()
+    };
+    assert_eq!(distance(&found), distance(&expected));
+    let uncropped = json(eval, &[&file, &drawn, larger.path()], SCHEMA);
+    assert_ne!(distance(&uncropped), distance(&expected));
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! Reconstruction, calibration and what the program says of models and of itself.
 
 use crate::world::{WORLD, failure, json, stdout};
+use std::process::Command;
+use tessera::gen_ar::{Cache, LazySchedule, Order};
+use tessera::{ImageParams, SamplingPreset};
+
+/// Positions of a picture of the world's model.
+const SEQ: usize = 64;
 
 #[test]
 fn reconstruct_prints_a_row_per_picture_and_writes_every_version() {
@@ -193,6 +199,54 @@ fn weights_of_16_bits_are_widened_where_nothing_multiplies_them() {
     let ((wide, _), (half, bytes)) = (draw("f32"), draw("bf16"));
     assert!(!wide.contains(note) && half.contains(note), "{wide}{half}");
     assert!(bytes > 0);
+}
+
+#[test]
+fn a_preset_is_the_settings_that_its_pictures_say_on_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (run, bytes) = (WORLD.run(), |name: &str| std::fs::read(at(name)).unwrap());
+    let plain = "generate -m {} -c disc -o {}";
+    stdout(plain, &[&run, &at("plain.png")]);
+    let own = ImageParams::read(&at("plain.png")).unwrap().sampling;
+    for (name, preset) in [
+        ("exact", SamplingPreset::Exact),
+        ("balanced", SamplingPreset::Balanced),
+        ("fast", SamplingPreset::Fast),
+    ] {
+        let [file, same, two] =
+            [".png", "-again.png", "-threads.png"].map(|end| format!("{name}{end}"));
+        let drawn = format!("generate -m {{}} -c disc --preset {name} -o {{}}");
+        stdout(&drawn, &[&run, &at(&file)]);
+        let found = ImageParams::read(&at(&file)).unwrap().sampling;
+        assert_eq!(found, own.clone().preset(preset, SEQ), "{name}");
+        stdout(
+            "generate -m {} --from {} -o {}",
+            &[&run, &at(&file), &at(&same)],
+        );
+        assert_eq!(bytes(&file), bytes(&same), "{name}");
+        // The others are drawn by one thread.
+        let mut threads = Command::new(env!("CARGO_BIN_EXE_tessera"));
+        threads.args(["-t", "2", "generate", "-c", "disc", "--preset", name, "-m"]);
+        let output = threads.arg(&run).arg("-o").arg(at(&two)).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(bytes(&file), bytes(&two), "{name} on two threads");
+    }
+    // What is given beside a preset goes first, and a schedule is of the steps that there are.
+    let beside = "generate -m {} -c disc --preset fast --steps 4 --order random -o {}";
+    stdout(beside, &[&run, &at("beside.png")]);
+    let found = ImageParams::read(&at("beside.png")).unwrap().sampling;
+    let cache = Some(Cache::Lazy(LazySchedule::of_steps(4)));
+    assert_eq!(
+        (found.steps, found.order, found.cache),
+        (4, Order::Random, cache)
+    );
+    let from = "generate -m {} --preset fast --from {} -o {}";
+    let error = failure(1, from, &[&run, &at("fast.png"), &at("never.png")]);
+    assert!(
+        error.contains("--preset") && error.contains("fast.png"),
+        "{error}"
+    );
 }
 
 #[test]

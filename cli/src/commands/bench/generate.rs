@@ -1,14 +1,13 @@
 //! `tessera bench generate`: whole pictures, by part.
 
-use crate::args::{Compute, Global, MOST_PICTURES, within};
-use crate::progress::{Progress, loading};
+use crate::args::{Compute, Global, MOST_PICTURES, ModelArgs, within};
+use crate::progress::Progress;
 use crate::sampling::SamplingArgs;
 use crate::{interrupt, output};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
 use tessera::gen_ar::GenArConfig;
-use tessera::{Device, Model, Source, peak_memory_mib};
+use tessera::{Device, Model, peak_memory_mib};
 use tessera_bench::matmul_peak;
 use tessera_bench::pictures::{Report, Setting, Subject, median_run};
 
@@ -20,12 +19,8 @@ pub struct Generate {
     /// An architecture with random weights, which cost what trained ones cost; the built-in model unless given.
     #[arg(short, long, value_enum, value_name = "NAME", conflicts_with = "model")]
     arch: Option<Arch>,
-    /// A model as `tessera generate -m` takes it.
-    #[arg(short, long, value_name = "MODEL")]
-    model: Option<PathBuf>,
-    /// The tokenizer of a released checkpoint.
-    #[arg(long, value_name = "PATH", requires = "model")]
-    vae: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// What the generator's linear maps are computed in.
@@ -67,7 +62,7 @@ impl Generate {
         let subject = self
             .subject(&device, global)?
             .in_precision(self.dtype.into())?;
-        let sampling = self.sampling.over(&subject.sampling)?;
+        let sampling = self.sampling.over(&subject.sampling, subject.seq())?;
         let parts = median_run(self.repeats, || -> tessera::Result<_> {
             let mut progress = Progress::new("bench", "steps", sampling.steps as u64, global.quiet);
             let parts = subject.run(self.batch_size, &sampling, &mut |step| {
@@ -104,14 +99,7 @@ impl Generate {
             let name = name.as_ref().map_or("", |value| value.get_name());
             return Ok(Subject::of_config(name, &config, device)?);
         }
-        let mut source = Source::of(self.model.as_deref());
-        if let Some(vae) = &self.vae {
-            source = source.vae(vae);
-        }
-        let opened = loading(global.quiet, |progress| {
-            Model::open(source.on_progress(progress), device)
-        })?;
-        match opened {
+        match self.model.open(device, global.quiet)? {
             Model::Ar(model) => Ok(Subject::of_model(model, device)),
             opened => bail!(
                 "{}: only autoregressive models are measured part by part",
