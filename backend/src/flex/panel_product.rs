@@ -13,9 +13,9 @@ use crate::instructions::Instructions;
 use crate::panels::PANEL;
 use rayon::prelude::*;
 use std::arch::x86_64::{
-    _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 use std::ops::Range;
 
@@ -28,6 +28,10 @@ const ROWS: usize = 6;
 const PANELS: usize = 2;
 /// Rows that a panel is multiplied by before the next one is.
 const SHARING: usize = 96;
+/// The same of weights in panels, of which nothing but the panels must stay in the cache.
+const GROUP: usize = 48;
+/// Inputs that a micro-kernel multiplies between one test of its loop and the next.
+const UNROLL: usize = 4;
 /// Tasks per thread, of weights in panels, that leave no thread idle for long.
 const TASKS: usize = 4;
 
@@ -111,7 +115,26 @@ macro_rules! micro_kernel {
             } = block;
             for first in (0..PANEL).step_by($lanes * $vectors) {
                 let column = |vector: usize| first + $lanes * vector;
+                for row in 0..N {
+                    for vector in 0..$vectors {
+                        let sums = sums.wrapping_add(row * stride + column(vector));
+                        _mm_prefetch::<_MM_HINT_T0>(sums.cast());
+                    }
+                }
                 let mut acc = [[$zero(); $vectors]; N];
+                let mut multiply = |input: usize| {
+                    // SAFETY: the caller's contract, here and below.
+                    let weights: [_; $vectors] = std::array::from_fn(|vector| unsafe {
+                        $load(panel.add(input * PANEL + column(vector)))
+                    });
+                    for (row, acc) in acc.iter_mut().enumerate() {
+                        // SAFETY: as above.
+                        let x = $splat(unsafe { *x.add(row * x_stride + input) });
+                        for (acc, weights) in acc.iter_mut().zip(weights) {
+                            *acc = $fma(weights, x, *acc);
+                        }
+                    }
+                };
                 let mut start = 0;
                 while start < depth {
                     for line in 0..next.lines {
@@ -119,19 +142,11 @@ macro_rules! micro_kernel {
                         _mm_prefetch::<_MM_HINT_T1>(line.cast());
                     }
                     let end = depth.min(start + next.interval);
-                    for input in start..end {
-                        // SAFETY: the caller's contract, here and below.
-                        let weights: [_; $vectors] = std::array::from_fn(|vector| unsafe {
-                            $load(panel.add(input * PANEL + column(vector)))
-                        });
-                        for (row, acc) in acc.iter_mut().enumerate() {
-                            // SAFETY: as above.
-                            let x = $splat(unsafe { *x.add(row * x_stride + input) });
-                            for (acc, weights) in acc.iter_mut().zip(weights) {
-                                *acc = $fma(weights, x, *acc);
-                            }
-                        }
+                    let whole = end - (end - start) % UNROLL;
+                    for input in (start..whole).step_by(UNROLL) {
+                        (0..UNROLL).for_each(|i| multiply(input + i));
                     }
+                    (whole..end).for_each(&mut multiply);
                     next.first = next.first.wrapping_add(next.stride);
                     start = end;
                 }
@@ -342,7 +357,7 @@ pub(crate) fn accumulate_packed(
         return;
     }
     let (workers, count) = (threads.count(), outputs / PANEL);
-    let most = match rows > SHARING && Instructions::used() >= Instructions::Avx512 {
+    let most = match rows > GROUP && Instructions::used() >= Instructions::Avx512 {
         true => 2 * PANELS,
         false => PANELS,
     };
@@ -350,7 +365,7 @@ pub(crate) fn accumulate_packed(
     let width = count.div_ceil(workers).min(most);
     let across = count.div_ceil(width);
     let down = (TASKS * workers).div_ceil(across);
-    let down = down.min(rows.div_ceil(SHARING / 4));
+    let down = down.min(rows.div_ceil(GROUP / 2));
     let height = rows.div_ceil(down).next_multiple_of(ROWS);
     let part = |start: usize| start..inputs.min(start + DEPTH);
     let panel = |index: usize, part: Range<usize>| {
@@ -366,8 +381,8 @@ pub(crate) fn accumulate_packed(
         let (left, top) = (task % across * width, task / across * height);
         let (right, bottom) = (count.min(left + width), rows.min(top + height));
         for start in (0..inputs).step_by(DEPTH) {
-            for first in (top..bottom).step_by(SHARING) {
-                let last = bottom.min(first + SHARING);
+            for first in (top..bottom).step_by(GROUP) {
+                let last = bottom.min(first + GROUP);
                 for index in left..right {
                     // Next is the panel beside this one, which later rows find where it is, or else more inputs, or
                     // the next task's first panel.
