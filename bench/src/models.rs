@@ -87,7 +87,8 @@ const DEPTH: usize = 4;
 
 /// Some blocks of TokenBridge-L over `[batch, tokens]`.
 fn blocks([batch, tokens]: [usize; 2], device: &Device, seconds: f64) -> Result<Median> {
-    let blocks: Vec<_> = (0..DEPTH).map(|_| block(device)).collect();
+    let blocks = (0..DEPTH).map(|_| ComputePrecision::F32.apply(block(device)));
+    let blocks: Vec<_> = blocks.collect();
     let x = draw([batch, tokens, 1024], device);
     Ok(median(seconds, || {
         let sharding = TokenSharding::Local.of(tokens);

@@ -147,7 +147,8 @@ const CASES: &[Case] = &[
         name: "block-forward",
         flops: BLOCK_FLOPS,
         measure: |device, seconds| {
-            let (block, x) = (block(device), draw(TOKENS, device));
+            let block = ComputePrecision::F32.apply(block(device));
+            let x = draw(TOKENS, device);
             Ok(median(seconds, || {
                 block.forward(
                     x.clone(),
@@ -457,7 +458,7 @@ fn head(tokens: usize, device: &Device, seconds: f64) -> Result<Median> {
         },
         ..full
     };
-    let model = config.unfilled(device);
+    let model = ComputePrecision::F32.apply(config.unfilled(device));
     let z = draw([tokens, config.dec.width], device);
     let uniforms: Tensor<2> = streams::MEASUREMENT
         .of(1, 0)
