@@ -7,9 +7,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
 impl ComputePrecision {
-    /// Casts the weights of the module's [`Linear`](crate::nn::Linear) maps from f32 to this type, and keeps them in the
-    /// order that the device multiplies fastest. They serve inference through [`ops::linear`](crate::ops::linear) only,
-    /// have no gradient and are not to be saved. F32 changes no result.
+    /// Casts the weights of the module's [`Linear`](crate::nn::Linear) maps from f32 to this type, and keeps them in
+    /// the order that the device multiplies fastest. They serve inference through
+    /// [`ops::linear`](crate::ops::linear) only, have no gradient and are not to be saved. F32 changes no result.
     pub fn apply<M: Module>(self, module: M) -> M {
         module.map(&mut ForInference {
             dtype: self.dtype(),

@@ -1,9 +1,9 @@
-//! Weights for inference in the order in which a processor multiplies them: read without being packed at every call, and
-//! without a second copy in memory. What is saved keeps the order of the checkpoint.
+//! Weights for inference in the order in which a processor multiplies them: read without being packed at every call,
+//! and without a second copy in memory. What is saved keeps the order of the checkpoint.
 //!
-//! `[in, out]` becomes `[out / 64, in · 64]`: a row is a panel of 64 outputs, `[in, 64]` in f32. In bf16 the two weights
-//! of a pair of inputs lie beside each other, `[in / 2, 64, 2]`. The shape itself says which it is, given the number of
-//! inputs.
+//! `[in, out]` becomes `[out / 64, in · 64]`: a row is a panel of 64 outputs, `[in, 64]` in f32. In bf16 the two
+//! weights of a pair of inputs lie beside each other, `[in / 2, 64, 2]`. The shape itself says which it is, given the
+//! number of inputs.
 
 use burn::tensor::{DType, Tensor};
 

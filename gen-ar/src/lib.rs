@@ -71,7 +71,6 @@ mod model;
 mod objective;
 mod order;
 mod positions;
-mod preset;
 mod request;
 mod sampler;
 mod schedule;
@@ -93,8 +92,9 @@ pub use model::GenAr;
 pub use objective::TokenObjective;
 pub use order::Order;
 pub use positions::Positions;
-pub use preset::SamplingPreset;
-pub use request::{CfgSchedule, ImageRequest, SampleConfig, SamplingProgress, SamplingStep};
+pub use request::{
+    CfgSchedule, ImageRequest, SampleConfig, SamplingPreset, SamplingProgress, SamplingStep,
+};
 pub use sampler::Drawing;
 pub use schedule::{ScheduleStep, schedule};
 pub use stages::StageBreakdown;

@@ -10,6 +10,7 @@ use super::simd;
 use super::{Shared, contiguous, dims, filled, half, half_product, tensor, uninit, values};
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
+use crate::instructions::Instructions;
 use crate::panels;
 use crate::precision::autocasting;
 use ::half::slice::HalfFloatSliceExt;
@@ -259,7 +260,8 @@ pub(crate) fn packed(w: FlexTensor) -> FlexTensor {
     let sizes @ [inputs, outputs] = dims(&w);
     let read = match w.dtype() {
         DType::BF16 => half::Kernel::best().is_some(),
-        _ => cfg!(target_arch = "x86_64") && simd::fused(),
+        // With fewer registers a general product is faster for many rows.
+        _ => Instructions::used() >= Instructions::Avx512,
     };
     if !read || !panels::possible(sizes) {
         return w;

@@ -82,7 +82,8 @@ proptest! {
         let [_, layer] = layers(sizes, bias, &mut rng);
         let ready = ComputePrecision::F32.apply(layer.clone());
         let x: Tensor<2> = rng.normal_tensor([rows, sizes[0]], &device);
-        let [found, expected] = [&ready, &layer].map(|layer| host_values(ops::linear(x.clone(), layer, Activation::Gelu)));
+        let [found, expected] = [&ready, &layer]
+            .map(|layer| host_values(ops::linear(x.clone(), layer, Activation::Gelu)));
         prop_assert_eq!(found, expected);
         let [found, expected] = [&ready, &layer].map(|layer| host_values(ops::weight_of(layer, sizes[0])));
         prop_assert_eq!(found, expected);

@@ -211,8 +211,8 @@ impl ArModel {
         Ok(self)
     }
 
-    /// The same, the generator's linear maps in a precision and in the order that is multiplied fastest: for generating. F32
-    /// changes no picture.
+    /// The same, the generator's linear maps in a precision and in the order that is multiplied fastest: for
+    /// generating. F32 changes no picture.
     ///
     /// # Errors
     /// When the device does not compute with it.

@@ -142,8 +142,8 @@ impl DitModel {
         Ok(self)
     }
 
-    /// The same, the transformer's linear maps in a precision and in the order that is multiplied fastest: for generating. F32
-    /// changes no picture.
+    /// The same, the transformer's linear maps in a precision and in the order that is multiplied fastest: for
+    /// generating. F32 changes no picture.
     ///
     /// # Errors
     /// When the device does not compute with it.

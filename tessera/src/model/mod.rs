@@ -163,8 +163,8 @@ impl Model {
         }
     }
 
-    /// The same, its linear maps in a precision and in the order that is multiplied fastest: for generating. F32 changes
-    /// no picture.
+    /// The same, its linear maps in a precision and in the order that is multiplied fastest: for generating. F32
+    /// changes no picture.
     ///
     /// # Errors
     /// When the device does not compute with it.

@@ -27,7 +27,7 @@ use xshell::Shell;
 #[derive(Debug, Subcommand)]
 pub enum Study {
     ExpertRace(Box<ExpertRace>),
-    Sampling(sampling::Sampling),
+    Sampling(Box<sampling::Sampling>),
 }
 
 /// Compare routing rules, gates and losses of Expert Race (arXiv 2503.16057): tables 1 to 3 with small models.

@@ -184,6 +184,16 @@ fn front<'a>(rows: &'a [Row<'_>]) -> Vec<&'a str> {
     best.map(|row| row.setting.name.as_str()).collect()
 }
 
+/// Of the series, dark enough for dots on white.
+const COLORS: [RGBColor; Series::ALL.len()] = [
+    RGBColor(200, 30, 50),
+    RGBColor(60, 150, 60),
+    RGBColor(190, 140, 0),
+    RGBColor(30, 100, 190),
+    RGBColor(230, 110, 20),
+    RGBColor(140, 60, 160),
+];
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 fn draw(area: &Area<'_>, rows: &[Row<'_>]) -> Result<(), Box<dyn std::error::Error>> {
@@ -218,11 +228,13 @@ fn draw(area: &Area<'_>, rows: &[Row<'_>]) -> Result<(), Box<dyn std::error::Err
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
+        .x_labels(6)
+        .x_label_formatter(&|seconds| format!("{}", (100.0 * seconds).round() / 100.0))
         .x_desc("seconds of a picture")
         .y_desc("Fréchet distance")
         .draw()?;
     for (index, series) in Series::ALL.into_iter().enumerate() {
-        let color = Palette99::pick(index).to_rgba();
+        let color = COLORS[index];
         let points: Vec<_> = rows.iter().filter(|row| row.setting.of == series).collect();
         let at = |row: &&Row<'_>| (row.time.seconds, row.distance.mean);
         chart
@@ -239,7 +251,7 @@ fn draw(area: &Area<'_>, rows: &[Row<'_>]) -> Result<(), Box<dyn std::error::Err
         chart.draw_series(best.map(|row| {
             EmptyElement::at(at(row))
                 + Circle::new((0, 0), 8, BLACK.stroke_width(1))
-                + Text::new(row.setting.name.clone(), (10, -12), ("sans-serif", 13))
+                + Text::new(row.setting.name.clone(), (2, 12), ("sans-serif", 13))
         }))?;
     }
     chart
@@ -253,7 +265,6 @@ fn draw(area: &Area<'_>, rows: &[Row<'_>]) -> Result<(), Box<dyn std::error::Err
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::settings;
     use super::*;
 
     #[test]
