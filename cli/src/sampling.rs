@@ -9,7 +9,7 @@ use tessera::{CfgSchedule, Model, Sampling, SamplingPreset};
 /// How pictures are drawn; the model's own settings unless given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SamplingArgs {
-    /// Steps, order and cache by how much time they save; those given beside it go first.
+    /// Steps, order and cache by name; each may be given beside it. The model's own unless given.
     #[arg(long, value_enum, value_name = "NAME")]
     pub preset: Option<PresetName>,
     /// Steps, as many as positions at most; as the model has it unless given.
