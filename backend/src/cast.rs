@@ -2,26 +2,21 @@
 
 use crate::flex::half;
 use crate::ops;
+use crate::panels;
 use crate::precision::ComputePrecision;
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor};
 
 impl ComputePrecision {
     /// Casts the weights of the module's [`Linear`](crate::nn::Linear) maps from f32 to this type, and keeps them in
     /// the order that the device multiplies fastest. They serve inference through
-    /// [`ops::linear`](crate::ops::linear) only, have no gradient and are not to be saved. F32 changes no result.
+    /// [`ops::linear`](crate::ops::linear) only and have no gradient; saved, they are f32 in the order of a checkpoint
+    /// again, rounded if this type is narrower. F32 changes no result outside [`autocast`](crate::autocast).
     pub fn apply<M: Module>(self, module: M) -> M {
         module.map(&mut ForInference {
             dtype: self.dtype(),
             within: Vec::new(),
         })
-    }
-
-    /// Whether [`apply`](Self::apply) changed a module, so that it can not be saved.
-    pub fn is_applied<M: Module>(module: &M) -> bool {
-        let mut looked = Applied::default();
-        module.visit(&mut looked);
-        looked.applied
     }
 
     /// Whether the CPU multiplies this type itself. Of others it widens the weights, and computes in f32.
@@ -53,40 +48,17 @@ impl ModuleMapper for ForInference {
         let weight = matches!(self.within.last(), Some((name, container))
             if name == "weight" && container == "Struct:Linear");
         match weight {
-            true => param.map(|weight| ops::packed(weight.detach().cast(self.dtype))),
+            true => {
+                let (param, dtype) = (param.transform_for_save(), self.dtype);
+                let inputs = param.val().dims()[0];
+                let packed = param.map(|weight| ops::packed(weight.detach().cast(dtype)));
+                packed.save_mapper(move |weight| {
+                    let weight = Tensor::<2>::from_dispatch(weight.into_dispatch());
+                    let weight = panels::in_rows(weight, inputs).cast(DType::F32);
+                    Tensor::from_dispatch(weight.into_dispatch())
+                })
+            }
             false => param,
-        }
-    }
-}
-
-/// Looks at linear maps: of a weight in panels, the columns are not those of the bias.
-#[derive(Default)]
-struct Applied {
-    within: Vec<(String, String)>,
-    columns: usize,
-    applied: bool,
-}
-
-impl ModuleVisitor for Applied {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.within.push((name.into(), container.into()));
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.within.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let dims = param.val().dims();
-        match self.within.last() {
-            Some((name, container)) if container == "Struct:Linear" => match name.as_str() {
-                "weight" => {
-                    self.columns = dims[D - 1];
-                    self.applied |= param.val().dtype() != DType::F32;
-                }
-                _ => self.applied |= self.columns != dims[D - 1],
-            },
-            _ => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use tessera::{CfgSchedule, Model, Sampling, SamplingPreset};
 /// How pictures are drawn; the model's own settings unless given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SamplingArgs {
-    /// Steps, order and cache by name; each may be given beside it. The model's own unless given.
+    /// A named choice of steps, order and cache, which --steps, --order and --cache override; none unless given.
     #[arg(long, value_enum, value_name = "NAME")]
     pub preset: Option<PresetName>,
     /// Steps, as many as positions at most; as the model has it unless given.
@@ -66,11 +66,11 @@ pub struct SamplingArgs {
 spelled!(
     /// Trades of time for quality, as on the command line.
     pub enum PresetName for SamplingPreset {
-        /// Half the steps, a quarter of the positions at most, in stages; most reuse features of earlier ones.
+        /// Half the steps, one per four positions at most, in stages; steps between full ones reuse features.
         Fast,
         /// Half the steps, in stages.
         Balanced,
-        /// The model's steps at random, each computed in full.
+        /// The model's steps, positions in random order, nothing reused.
         Exact,
     }
 );
@@ -148,7 +148,7 @@ impl SamplingArgs {
         match model {
             Model::Ar(model) => self.over(defaults, model.generator.config().seq()),
             Model::Dit(_) => {
-                let config = self.merged(defaults)?;
+                let config = self.merged(defaults, usize::MAX)?;
                 // What caches it has is checked when it draws.
                 let checked = Sampling {
                     cache: None,
@@ -166,14 +166,15 @@ impl SamplingArgs {
     /// When a setting is out of range.
     pub fn over(&self, defaults: &Sampling, seq: usize) -> Result<Sampling> {
         let config = match self.preset {
-            Some(preset) => self.merged(&defaults.clone().preset(preset.into(), seq))?,
-            None => self.merged(defaults)?,
+            Some(preset) => self.merged(&defaults.clone().preset(preset.into(), seq), seq)?,
+            None => self.merged(defaults, seq)?,
         };
         config.validate().map_err(tessera::Error::from)?;
         Ok(config)
     }
 
-    fn merged(&self, defaults: &Sampling) -> Result<Sampling> {
+    /// Of `seq` positions at most so many steps are drawn.
+    fn merged(&self, defaults: &Sampling, seq: usize) -> Result<Sampling> {
         let steps = self.steps.unwrap_or(defaults.steps);
         Ok(Sampling {
             steps,
@@ -185,9 +186,12 @@ impl SamplingArgs {
             top_k: self.top_k.unwrap_or(defaults.top_k),
             top_p: self.top_p.unwrap_or(defaults.top_p),
             order: self.order.map_or(defaults.order, Order::from),
-            cache: self.cache_of(steps, defaults.cache)?,
+            cache: self.cache_of(steps.min(seq), defaults.cache)?,
             head: self.head.map(Decoding::from).or(defaults.head),
-            preset: defaults.preset,
+            // With another of its settings it is no longer one.
+            preset: defaults
+                .preset
+                .filter(|_| self.steps.is_none() && self.order.is_none() && self.cache.is_none()),
         })
     }
 

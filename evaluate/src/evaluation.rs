@@ -35,7 +35,7 @@ pub struct RealPictures<'a> {
 }
 
 impl Evaluation {
-    /// What there is to say, a line for each class and figure, with the classes by these names.
+    /// The figures as text, a line each; `classes` are the names to print.
     pub fn text<'a>(&'a self, classes: &'a [String]) -> impl Display {
         fmt::from_fn(move |f| {
             let mut lines = Vec::new();

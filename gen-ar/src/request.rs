@@ -27,11 +27,11 @@ pub enum CfgSchedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SamplingPreset {
-    /// The model's own steps at random, each computed in full.
+    /// The model's own steps, positions in random order, nothing reused.
     Exact,
     /// Half the steps, in stages.
     Balanced,
-    /// Half the steps, but a quarter of the positions at most, in stages; most steps reuse features of earlier ones.
+    /// Half the steps, one per four positions at most, in stages; steps between full ones reuse features.
     Fast,
 }
 

@@ -138,6 +138,11 @@ fn rows_of(matrix: &FlexTensor) -> Rows<'_> {
 fn preactivations(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> Vec<f32> {
     let sizes @ [rows, inputs] = dims(x);
     let packed = panels::are(dims(w), inputs);
+    assert_eq!(
+        dims(b),
+        [panels::outputs(dims(w), inputs)],
+        "a bias for each output"
+    );
     let (x, w, b) = (contiguous(x), in_rows(w), contiguous(b));
     let (x, w, b) = (values(&x), rows_of(&w), values(&b));
     #[cfg(target_arch = "x86_64")]

@@ -357,7 +357,7 @@ pub(crate) fn accumulate_packed(
         return;
     }
     let (workers, count) = (threads.count(), outputs / PANEL);
-    let most = match rows > GROUP && Instructions::used() >= Instructions::Avx512 {
+    let most = match rows > GROUP {
         true => 2 * PANELS,
         false => PANELS,
     };

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tessera_backend::init::ParamInit;
 use tessera_backend::nn::Linear;
 use tessera_backend::ops::{self, Activation, Mask};
-use tessera_backend::{ComputePrecision, Rng, autocast, host_values};
+use tessera_backend::{ComputePrecision, Instructions, Rng, autocast, host_values};
 
 /// Sizes of panels and steps, whole and not.
 fn sizes() -> impl Strategy<Value = [usize; 2]> {
@@ -81,6 +81,9 @@ proptest! {
         let (device, mut rng) = (Device::flex(), Rng::new(seed, 0));
         let [_, layer] = layers(sizes, bias, &mut rng);
         let ready = ComputePrecision::F32.apply(layer.clone());
+        if whole && Instructions::used() >= Instructions::Avx512 {
+            prop_assert_ne!(ready.weight.val().dims()[0], sizes[0], "it is in panels");
+        }
         let x: Tensor<2> = rng.normal_tensor([rows, sizes[0]], &device);
         let [found, expected] = [&ready, &layer]
             .map(|layer| host_values(ops::linear(x.clone(), layer, Activation::Gelu)));

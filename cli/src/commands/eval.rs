@@ -52,14 +52,14 @@ pub struct Eval {
         long,
         value_name = "DIR",
         requires = "eyes",
-        conflicts_with_all = ["model", "reconstruction", "num_images", "seed"]
+        conflicts_with_all = ["model", "reconstruction", "num_images", "seed", "SamplingArgs"]
     )]
     pictures: Option<PathBuf>,
     /// The classifier, as `tessera train judge` leaves it; the model's own unless given.
     #[arg(long, value_name = "DIR", conflicts_with = "reconstruction")]
     judge: Option<PathBuf>,
     /// Measure reconstructions of the test images instead of generated pictures.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "SamplingArgs")]
     reconstruction: bool,
     #[command(flatten)]
     features: FeatureArgs,

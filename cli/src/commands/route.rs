@@ -3,16 +3,16 @@
 mod report;
 
 use self::report::draw;
-use crate::args::{Global, WeightsKind, within};
+use crate::args::{Global, ModelArgs, WeightsKind, within};
 use crate::pictures::{LeftOut, PictureArgs, Pictures};
-use crate::progress::{Progress, loading};
+use crate::progress::Progress;
 use crate::{interrupt, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::PathBuf;
 use tessera::gen_dit::SampleConfig;
 use tessera::routing::{self, Routing, Shown, Subject};
-use tessera::{DitModel, Error, Model, Source, Tokenizer, Which, class_id};
+use tessera::{DitModel, Error, Model, Tokenizer, class_id};
 
 /// Classes drawn unless given.
 const CLASSES: usize = 10;
@@ -138,15 +138,12 @@ impl Route {
     /// The model, which must have experts.
     fn open(&self, global: &Global) -> Result<DitModel> {
         let device = global.open()?;
-        let mut source = Source::new(&self.model)
-            .weights(self.weights.map(Which::from))
-            .on_checkpoint(output::of_checkpoint(global.quiet));
-        if let Some(vae) = &self.vae {
-            source = source.vae(vae);
-        }
-        let opened = loading(global.quiet, |progress| {
-            Model::open(source.on_progress(progress), &device)
-        })?;
+        let model = ModelArgs {
+            model: Some(self.model.clone()),
+            vae: self.vae.clone(),
+            weights: self.weights,
+        };
+        let opened = model.open(&device, global.quiet)?;
         let shown = self.model.display();
         let Model::Dit(model) = opened else {
             bail!(

@@ -225,6 +225,11 @@ fn what_cannot_be_looked_at_is_one_line() {
     assert!(error.contains("--against"), "{error}");
     let error = failure(2, "eval --pictures {} --against {}", &[&drawn, &real]);
     assert!(error.contains("--features"), "{error}");
+    for drawing in ["--steps 3", "--preset fast"] {
+        let command = format!("{eval} {drawing}");
+        let error = failure(2, &command, &[&file, &drawn, &real]);
+        assert!(error.contains("cannot be used with"), "{error}");
+    }
     let help = stdout("eval --help", &[]);
     assert!(
         help.contains("FD-EffLite0") && help.contains("not FID"),

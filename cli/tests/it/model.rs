@@ -238,8 +238,8 @@ fn a_preset_is_the_settings_that_its_pictures_say_on_any_number_of_threads() {
     let found = ImageParams::read(&at("beside.png")).unwrap().sampling;
     let cache = Some(Cache::Lazy(LazySchedule::of_steps(4)));
     assert_eq!(
-        (found.steps, found.order, found.cache),
-        (4, Order::Random, cache)
+        (found.steps, found.order, found.cache, found.preset),
+        (4, Order::Random, cache, None)
     );
     let from = "generate -m {} --preset fast --from {} -o {}";
     let error = failure(1, from, &[&run, &at("fast.png"), &at("never.png")]);

@@ -227,9 +227,8 @@ impl ArModel {
     /// Writes the model as a folder: all of it or nothing. The classifier is not copied, and one that is there stays.
     ///
     /// # Errors
-    /// When a file cannot be written, or after [`in_precision`](Self::in_precision).
+    /// When a file cannot be written.
     pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        parts::require_unchanged(&self.generator)?;
         parts::write(folder, self.card.clone().into(), |aside| {
             self.save_parts(aside, dtype)?;
             Ok(self.generator.save_dir(aside, dtype)?)

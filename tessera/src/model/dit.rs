@@ -158,9 +158,8 @@ impl DitModel {
     /// Writes the model as a folder: all of it or nothing.
     ///
     /// # Errors
-    /// When a file cannot be written, or after [`in_precision`](Self::in_precision).
+    /// When a file cannot be written.
     pub fn save(&self, folder: &Path, dtype: WeightDtype) -> Result<()> {
-        parts::require_unchanged(&self.transformer)?;
         parts::write(folder, self.card.clone().into(), |aside| {
             self.save_tokenizer(aside)?;
             Ok(self.transformer.save_dir(aside, dtype)?)

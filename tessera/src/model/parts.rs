@@ -4,11 +4,9 @@ use super::card::ModelCard;
 use super::run::CARD_FILE;
 use crate::error::{Error, Result};
 use crate::identity::digest_of;
-use burn::module::Module;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
-use tessera_backend::ComputePrecision;
 use tessera_checkpoint::{CONFIG_FILE, Existing, weights_in, write_folder_atomically};
 use tessera_quantize::Calibration;
 use tessera_tokenizer::LATENTS_FILE;
@@ -26,18 +24,6 @@ pub(crate) fn is_ours(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let weights = name.starts_with("model") && name.contains(".safetensors");
     weights || [CARD_FILE, CONFIG_FILE, CALIBRATION, LATENTS_FILE, VAE].contains(&&*name)
-}
-
-/// Refuses weights that are in another order, or of another type, than those of a checkpoint.
-pub(super) fn require_unchanged<M: Module>(generator: &M) -> Result<()> {
-    match ComputePrecision::is_applied(generator) {
-        true => Err(Error::Invalid {
-            what: "weights to save",
-            expected: "as they were opened".into(),
-            found: "as `in_precision` left them, for inference alone".into(),
-        }),
-        false => Ok(()),
-    }
 }
 
 /// Writes a model's folder: all that `fill` writes and the card, or nothing.

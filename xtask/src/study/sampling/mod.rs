@@ -22,7 +22,7 @@ use xshell::Shell;
 )]
 pub struct Sampling {
     /// Take minutes instead of hours: a test of the pipeline, not of the settings.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["num_images", "Grid", "seeds"])]
     quick: bool,
     /// The real pictures, as `tessera eval` takes them.
     #[arg(long, value_name = "DATA")]
@@ -42,7 +42,8 @@ pub struct Sampling {
     /// Runs of each setting, each with other pictures.
     #[arg(long, default_value_t = 3, value_name = "N")]
     seeds: u64,
-    /// Output folder, where finished runs are kept [default: target/study-sampling of the workspace].
+    /// Output folder, where finished runs are kept, with --features their pictures too [default:
+    /// target/study-sampling of the workspace].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// The program `tessera` [default: built from the workspace].
@@ -100,9 +101,7 @@ impl Sampling {
             images,
             out: std::path::absolute(out)?,
         };
-        for folder in ["results", "times"] {
-            workspace::create_folder(&study.out.join(folder))?;
-        }
+        study.begin()?;
         let settings = grid.settings();
         let subject = study.subject(seeds);
         // Nothing but the program runs between one time and the next.
@@ -121,6 +120,7 @@ impl Sampling {
                 subject: &subject,
                 settings: &settings,
                 grid: &grid,
+                model: &study.model,
                 times: &times,
                 runs: &runs,
             };
@@ -132,6 +132,36 @@ impl Sampling {
 }
 
 impl Study {
+    /// Makes the folders. Figures of another model, data or program are not taken for this one's.
+    fn begin(&self) -> Result<()> {
+        for folder in ["results", "times"] {
+            workspace::create_folder(&self.out.join(folder))?;
+        }
+        if self.features.is_some() {
+            self.picture_size()?;
+            for needed in [self.data.join("test"), self.model.join("judge")] {
+                ensure!(needed.is_dir(), "{}: expected a folder", needed.display());
+            }
+        }
+        let absolute = |path: &Path| std::path::absolute(path);
+        let features = self.features.as_deref().map(absolute).transpose()?;
+        let subject = serde_json::json!({
+            "model": absolute(&self.model)?,
+            "data": absolute(&self.data)?,
+            "features": features,
+        });
+        let file = self.out.join("study.json");
+        if file.exists() {
+            let found = Printed::open(&file)?.value;
+            ensure!(
+                found == subject,
+                "{}: holds another study, {found}: give another -o",
+                self.out.display()
+            );
+        }
+        workspace::write(&file, format!("{subject:#}\n").as_bytes())
+    }
+
     /// What a picture takes, drawn alone.
     fn time(&self, sh: &Shell, setting: &Setting) -> Result<Time> {
         let file = self.out.join(format!("times/{}.json", setting.name));

@@ -36,6 +36,8 @@ pub struct Report<'a> {
     pub settings: &'a [Setting],
     /// What they were made from.
     pub grid: &'a Grid,
+    /// The model's folder.
+    pub model: &'a Path,
     /// The time of each setting.
     pub times: &'a BTreeMap<String, Time>,
     /// The figures of each setting that is done, seed by seed.
@@ -51,7 +53,7 @@ struct Row<'a> {
     agreement: Mean,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
     /// Writes `report.md` and `distance.svg` into a folder.
     ///
     /// # Errors
@@ -61,9 +63,8 @@ impl Report<'_> {
         workspace::write(&folder.join("report.md"), self.text().as_bytes())
     }
 
-    fn rows(&self) -> Vec<Row<'_>> {
-        let row = |setting: &'_ Setting| -> Option<Row<'_>> {
-            let setting = self.settings.iter().find(|other| *other == setting)?;
+    fn rows(&self) -> Vec<Row<'a>> {
+        let row = |setting: &'a Setting| -> Option<Row<'a>> {
             let runs = self.runs.get(&setting.name)?;
             let of = |figure: fn(&Figures) -> f64| {
                 Mean::of(&runs.iter().map(figure).collect::<Vec<_>>())
@@ -105,8 +106,12 @@ impl Report<'_> {
                 };
                 let _ = writeln!(
                     text,
-                    "- **{}**: {said}, the distance changes by {:+.2} ± {:.2} ({} of {} seeds). Paper: {}.",
-                    claim.text, -gain.mean, gain.half, gain.in_favor, gain.seeds, claim.paper
+                    "- **{}**: {said}, the distance changes by {} ({} of {} seeds). Paper: {}.",
+                    claim.text,
+                    change(&gain),
+                    gain.in_favor,
+                    gain.seeds,
+                    claim.paper
                 );
             }
         }
@@ -121,11 +126,9 @@ impl Report<'_> {
                 true => format!("**{}**", row.setting.name),
                 false => row.setting.name.clone(),
             };
-            let change = reference.and_then(|reference| gain(row.runs, reference.runs));
-            let change = match change {
-                Some(gain) if row.setting.name != self.grid.reference() => {
-                    format!("{:+.2} ± {:.2}", -gain.mean, gain.half)
-                }
+            let gain = reference.and_then(|reference| gain(row.runs, reference.runs));
+            let change = match gain {
+                Some(gain) if row.setting.name != self.grid.reference() => change(&gain),
                 _ => String::new(),
             };
             let _ = writeln!(
@@ -144,8 +147,10 @@ impl Report<'_> {
         for row in &rows {
             let _ = writeln!(
                 text,
-                "{}: tessera generate {}",
-                row.setting.name, row.setting.options
+                "{}: tessera generate -m {} {}",
+                row.setting.name,
+                self.model.display(),
+                row.setting.options
             );
         }
         text + "```\n"
@@ -171,6 +176,14 @@ fn gain(better: &[Figures], than: &[Figures]) -> Option<Gain> {
     let pairs = better.iter().zip(than);
     let pairs: Vec<_> = pairs.map(|(a, b)| (a.distance, b.distance)).collect();
     Gain::of(&pairs)
+}
+
+/// By how much a distance changes, with its interval if there is one.
+fn change(gain: &Gain) -> String {
+    match gain.half.is_finite() {
+        true => format!("{:+.2} ± {:.2}", -gain.mean, gain.half),
+        false => format!("{:+.2}", -gain.mean),
+    }
 }
 
 /// The names of settings such that no other is faster and nearer.
@@ -229,7 +242,7 @@ fn draw(area: &Area<'_>, rows: &[Row<'_>]) -> Result<(), Box<dyn std::error::Err
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .x_labels(6)
-        .x_label_formatter(&|seconds| format!("{}", (100.0 * seconds).round() / 100.0))
+        .x_label_formatter(&|seconds| format!("{}", (1000.0 * seconds).round() / 1000.0))
         .x_desc("seconds of a picture")
         .y_desc("Fréchet distance")
         .draw()?;
@@ -298,6 +311,7 @@ mod tests {
             subject: "A model.",
             settings: &settings,
             grid: &grid,
+            model: Path::new("model"),
             times: &times,
             runs: &runs,
         };

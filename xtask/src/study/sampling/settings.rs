@@ -1,7 +1,8 @@
 //! What is compared: ways of drawing, each one option or two away from exact drawing.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
+use std::collections::HashSet;
 
 /// A way of drawing.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +105,11 @@ impl Grid {
             !self.steps.is_empty() && self.steps.iter().all(|&steps| steps > 0),
             "--steps: expected numbers from 1 on"
         );
+        let settings = self.settings();
+        let mut names = HashSet::new();
+        if let Some(twice) = settings.iter().find(|setting| !names.insert(&setting.name)) {
+            bail!("{}: expected each number once", twice.name);
+        }
         Ok(())
     }
 
@@ -212,7 +218,6 @@ pub fn claims(grid: &Grid) -> Vec<Claim> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
 
     #[test]
     fn settings_have_names_of_their_own_and_claims_are_of_settings() {
@@ -220,11 +225,12 @@ mod tests {
             steps: steps.into(),
             ..Grid::quick()
         };
+        assert!(steps(&[8, 2, 8]).check().is_err() && steps(&[0]).check().is_err());
         for grid in [steps(&[8, 16, 32, 64]), steps(&[1]), Grid::quick()] {
             let settings = grid.settings();
             let names: HashSet<_> = settings.iter().map(|setting| &setting.name).collect();
             assert_eq!(names.len(), settings.len());
-            assert!(names.contains(&grid.reference()));
+            assert!(names.contains(&grid.reference()) && grid.check().is_ok());
             for claim in claims(&grid) {
                 assert!(names.contains(&claim.better) && names.contains(&claim.than));
             }
