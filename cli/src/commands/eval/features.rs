@@ -32,8 +32,8 @@ pub struct FeatureArgs {
     /// the other unless given.
     #[arg(long, value_name = "DIR", requires = "against")]
     floor: Option<PathBuf>,
-    /// Scale and center-crop the pictures of --against and --floor to N x N px first, as for training, so that sharpness
-    /// does not set them apart; as they are unless given.
+    /// Scale and center-crop the pictures of --against and --floor to N x N px first, as for training, so that
+    /// sharpness does not set them apart; as they are unless given.
     #[arg(long, value_name = "N", requires = "against", conflicts_with = "pairs")]
     #[arg(value_parser = within(1..=MOST_PX))]
     img_size: Option<usize>,
