@@ -241,7 +241,6 @@ fn draw(area: &Area<'_>, rows: &[Row<'_>]) -> Result<(), Box<dyn std::error::Err
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
-        .x_labels(6)
         .x_label_formatter(&|seconds| format!("{}", (1000.0 * seconds).round() / 1000.0))
         .x_desc("seconds of a picture")
         .y_desc("Fréchet distance")
