@@ -6,7 +6,6 @@ use crate::evaluate::{Evaluated, evaluate_dataset};
 use crate::report::{Agreement, Frechet};
 use ndarray::{Array4, Axis};
 use serde::Serialize;
-use std::fmt::{self, Display};
 use tessera_pictures::Pixels;
 use tessera_pictures::dataset::{Dataset, spaced};
 
@@ -36,41 +35,39 @@ pub struct RealPictures<'a> {
 
 impl Evaluation {
     /// The figures as text, a line each; `classes` are the names to print.
-    pub fn text<'a>(&'a self, classes: &'a [String]) -> impl Display {
-        fmt::from_fn(move |f| {
-            let mut lines = Vec::new();
-            if let Some(agreement) = &self.agreement {
-                let share = 100.0 * agreement.accuracy;
-                lines.push(format!(
-                    "agreement of the classifier with the requested class: {share:.1} %"
-                ));
-                lines.extend(
-                    classes
-                        .iter()
-                        .zip(&agreement.per_class)
-                        .map(|(name, class)| {
-                            format!("  {name:<12} {:>4} of {}", class.agreed, class.requested)
-                        }),
-                );
-            }
-            if let Some(accuracy) = self.real_test_accuracy {
-                lines.push(format!(
-                    "the same classifier on real test images: {:.2} %",
-                    100.0 * accuracy
-                ));
-            }
-            if let Some(f) = &self.frechet {
-                lines.push(format!(
-                    "Fréchet distance in the classifier's features to {} test images: {:.3}",
-                    f.test_count, f.distance
-                ));
-                lines.push(format!(
-                    "  the same of {} real training images (the floor): {:.3} ± {:.3}",
-                    f.count, f.floor, f.floor_std
-                ));
-            }
-            f.write_str(&lines.join("\n"))
-        })
+    pub fn text(&self, classes: &[String]) -> String {
+        let mut lines = Vec::new();
+        if let Some(agreement) = &self.agreement {
+            let share = 100.0 * agreement.accuracy;
+            lines.push(format!(
+                "agreement of the classifier with the requested class: {share:.1} %"
+            ));
+            lines.extend(
+                classes
+                    .iter()
+                    .zip(&agreement.per_class)
+                    .map(|(name, class)| {
+                        format!("  {name:<12} {:>4} of {}", class.agreed, class.requested)
+                    }),
+            );
+        }
+        if let Some(accuracy) = self.real_test_accuracy {
+            lines.push(format!(
+                "the same classifier on real test images: {:.2} %",
+                100.0 * accuracy
+            ));
+        }
+        if let Some(f) = &self.frechet {
+            lines.push(format!(
+                "Fréchet distance in the classifier's features to {} test images: {:.3}",
+                f.test_count, f.distance
+            ));
+            lines.push(format!(
+                "  the same of {} real training images (the floor): {:.3} ± {:.3}",
+                f.count, f.floor, f.floor_std
+            ));
+        }
+        lines.join("\n")
     }
 
     /// Compares pictures with the classes they were asked for, where those are known, and with real pictures, where

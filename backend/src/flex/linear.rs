@@ -10,6 +10,7 @@ use super::simd;
 use super::{Shared, contiguous, dims, filled, half, half_product, tensor, uninit, values};
 use crate::arguments::Activation;
 use crate::backward::{LinearInputs, LinearSaved};
+#[cfg(target_arch = "x86_64")]
 use crate::instructions::Instructions;
 use crate::panels;
 use crate::precision::autocasting;
@@ -263,35 +264,26 @@ fn affine_widened(
 /// A weight in [panels](crate::panels), if it can be and a kernel reads them.
 pub(crate) fn packed(w: FlexTensor) -> FlexTensor {
     let sizes @ [inputs, outputs] = dims(&w);
-    let read = match w.dtype() {
-        DType::BF16 => half::Kernel::best().is_some(),
-        // With fewer registers a general product is faster for many rows.
-        _ => Instructions::used() >= Instructions::Avx512,
-    };
-    if !read || !panels::possible(sizes) {
+    if !panels::possible(sizes) {
         return w;
     }
-    let (w, len) = (w.to_contiguous(), inputs * outputs);
-    let start = w.layout().start_offset();
     let shape = [outputs / panels::PANEL, inputs * panels::PANEL];
-    if w.dtype() == DType::BF16 {
-        let values: &[u16] = w.storage::<bf16>()[start..][..len].reinterpret_cast();
-        let panels: Vec<bf16> = half_operands::packed(values, sizes).reinterpret_into();
-        return FlexTensor::from_data(TensorData::new(panels, shape));
+    match w.dtype() {
+        DType::BF16 if half::Kernel::best().is_some() => {
+            let w = w.to_contiguous();
+            let values: &[u16] =
+                w.storage::<bf16>()[w.layout().start_offset()..].reinterpret_cast();
+            let panels = half_operands::packed(&values[..inputs * outputs], sizes);
+            let panels: Vec<bf16> = panels.reinterpret_into();
+            FlexTensor::from_data(TensorData::new(panels, shape))
+        }
+        // With fewer registers a general product is faster for many rows.
+        #[cfg(target_arch = "x86_64")]
+        DType::F32 if Instructions::used() >= Instructions::Avx512 => {
+            tensor(panel_product::packed(values(&contiguous(&w)), sizes), shape)
+        }
+        _ => w,
     }
-    let values = &w.storage::<f32>()[start..][..len];
-    let panels = filled(len, |panels| {
-        let panels = panels.par_chunks_mut((inputs * panels::PANEL).max(1));
-        panels.enumerate().for_each(|(panel, out)| {
-            let rows = out
-                .chunks_exact_mut(panels::PANEL)
-                .zip(values.chunks_exact(outputs));
-            for (out, row) in rows {
-                out.copy_from_slice(&row[panel * panels::PANEL..][..panels::PANEL]);
-            }
-        });
-    });
-    tensor(panels, shape)
 }
 
 /// Backward: the gradients of those inputs that need one.

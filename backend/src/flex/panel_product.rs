@@ -19,7 +19,7 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-/// The most rows this pays for with weights in f32: with more, a general product is as fast.
+/// The most rows that packing f32 weights pays for: with more, a general product is as fast.
 pub(crate) const MOST: usize = 256;
 
 /// Rows that a micro-kernel takes at once.
@@ -75,14 +75,11 @@ impl Prefetch {
     /// All of a part of a panel, within so many micro-kernels of `depth` inputs each.
     fn of_panel(panel: &[f32], depth: usize, calls: usize) -> Self {
         let row = PANEL * size_of::<f32>();
-        match panel.len() / PANEL {
-            0 => Self::NOTHING,
-            inputs => Self {
-                first: panel.as_ptr().cast(),
-                stride: row,
-                lines: row / Self::LINE,
-                interval: (depth / inputs.div_ceil(calls)).max(1),
-            },
+        Self {
+            first: panel.as_ptr().cast(),
+            stride: row,
+            lines: row / Self::LINE,
+            interval: (depth / (panel.len() / PANEL).div_ceil(calls)).max(1),
         }
     }
 
@@ -236,6 +233,20 @@ impl<T: Value> Matrix<'_, T> {
             }
         }
     }
+}
+
+/// A weight `[inputs, outputs]` in [panels](crate::panels).
+pub(crate) fn packed(values: &[f32], [inputs, outputs]: [usize; 2]) -> Vec<f32> {
+    let w = Matrix {
+        values,
+        stride: outputs,
+    };
+    let mut panels = uninit(inputs * outputs);
+    panels
+        .par_chunks_mut(inputs * PANEL)
+        .enumerate()
+        .for_each(|(panel, out)| w.pack(out, 0..inputs, panel * PANEL..(panel + 1) * PANEL));
+    panels
 }
 
 /// `z[rows, outputs] += x[rows, inputs] · w[inputs, outputs]`.
@@ -393,10 +404,10 @@ pub(crate) fn accumulate_packed(
                         false if start + DEPTH < inputs => Some((left, start + DEPTH)),
                         false => (right < count).then_some((right, 0)),
                     };
-                    let next = following.map(|(index, start)| panel(index, part(start)));
                     let calls = (last - first).div_ceil(ROWS);
-                    let mut next =
-                        Prefetch::of_panel(next.unwrap_or(&[]), part(start).len(), calls);
+                    let mut next = following.map_or(Prefetch::NOTHING, |(index, first)| {
+                        Prefetch::of_panel(panel(index, part(first)), part(start).len(), calls)
+                    });
                     for row in (first..last).step_by(ROWS) {
                         let operands = (panel(index, part(start)), part(start), next);
                         let columns = index * PANEL..(index + 1) * PANEL;

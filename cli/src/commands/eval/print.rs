@@ -10,7 +10,7 @@ use tessera::evaluate::Evaluation;
 /// When stdout cannot be written.
 pub fn print(evaluation: &Evaluation, classes: &[String]) -> Result<()> {
     let names = classes.iter().map(|name| output::shown(name).to_string());
-    let text = evaluation.text(&names.collect::<Vec<_>>()).to_string();
+    let text = evaluation.text(&names.collect::<Vec<_>>());
     if !text.is_empty() {
         output::text(text)?;
     }

@@ -59,9 +59,16 @@ struct Study {
     program: PathBuf,
     model: PathBuf,
     data: PathBuf,
-    features: Option<PathBuf>,
+    features: Option<Features>,
     images: usize,
     out: PathBuf,
+}
+
+/// What distances are measured with, beside the judge.
+struct Features {
+    weights: PathBuf,
+    /// Pixels of a side of the model's pictures, as which real ones are seen.
+    picture_size: u64,
 }
 
 impl Sampling {
@@ -85,7 +92,19 @@ impl Sampling {
         };
         let out = self.output;
         let out = out.unwrap_or_else(|| workspace::root().join(default));
-        let model = self.model;
+        let builtin = || workspace::root().join("models/clothing");
+        let model = self.model.unwrap_or_else(builtin);
+        let features = self.features.map(|weights| {
+            for needed in [self.data.join("test"), model.join("judge")] {
+                ensure!(needed.is_dir(), "{}: expected a folder", needed.display());
+            }
+            let picture_size = Printed::open(&model.join("model.json"))?.number("/picture_size")?;
+            Ok(Features {
+                weights,
+                picture_size: picture_size as u64,
+            })
+        });
+        let features = features.transpose()?;
         let program = match &self.program {
             Some(program) => std::path::absolute(program)?,
             None => {
@@ -95,9 +114,9 @@ impl Sampling {
         };
         let study = Study {
             program,
-            model: model.unwrap_or_else(|| workspace::root().join("models/clothing")),
+            model,
             data: self.data,
-            features: self.features,
+            features,
             images,
             out: std::path::absolute(out)?,
         };
@@ -132,23 +151,18 @@ impl Sampling {
 }
 
 impl Study {
-    /// Makes the folders. Figures of another model, data or program are not taken for this one's.
+    /// Makes the folders. Figures of another model or data are not taken for this one's.
     fn begin(&self) -> Result<()> {
         for folder in ["results", "times"] {
             workspace::create_folder(&self.out.join(folder))?;
         }
-        if self.features.is_some() {
-            self.picture_size()?;
-            for needed in [self.data.join("test"), self.model.join("judge")] {
-                ensure!(needed.is_dir(), "{}: expected a folder", needed.display());
-            }
-        }
         let absolute = |path: &Path| std::path::absolute(path);
-        let features = self.features.as_deref().map(absolute).transpose()?;
+        let features = self.features.as_ref();
+        let features = features.map(|features| absolute(&features.weights));
         let subject = serde_json::json!({
             "model": absolute(&self.model)?,
             "data": absolute(&self.data)?,
-            "features": features,
+            "features": features.transpose()?,
         });
         let file = self.out.join("study.json");
         if file.exists() {
@@ -206,9 +220,9 @@ impl Study {
                 .printing_to(file(what))
         };
         let distance = judged("-distance")
-            .flag("--features", features)
+            .flag("--features", &features.weights)
             .flag("--against", self.data.join("test"))
-            .words(&format!("--img-size {}", self.picture_size()?));
+            .words(&format!("--img-size {}", features.picture_size));
         let agreement = judged("-agreement").flag("--judge", self.model.join("judge"));
         let distance = self.printed(sh, distance)?;
         let agreement = self.printed(sh, agreement)?;
@@ -216,13 +230,6 @@ impl Study {
             distance: distance.number("/features/pictures/distance")?,
             agreement: agreement.number("/agreement/accuracy")?,
         })
-    }
-
-    /// Pixels of a side of the model's pictures.
-    fn picture_size(&self) -> Result<u64> {
-        let file = self.model.join("model.json");
-        let card = Printed::open(&file)?;
-        Ok(card.number("/picture_size")? as u64)
     }
 
     fn printed(&self, sh: &Shell, step: Step) -> Result<Printed> {
